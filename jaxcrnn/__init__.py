@@ -1,0 +1,27 @@
+"""Text recognition that tells look-alike characters apart: CRNN, CTC and center loss as pure functions in JAX.
+
+Submodules load on first use, so that reading label files or images never imports jax.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from jaxcrnn.charset import Charset
+from jaxcrnn.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxcrnn import augment, backbones, checkpoint, ctc, decode, metrics, model, optim, recurrent, train, types
+
+__version__ = "0.1.0"
+
+_SUBMODULES = frozenset(
+    {"augment", "backbones", "checkpoint", "ctc", "decode", "metrics", "model", "optim", "recurrent", "train", "types"}
+)
+
+__all__ = ["Charset", "UserError", "__version__", *sorted(_SUBMODULES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"jaxcrnn.{name}")
+    raise AttributeError(f"module 'jaxcrnn' has no attribute {name!r}")

@@ -1,0 +1,126 @@
+"""The convolutions: from an image to one feature vector a frame."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+
+class Layer(NamedTuple):
+    """A convolution with ReLU, and what surrounds it.
+
+    Attributes:
+      features: output channels.
+      norm: batch normalisation between convolution and ReLU.
+      pool: size of the max pooling after it (rows, columns), or None.
+      stride: column stride of that pooling; the row stride is its row size.
+      pad: columns of padding left and right of that pooling.
+      kernel: rows and columns of the convolution.
+      valid: whether the convolution goes without padding.
+    """
+
+    features: int
+    norm: bool = False
+    pool: tuple[int, int] | None = None
+    stride: int = 2
+    pad: int = 0
+    kernel: tuple[int, int] = (3, 3)
+    valid: bool = False
+
+
+BACKBONES: dict[str, tuple[Layer, ...]] = {
+    # Shi, Bai and Yao 2015, table 1, with the pooling of its public implementations: W/4 + 1 frames from 32 rows.
+    "vgg": (
+        Layer(64, pool=(2, 2)),
+        Layer(128, pool=(2, 2)),
+        Layer(256, norm=True),
+        Layer(256, pool=(2, 2), stride=1, pad=1),
+        Layer(512, norm=True),
+        Layer(512, pool=(2, 2), stride=1, pad=1),
+        Layer(512, norm=True, kernel=(2, 2), valid=True),
+    ),
+    # A quarter of the channels and of the depth, for CPUs: W/4 frames from 32 rows.
+    "small": (
+        Layer(32, pool=(2, 2)),
+        Layer(64, norm=True, pool=(2, 2)),
+        Layer(128, norm=True, pool=(2, 1), stride=1),
+        Layer(128, norm=True, pool=(2, 1), stride=1),
+        Layer(256, norm=True, kernel=(2, 1), valid=True),
+    ),
+}
+HEIGHT = 32
+
+
+def frames(name: str, width: Any) -> Any:
+    """Frames that a backbone makes of a width in pixels; ints and integer arrays alike.
+
+    >>> frames("vgg", 100), frames("small", 100)
+    (26, 25)
+    """
+    for layer in BACKBONES[name]:
+        width = _width_after(layer, width)
+    return width
+
+
+def _width_after(layer: Layer, width: Any) -> Any:
+    if layer.valid:
+        width = width - (layer.kernel[1] - 1)
+    if layer.pool:
+        # A sample without pixels gets no frame from the padding either.
+        width = (width + 2 * layer.pad - layer.pool[1]) // layer.stride + 1
+    return width * (width > 0)
+
+
+class Backbone(nn.Module):
+    """The layers of ``BACKBONES[name]``, padded columns kept at zero after each.
+
+    ``__call__(images [B,32,W,1], widths [B], train) -> (features [B,T,D], lengths [B])``.
+
+    Zero is what a convolution's own padding is, so a line gives the same numbers whatever it is padded to; batch
+    statistics are taken over true columns only.
+    """
+
+    name_of_layers: str
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Array, widths: Array, train: bool) -> tuple[Array, Array]:
+        x = _mask(images.astype(self.dtype), widths)
+        for i, layer in enumerate(BACKBONES[self.name_of_layers]):
+            padding = "VALID" if layer.valid else "SAME"
+            # A bias before batch normalisation would be subtracted again with the mean.
+            x = nn.Conv(
+                layer.features, layer.kernel, padding=padding, use_bias=not layer.norm, dtype=self.dtype, name=f"conv{i}"
+            )(x)
+            if layer.valid:
+                widths = jnp.maximum(widths - (layer.kernel[1] - 1), 0)
+            if layer.norm:
+                # The exact variance: E[x^2] - E[x]^2 loses half the digits of float32.
+                x = nn.BatchNorm(
+                    use_running_average=not train,
+                    momentum=0.9,
+                    epsilon=1e-5,
+                    dtype=self.dtype,
+                    use_fast_variance=False,
+                    name=f"norm{i}",
+                )(x, mask=_inside(x, widths))
+            x = _mask(nn.relu(x), widths)
+            if layer.pool:
+                strides = (layer.pool[0], layer.stride)
+                x = nn.max_pool(x, window_shape=layer.pool, strides=strides, padding=((0, 0), (layer.pad, layer.pad)))
+                pooled = (widths + 2 * layer.pad - layer.pool[1]) // layer.stride + 1
+                widths = jnp.where(widths > 0, jnp.maximum(pooled, 0), 0)
+                x = _mask(x, widths)
+        b, h, t, c = x.shape
+        return jnp.transpose(x, (0, 2, 1, 3)).reshape(b, t, h * c), widths
+
+
+def _inside(x: Array, widths: Array) -> Array:
+    return (jnp.arange(x.shape[2])[None, :] < widths[:, None])[:, None, :, None]
+
+
+def _mask(x: Array, widths: Array) -> Array:
+    return jnp.where(_inside(x, widths), x, jnp.zeros((), x.dtype))

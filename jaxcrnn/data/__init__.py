@@ -1,0 +1,1 @@
+"""Data without jax: readers, the audit, width buckets, batches, rendered lines."""

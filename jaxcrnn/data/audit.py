@@ -1,0 +1,183 @@
+"""The look at every row before training: what cannot be used is counted and shown, never dropped silently."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxcrnn.charset import Charset, name_of
+from jaxcrnn.data.images import ABSURD, MISSING, UNREADABLE, ImageError, Limits, fit_height
+from jaxcrnn.data.labels import MALFORMED, Fault, Source
+
+UNKNOWN = "character outside the charset"
+TOO_LONG = "label too long for its image"
+EMPTY = "empty label"
+DUPLICATE = "image listed twice"
+
+KINDS = (MALFORMED, MISSING, UNREADABLE, ABSURD, UNKNOWN, TOO_LONG, EMPTY, DUPLICATE)
+# A row with one of these can still be read and scored: it counts as an error of the recogniser, not as no row.
+TEXT_KINDS = frozenset({UNKNOWN, TOO_LONG, EMPTY})
+
+
+@dataclass
+class Corpus:
+    """Rows of a source that passed the audit, ready for batches.
+
+    Attributes:
+      source: where the rows come from.
+      indices: ``[N]`` rows of the source that are kept.
+      widths: ``[N]`` int32 widths in pixels at the model's height.
+      labels: N arrays of class ids; empty where the text has a character outside the charset.
+      height: height of the images.
+      limits: sizes an image may have.
+      faults: every fault found, those of the rows left out and of the rows kept.
+      left_out: rows of the source (malformed lines included) that are not in ``indices``.
+    """
+
+    source: Source
+    indices: np.ndarray
+    widths: np.ndarray
+    labels: list[np.ndarray]
+    height: int
+    limits: Limits
+    faults: list[Fault]
+    left_out: int
+    cache: dict[int, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def texts(self) -> list[str]:
+        """The N texts."""
+        return [self.source.text(int(i)) for i in self.indices]
+
+    def image(self, item: int) -> np.ndarray:
+        """The image of one kept row, ``[height, widths[item]]`` uint8."""
+        if item in self.cache:
+            return self.cache[item]
+        index = int(self.indices[item])
+        gray = fit_height(self.source[index][0], self.height, self.limits, self.source.name(index))
+        if gray.shape[1] != self.widths[item]:
+            message = f"{self.source.where(index)}: the image changed since the audit"
+            raise ImageError(UNREADABLE, message)
+        return gray
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when a row, its text, its width or the order of rows changes."""
+        digest = hashlib.sha256(self.widths.tobytes())
+        for index in self.indices:
+            digest.update(f"{self.source.name(int(index))}\t{self.source.text(int(index))}\n".encode())
+        return digest.hexdigest()[:16]
+
+    def counts(self) -> dict[str, int]:
+        """Faults of each kind, in the order of ``KINDS``; kinds without one are absent."""
+        counted = Counter(fault.kind for fault in self.faults)
+        return {kind: counted[kind] for kind in KINDS if counted[kind]}
+
+
+def needed_frames(ids: np.ndarray | list[int]) -> int:
+    """Frames a label needs under CTC: one a character and a blank between repeats."""
+    ids = np.asarray(ids)
+    return int(len(ids) + np.count_nonzero(ids[1:] == ids[:-1]))
+
+
+def audit(
+    source: Source,
+    charset: Charset,
+    frames: Callable[[int], int],
+    height: int,
+    limits: Limits,
+    *,
+    keep_text_faults: bool = False,
+    cache_bytes: int = 0,
+    workers: int = 2,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Corpus:
+    """Reads every row once and sorts out those that cannot be used.
+
+    Args:
+      source: the rows.
+      charset: the characters the recogniser will know.
+      frames: frames the model makes of a width in pixels.
+      height: height in pixels that images are scaled to.
+      limits: sizes an image may have.
+      keep_text_faults: keep rows whose image is good but whose text the model cannot produce (for evaluation:
+        such a row is an error of the recogniser).
+      cache_bytes: memory for decoded images, so that small sets are decoded once.
+      workers: threads that decode.
+      progress: called with the number of rows done.
+
+    Returns:
+      The rows that are left, and every fault.
+    """
+    seen: dict[object, str] = {}
+    kept: list[tuple[int, int, np.ndarray]] = []
+    cache: dict[int, np.ndarray] = {}
+    faults = list(source.faults)
+    harmless = TEXT_KINDS if keep_text_faults else frozenset()
+    for index, image in enumerate(_images(source, height, limits, workers)):
+        ids, found = _text_faults(source, index, charset, image, frames)
+        if isinstance(image, ImageError):
+            found.append(Fault(image.kind, source.where(index), str(image)))
+        identity = source.identity(index)
+        if identity in seen:
+            detail = f"{source.name(index)} stands already at {seen[identity]}"
+            found.append(Fault(DUPLICATE, source.where(index), detail))
+        seen.setdefault(identity, source.where(index))
+        faults += found
+        if not isinstance(image, ImageError) and all(fault.kind in harmless for fault in found):
+            if image.nbytes <= cache_bytes:
+                cache[len(kept)] = image
+                cache_bytes -= image.nbytes
+            kept.append((index, image.shape[1], ids))
+        progress(index + 1)
+    return Corpus(
+        source,
+        np.asarray([k[0] for k in kept], np.int64),
+        np.asarray([k[1] for k in kept], np.int32),
+        [k[2] for k in kept],
+        height,
+        limits,
+        faults,
+        len(source) + len(source.faults) - len(kept),
+        cache,
+    )
+
+
+def _images(source: Source, height: int, limits: Limits, workers: int) -> Iterator[np.ndarray | ImageError]:
+    def read(index: int) -> np.ndarray | ImageError:
+        try:
+            return fit_height(source[index][0], height, limits, source.name(index))
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(source), 256):  # chunks bound how many decoded images wait
+            yield from pool.map(read, range(start, min(start + 256, len(source))))
+
+
+def _text_faults(
+    source: Source, index: int, charset: Charset, image: np.ndarray | ImageError, frames: Callable[[int], int]
+) -> tuple[np.ndarray, list[Fault]]:
+    """The label's class ids, and what is wrong with the text itself or with the text for this image."""
+    text, where = source.text(index), source.where(index)
+    if not text:
+        return np.zeros(0, np.int32), [Fault(EMPTY, where, f"{source.name(index)} has no text")]
+    if missing := charset.missing(text):
+        shown = ", ".join(map(name_of, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        return np.zeros(0, np.int32), [Fault(UNKNOWN, where, f"{shown} in {text!r}")]
+    ids = np.asarray(charset.encode(text), np.int32)
+    if isinstance(image, np.ndarray) and needed_frames(ids) > frames(image.shape[1]):
+        detail = (
+            f"{text!r} needs {needed_frames(ids)} frames (one a character, one between repeats); "
+            f"its image of {image.shape[1]} px has {frames(image.shape[1])}"
+        )
+        return ids, [Fault(TOO_LONG, where, detail)]
+    return ids, []

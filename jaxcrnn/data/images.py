@@ -1,0 +1,118 @@
+"""Image files -> gray lines of a fixed height."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from jaxcrnn.errors import UserError, first_line
+
+# Pillow's own warning says the same as our limit, which is far below it and always an error.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+MISSING = "missing image"
+UNREADABLE = "unreadable image"
+ABSURD = "absurd size"
+
+
+class ImageError(UserError):
+    """An image that cannot be used; ``kind`` is the row of the audit's table it belongs to."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an image may ask of the machine.
+
+    Attributes:
+      max_pixels: pixels of the file, checked before it is decoded (a small file can unpack to gigabytes).
+      max_width: pixels of width after scaling to the model's height.
+    """
+
+    max_pixels: int = 32_000_000
+    max_width: int = 4096
+
+
+def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "") -> np.ndarray:
+    """Decodes an image of any mode Pillow reads into gray.
+
+    Transparency is laid over white paper, 16 bits are scaled to 8, the EXIF orientation is applied.
+
+    Args:
+      file: a path, the bytes of a file, or an open binary file.
+      limits: sizes beyond which an image is refused.
+      name: how messages call the image; the path where there is one.
+
+    Returns:
+      ``[h, w]`` uint8, white = 255.
+
+    Raises:
+      ImageError: missing, empty, truncated, not an image, too many pixels.
+    """
+    name = name or (str(file) if isinstance(file, str | Path) else "image")
+    try:
+        data = file if isinstance(file, bytes) else Path(file).read_bytes() if isinstance(file, str | Path) else file.read()
+    except FileNotFoundError:
+        raise ImageError(MISSING, f"{name}: no such file") from None
+    except OSError as error:
+        raise ImageError(UNREADABLE, f"{name}: {error.strerror or error}") from None
+    if not data:
+        raise ImageError(UNREADABLE, f"{name}: the file is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            if width * height > limits.max_pixels:
+                raise ImageError(ABSURD, f"{name}: {width}x{height} pixels; the limit is {limits.max_pixels:,} in all")
+            image.load()
+            return _to_gray(ImageOps.exif_transpose(image))
+    except (ImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(ABSURD, f"{name}: {first_line(error)}") from None
+    except Image.UnidentifiedImageError:
+        raise ImageError(UNREADABLE, f"{name}: not an image that Pillow knows ({len(data)} bytes)") from None
+    except Exception as error:  # decoders raise whatever they like on broken data
+        raise ImageError(UNREADABLE, f"{name}: {first_line(error)}") from None
+
+
+def _to_gray(image: Image.Image) -> np.ndarray:
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        # convert("L") would clip these at 255 instead of scaling them.
+        values = np.asarray(image, np.float64)
+        top = values.max(initial=0.0)
+        scale = 1.0 if 1.0 < top <= 255 and image.mode != "I;16" else 255.0 if top <= 1 else 255 / 65535
+        return np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        paper = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(paper, image)
+    return np.asarray(image.convert("L"))
+
+
+def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image") -> np.ndarray:
+    """Scales a gray image to ``height``, keeping the ratio; never narrower than one pixel.
+
+    Returns:
+      ``[height, w]`` uint8.
+
+    Raises:
+      ImageError: the scaled line would be wider than ``limits.max_width``.
+    """
+    h, w = gray.shape
+    width = max(1, round(w * height / h))
+    if width > limits.max_width:
+        raise ImageError(
+            ABSURD, f"{name}: {w}x{h} becomes {width} px wide at height {height}; the limit is {limits.max_width} px"
+        )
+    if (height, width) == (h, w):
+        return gray
+    return np.asarray(Image.fromarray(gray).resize((width, height), Image.Resampling.BILINEAR))

@@ -1,0 +1,96 @@
+"""Label files: ``path<TAB>text``, UTF-8, one line an image, paths relative to the file."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from jaxcrnn.charset import read_text
+from jaxcrnn.data.images import Limits, read_gray
+from jaxcrnn.errors import UserError
+
+MALFORMED = "malformed line"
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong with one row of a data set."""
+
+    kind: str
+    where: str
+    detail: str
+
+
+class Source(Protocol):
+    """What every reader of a data set offers."""
+
+    faults: list[Fault]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
+        """A gray uint8 image ``[h, w]`` and its text; raises ``ImageError`` when the image cannot be used."""
+
+    def text(self, index: int) -> str:
+        """The text alone, without reading the image."""
+
+    def name(self, index: int) -> str:
+        """What predictions are listed under: the path as the data set spells it."""
+
+    def where(self, index: int) -> str:
+        """Where a message sends the reader: file and line."""
+
+    def identity(self, index: int) -> Hashable:
+        """Equal for two rows that show the same image."""
+
+
+class LabelFile:
+    """A label file as a `Source`.
+
+    Windows line ends, a byte order mark and empty lines are accepted; the text starts after the first tab and is
+    kept as it is, spaces at its ends included. A line without a tab is kept in ``faults``.
+
+    Raises:
+      UserError: the file cannot be read, is not UTF-8, or holds no row at all.
+    """
+
+    def __init__(self, path: str | Path, limits: Limits | None = None) -> None:
+        self.path = Path(path)
+        self.limits = limits or Limits()
+        self.faults: list[Fault] = []
+        self.rows: list[tuple[int, str, str]] = []
+        for number, line in enumerate(read_text(self.path).split("\n"), start=1):
+            line = line.removesuffix("\r")
+            if not line:
+                continue
+            name, tab, text = line.partition("\t")
+            if tab and name:
+                self.rows.append((number, name, text))
+            else:
+                shown = line if len(line) <= 40 else line[:40] + "..."
+                self.faults.append(
+                    Fault(MALFORMED, f"{self.path}, line {number}", f"{shown!r}; expected path<TAB>text")
+                )
+        if not self.rows and not self.faults:
+            raise UserError(f"{self.path}: no lines in it; expected path<TAB>text")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
+        _, name, text = self.rows[index]
+        return read_gray(self.path.parent / name, self.limits, name), text
+
+    def text(self, index: int) -> str:
+        return self.rows[index][2]
+
+    def name(self, index: int) -> str:
+        return self.rows[index][1]
+
+    def where(self, index: int) -> str:
+        return f"{self.path}, line {self.rows[index][0]}"
+
+    def identity(self, index: int) -> Hashable:
+        return (self.path.parent / self.rows[index][1]).resolve()

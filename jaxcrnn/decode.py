@@ -1,0 +1,90 @@
+"""Reading: from logits to class ids."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+class Reading(NamedTuple):
+    """A greedy reading with its confidence.
+
+    Attributes:
+      ids: ``[B,T]`` int32, the emitted classes side by side; 0 from ``counts[b]`` on.
+      counts: ``[B]`` int32, emitted characters.
+      confidence: ``[B]`` float32 in [0, 1]: the mean over the characters of the probability at their surest frame;
+        for an empty reading the mean probability of the blank.
+    """
+
+    ids: Array
+    counts: Array
+    confidence: Array
+
+
+def _emitting(best: Array, lengths: Array, blank: int) -> tuple[Array, Array]:
+    """Frames that start a run of a character, and frames that are valid; both ``[B,T]``."""
+    valid = jnp.arange(best.shape[1])[None, :] < lengths[:, None]
+    before = jnp.pad(best[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    return valid & (best != blank) & (best != before), valid
+
+
+def _pack(best: Array, starts: Array) -> tuple[Array, Array]:
+    counts = starts.sum(1, dtype=jnp.int32)
+    # Kept frames move left to the place their running count gives; the others write beyond the end and are dropped.
+    place = jnp.where(starts, jnp.cumsum(starts, 1) - 1, best.shape[1])
+    ids = jax.vmap(lambda row, at: jnp.zeros_like(row).at[at].set(row, mode="drop"))(best, place)
+    return ids, counts
+
+
+def greedy(logits: Array, lengths: Array, *, blank: int = 0) -> tuple[Array, Array]:
+    """The best class of each frame, repeats merged, blanks removed (Graves et al., 2006, best path decoding).
+
+    Args:
+      logits: ``[B,T,C]``; frames at ``t >= lengths[b]`` are ignored.
+      lengths: ``[B]`` int32.
+      blank: class of the blank.
+
+    Returns:
+      ``ids [B,T]`` int32, the reading from the left, 0 from ``counts[b]`` on; ``counts [B]`` int32.
+    """
+    best = jnp.argmax(logits, -1).astype(jnp.int32)
+    starts, _ = _emitting(best, lengths, blank)
+    return _pack(best, starts)
+
+
+def read(logits: Array, lengths: Array, *, blank: int = 0) -> Reading:
+    """`greedy` with a confidence for each line."""
+    best = jnp.argmax(logits, -1).astype(jnp.int32)
+    starts, valid = _emitting(best, lengths, blank)
+    ids, counts = _pack(best, starts)
+    sure = jnp.exp(jnp.max(jax.nn.log_softmax(logits.astype(jnp.float32)), -1))
+    # run[b,t] counts the characters started so far, so a character's frames share one number.
+    run = jnp.cumsum(starts, 1)
+    of_character = valid & (best != blank)
+    slots = jnp.arange(1, best.shape[1] + 1)
+    surest = jax.vmap(lambda s, r, m: jax.ops.segment_max(jnp.where(m, s, 0.0), r, len(slots) + 1)[1:])(
+        sure, run, of_character
+    )
+    listed = slots[None, :] <= counts[:, None]
+    mean_character = jnp.where(listed, surest, 0.0).sum(1) / jnp.maximum(counts, 1).astype(jnp.float32)
+    mean_blank = jnp.where(valid, sure, 0.0).sum(1) / jnp.maximum(lengths, 1).astype(jnp.float32)
+    return Reading(ids, counts, jnp.where(counts > 0, mean_character, mean_blank))
+
+
+def exact(ids: Array, counts: Array, labels: Array, label_lengths: Array) -> Array:
+    """Whether each reading equals its label: ``[B]`` bool.
+
+    Args:
+      ids: ``[B,T]`` from `greedy`.
+      counts: ``[B]`` from `greedy`.
+      labels: ``[B,L]`` int32, padded.
+      label_lengths: ``[B]`` int32.
+    """
+    width = max(ids.shape[1], labels.shape[1])
+    inside = jnp.arange(width)[None, :] < label_lengths[:, None]
+    ids = jnp.pad(ids, ((0, 0), (0, width - ids.shape[1])))
+    labels = jnp.pad(labels, ((0, 0), (0, width - labels.shape[1])))
+    return (counts == label_lengths) & jnp.all((ids == labels) | ~inside, 1)

@@ -1,0 +1,82 @@
+"""The recogniser: convolutions, two bidirectional LSTMs, a linear head (Shi, Bai and Yao, 2015)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxcrnn.backbones import BACKBONES, HEIGHT, Backbone, frames
+from jaxcrnn.errors import UserError
+from jaxcrnn.recurrent import BiLSTM
+from jaxcrnn.types import Outputs
+
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a recogniser.
+
+    Attributes:
+      backbone: ``"vgg"`` (7 convolutions, the paper's) or ``"small"`` (5 narrow ones, for CPUs).
+      hidden: size H of each LSTM direction; features have D = 2H.
+      dropout: share of the values dropped between the two LSTMs while training.
+      dtype: ``"float32"`` or ``"bfloat16"``, of convolutions and LSTM products; the head is float32 always.
+      num_classes: C, the blank among them; follows from the charset.
+      blank: class of the blank; follows from the charset.
+    """
+
+    backbone: str = "small"
+    hidden: int = 256
+    dropout: float = 0.1
+    dtype: str = "float32"
+    num_classes: int = field(default=0, metadata={"derived": True})
+    blank: int = field(default=0, metadata={"derived": True})
+
+    def __post_init__(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise UserError(f"model.backbone is {self.backbone!r}; expected one of {', '.join(sorted(BACKBONES))}")
+        if self.dtype not in _DTYPES:
+            raise UserError(f"model.dtype is {self.dtype!r}; expected one of {', '.join(_DTYPES)}")
+        if self.hidden < 1:
+            raise UserError(f"model.hidden is {self.hidden}; expected 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"model.dropout is {self.dropout}; expected 0 <= dropout < 1")
+
+    @property
+    def height(self) -> int:
+        """Rows of the images the backbone takes."""
+        return HEIGHT
+
+    def frames(self, width: int) -> int:
+        """Frames made of an image of this width in pixels."""
+        return int(frames(self.backbone, width))
+
+
+class CRNN(nn.Module):
+    """``apply(variables, images [B,32,W,1], widths [B], train=...) -> Outputs``.
+
+    With ``train=True`` batch normalisation uses the batch's statistics: pass ``mutable=["batch_stats"]``, and
+    ``rngs={"dropout": key}`` when the config has dropout.
+
+    Attributes:
+      config: the shape; its ``num_classes`` must be set.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, images: Array, widths: Array, *, train: bool = False) -> Outputs:
+        config, dtype = self.config, _DTYPES[self.config.dtype]
+        x, lengths = Backbone(config.backbone, dtype, name="backbone")(images, widths, train)
+        x = BiLSTM(config.hidden, dtype, name="lstm0")(x, lengths)
+        x = nn.Dropout(config.dropout, deterministic=not train)(x)
+        x = BiLSTM(config.hidden, dtype, name="lstm1")(x, lengths)
+        features = x.astype(jnp.float32)
+        logits = nn.Dense(config.num_classes, name="head")(features)
+        return Outputs(logits, features, lengths)

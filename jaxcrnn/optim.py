@@ -1,0 +1,121 @@
+"""The optimizer: AdamW with warm-up and cosine, gradient clipping, an optional average of the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jaxcrnn.errors import UserError
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class OptimConfig:
+    """How the parameters move.
+
+    Attributes:
+      steps: length of the schedule, which is the length of the training.
+      learning_rate: its peak, reached after ``warmup`` steps.
+      warmup: steps of linear growth from 0.
+      final: learning rate at the end, as a share of the peak; a cosine leads there.
+      weight_decay: decoupled, on matrices and convolution kernels only.
+      beta1: decay of the first moment.
+      beta2: decay of the second moment.
+      clip_norm: gradients longer than this (all parameters together) are scaled down to it.
+      ema: decay of the averaged parameters that evaluation uses; 0 keeps none.
+    """
+
+    steps: int = 2000
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    final: float = 0.01
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.99
+    clip_norm: float = 5.0
+    ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UserError(f"optim.steps is {self.steps}; expected 1 or more")
+        if self.learning_rate <= 0:
+            raise UserError(f"optim.learning_rate is {self.learning_rate}; expected more than 0")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"optim.ema is {self.ema}; expected 0 <= ema < 1")
+
+
+class AverageState(NamedTuple):
+    """The optimizer's own state, the averaged parameters, and how many steps are in them."""
+
+    inner: Any
+    average: Any
+    count: Array
+
+
+def schedule(config: OptimConfig) -> optax.Schedule:
+    """Learning rate by step: linear from 0, then a cosine down to ``final`` of the peak."""
+    warmup = min(config.warmup, config.steps)
+    return optax.warmup_cosine_decay_schedule(
+        0.0 if warmup else config.learning_rate,
+        config.learning_rate,
+        warmup,
+        max(config.steps, warmup + 1),
+        config.learning_rate * config.final,
+    )
+
+
+def make(config: OptimConfig) -> optax.GradientTransformation:
+    """The optimizer of a config."""
+    adamw = optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(
+            schedule(config),
+            b1=config.beta1,
+            b2=config.beta2,
+            weight_decay=config.weight_decay,
+            mask=lambda params: jax.tree_util.tree_map_with_path(_is_kernel, params),
+        ),
+    )
+    return _with_average(adamw, config.ema) if config.ema else adamw
+
+
+def _is_kernel(path: tuple[Any, ...], _: Array) -> bool:
+    return str(path[-1].key).startswith("kernel")
+
+
+def _with_average(inner: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
+    def init(params: Any) -> AverageState:
+        return AverageState(inner.init(params), jax.tree.map(jnp.copy, params), jnp.zeros((), jnp.int32))
+
+    def update(updates: Any, state: AverageState, params: Any = None) -> tuple[Any, AverageState]:
+        updates, inner_state = inner.update(updates, state.inner, params)
+        moved = optax.apply_updates(params, updates)
+        # A young average forgets faster, or the random start would stay in it for thousands of steps.
+        count = state.count.astype(jnp.float32)
+        share = 1 - jnp.minimum(decay, (1 + count) / (10 + count))
+        average = optax.incremental_update(moved, state.average, share)
+        return updates, AverageState(inner_state, average, state.count + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def update(config: OptimConfig, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
+    """One update: ``(new params, new optimizer state)``."""
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam counts on implicit promotion of its step count
+        updates, opt_state = make(config).update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+
+def averaged(params: Any, opt_state: Any) -> Any:
+    """The parameters to evaluate with: the average where there is one."""
+    return opt_state.average if isinstance(opt_state, AverageState) else params
+
+
+def global_norm(tree: Any) -> Array:
+    """Length of all leaves taken as one vector."""
+    return optax.global_norm(tree)
