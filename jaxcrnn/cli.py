@@ -1,0 +1,123 @@
+"""The command line: options in, exit codes out.
+
+0 is fine, 2 a mistake of the user (one clear line), 1 a fault of ours (a traceback).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from jaxcrnn import __version__
+from jaxcrnn.errors import UserError, first_line
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+
+
+def _checkpoint_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint", default="best", metavar="WHICH", help="best (the default), latest, or a step's number"
+    )
+
+
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="FILE", help="label file of the training set: path<TAB>text a line")
+    parser.add_argument("--val", metavar="FILE", help="label file of the validation set")
+    parser.add_argument("--charset", metavar="FILE", help="one character a line; default: those of the training labels")
+    parser.add_argument("--out", metavar="FOLDER", help="new folder for the run")
+    parser.add_argument("--config", metavar="FILE", help="YAML file with the keys listed below")
+    _set_option(parser)
+    parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, what the audit finds")
+    parser.add_argument("--resume", metavar="FOLDER", help="go on with a run, exactly where it stopped")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
+
+
+def _set_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override keys: optim.steps=500"
+    )
+
+
+def _evaluate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("--data", metavar="FILE", help="label file; default: the run's validation set")
+    parser.add_argument("--charset", metavar="FILE", help="stop unless the run was trained with this charset")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="lines at a time; changes the speed, no result")
+    _checkpoint_option(parser)
+    parser.add_argument("--positions", action="store_true", help="accuracy of each position of the text")
+    parser.add_argument("--predictions", metavar="FILE", help="write path<TAB>prediction<TAB>truth")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, images that cannot be read")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _recognize_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("images", nargs="+", help="image files, folders, or - for an image or a list of paths on stdin")
+    _checkpoint_option(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+
+def _demo_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", metavar="FOLDER", help="new folder for the run; default: runs/demo")
+    _set_option(parser)
+
+
+COMMANDS = {
+    "train": (_train_options, "train", "train a recogniser on a label file"),
+    "evaluate": (_evaluate_options, "evaluate_run", "read a data set with a run and score it"),
+    "recognize": (_recognize_options, "recognize_images", "read images with a run: text and confidence"),
+    "demo": (_demo_options, "demo", "train on rendered lines for two minutes, no data needed"),
+}
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    parser = _Parser("jaxcrnn", description="Text recognition that tells look-alike characters apart.")
+    parser.add_argument("--version", action="version", version=f"jaxcrnn {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, (options, _, summary) in COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        options(sub)
+        if name in ("train", "demo") and name in argv:
+            from jaxcrnn.config import describe
+
+            sub.epilog = "keys of --config and --set, with their defaults:\n" + describe()
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        # Parsed before jax is imported, so that --help and a mistyped option answer at once.
+        args = _parser(argv if {"-h", "--help"} & set(argv) else ()).parse_args(argv)
+        from jaxcrnn import commands
+
+        return int(getattr(commands, COMMANDS[args.command][1])(args))
+    except UserError as error:
+        print(f"jaxcrnn: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"jaxcrnn: {where}{error.strerror or first_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("jaxcrnn: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

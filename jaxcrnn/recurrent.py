@@ -12,11 +12,15 @@ from jax import Array
 Initializer = jax.nn.initializers.Initializer
 
 
+@jax.custom_vjp
 def lstm_scan(projected: Array, kernel: Array, valid: Array) -> Array:
-    """Runs several LSTM directions side by side over time.
+    """Runs several LSTM directions side by side over time (Hochreiter and Schmidhuber, 1997, with forget gates).
 
     Gates are packed i, f, g, o. The cell state is float32 whatever the inputs are. A frame that is not valid leaves
     the state as it is and outputs zero, so a reversed line that begins with padding starts from the zero state.
+
+    The gradient is written out: the derivative loop makes the gates' gradients only, and the kernel's gradient is
+    one matrix product over all frames after it instead of a sum kept through the loop.
 
     Args:
       projected: ``[T,K,B,4H]``, the input's share of the gates with the bias, for K directions.
@@ -26,23 +30,72 @@ def lstm_scan(projected: Array, kernel: Array, valid: Array) -> Array:
     Returns:
       ``[T,K,B,H]`` in the dtype of ``projected``.
     """
-    dtype = projected.dtype
-    _, k, b, _ = projected.shape
-    hidden = kernel.shape[1]
+    states = _scan(projected, kernel, valid, keep_gates=False)
+    return _zero_invalid(states, valid)
 
-    def step(carry: tuple[Array, Array], inputs: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
+
+def _scan(projected: Array, kernel: Array, valid: Array, *, keep_gates: bool) -> Any:
+    dtype = projected.dtype
+    shape = (*projected.shape[1:3], kernel.shape[1])
+
+    def step(carry: tuple[Array, Array], inputs: tuple[Array, Array]) -> tuple[tuple[Array, Array], Any]:
         h, c = carry
-        gates, ok = inputs
-        gates = (gates + jnp.einsum("kbh,khg->kbg", h, kernel)).astype(jnp.float32)
+        share, ok = inputs
+        gates = (share + jnp.einsum("kbh,khg->kbg", h, kernel)).astype(jnp.float32)
         i, f, g, o = jnp.split(gates, 4, axis=-1)
         new_c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
         new_h = (jax.nn.sigmoid(o) * jnp.tanh(new_c)).astype(dtype)
-        keep = ok[..., None]
-        return (jnp.where(keep, new_h, h), jnp.where(keep, new_c, c)), jnp.where(keep, new_h, jnp.zeros((), dtype))
+        h, c = jnp.where(ok[..., None], new_h, h), jnp.where(ok[..., None], new_c, c)
+        return (h, c), (h, c, gates.astype(dtype)) if keep_gates else h
 
-    start = jnp.zeros((k, b, hidden), dtype), jnp.zeros((k, b, hidden), jnp.float32)
-    _, outputs = jax.lax.scan(step, start, (projected, valid))
-    return outputs
+    start = jnp.zeros(shape, dtype), jnp.zeros(shape, jnp.promote_types(dtype, jnp.float32))
+    return jax.lax.scan(step, start, (projected, valid))[1]
+
+
+def _zero_invalid(states: Array, valid: Array) -> Array:
+    return jnp.where(valid[..., None], states, jnp.zeros((), states.dtype))
+
+
+def _lstm_forward(projected: Array, kernel: Array, valid: Array) -> tuple[Array, Any]:
+    h, c, gates = _scan(projected, kernel, valid, keep_gates=True)
+    return _zero_invalid(h, valid), (h, c, gates, kernel, valid)
+
+
+def _lstm_backward(saved: Any, d_out: Array) -> tuple[Array, Array, None]:
+    h, c, gates, kernel, valid = saved
+    dtype, wide = gates.dtype, c.dtype
+    h_before = jnp.concatenate([jnp.zeros_like(h[:1]), h[:-1]])
+    c_before = jnp.concatenate([jnp.zeros_like(c[:1]), c[:-1]])
+    turned = kernel.transpose(0, 2, 1)
+
+    def step(carry: tuple[Array, Array], inputs: Any) -> tuple[tuple[Array, Array], Array]:
+        d_h, d_c = carry
+        d_here, gate, c, c_before, ok = inputs
+        ok = ok[..., None]
+        i, f, g, o = jnp.split(gate.astype(wide), 4, axis=-1)
+        i, f, g, o, tanh_c = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o), jnp.tanh(c)
+        d = d_h + d_here.astype(wide)
+        d_cell = d_c + d * o * (1 - tanh_c * tanh_c)
+        d_gates = jnp.concatenate(
+            [
+                d_cell * g * i * (1 - i),
+                d_cell * c_before * f * (1 - f),
+                d_cell * i * (1 - g * g),
+                d * tanh_c * o * (1 - o),
+            ],
+            -1,
+        )
+        d_gates = jnp.where(ok, d_gates, 0.0).astype(dtype)
+        through = jnp.einsum("kbg,kgh->kbh", d_gates, turned).astype(wide)
+        return (jnp.where(ok, through, d_h), jnp.where(ok, d_cell * f, d_c)), d_gates
+
+    zero = jnp.zeros(c.shape[1:], wide)
+    _, d_projected = jax.lax.scan(step, (zero, zero), (d_out, gates, c, c_before, valid), reverse=True)
+    d_kernel = jnp.einsum("tkbh,tkbg->khg", h_before, d_projected)
+    return d_projected, d_kernel, None
+
+
+lstm_scan.defvjp(_lstm_forward, _lstm_backward)
 
 
 class BiLSTM(nn.Module):

@@ -1,0 +1,2 @@
+from jaxcrnn.cli import main
+raise SystemExit(main())

@@ -1,0 +1,343 @@
+"""What each command does, once its options are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from jaxcrnn import config as configs
+from jaxcrnn import console, report, runs
+from jaxcrnn.charset import Charset
+from jaxcrnn.data import buckets as plans
+from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit
+from jaxcrnn.data.images import ImageError, fit_height, read_gray
+from jaxcrnn.data.labels import LabelFile, Source
+from jaxcrnn.data.loader import Batches
+from jaxcrnn.data.synthetic import CHARACTERS, SyntheticLines
+from jaxcrnn.errors import UserError
+from jaxcrnn.evaluate import Evaluation, Line, evaluate, recognize
+from jaxcrnn.loop import fit
+
+
+def train(args: Namespace) -> int:
+    """``jaxcrnn train``."""
+    if args.resume:
+        return _resume(args)
+    flags = {"train": args.data, "val": args.val, "charset": args.charset}
+    config = configs.load(args.config, args.set)
+    given = {name: str(Path(value).resolve()) for name, value in flags.items() if value}
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **given))
+    if args.print_config:
+        print(configs.to_yaml(config), end="")
+        return 0
+    if not config.data.train:
+        raise UserError("no training data; give --data FILE, a label file of path<TAB>text")
+    if not args.out:
+        raise UserError("no place for the run; give --out FOLDER")
+    source = LabelFile(config.data.train, config.data.limits)
+    charset = _charset(config, source)
+    _train(config, charset, source, _validation_source(config), Path(args.out), args.skip_bad)
+    return 0
+
+
+def _resume(args: Namespace) -> int:
+    run = runs.open_run(Path(args.resume))
+    if args.config or args.set or args.out:
+        raise UserError("--resume goes on with the run's own configuration; leave out --config, --set and --out")
+    for flag in ("data", "val"):
+        if getattr(args, flag):
+            raise UserError(f"--resume goes on with the run's own data; leave out --{flag}")
+    if args.charset:
+        runs.same_charset(run, Charset.from_file(args.charset, run.config.data.blank), args.charset)
+    source = LabelFile(run.config.data.train, run.config.data.limits)
+    _fit(run, source, _validation_source(run.config), args.skip_bad or _skipped_before(run))
+    return 0
+
+
+def _skipped_before(run: runs.Run) -> bool:
+    return bool(json.loads((run.folder / runs.FACTS).read_text(encoding="utf-8")).get("skip_bad"))
+
+
+def _charset(config: configs.Config, source: Source) -> Charset:
+    if config.data.charset:
+        return Charset.from_file(config.data.charset, config.data.blank)
+    texts = [source.text(i) for i in range(len(source))]
+    if not any(texts):
+        raise UserError(f"{config.data.train}: no label has a character; expected path<TAB>text")
+    return Charset.from_labels(texts, config.data.blank)
+
+
+def _validation_source(config: configs.Config) -> Source | None:
+    return LabelFile(config.data.val, config.data.limits) if config.data.val else None
+
+
+def _train(
+    config: configs.Config, charset: Charset, source: Source, validation: Source | None, out: Path, skip_bad: bool
+) -> Evaluation | None:
+    corpora = _audited(config, charset, source, validation, skip_bad)
+    run = runs.create(out, config, charset, {"skip_bad": skip_bad, "data": _facts(corpora)})
+    return _go(run, *corpora)
+
+
+def _fit(run: runs.Run, source: Source, validation: Source | None, skip_bad: bool) -> Evaluation | None:
+    return _go(run, *_audited(run.config, run.charset, source, validation, skip_bad))
+
+
+def _facts(corpora: tuple[Corpus, Corpus | None]) -> dict[str, Any]:
+    return {
+        name: {"lines": len(corpus), "left_out": corpus.left_out, "faults": corpus.counts()}
+        for name, corpus in zip(("train", "val"), corpora, strict=True)
+        if corpus
+    }
+
+
+def _audited(
+    config: configs.Config, charset: Charset, source: Source, validation: Source | None, skip_bad: bool
+) -> tuple[Corpus, Corpus | None]:
+    corpus = _audit(config, charset, source, keep_text_faults=False)
+    print(report.audit_table("training set", corpus))
+    # A validation line the charset cannot spell is an error of the recogniser: leaving it out would flatter.
+    val = _audit(config, charset, validation, keep_text_faults=skip_bad) if validation else None
+    if val is not None:
+        print(report.audit_table("validation set", val))
+        shared = {source.identity(int(i)) for i in corpus.indices} & {val.source.identity(int(i)) for i in val.indices}
+        if shared:
+            print(f"warning: {len(shared)} images are in both sets; validation will look better than it is")
+    bad = len(corpus.faults) + (len(val.faults) if val else 0)
+    if bad and not skip_bad:
+        raise UserError(f"{bad} faults in the data, listed above; mend them, or leave such rows out with --skip-bad")
+    if not len(corpus):
+        raise UserError("no usable line in the training set")
+    if val is not None and not len(val):
+        raise UserError("no usable line in the validation set")
+    return corpus, val
+
+
+def _audit(config: configs.Config, charset: Charset, source: Source, *, keep_text_faults: bool) -> Corpus:
+    began, shown = time.monotonic(), console.make()
+
+    def progress(done: int) -> None:
+        if done % 500 == 0 and time.monotonic() - began > 2:
+            shown.progress(done, len(source), "lines looked at")
+
+    with shown:
+        return audit(
+            source,
+            charset,
+            config.model.frames,
+            config.model.height,
+            config.data.limits,
+            keep_text_faults=keep_text_faults,
+            cache_bytes=config.data.cache_mb << 20,
+            workers=config.data.workers,
+            progress=progress,
+        )
+
+
+def _go(run: runs.Run, corpus: Corpus, val: Corpus | None) -> Evaluation | None:
+    data, loop = run.config.data, run.config.run
+    widths = plans.choose(corpus.widths, data.buckets)
+    batches = Batches(corpus, widths, data.batch_size, seed=loop.seed, workers=data.workers)
+    print(f"charset of {len(run.charset)} characters; buckets {', '.join(map(str, widths))} px", end="; ")
+    print(f"{batches.steps_per_epoch} steps an epoch, {run.config.optim.steps} in all")
+    with console.make() as shown, _tracker(run.folder) as track:
+        done = fit(run.train_config, loop, run.charset, batches, val, run.folder, shown, track)
+    totals = done.totals
+    print(
+        f"{'stopped' if done.stopped else 'finished'} at step {done.step}; {totals.samples} samples seen, "
+        f"{totals.infeasible_samples} infeasible, {totals.skipped_steps} steps skipped, "
+        f"{corpus.left_out} lines left out, {done.programs} step programs compiled"
+    )
+    if done.stopped:
+        print(f"go on with: jaxcrnn train --resume {run.folder}")
+    else:
+        print(f"the run is in {run.folder}")
+    return None
+
+
+class _tracker:  # noqa: N801 (used as a function)
+    """TensorBoard files next to ``metrics.jsonl``, where tensorboardX is installed."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            self.writer: Any = None
+        else:
+            self.writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def __enter__(self) -> Callable[[dict[str, Any]], None]:
+        return self.add
+
+    def add(self, row: dict[str, Any]) -> None:
+        if self.writer:
+            for name, value in row.items():
+                if name != "step" and value is not None:
+                    self.writer.add_scalar(name, value, row["step"])
+
+    def __exit__(self, *_: object) -> None:
+        if self.writer:
+            self.writer.close()
+
+
+def evaluate_run(args: Namespace) -> int:
+    """``jaxcrnn evaluate``."""
+    run = runs.open_run(Path(args.run))
+    path = args.data or run.config.data.val
+    if not path:
+        raise UserError("the run has no validation set; give --data FILE, a label file of path<TAB>text")
+    if args.charset:
+        runs.same_charset(run, Charset.from_file(args.charset, run.config.data.blank), args.charset)
+    if args.batch_size is not None and args.batch_size < 1:
+        raise UserError(f"--batch-size {args.batch_size}: expected 1 or more")
+    corpus = _audit(run.config, run.charset, LabelFile(path, run.config.data.limits), keep_text_faults=True)
+    unusable = [fault for fault in corpus.faults if fault.kind not in TEXT_KINDS]
+    if corpus.faults:
+        print(report.audit_table(path, corpus), end="\n\n", file=sys.stderr if args.json else sys.stdout)
+    if unusable and not args.skip_bad:
+        raise UserError(f"{path}: {len(unusable)} faults, listed above; mend them, or leave such rows out with --skip-bad")
+    if not len(corpus):
+        raise UserError(f"{path}: no usable line")
+    state, step = run.state(args.checkpoint)
+    result = evaluate(
+        run.train_config, state, run.charset, corpus, batch_size=args.batch_size or run.config.data.batch_size
+    )
+    if args.predictions:
+        _write_predictions(Path(args.predictions), result)
+    if args.json:
+        print(report.evaluation_json(result, corpus, {"run": str(run.folder), "data": str(path), "step": step}))
+        return 0
+    _print_evaluation(run, step, path, corpus, result, args.positions)
+    return 0
+
+
+def _print_evaluation(
+    run: runs.Run, step: int, path: str, corpus: Corpus, result: Evaluation, positions: bool
+) -> None:
+    print(f"{run.folder}, checkpoint of step {step}, on {path}")
+    print(f"{len(result.lines)} lines read, {corpus.left_out} left out; CTC loss {result.loss:.4f} over {result.spelled}\n")
+    print(report.score_table(*result.scores()), end="\n\n")
+    if positions:
+        print(report.position_table(result), end="\n\n")
+    print(report.mistakes(result))
+
+
+def _write_predictions(path: Path, result: Evaluation) -> None:
+    rows = [f"{line.name}\t{line.text}\t{truth}\n" for line, truth in zip(result.lines, result.truths, strict=True)]
+    try:
+        path.write_text("".join(rows), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}; expected a file that can be written") from None
+
+
+def recognize_images(args: Namespace) -> int:
+    """``jaxcrnn recognize``: what cannot be read is reported on its own line, and the exit code says so."""
+    run = runs.open_run(Path(args.run))
+    state, _ = run.state(args.checkpoint)
+    failed: list[tuple[str, str]] = []
+
+    def images() -> Iterator[tuple[str, np.ndarray]]:
+        for name, file in _inputs(args.images, sys.stdin.buffer):
+            try:
+                gray = read_gray(file, run.config.data.limits, name)
+                yield name, fit_height(gray, run.config.model.height, run.config.data.limits, name)
+            except ImageError as error:
+                failed.append((name, str(error)))
+                print(f"jaxcrnn recognize: {error}", file=sys.stderr)
+                if args.json:
+                    print(json.dumps({"path": name, "error": str(error)}, ensure_ascii=False))
+
+    for line in recognize(run.train_config, state, run.charset, images()):
+        print(_shown(line, args.json), flush=True)
+    if failed:
+        raise UserError(f"{len(failed)} of the images could not be read, each named above")
+    return 0
+
+
+def _shown(line: Line, as_json: bool) -> str:
+    if as_json:
+        values = {"path": line.name, "text": line.text, "confidence": round(line.confidence, 4)}
+        return json.dumps(values, ensure_ascii=False)
+    return f"{line.name}\t{line.text}\t{line.confidence:.4f}"
+
+
+def _inputs(given: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | bytes]]:
+    """Names and files: a file is itself, a folder its images in order, ``-`` an image or a list of paths on stdin."""
+    known = Image.registered_extensions()
+    for item in given:
+        path = Path(item)
+        if item == "-":
+            data = stdin.read()
+            try:
+                paths = data.decode("utf-8").split("\n")
+            except UnicodeDecodeError:
+                yield "stdin", data
+            else:
+                yield from ((p.removesuffix("\r"),) * 2 for p in paths if p.strip())
+        elif path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file())
+            images = [p for p in files if p.suffix.lower() in known]
+            if len(images) < len(files):
+                print(f"{item}: {len(files) - len(images)} files that are not images passed over", file=sys.stderr)
+            if not images:
+                raise UserError(f"{item}: no image in this folder; expected files such as .png or .jpg")
+            yield from ((str(p), str(p)) for p in images)
+        else:
+            yield item, item
+
+
+DEMO = (
+    "optim.steps=450",
+    "optim.warmup=50",
+    "optim.learning_rate=0.002",
+    "data.batch_size=32",
+    "data.buckets=3",
+    "model.hidden=128",
+    "run.eval_every=150",
+    "augment.tilt=0.02",
+    "augment.noise=0.05",
+)
+
+
+def demo(args: Namespace) -> int:
+    """``jaxcrnn demo``: trains on rendered lines for about two minutes and shows what it reads."""
+    began = time.monotonic()
+    out = Path(args.out) if args.out else _fresh(Path("runs"), "demo")
+    config = configs.load(None, [*DEMO, *args.set])
+    print(f"training on lines rendered from Pillow's own font: {len(CHARACTERS)} letters and digits, 3 to 9 a line")
+    unseen = SyntheticLines(2, 200)
+    _train(config, Charset(CHARACTERS), SyntheticLines(1, 4000), unseen, out, skip_bad=False)
+    run = runs.open_run(out)
+    state, step = run.state("best")
+    corpus = _audit(config, run.charset, unseen, keep_text_faults=True)
+    result = evaluate(run.train_config, state, run.charset, corpus)
+    print()
+    _print_evaluation(run, step, "200 rendered lines it has never seen", corpus, result, positions=False)
+    folder = out / "examples"
+    folder.mkdir(exist_ok=True)
+    print("\na few of them, kept as images:")
+    rows = []
+    for i in range(6):
+        image = Image.fromarray(corpus.image(i))
+        image.save(folder / f"{i}.png")
+        line = result.lines[i]
+        rows.append((str(folder / f"{i}.png"), result.truths[i], line.text, f"{line.confidence:.3f}"))
+    print(console.table(("image", "written", "read", "confidence"), rows))
+    print(f"\n{console.duration(time.monotonic() - began)} in all. The run is in {out}. Read an image with it:")
+    print(f"  {Path(sys.argv[0]) if Path(sys.argv[0]).name == 'jaxcrnn' else 'jaxcrnn'} recognize {out} {folder}")
+    return 0
+
+
+def _fresh(parent: Path, name: str) -> Path:
+    numbered = (parent / (name if i == 1 else f"{name}-{i}") for i in range(1, 10_000))
+    return next(path for path in numbered if not path.exists())
+

@@ -1,0 +1,171 @@
+"""The whole configuration: one frozen dataclass, read from YAML and overridden by ``key=value``."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from jaxcrnn.augment import AugmentConfig
+from jaxcrnn.charset import Charset, read_text
+from jaxcrnn.data.images import Limits
+from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.loop import LoopConfig
+from jaxcrnn.model import ModelConfig
+from jaxcrnn.optim import OptimConfig
+from jaxcrnn.train import LossConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is read, and how.
+
+    Attributes:
+      train: label file of the training set.
+      val: label file of the validation set; empty for none.
+      charset: file of the characters; empty takes those of the training labels.
+      blank: where the CTC blank stands, ``"first"`` or ``"last"``.
+      batch_size: lines a step.
+      buckets: width buckets at most, chosen from the data; each costs one compilation.
+      max_width: widest line in pixels at the model's height.
+      max_pixels: most pixels an image file may have.
+      cache_mb: memory for decoded images.
+      workers: threads that read images ahead.
+    """
+
+    train: str = ""
+    val: str = ""
+    charset: str = ""
+    blank: str = "first"
+    batch_size: int = 32
+    buckets: int = 6
+    max_width: int = 4096
+    max_pixels: int = 32_000_000
+    cache_mb: int = 1024
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "buckets", "max_width", "max_pixels", "workers"):
+            if getattr(self, name) < 1:
+                raise UserError(f"data.{name} is {getattr(self, name)}; expected 1 or more")
+
+    @property
+    def limits(self) -> Limits:
+        """Sizes an image may have."""
+        return Limits(self.max_pixels, self.max_width)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run is made of. ``model.num_classes`` and ``model.blank`` follow from the charset."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    run: LoopConfig = field(default_factory=LoopConfig)
+
+    def for_charset(self, charset: Charset) -> TrainConfig:
+        """What a step computes, with the number of classes filled in."""
+        model = dataclasses.replace(self.model, num_classes=charset.num_classes, blank=charset.blank)
+        return TrainConfig(model, self.loss, self.optim, self.augment)
+
+
+def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Defaults, then a YAML file, then ``section.key=value`` overrides.
+
+    Raises:
+      UserError: an unknown key (with the nearest known one), or a value of the wrong type or range.
+    """
+    values: dict[str, Any] = {}
+    if path:
+        try:
+            loaded = yaml.safe_load(read_text(path)) or {}
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            at = f", line {mark.line + 1}" if mark else ""
+            problem = getattr(error, "problem", None) or first_line(error)
+            raise UserError(f"{path}{at}: not YAML: {problem}") from None
+        _merge(values, loaded, str(path))
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or name.count(".") != 1:
+            raise UserError(f"--set {override}: expected section.key=value, such as optim.steps=500")
+        section, key = name.split(".")
+        try:
+            value = yaml.safe_load(text) if text else ""
+        except yaml.YAMLError:
+            value = text
+        _merge(values, {section: {key: value}}, f"--set {override}")
+    return Config(**{name: _section(name)(**given) for name, given in values.items()})
+
+
+def _section(name: str) -> type:
+    return get_type_hints(Config)[name]
+
+
+def keys(section: type) -> dict[str, dataclasses.Field[Any]]:
+    """The keys a section of the file may have."""
+    return {f.name: f for f in dataclasses.fields(section) if not f.metadata.get("derived")}
+
+
+def _merge(values: dict[str, Any], given: Any, source: str) -> None:
+    if not isinstance(given, dict):
+        raise UserError(f"{source}: expected sections such as 'optim:', found {type(given).__name__}")
+    for name, entries in given.items():
+        _known(name, [f.name for f in dataclasses.fields(Config)], source, "section")
+        section = _section(name)
+        if not isinstance(entries, dict):
+            raise UserError(f"{source}: section {name!r} is {entries!r}; expected keys and values")
+        hints, known = get_type_hints(section), keys(section)
+        for key, value in entries.items():
+            _known(key, list(known), source, f"key of {name!r}")
+            values.setdefault(name, {})[key] = _convert(value, hints[key], f"{source}: {name}.{key}")
+
+
+def _known(name: Any, known: list[str], source: str, what: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+        raise UserError(f"{source}: {name!r} is no {what}; {hint}")
+
+
+def _convert(value: Any, kind: type, where: str) -> Any:
+    if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if type(value) is not kind:
+        raise UserError(f"{where} is {value!r}; expected {_KINDS[kind]}")
+    return value
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def to_yaml(config: Config) -> str:
+    """The file that `load` reads back to an equal config."""
+    values = {
+        f.name: {key: getattr(getattr(config, f.name), key) for key in keys(_section(f.name))}
+        for f in dataclasses.fields(Config)
+    }
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def describe() -> str:
+    """Every key with its default, for ``--help``."""
+    lines = []
+    for f in dataclasses.fields(Config):
+        lines += [f"  {f.name}.{key}={entry.default!r}".replace("'", "") for key, entry in keys(_section(f.name)).items()]
+    return "\n".join(lines)

@@ -1,0 +1,103 @@
+"""What a person sees while something runs: one live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+
+class Plain:
+    """Prints a line now and then; for logs, pipes and machines without rich.
+
+    Args:
+      every: seconds between two progress lines.
+    """
+
+    def __init__(self, every: float = 10.0) -> None:
+        self.every = every
+        self._last = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        return None
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        print(text, flush=True)
+
+    def progress(self, done: int, total: int, text: str) -> None:
+        """The state of things; shown when the last one is old enough."""
+        if time.monotonic() - self._last >= self.every or done == total:
+            self._last = time.monotonic()
+            self.line(f"{done}/{total}  {text}")
+
+
+class Live(Plain):
+    """One line at the bottom that changes in place."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._bar: Any = Progress(
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"), BarColumn(None), TextColumn("{task.description}")
+        )
+        self._task: Any = None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def line(self, text: str) -> None:
+        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def progress(self, done: int, total: int, text: str) -> None:
+        if self._task is None:
+            self._bar.start()
+            self._task = self._bar.add_task(text, total=total)
+        self._bar.update(self._task, completed=done, total=total, description=text)
+
+
+def make() -> Plain:
+    """`Live` on a terminal that has rich, else `Plain`."""
+    if sys.stdout.isatty():
+        try:
+            return Live()
+        except ImportError:
+            pass
+    return Plain()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them.
+
+    >>> duration(9.4), duration(125), duration(7300)
+    ('9s', '2m05s', '2h01m')
+    """
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table of plain text; columns of numbers stand right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    right = [all(isinstance(row[i], int | float) or _number(row[i]) for row in rows) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(header), "  ".join("-" * w for w in widths), *map(line, cells)])
+
+
+def _number(cell: object) -> bool:
+    return isinstance(cell, str) and cell.strip("%-").replace(".", "", 1).replace(",", "").isdigit()

@@ -1,0 +1,151 @@
+"""Running a recogniser over data: predictions and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxcrnn import metrics
+from jaxcrnn.charset import Charset
+from jaxcrnn.data import buckets as plans
+from jaxcrnn.data.audit import Corpus
+from jaxcrnn.data.loader import Batches, collate
+from jaxcrnn.errors import UserError
+from jaxcrnn.train import TrainConfig, eval_step
+from jaxcrnn.types import TrainState
+
+run_eval = jax.jit(eval_step)
+
+# Recognition meets widths it has not seen: each rung costs one compilation, and a line is padded by half at most.
+LADDER = tuple(int(64 * factor * 2**power) for power in range(12) for factor in (1, 1.5))
+
+
+class Line(NamedTuple):
+    """What was read in one image, and how sure the recogniser was (see `jaxcrnn.decode.Reading`)."""
+
+    name: str
+    text: str
+    confidence: float
+
+
+class Evaluation(NamedTuple):
+    """A recogniser's results on a data set.
+
+    Attributes:
+      lines: N readings, in the order of the data set.
+      truths: N texts.
+      loss: mean CTC loss in nats over the lines whose label the charset can spell and that has the frames for it.
+      spelled: how many lines that mean is over.
+    """
+
+    lines: list[Line]
+    truths: list[str]
+    loss: float
+    spelled: int
+
+    def score(self, rule: str = "exact") -> metrics.Score:
+        """Scores under one of the named rules."""
+        return metrics.score([line.text for line in self.lines], self.truths, rule)
+
+    def scores(self) -> tuple[dict[str, metrics.Score], dict[str, str]]:
+        """Scores under every rule, and why a rule is missing."""
+        scored: dict[str, metrics.Score] = {}
+        absent: dict[str, str] = {}
+        for rule in metrics.RULES:
+            try:
+                scored[rule] = self.score(rule)
+            except UserError as error:
+                absent[rule] = str(error)
+        return scored, absent
+
+
+def evaluate(
+    config: TrainConfig,
+    state: TrainState,
+    charset: Charset,
+    corpus: Corpus,
+    *,
+    batch_size: int = 32,
+    buckets: int = 6,
+    workers: int = 2,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Evaluation:
+    """Reads every line of a corpus. The batch size changes the speed, never a result.
+
+    Args:
+      config: the run's.
+      state: the run's.
+      charset: the run's.
+      corpus: lines, audited with ``keep_text_faults``: a text the charset cannot spell counts as misread.
+      batch_size: lines at a time.
+      buckets: width buckets, each one compilation.
+      workers: threads that read images.
+      progress: called with the number of lines done.
+    """
+    count = len(corpus)
+    lines: list[Line | None] = [None] * count
+    losses = np.full(count, np.nan)
+    done = 0
+    if count:
+        batches = Batches(corpus, plans.choose(corpus.widths, buckets), batch_size, workers=workers)
+        for planned, batch in batches.in_order():
+            out = jax.device_get(run_eval(config, state, batch))
+            for row, item in enumerate(planned.items):
+                name = corpus.source.name(int(corpus.indices[item]))
+                lines[item] = _line(charset, out, row, name)
+                if len(corpus.labels[item]) and out["feasible"][row]:
+                    losses[item] = out["loss"][row]
+            done += len(planned.items)
+            progress(done)
+    spelled = int(np.count_nonzero(~np.isnan(losses)))
+    loss = float(np.nansum(losses) / spelled) if spelled else 0.0
+    return Evaluation([line for line in lines if line], corpus.texts, loss, spelled)
+
+
+def _line(charset: Charset, out: dict[str, np.ndarray], row: int, name: str) -> Line:
+    text = charset.decode(out["ids"][row, : out["counts"][row]].tolist())
+    return Line(name, text, float(out["confidence"][row]))
+
+
+def recognize(
+    config: TrainConfig,
+    state: TrainState,
+    charset: Charset,
+    images: Iterable[tuple[str, np.ndarray]],
+    *,
+    batch_size: int = 16,
+) -> Iterator[Line]:
+    """Reads images as they come, in their order.
+
+    Args:
+      config: the run's.
+      state: the run's.
+      charset: the run's.
+      images: names and gray uint8 images ``[32, w]`` (see `jaxcrnn.data.images`).
+      batch_size: lines at a time; the first ones wait for a full batch or the end.
+    """
+    chunk: list[tuple[str, np.ndarray]] = []
+    for pair in images:
+        chunk.append(pair)
+        if len(chunk) == batch_size * 4:
+            yield from _chunk(config, state, charset, chunk, batch_size)
+            chunk = []
+    yield from _chunk(config, state, charset, chunk, batch_size)
+
+
+def _chunk(
+    config: TrainConfig, state: TrainState, charset: Charset, chunk: Sequence[tuple[str, np.ndarray]], batch_size: int
+) -> list[Line]:
+    lines: dict[int, Line] = {}
+    widths = np.asarray([image.shape[1] for _, image in chunk], np.int32)
+    for planned in plans.in_order(widths, LADDER, batch_size):
+        images = [chunk[i][1] for i in planned.items]
+        none = [np.zeros(0, np.int32)] * len(images)
+        rows = 1 if len(images) == 1 else batch_size
+        out = jax.device_get(run_eval(config, state, collate(images, none, rows, LADDER[planned.bucket], 1)))
+        for row, item in enumerate(planned.items):
+            lines[int(item)] = _line(charset, out, row, chunk[item][0])
+    return [lines[i] for i in range(len(chunk))]

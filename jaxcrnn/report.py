@@ -1,0 +1,92 @@
+"""Results as tables and files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from jaxcrnn import metrics
+from jaxcrnn.console import table
+from jaxcrnn.data.audit import Corpus
+from jaxcrnn.evaluate import Evaluation
+
+
+def audit_table(name: str, corpus: Corpus, examples: int = 3) -> str:
+    """Counts of each fault with its first examples; one line when there is none."""
+    total = len(corpus) + corpus.left_out
+    head = f"{name}: {total} lines, {len(corpus)} usable"
+    counts = corpus.counts()
+    if not counts:
+        return head
+    out = [head, ""]
+    out.append(table(("fault", "rows"), list(counts.items())))
+    for kind, count in counts.items():
+        out += ["", f"{kind}:"]
+        shown = [fault for fault in corpus.faults if fault.kind == kind][:examples]
+        out += [f"  {fault.where}: {fault.detail}" for fault in shown]
+        if count > examples:
+            out.append(f"  ... and {count - examples} more")
+    return "\n".join(out)
+
+
+def score_table(scores: dict[str, metrics.Score], absent: dict[str, str]) -> str:
+    """One row a rule."""
+    rows: list[Sequence[object]] = [
+        (
+            rule,
+            f"{s.line_accuracy:.2%}",
+            f"{s.character_accuracy:.2%}",
+            f"{s.normalized_similarity:.4f}",
+            f"{s.correct}/{s.lines}",
+            f"{s.edits}/{s.characters}",
+        )
+        for rule, s in scores.items()
+    ]
+    text = table(("rule", "lines right", "characters right", "1-NED", "lines", "edits"), rows)
+    return "\n".join([text, *(f"{rule}: not measured: {why}" for rule, why in absent.items())])
+
+
+def position_table(result: Evaluation) -> str:
+    """Accuracy of each position of the text."""
+    rows = metrics.by_position([line.text for line in result.lines], result.truths)
+    return table(
+        ("position", "characters", "right", "accuracy"),
+        [(i, total, right, f"{right / total:.2%}") for i, (total, right) in enumerate(rows, start=1)],
+    )
+
+
+def mistakes(result: Evaluation, most: int = 5) -> str:
+    """The first misread lines."""
+    wrong = [(line, truth) for line, truth in zip(result.lines, result.truths, strict=True) if line.text != truth]
+    if not wrong:
+        return "every line was read right"
+    rows = [(line.name, f"{line.confidence:.3f}", repr(truth), repr(line.text)) for line, truth in wrong[:most]]
+    more = f"\n... and {len(wrong) - most} more misread lines" if len(wrong) > most else ""
+    return table(("misread line", "confidence", "written", "read"), rows) + more
+
+
+def evaluation_json(result: Evaluation, corpus: Corpus, facts: dict[str, Any]) -> str:
+    """Everything `jaxcrnn evaluate` measured, as JSON."""
+    scores, absent = result.scores()
+    values = {
+        **facts,
+        "lines": len(result.lines),
+        "left_out": corpus.left_out,
+        "faults": corpus.counts(),
+        "loss": round(result.loss, 4),
+        "loss_lines": result.spelled,
+        "rules": {
+            rule: {
+                "line_accuracy": s.line_accuracy,
+                "character_accuracy": s.character_accuracy,
+                "1_ned": s.normalized_similarity,
+                "correct": s.correct,
+                "edits": s.edits,
+                "characters": s.characters,
+            }
+            for rule, s in scores.items()
+        },
+        "not_measured": absent,
+    }
+    return json.dumps(values, ensure_ascii=False, indent=2)

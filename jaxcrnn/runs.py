@@ -1,0 +1,134 @@
+"""A run is a folder: config, charset, code version, checkpoints, metrics. Nothing else is needed to use it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import jaxcrnn
+from jaxcrnn.charset import Charset
+from jaxcrnn.checkpoint import Checkpoints
+from jaxcrnn.config import Config, load, to_yaml
+from jaxcrnn.errors import UserError
+from jaxcrnn.train import TrainConfig, init_state
+from jaxcrnn.types import TrainState
+
+CONFIG, CHARSET, FACTS, CHECKPOINTS = "config.yaml", "charset.txt", "run.json", "checkpoints"
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run folder."""
+
+    folder: Path
+    config: Config
+    charset: Charset
+
+    @property
+    def train_config(self) -> TrainConfig:
+        """What a step of this run computes."""
+        return self.config.for_charset(self.charset)
+
+    def state(self, which: str = "best") -> tuple[TrainState, int]:
+        """A saved state and its step.
+
+        Args:
+          which: ``"best"`` (by validation accuracy; the newest where there was no validation), ``"latest"`` or a step.
+
+        Raises:
+          UserError: no such checkpoint.
+        """
+        with Checkpoints(self.folder / CHECKPOINTS, read_only=True) as checkpoints:
+            steps = checkpoints.steps
+            if not steps:
+                raise UserError(f"{self.folder / CHECKPOINTS}: no checkpoint in it; has the run been trained?")
+            if which == "best":
+                best = checkpoints.best()
+                step = steps[-1] if best is None else best
+            elif which == "latest":
+                step = steps[-1]
+            elif which.isdigit():
+                step = int(which)
+            else:
+                raise UserError(f"checkpoint {which!r}: expected best, latest or one of the steps {steps}")
+            config = self.train_config
+            template = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
+            return checkpoints.restore(step, template)[0], step
+
+
+def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]) -> Run:
+    """Makes a run folder.
+
+    Raises:
+      UserError: the folder holds something already, or cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "already holds a run; --resume goes on with it" if (folder / CONFIG).exists() else "is not empty"
+        raise UserError(f"{folder}: {what}; expected a new folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).write_text(to_yaml(config), encoding="utf-8")
+        charset.save(folder / CHARSET)
+        packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+        known = {
+            "jaxcrnn": jaxcrnn.__version__,
+            "python": platform.python_version(),
+            "packages": {name: version(name) for name in packages},
+            "devices": [d.device_kind for d in jax.devices()],
+            "charset_hash": charset.hash,
+        }
+        (folder / FACTS).write_text(json.dumps(known | facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror or error}; expected a folder that can be written") from None
+    return Run(folder, config, charset)
+
+
+def open_run(folder: Path) -> Run:
+    """Opens a run folder.
+
+    Raises:
+      UserError: it is no run folder, or its charset is not the one it was trained with.
+    """
+    for name in (CONFIG, CHARSET, FACTS):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: not a run folder, {name} is missing; expected what 'jaxcrnn train --out' made")
+    config = load(folder / CONFIG)
+    charset = Charset.from_file(folder / CHARSET, config.data.blank)
+    try:
+        expected = json.loads((folder / FACTS).read_text(encoding="utf-8"))["charset_hash"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / FACTS}: not the facts of a run ({type(error).__name__})") from None
+    if charset.hash != expected:
+        raise UserError(
+            f"{folder / CHARSET}: {len(charset)} characters with hash {charset.hash}; "
+            f"the run was trained with another charset (hash {expected})"
+        )
+    return Run(folder, config, charset)
+
+
+def same_charset(run: Run, charset: Charset, source: str) -> None:
+    """Stops when a charset given for a run is not the run's.
+
+    Raises:
+      UserError: naming the characters that differ.
+    """
+    if charset.characters == run.charset.characters:
+        return
+    extra = [c for c in charset.characters if c not in run.charset]
+    lacking = [c for c in run.charset.characters if c not in charset]
+    parts = [f"{label} {' '.join(map(repr, cs[:5]))}{' ...' if len(cs) > 5 else ''}" for label, cs in
+             (("has besides", extra), ("lacks", lacking)) if cs]
+    what = ", ".join(parts) or "has the same characters in another order"
+    raise UserError(f"{source}: does not match the charset of {run.folder} ({len(run.charset)} characters): it {what}")
+
+
+def with_loop(config: Config, **changes: Any) -> Config:
+    """A config with other settings of its ``run`` section."""
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, **changes))
