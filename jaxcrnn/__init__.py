@@ -4,13 +4,10 @@ Submodules load on first use, so that reading label files or images never import
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxcrnn.charset import Charset
 from jaxcrnn.errors import UserError
-
-if TYPE_CHECKING:
-    from jaxcrnn import augment, backbones, checkpoint, ctc, decode, metrics, model, optim, recurrent, train, types
 
 __version__ = "0.1.0"
 

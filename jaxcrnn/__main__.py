@@ -1,2 +1,3 @@
 from jaxcrnn.cli import main
+
 raise SystemExit(main())

@@ -25,11 +25,15 @@ class AugmentConfig:
       zoom: relative change of the height.
       squeeze: relative shortening of the line; the end that becomes free repeats the border.
       shift: displacement, both ways.
+      wave: displacement by a smooth wave along the line, about two heights long, both ways.
       contrast: relative change of the contrast.
       brightness: change of the brightness, of a range of 2.
       blur: share of a 3x3 binomial blur, twice applied.
       noise: largest standard deviation of Gaussian noise, of a range of 2.
+      erase: largest side of one rectangle painted over in an even gray.
       invert: probability that black and white are exchanged.
+      warmup: steps over which all ranges grow from nothing to their full size. CTC first has to find out where the
+        characters are, and strong changes keep it from that for long (docs/real-lines.md).
     """
 
     probability: float = 1.0
@@ -39,14 +43,17 @@ class AugmentConfig:
     zoom: float = 0.1
     squeeze: float = 0.08
     shift: float = 0.06
+    wave: float = 0.03
     contrast: float = 0.3
     brightness: float = 0.2
     blur: float = 0.5
     noise: float = 0.1
+    erase: float = 0.0
     invert: float = 0.0
+    warmup: int = 0
 
 
-def augment(config: AugmentConfig, images: Array, widths: Array, key: Array) -> Array:
+def augment(config: AugmentConfig, images: Array, widths: Array, key: Array, step: Array | int = 0) -> Array:
     """Changes each line in its own way.
 
     Args:
@@ -54,6 +61,7 @@ def augment(config: AugmentConfig, images: Array, widths: Array, key: Array) -> 
       images: ``[B,H,W,1]`` float32 in [-1, 1].
       widths: ``[B]`` true widths; nothing beyond them is looked at, and the padding comes back white.
       key: one PRNG key for the batch.
+      step: how far training is, for ``config.warmup``.
 
     Returns:
       Images of the same shape, in [-1, 1].
@@ -61,20 +69,24 @@ def augment(config: AugmentConfig, images: Array, widths: Array, key: Array) -> 
     if config.probability <= 0:
         return images
     keys = jax.random.split(key, images.shape[0])
-    changed = jax.vmap(lambda image, width, k: _one(config, image, width, k))(images[..., 0], widths, keys)
+    strength = jnp.minimum((jnp.asarray(step, jnp.float32) + 1) / config.warmup, 1.0) if config.warmup else jnp.ones(())
+    changed = jax.vmap(lambda *line: _one(config, strength, *line))(images[..., 0], widths, keys)
     inside = jnp.arange(images.shape[2])[None, None, :] < widths[:, None, None]
     return jnp.where(inside, changed, 1.0)[..., None]
 
 
-def _one(config: AugmentConfig, image: Array, width: Array, key: Array) -> Array:
-    amounts_key, noise_key = jax.random.split(key)
-    u = jax.random.uniform(amounts_key, (12,), minval=-1.0, maxval=1.0)
-    share = (u[10] + 1) / 2
-    out = _warp(config, image, width, u)
-    out = _blur(out, width, config.blur * (u[6] + 1) / 2)
-    out = out * (1 + config.contrast * u[7]) + config.brightness * u[8]
-    out = jnp.where((u[11] + 1) / 2 < config.invert, -out, out)
-    out = out + config.noise * (u[9] + 1) / 2 * jax.random.normal(noise_key, image.shape)
+def _one(config: AugmentConfig, strength: Array, image: Array, width: Array, key: Array) -> Array:
+    keys = jax.random.split(key, 5)
+    shape = strength * jax.random.uniform(keys[0], (10,), minval=-1.0, maxval=1.0)
+    share, invert = jax.random.uniform(keys[1], (2,))
+    contrast, brightness = strength * jax.random.uniform(keys[2], (2,), minval=-1.0, maxval=1.0)
+    blur, noise, *erase = jax.random.uniform(keys[3], (7,))
+    out = _warp(config, image, width, shape)
+    out = _blur(out, width, strength * config.blur * blur)
+    out = _erase(config, out, width, strength, jnp.stack(erase))
+    out = out * (1 + config.contrast * contrast) + config.brightness * brightness
+    out = jnp.where(invert < strength * config.invert, -out, out)
+    out = out + strength * config.noise * noise * jax.random.normal(keys[4], image.shape)
     return jnp.where(share < config.probability, jnp.clip(out, -1.0, 1.0), image)
 
 
@@ -86,13 +98,27 @@ def _warp(config: AugmentConfig, image: Array, width: Array, u: Array) -> Array:
     x = jnp.arange(image.shape[1], dtype=jnp.float32)[None, :]
     from_middle = y - (height - 1) / 2
     along = (2 * x - last_x) / jnp.maximum(last_x, 1.0)  # -1 at the left end, 1 at the right end
-    grow = 1 + config.zoom * u[0] + config.taper * u[1] * along
-    source_y = from_middle / grow + (height - 1) / 2 + height * (config.tilt * u[2] * along + config.shift * u[3])
-    source_x = x / (1 - config.squeeze * (u[5] + 1) / 2) + config.slant * u[4] * from_middle * 2
-    # A squeezed line may stand anywhere in the room it leaves; half of it plus the shift keeps most in view.
-    source_x = source_x - config.squeeze * (u[5] + 1) / 4 * last_x + height * config.shift * u[10]
+    zoom, taper, tilt, slant, shift_x, shift_y, squeeze, place, wave_x, wave_y = u
+    squeeze = config.squeeze * (squeeze + 1) / 2
+    grow = 1 + config.zoom * zoom + config.taper * taper * along
+    source_y = from_middle / grow + (height - 1) / 2 + height * (config.tilt * tilt * along + config.shift * shift_y)
+    # What a squeezed line leaves free is shared out between its two ends.
+    source_x = x / (1 - squeeze) - squeeze * last_x * (place + 1) / 2
+    source_x = source_x + config.slant * slant * from_middle * 2 + height * config.shift * shift_x
+    phase = jnp.pi * x / height
+    source_y = source_y + height * config.wave * wave_y * jnp.sin(phase + 9 * wave_x)
+    source_x = source_x + height * config.wave * wave_x * jnp.sin(phase + 9 * wave_y)
     source_x, source_y = jnp.broadcast_arrays(jnp.clip(source_x, 0.0, last_x), jnp.clip(source_y, 0.0, height - 1.0))
     return map_coordinates(image, [source_y, source_x], order=1, mode="nearest")
+
+
+def _erase(config: AugmentConfig, image: Array, width: Array, strength: Array, u: Array) -> Array:
+    height = image.shape[0]
+    y = jnp.arange(height, dtype=jnp.float32)[:, None]
+    x = jnp.arange(image.shape[1], dtype=jnp.float32)[None, :]
+    half = strength * config.erase * height * u[:2] / 2
+    inside = (jnp.abs(y - u[2] * height) < half[0]) & (jnp.abs(x - u[3] * width) < half[1])
+    return jnp.where(inside, 2 * u[4] - 1, image)
 
 
 def _blur(image: Array, width: Array, amount: Array) -> Array:

@@ -47,7 +47,7 @@ BACKBONES: dict[str, tuple[Layer, ...]] = {
     ),
     # A quarter of the channels and of the depth, for CPUs: W/4 frames from 32 rows.
     "small": (
-        Layer(32, pool=(2, 2)),
+        Layer(32, norm=True, pool=(2, 2)),
         Layer(64, norm=True, pool=(2, 2)),
         Layer(128, norm=True, pool=(2, 1), stride=1),
         Layer(128, norm=True, pool=(2, 1), stride=1),

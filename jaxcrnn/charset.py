@@ -55,7 +55,9 @@ class Charset:
                 shown = name_of(item) if item else "nothing"
                 raise UserError(f"{source}, {unit} {number}: {shown}; expected one code point")
             if item in "\r\n":
-                raise UserError(f"{source}, {unit} {number}: {name_of(item)} ends a line; expected a printable character")
+                raise UserError(
+                    f"{source}, {unit} {number}: {name_of(item)} ends a line; expected a printable character"
+                )
             if item in seen:
                 raise UserError(f"{source}, {unit} {number}: {name_of(item)} stands already at {unit} {seen[item]}")
             seen[item] = number
@@ -159,4 +161,6 @@ def read_text(path: str | Path) -> str:
         return data.decode("utf-8").removeprefix(_BOM)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; expected UTF-8 text") from None
+        raise UserError(
+            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; expected UTF-8 text"
+        ) from None

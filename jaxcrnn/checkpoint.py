@@ -84,7 +84,8 @@ class Checkpoints:
             earlier = ", ".join(str(s) for s in self.steps if s != step) or "none"
             reason = first_line(error)
             raise UserError(
-                f"{self.folder}: could not save the checkpoint of step {step}: {reason[:200]}; earlier ones kept: {earlier}"
+                f"{self.folder}: could not save the checkpoint of step {step}: {reason[:200]}; "
+                f"earlier ones kept: {earlier}"
             ) from error
 
     def restore(self, step: int, template: TrainState) -> tuple[TrainState, dict[str, Any]]:

@@ -102,7 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Parsed before jax is imported, so that --help and a mistyped option answer at once.
         args = _parser(argv if {"-h", "--help"} & set(argv) else ()).parse_args(argv)
         from jaxcrnn import commands
+        from jaxcrnn.allocator import keep_freed_memory
 
+        keep_freed_memory()
         return int(getattr(commands, COMMANDS[args.command][1])(args))
     except UserError as error:
         print(f"jaxcrnn: {' '.join(str(error).split())}", file=sys.stderr)

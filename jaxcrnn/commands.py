@@ -34,7 +34,7 @@ def train(args: Namespace) -> int:
         return _resume(args)
     flags = {"train": args.data, "val": args.val, "charset": args.charset}
     config = configs.load(args.config, args.set)
-    given = {name: str(Path(value).resolve()) for name, value in flags.items() if value}
+    given: dict[str, Any] = {name: str(Path(value).resolve()) for name, value in flags.items() if value}
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, **given))
     if args.print_config:
         print(configs.to_yaml(config), end="")
@@ -164,7 +164,7 @@ def _go(run: runs.Run, corpus: Corpus, val: Corpus | None) -> Evaluation | None:
     return None
 
 
-class _tracker:  # noqa: N801 (used as a function)
+class _tracker:
     """TensorBoard files next to ``metrics.jsonl``, where tensorboardX is installed."""
 
     def __init__(self, folder: Path) -> None:
@@ -204,7 +204,9 @@ def evaluate_run(args: Namespace) -> int:
     if corpus.faults:
         print(report.audit_table(path, corpus), end="\n\n", file=sys.stderr if args.json else sys.stdout)
     if unusable and not args.skip_bad:
-        raise UserError(f"{path}: {len(unusable)} faults, listed above; mend them, or leave such rows out with --skip-bad")
+        raise UserError(
+            f"{path}: {len(unusable)} faults, listed above; mend them, or leave such rows out with --skip-bad"
+        )
     if not len(corpus):
         raise UserError(f"{path}: no usable line")
     state, step = run.state(args.checkpoint)
@@ -220,11 +222,10 @@ def evaluate_run(args: Namespace) -> int:
     return 0
 
 
-def _print_evaluation(
-    run: runs.Run, step: int, path: str, corpus: Corpus, result: Evaluation, positions: bool
-) -> None:
+def _print_evaluation(run: runs.Run, step: int, path: str, corpus: Corpus, result: Evaluation, positions: bool) -> None:
     print(f"{run.folder}, checkpoint of step {step}, on {path}")
-    print(f"{len(result.lines)} lines read, {corpus.left_out} left out; CTC loss {result.loss:.4f} over {result.spelled}\n")
+    loss = f"CTC loss {result.loss:.4f} over {result.spelled}"
+    print(f"{len(result.lines)} lines read, {corpus.left_out} left out; {loss}\n")
     print(report.score_table(*result.scores()), end="\n\n")
     if positions:
         print(report.position_table(result), end="\n\n")
@@ -296,13 +297,12 @@ def _inputs(given: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | byte
 
 
 DEMO = (
-    "optim.steps=450",
-    "optim.warmup=50",
+    "optim.steps=300",
+    "optim.warmup=40",
     "optim.learning_rate=0.002",
-    "data.batch_size=32",
-    "data.buckets=3",
+    "data.buckets=1",
     "model.hidden=128",
-    "run.eval_every=150",
+    "run.eval_every=100",
     "augment.tilt=0.02",
     "augment.noise=0.05",
 )
@@ -313,7 +313,7 @@ def demo(args: Namespace) -> int:
     began = time.monotonic()
     out = Path(args.out) if args.out else _fresh(Path("runs"), "demo")
     config = configs.load(None, [*DEMO, *args.set])
-    print(f"training on lines rendered from Pillow's own font: {len(CHARACTERS)} letters and digits, 3 to 9 a line")
+    print(f"training on lines rendered from Pillow's own font: {len(CHARACTERS)} letters and digits, 3 to 7 a line")
     unseen = SyntheticLines(2, 200)
     _train(config, Charset(CHARACTERS), SyntheticLines(1, 4000), unseen, out, skip_bad=False)
     run = runs.open_run(out)
@@ -340,4 +340,3 @@ def demo(args: Namespace) -> int:
 def _fresh(parent: Path, name: str) -> Path:
     numbered = (parent / (name if i == 1 else f"{name}-{i}") for i in range(1, 10_000))
     return next(path for path in numbered if not path.exists())
-

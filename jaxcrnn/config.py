@@ -167,5 +167,7 @@ def describe() -> str:
     """Every key with its default, for ``--help``."""
     lines = []
     for f in dataclasses.fields(Config):
-        lines += [f"  {f.name}.{key}={entry.default!r}".replace("'", "") for key, entry in keys(_section(f.name)).items()]
+        lines += [
+            f"  {f.name}.{key}={entry.default!r}".replace("'", "") for key, entry in keys(_section(f.name)).items()
+        ]
     return "\n".join(lines)

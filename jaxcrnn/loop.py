@@ -111,7 +111,9 @@ def fit(
             template = jax.eval_shape(lambda: init_state(config, key))
             state, extra = checkpoints.restore(steps[-1], template)
             if extra["data"] != fingerprint:
-                raise UserError(f"{folder}: the training data changed since step {steps[-1]}; a resumed run needs the same")
+                raise UserError(
+                    f"{folder}: the training data changed since step {steps[-1]}; a resumed run needs the same"
+                )
             totals = Totals(**extra["totals"])
             console.line(f"resumed at step {steps[-1]}")
         else:
@@ -144,6 +146,7 @@ class _Run:
         self.window = _Window()
         self.skipped: deque[int] = deque(maxlen=SKIPS_IN_A_ROW)
         self.accuracy = math.nan
+        self.paused = 0.0  # seconds spent compiling and validating, which say nothing about the steps to come
         self.validated: dict[str, float] = {}
 
     def go(self, state: TrainState) -> Fit:
@@ -194,6 +197,7 @@ class _Run:
             self.programs[bucket] = lambda config, *arrays: compiled(config, *arrays)
             width = self.batches.buckets[bucket]
             self.console.line(f"compiled the step for width {width} in {duration(time.monotonic() - began)}")
+            self.paused += time.monotonic() - began
             self.window.began += time.monotonic() - began
         return self.programs[bucket]
 
@@ -224,7 +228,7 @@ class _Run:
 
     def _show(self, step: int, stop: int, began: float, taken: int) -> None:
         w = self.window
-        eta = duration((time.monotonic() - began) / max(taken, 1) * (stop - step))
+        eta = duration((time.monotonic() - began - self.paused) / max(taken, 1) * (stop - step))
         accuracy = "" if math.isnan(self.accuracy) else f"  val {self.accuracy:.1%}"
         text = f"loss {w.loss:.4f}  lines {w.correct:.1%}{accuracy}  {w.speed:.0f} images/s  ETA {eta}"
         self.console.progress(step, stop, text)
@@ -233,9 +237,7 @@ class _Run:
         if self.validation is None:
             return None
         began = time.monotonic()
-        result = evaluate(
-            self.config, state, self.charset, self.validation, batch_size=self.batches.batch_size
-        )
+        result = evaluate(self.config, state, self.charset, self.validation, batch_size=self.batches.batch_size)
         try:
             score = result.score()
             more = {"val_character_accuracy": score.character_accuracy, "val_1_ned": score.normalized_similarity}
@@ -247,6 +249,7 @@ class _Run:
         self._log(log, step, self.validated)
         shown = "  ".join(f"{k.removeprefix('val_').replace('_', ' ')} {v:.4f}" for k, v in self.validated.items())
         self.console.line(f"step {step}  validation  {shown}")
+        self.paused += time.monotonic() - began
         self.window.began += time.monotonic() - began
         return self.accuracy
 

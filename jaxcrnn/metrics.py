@@ -34,10 +34,12 @@ RULES: dict[str, Callable[[str], str]] = {
 }
 """Each rule folds prediction and truth before they are compared.
 
-``exact`` folds nothing. ``paddle`` removes spaces (PaddleOCR's RecMetric). ``dtrb`` keeps ``[0-9a-z]`` of the lower-cased
-text (deep-text-recognition-benchmark). ``mmocr`` keeps ``[A-Za-z0-9]`` and U+4E00-9FA5 of the lower-cased text. ``bctr``
-turns full width to half width, upper to lower case and traditional to simplified (Benchmarking Chinese Text Recognition);
-it hides look-alikes such as 國/国.
+- ``exact`` folds nothing.
+- ``paddle`` removes spaces (PaddleOCR's RecMetric).
+- ``dtrb`` keeps ``[0-9a-z]`` of the lower-cased text (deep-text-recognition-benchmark).
+- ``mmocr`` keeps ``[A-Za-z0-9]`` and U+4E00-9FA5 of the lower-cased text.
+- ``bctr`` turns full width to half width, upper to lower case and traditional to simplified (Benchmarking Chinese
+  Text Recognition); it hides look-alikes such as 國/国.
 """
 
 

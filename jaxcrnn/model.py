@@ -25,7 +25,7 @@ class ModelConfig:
     Attributes:
       backbone: ``"vgg"`` (7 convolutions, the paper's) or ``"small"`` (5 narrow ones, for CPUs).
       hidden: size H of each LSTM direction; features have D = 2H.
-      dropout: share of the values dropped between the two LSTMs while training.
+      dropout: share of the values dropped before each LSTM while training.
       dtype: ``"float32"`` or ``"bfloat16"``, of convolutions and LSTM products; the head is float32 always.
       num_classes: C, the blank among them; follows from the charset.
       blank: class of the blank; follows from the charset.
@@ -74,6 +74,7 @@ class CRNN(nn.Module):
     def __call__(self, images: Array, widths: Array, *, train: bool = False) -> Outputs:
         config, dtype = self.config, _DTYPES[self.config.dtype]
         x, lengths = Backbone(config.backbone, dtype, name="backbone")(images, widths, train)
+        x = nn.Dropout(config.dropout, deterministic=not train)(x)
         x = BiLSTM(config.hidden, dtype, name="lstm0")(x, lengths)
         x = nn.Dropout(config.dropout, deterministic=not train)(x)
         x = BiLSTM(config.hidden, dtype, name="lstm1")(x, lengths)

@@ -54,7 +54,7 @@ class AverageState(NamedTuple):
 
     inner: Any
     average: Any
-    count: Array
+    steps: Array
 
 
 def schedule(config: OptimConfig) -> optax.Schedule:
@@ -96,10 +96,10 @@ def _with_average(inner: optax.GradientTransformation, decay: float) -> optax.Gr
         updates, inner_state = inner.update(updates, state.inner, params)
         moved = optax.apply_updates(params, updates)
         # A young average forgets faster, or the random start would stay in it for thousands of steps.
-        count = state.count.astype(jnp.float32)
+        count = state.steps.astype(jnp.float32)
         share = 1 - jnp.minimum(decay, (1 + count) / (10 + count))
         average = optax.incremental_update(moved, state.average, share)
-        return updates, AverageState(inner_state, average, state.count + 1)
+        return updates, AverageState(inner_state, average, state.steps + 1)
 
     return optax.GradientTransformation(init, update)
 

@@ -123,8 +123,11 @@ def same_charset(run: Run, charset: Charset, source: str) -> None:
         return
     extra = [c for c in charset.characters if c not in run.charset]
     lacking = [c for c in run.charset.characters if c not in charset]
-    parts = [f"{label} {' '.join(map(repr, cs[:5]))}{' ...' if len(cs) > 5 else ''}" for label, cs in
-             (("has besides", extra), ("lacks", lacking)) if cs]
+    parts = [
+        f"{label} {' '.join(map(repr, cs[:5]))}{' ...' if len(cs) > 5 else ''}"
+        for label, cs in (("has besides", extra), ("lacks", lacking))
+        if cs
+    ]
     what = ", ".join(parts) or "has the same characters in another order"
     raise UserError(f"{source}: does not match the charset of {run.folder} ({len(run.charset)} characters): it {what}")
 

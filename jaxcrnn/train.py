@@ -106,7 +106,7 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
       (bool for each parameter, in the order of ``jax.tree.leaves(state.params)``).
     """
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    batch = batch._replace(images=augment(config.augment, batch.images, batch.widths, augment_key))
+    batch = batch._replace(images=augment(config.augment, batch.images, batch.widths, augment_key, state.step))
 
     def loss_of(params: Any) -> tuple[Array, tuple[dict[str, Array], Any]]:
         outputs, batch_stats = _forward(config, params, state, batch, dropout_key)
@@ -140,7 +140,7 @@ def eval_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str,
       Per sample, so that any batching adds up to the same sums: ``ids [B,T]``, ``counts [B]``, ``confidence [B]``
       (see `jaxcrnn.decode.Reading`), ``loss [B]`` (0 where infeasible) and ``feasible [B]``.
     """
-    outputs = CRNN(config.model).apply(eval_variables(state), batch.images, batch.widths, train=False)
+    outputs: Any = CRNN(config.model).apply(eval_variables(state), batch.images, batch.widths, train=False)
     reading = decode.read(outputs.logits, outputs.lengths, blank=config.model.blank)
     labels = (outputs.lengths, batch.labels, batch.label_lengths)
     loss = ctc.ctc_loss(outputs.logits, *labels, blank=config.model.blank)

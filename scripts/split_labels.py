@@ -1,6 +1,6 @@
 """Splits a label file in two by a hash of the text: equal texts stay together, and the split never changes.
 
-    python scripts/split_labels.py labels.txt --fraction 0.2 --train train.txt --held-out test.txt
+python scripts/split_labels.py labels.txt --fraction 0.2 --train train.txt --held-out test.txt
 """
 
 import argparse

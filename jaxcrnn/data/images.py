@@ -60,7 +60,13 @@ def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "
     """
     name = name or (str(file) if isinstance(file, str | Path) else "image")
     try:
-        data = file if isinstance(file, bytes) else Path(file).read_bytes() if isinstance(file, str | Path) else file.read()
+        data = (
+            file
+            if isinstance(file, bytes)
+            else Path(file).read_bytes()
+            if isinstance(file, str | Path)
+            else file.read()
+        )
     except FileNotFoundError:
         raise ImageError(MISSING, f"{name}: no such file") from None
     except OSError as error:
@@ -77,7 +83,7 @@ def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError(ABSURD, f"{name}: {first_line(error)}") from None
+        raise ImageError(ABSURD, f"{name}: {first_line(error)} (limit here: {limits.max_pixels:,} in all)") from None
     except Image.UnidentifiedImageError:
         raise ImageError(UNREADABLE, f"{name}: not an image that Pillow knows ({len(data)} bytes)") from None
     except Exception as error:  # decoders raise whatever they like on broken data

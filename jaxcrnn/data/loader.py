@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
+from typing import Any, cast
 
 import numpy as np
 
@@ -32,19 +33,14 @@ def collate(
       width: W of the result.
       slots: L of the result.
     """
-    height = images[0].shape[0]
-    batch = Batch(
-        np.ones((batch_size, height, width, 1), np.float32),  # type: ignore[arg-type]
-        np.zeros(batch_size, np.int32),  # type: ignore[arg-type]
-        np.zeros((batch_size, slots), np.int32),  # type: ignore[arg-type]
-        np.zeros(batch_size, np.int32),  # type: ignore[arg-type]
-    )
+    pixels = np.ones((batch_size, images[0].shape[0], width, 1), np.float32)
+    widths, lengths = np.zeros(batch_size, np.int32), np.zeros(batch_size, np.int32)
+    ids = np.zeros((batch_size, slots), np.int32)
     for b, (image, label) in enumerate(zip(images, labels, strict=True)):
-        batch.images[b, :, : image.shape[1], 0] = to_float(image)  # type: ignore[index]
-        batch.widths[b] = image.shape[1]  # type: ignore[index]
-        batch.labels[b, : len(label)] = label  # type: ignore[index]
-        batch.label_lengths[b] = len(label)  # type: ignore[index]
-    return batch
+        widths[b], lengths[b] = image.shape[1], len(label)
+        pixels[b, :, : image.shape[1], 0] = to_float(image)
+        ids[b, : len(label)] = label
+    return Batch(*cast(Any, (pixels, widths, ids, lengths)))
 
 
 class Batches:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jaxcrnn.data.labels import Fault
 
-CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @lru_cache(maxsize=32)
@@ -28,9 +28,7 @@ class SyntheticLines:
       lengths: shortest and longest line in characters.
     """
 
-    def __init__(
-        self, seed: int, count: int, characters: str = CHARACTERS, lengths: tuple[int, int] = (3, 9)
-    ) -> None:
+    def __init__(self, seed: int, count: int, characters: str = CHARACTERS, lengths: tuple[int, int] = (3, 7)) -> None:
         self.seed, self.count, self.characters, self.lengths = seed, count, characters, lengths
         self.faults: list[Fault] = []
 

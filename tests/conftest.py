@@ -1,0 +1,30 @@
+"""Strict flags for every test, and one small data set on disk."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+from PIL import Image
+
+from jaxcrnn.data.synthetic import SyntheticLines
+
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def lines_file(tmp_path_factory):
+    """A label file of 24 rendered lines of digits."""
+    folder = tmp_path_factory.mktemp("lines")
+    source = SyntheticLines(7, 24, "0123456789", (1, 4))
+    rows = []
+    for i in range(len(source)):
+        gray, text = source[i]
+        Image.fromarray(gray).save(folder / f"{i}.png")
+        rows.append(f"{i}.png\t{text}\n")
+    path = folder / "labels.txt"
+    path.write_text("".join(rows), encoding="utf-8")
+    return path

@@ -1,0 +1,354 @@
+"""The commands as a user runs them, on a few rendered lines and a very small model."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxcrnn.loop
+from jaxcrnn import runs
+from jaxcrnn.cli import main
+
+SMALL = [
+    "model.hidden=8",
+    "data.batch_size=8",
+    "data.buckets=2",
+    "optim.warmup=2",
+    "run.log_every=2",
+    "run.eval_every=4",
+]
+
+
+def train_args(data, out, *more, steps=8, val=True):
+    settings = [*SMALL, f"optim.steps={steps}"]
+    return [
+        "train",
+        "--data",
+        str(data),
+        *(["--val", str(data)] if val else []),
+        "--out",
+        str(out),
+        "--set",
+        *settings,
+        *more,
+    ]
+
+
+@pytest.fixture(scope="module")
+def run_folder(lines_file, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert main(train_args(lines_file, out)) == 0
+    return out
+
+
+def leaves(folder, which="latest"):
+    state, step = runs.open_run(folder).state(which)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)], step
+
+
+def test_a_run_is_a_folder(run_folder):
+    names = {p.name for p in run_folder.iterdir()}
+    assert {"config.yaml", "charset.txt", "run.json", "checkpoints", "metrics.jsonl"} <= names
+    rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6, 8]
+    assert [row["step"] for row in rows if "val_loss" in row] == [4, 8]
+    assert json.loads((run_folder / "run.json").read_text())["data"]["train"] == {
+        "lines": 24, "left_out": 0, "faults": {},
+    }  # fmt: skip
+
+
+def test_one_program_a_bucket(lines_file, tmp_path, monkeypatch, capsys):
+    traces = []
+    original = jaxcrnn.loop.train_step
+    counted = jax.jit(lambda *args: traces.append(1) or original(*args), donate_argnums=1)
+    monkeypatch.setattr(jaxcrnn.loop, "jit_step", counted)
+    assert main(train_args(lines_file, tmp_path / "run", val=False, steps=12)) == 0
+    out = capsys.readouterr().out
+    buckets = out.split("buckets ")[1].split(" px")[0].split(", ")
+    assert len(buckets) == len(traces) == 2
+    assert "2 step programs compiled" in out
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(run_folder, lines_file, capsys, tmp_path):
+    shown = []
+    for size in (1, 7, 32):
+        predictions = tmp_path / f"{size}.txt"
+        assert main(["evaluate", str(run_folder), "--batch-size", str(size), "--predictions", str(predictions)]) == 0
+        shown.append((capsys.readouterr().out, predictions.read_text()))
+    assert shown[0] == shown[1] == shown[2]
+    assert shown[0][1].count("\n") == 24
+    assert main(["evaluate", str(run_folder), "--json", "--positions"]) == 0
+    assert json.loads(capsys.readouterr().out)["lines"] == 24
+
+
+def test_recognize_files_folders_and_stdin(run_folder, lines_file, capsys, monkeypatch):
+    folder = lines_file.parent
+    assert main(["recognize", str(run_folder), str(folder)]) == 0
+    captured = capsys.readouterr()
+    rows = [line.split("\t") for line in captured.out.splitlines()]
+    assert [row[0] for row in rows] == sorted(str(p) for p in folder.glob("*.png"))
+    assert "1 files that are not images passed over" in captured.err  # the label file
+    assert all(0 <= float(row[2]) <= 1 for row in rows)
+    assert main(["recognize", str(run_folder), rows[3][0], rows[0][0], "--json"]) == 0
+    objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(o["path"], o["text"]) for o in objects] == [(rows[i][0], rows[i][1]) for i in (3, 0)]
+    paths = "".join(f"{row[0]}\n" for row in rows[:2]).encode()
+    for data, count in ((Path(rows[0][0]).read_bytes(), 1), (paths, 2)):
+        monkeypatch.setattr(sys, "stdin", type("", (), {"buffer": io.BytesIO(data)}))
+        assert main(["recognize", str(run_folder), "-"]) == 0
+        assert capsys.readouterr().out.count("\n") == count
+
+
+def test_recognize_reports_what_it_cannot_read(run_folder, lines_file, tmp_path, capsys):
+    (tmp_path / "zero.png").write_bytes(b"")
+    good = next(lines_file.parent.glob("*.png"))
+    arguments = [
+        "recognize",
+        str(run_folder),
+        str(tmp_path / "zero.png"),
+        str(good),
+        str(tmp_path / "no.png"),
+        "--json",
+    ]
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    objects = [json.loads(line) for line in captured.out.splitlines()]
+    assert sorted("error" in o for o in objects) == [False, True, True]
+    assert "2 of the images could not be read" in captured.err
+
+
+def run_cli(arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "jaxcrnn", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+def test_a_stopped_run_resumes_bitwise(lines_file, tmp_path, run_folder):
+    settings = ["--set", "run.eval_every=100", "optim.steps=60", "model.dropout=0.2"]
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    with run_cli(train_args(lines_file, part, *settings, val=False)) as process:
+        while not ((part / "metrics.jsonl").exists() and (part / "metrics.jsonl").read_text().count("\n") >= 3):
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        out = process.communicate()[0]
+        assert process.returncode == 0, out
+    stopped_at = leaves(part)[1]
+    assert 6 <= stopped_at < 60
+    assert f"stopped at step {stopped_at}" in out
+    assert main(["train", "--resume", str(part)]) == 0
+    assert main(train_args(lines_file, whole, *settings, val=False)) == 0
+    (a, a_step), (b, b_step) = leaves(whole), leaves(part)
+    assert a_step == b_step == 60
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+    logs = [[(r["step"], r["loss"]) for r in map(json.loads, (f / "metrics.jsonl").read_text().splitlines())]
+            for f in (whole, part)]  # fmt: skip
+    assert {step for step, _ in logs[0]} <= {step for step, _ in logs[1]}
+
+
+def test_a_finished_run_resumes_to_nothing(run_folder, capsys):
+    before = leaves(run_folder)
+    assert main(["train", "--resume", str(run_folder)]) == 0
+    assert "finished at step 8" in capsys.readouterr().out
+    assert leaves(run_folder)[1] == before[1]
+
+
+def test_ten_broken_steps_in_a_row_stop_the_run(lines_file, tmp_path, capsys, monkeypatch):
+    config = ["--set", "optim.learning_rate=1e30", "optim.clip_norm=1e30", "optim.warmup=0", "optim.steps=40"]
+    assert main(train_args(lines_file, tmp_path / "run", *config, val=False)) == 2
+    captured = capsys.readouterr()
+    assert "10 steps in a row" in captured.err
+    assert "skipped: not finite: gradients of [" in captured.out
+    assert leaves(tmp_path / "run")[1] < 40
+
+
+def test_checkpoints_kept_are_the_newest_and_the_best(lines_file, tmp_path):
+    from jaxcrnn.checkpoint import Checkpoints
+    from jaxcrnn.types import TrainState
+
+    def state(step):
+        return TrainState(np.int32(step), {"w": np.ones(3, np.float32) * step}, {}, (), None)
+
+    with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
+        for step, accuracy in enumerate([0.1, 0.9, 0.3, 0.4, 0.5, None], start=1):
+            checkpoints.save(state(step), {"n": step}, accuracy)
+        assert checkpoints.steps == [2, 5, 6]
+        assert checkpoints.best() == 2
+    with Checkpoints(tmp_path / "c", read_only=True) as checkpoints:
+        restored, extra = checkpoints.restore(2, state(0))
+        assert (restored.params["w"] == 2).all()
+        assert extra == {"n": 2}
+
+
+def edit(path, change):
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def bad_labels(tmp_path, rows):
+    Image.new("L", (64, 32), 255).save(tmp_path / "a.png")
+    (tmp_path / "zero.png").write_bytes(b"")
+    Image.new("1", (30000, 32)).save(tmp_path / "long.png")
+    Image.new("L", (1, 32)).save(tmp_path / "thin.png")
+    Image.effect_noise((64, 32), 80).save(tmp_path / "cut.png")
+    data = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
+    path = tmp_path / "labels.txt"
+    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("row", "shown"),
+    [
+        ("no tab", "malformed line"),
+        ("none.png\ta", "none.png: no such file"),
+        ("zero.png\ta", "zero.png: the file is empty (0 bytes)"),
+        ("cut.png\ta", "truncated"),
+        ("long.png\ta", "30000x32 becomes 30000 px wide"),
+        ("thin.png\ta", "'a' needs 1 frames (one a character, one between repeats); its image of 1 px has 0"),
+        ("a.png\tz", "'z' (U+007A) in 'z'"),
+        ("a.png\t", "has no text"),
+    ],
+)
+def test_bad_rows_stop_the_run_and_leave_nothing(tmp_path, row, shown, capsys):
+    data = bad_labels(tmp_path, [row, "a.png\ta"] if not row.startswith("a.png") else [row])
+    (tmp_path / "chars.txt").write_text("a\n")
+    arguments = train_args(data, tmp_path / "run", val=False)
+    assert main([*arguments, "--charset", str(tmp_path / "chars.txt")]) == 2
+    captured = capsys.readouterr()
+    assert shown in captured.out
+    assert captured.err.startswith("jaxcrnn: 1 faults in the data, listed above")
+    assert not (tmp_path / "run").exists()
+
+
+def test_skip_bad_counts_what_it_leaves_out(lines_file, tmp_path, capsys):
+    text = lines_file.read_text() + "none.png\t1\n0.png\t2\n"
+    data = lines_file.parent / "more.txt"
+    data.write_text(text)
+    assert main([*train_args(data, tmp_path / "run", steps=1, val=False), "--skip-bad"]) == 0
+    assert "2 lines left out" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["data"]["train"]["faults"] == {"missing image": 1, "image listed twice": 1}
+    assert main(["evaluate", str(tmp_path / "run"), "--data", str(data)]) == 2
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "run"), "--data", str(data), "--skip-bad"]) == 0
+    assert "24 lines read, 2 left out" in capsys.readouterr().out
+
+
+MISTAKES = {
+    "unknown command": (["tain"], "invalid choice: 'tain'"),
+    "unknown option": (["train", "--dta", "x"], "unrecognized arguments: --dta"),
+    "no data": (["train", "--out", "{tmp}/x"], "give --data FILE"),
+    "no out": (["train", "--data", "{data}"], "give --out FOLDER"),
+    "missing label file": (["train", "--data", "{tmp}/no.txt", "--out", "{tmp}/x"], "no.txt: No such file"),
+    "label file is an image": (["train", "--data", "{image}", "--out", "{tmp}/x"], "is not UTF-8"),
+    "out is taken": (["train", "--data", "{data}", "--out", "{run}"], "already holds a run; --resume"),
+    "out is a file": (["train", "--data", "{data}", "--out", "{image}"], "is not empty"),
+    "bad key": (["train", "--data", "{data}", "--out", "{tmp}/x", "--set", "optim.step=3"], "did you mean 'steps'"),
+    "missing config": (["train", "--config", "{tmp}/no.yaml"], "no.yaml: No such file"),
+    "not a run": (["evaluate", "{tmp}"], "not a run folder, config.yaml is missing"),
+    "resume nothing": (["train", "--resume", "{tmp}"], "not a run folder"),
+    "resume with options": (["train", "--resume", "{run}", "--set", "optim.steps=3"], "leave out --config, --set"),
+    "no such checkpoint": (["evaluate", "{run}", "--checkpoint", "77"], "no checkpoint of step 77; there are [4, 8]"),
+    "odd checkpoint": (["evaluate", "{run}", "--checkpoint", "last"], "expected best, latest or one of the steps"),
+    "another charset": (
+        ["evaluate", "{run}", "--charset", "{chars}"],
+        "it has besides 'x', lacks '0' '1' '2' '3' '4' ...",
+    ),
+    "batch size 0": (["evaluate", "{run}", "--batch-size", "0"], "expected 1 or more"),
+    "missing image": (["recognize", "{run}", "{tmp}/no.png"], "1 of the images could not be read"),
+    "folder without images": (["recognize", "{run}", "{tmp}/empty"], "no image in this folder"),
+    "predictions nowhere": (["evaluate", "{run}", "--predictions", "{tmp}/no/p.txt"], "p.txt: No such file"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_get_one_line(name, run_folder, lines_file, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "chars.txt").write_text("x\n")
+    places = {"tmp": tmp_path, "data": lines_file, "run": run_folder, "image": lines_file.parent / "0.png",
+              "chars": tmp_path / "chars.txt"}  # fmt: skip
+    arguments, message = MISTAKES[name]
+    try:
+        code = main([a.format(**places) for a in arguments])
+    except SystemExit as exit_:  # argparse ends the program itself
+        code = exit_.code
+    captured = capsys.readouterr()
+    assert code == 2
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == (2 if name == "missing image" else 1)
+    assert "Traceback" not in captured.err
+
+
+def broken_copy(run_folder, tmp_path, name, change):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run_folder, copy)
+    edit(copy / name, change)
+    return copy
+
+
+def test_a_tampered_run_is_refused(run_folder, tmp_path, capsys):
+    copy = broken_copy(run_folder, tmp_path, "charset.txt", lambda text: text.replace("0", "x"))
+    assert main(["evaluate", str(copy)]) == 2
+    assert "trained with another charset" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_model_is_refused(run_folder, tmp_path, capsys):
+    copy = broken_copy(run_folder, tmp_path, "config.yaml", lambda text: text.replace("hidden: 8", "hidden: 9"))
+    assert main(["evaluate", str(copy)]) == 2
+    assert "not a checkpoint of this run's model" in capsys.readouterr().err
+
+
+def test_changed_data_cannot_be_resumed(run_folder, tmp_path, capsys, lines_file):
+    data = lines_file.parent / "fewer.txt"
+    data.write_text("".join(lines_file.read_text().splitlines(keepends=True)[:-1]))
+    copy = broken_copy(run_folder, tmp_path, "config.yaml", lambda t: t.replace(str(lines_file), str(data)))
+    assert main(["train", "--resume", str(copy)]) == 2
+    assert "the training data changed since step 8" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_read_only_place(lines_file, tmp_path, capsys):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert main(train_args(lines_file, tmp_path / "locked" / "run")) == 2
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_a_full_disk_keeps_what_was_saved(lines_file, tmp_path):
+    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); "
+    code = limit + "import sys; from jaxcrnn.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = train_args(lines_file, tmp_path / "run", val=False)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "could not save the checkpoint of step 4" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "recognize", "demo"])
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert "optim.steps=2000" in capsys.readouterr().out or command in ("evaluate", "recognize")
+
+
+def test_print_config(capsys):
+    assert main(["train", "--print-config", "--set", "optim.steps=5"]) == 0
+    assert "steps: 5" in capsys.readouterr().out

@@ -1,0 +1,58 @@
+import pytest
+
+from jaxcrnn import Charset, UserError
+from jaxcrnn import config as configs
+
+
+def test_file_and_overrides(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("optim:\n  steps: 7\n  learning_rate: 1e-3\nmodel: {backbone: vgg}\n")
+    config = configs.load(path, ["optim.steps=9", "data.val=none.txt", "augment.noise=0", "data.train=12"])
+    assert config.optim.steps == 9
+    assert config.optim.learning_rate == 1e-3
+    assert config.model.backbone == "vgg"
+    assert config.augment.noise == 0.0
+    assert (config.data.val, config.data.train) == ("none.txt", "12")
+
+
+def test_round_trip(tmp_path):
+    config = configs.load(None, ["optim.learning_rate=3e-4", "run.seed=5"])
+    (tmp_path / "c.yaml").write_text(configs.to_yaml(config))
+    assert configs.load(tmp_path / "c.yaml") == config
+    assert "num_classes" not in configs.to_yaml(config)
+
+
+def test_the_charset_fills_in_the_classes():
+    model = configs.load().for_charset(Charset("abc", "last")).model
+    assert (model.num_classes, model.blank) == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("optm: {steps: 1}", [], r"c.yaml: 'optm' is no section; did you mean 'optim'\?"),
+        ("optim: {stepz: 1}", [], r"'stepz' is no key of 'optim'; did you mean 'steps'\?"),
+        ("optim: {steps: many}", [], "optim.steps is 'many'; expected a whole number"),
+        ("optim: {steps: 1.5}", [], "optim.steps is 1.5; expected a whole number"),
+        ("optim: {steps: true}", [], "expected a whole number"),
+        ("optim: 3", [], "section 'optim' is 3; expected keys and values"),
+        ("- 3", [], "expected sections such as 'optim:', found list"),
+        ("optim: {steps: 1", [], "c.yaml, line 1: not YAML"),
+        ("", ["optim.steps"], "--set optim.steps: expected section.key=value"),
+        ("", ["steps=3"], "expected section.key=value"),
+        ("", ["model.num_classes=3"], "'num_classes' is no key of 'model'"),
+        ("", ["optim.learning_rate=fast"], "learning_rate is 'fast'; expected a number"),
+        ("", ["data.batch_size=0"], "data.batch_size is 0; expected 1 or more"),
+        ("", ["run.log_every=0"], "run.log_every is 0; expected 1 or more"),
+    ],
+)
+def test_mistakes(tmp_path, text, overrides, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(text + "\n")
+    with pytest.raises(UserError, match=message):
+        configs.load(path, overrides)
+
+
+def test_every_key_is_described():
+    assert "optim.steps=2000" in configs.describe()
+    assert "num_classes" not in configs.describe()

@@ -1,0 +1,132 @@
+"""CTC and greedy decoding against brute force over all paths, against torch, and at the edges."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcrnn import ctc, decode
+
+
+def collapse(path, blank):
+    return tuple(c for c, _ in itertools.groupby(path) if c != blank)
+
+
+def brute_force(logits, label, blank):
+    """-log of the summed probability of every path that collapses to the label."""
+    probabilities = np.exp(logits - np.logaddexp.reduce(logits, -1, keepdims=True))
+    total = 0.0
+    for path in itertools.product(range(logits.shape[1]), repeat=len(logits)):
+        if collapse(path, blank) == tuple(label):
+            total += math.prod(probabilities[t, c] for t, c in enumerate(path))
+    return -math.log(total) if total else None
+
+
+def batch_of(seed, frames, classes, labels):
+    logits = np.random.default_rng(seed).normal(size=(len(labels), frames, classes)).astype(np.float32) * 2
+    slots = max(map(len, labels)) + 1
+    padded = np.full((len(labels), slots), classes - 1, np.int32)
+    for row, label in zip(padded, labels, strict=True):
+        row[: len(label)] = label
+    return logits, padded, np.asarray([len(label) for label in labels], np.int32)
+
+
+@pytest.mark.parametrize("blank", [0, 3])
+@pytest.mark.parametrize("frames", [1, 2, 4, 6])
+def test_against_all_paths(frames, blank):
+    characters = [c for c in range(4) if c != blank]
+    labels = [list(p) for n in range(4) for p in itertools.product(characters[:2], repeat=n)]
+    logits, padded, label_lengths = batch_of(frames, 6, 4, labels)
+    lengths = np.full(len(labels), frames, np.int32)
+    losses = ctc.ctc_loss(logits, lengths, padded, label_lengths, blank=blank)
+    feasible = ctc.is_feasible(lengths, padded, label_lengths)
+    for i, label in enumerate(labels):
+        expected = brute_force(logits[i, :frames].astype(np.float64), label, blank)
+        assert feasible[i] == (expected is not None)
+        np.testing.assert_allclose(losses[i], expected or 0.0, rtol=1e-5, atol=1e-5)
+
+
+def test_against_torch():
+    torch = pytest.importorskip("torch", reason="the torch extra is not installed")
+    labels = [[1, 2, 3], [4, 4], [], [2, 2, 2, 2], [1, 2, 1, 2, 1]]
+    logits, padded, label_lengths = batch_of(0, 12, 6, labels)
+    lengths = np.asarray([12, 5, 3, 6, 9], np.int32)  # the fourth needs seven frames
+
+    def total(x):
+        return ctc.ctc_loss(x, lengths, padded, label_lengths).sum()
+
+    theirs = torch.tensor(logits, requires_grad=True)
+    losses = torch.nn.functional.ctc_loss(
+        theirs.log_softmax(-1).transpose(0, 1),
+        torch.tensor(padded),
+        torch.tensor(lengths),
+        torch.tensor(label_lengths),
+        reduction="none",
+        zero_infinity=True,
+    )
+    losses.sum().backward()
+    ours = ctc.ctc_loss(logits, lengths, padded, label_lengths)
+    np.testing.assert_allclose(ours, losses.detach().numpy(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(jax.grad(total)(logits), theirs.grad.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_padding_influences_nothing():
+    labels = [[1, 2], [3], []]
+    logits, padded, label_lengths = batch_of(1, 8, 5, labels)
+    lengths = np.asarray([8, 4, 2], np.int32)
+
+    def loss(x, slots):
+        return ctc.ctc_loss(x, lengths, slots, label_lengths)
+
+    before, gradient = loss(logits, padded), jax.grad(lambda x: loss(x, padded).sum())(logits)
+    noisy = logits.copy()
+    for b, n in enumerate(lengths):
+        noisy[b, n:] = 1e4
+        padded[b, label_lengths[b] :] = 1
+        assert (gradient[b, n:] == 0).all()
+    np.testing.assert_array_equal(loss(noisy, padded), before)
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e4])
+def test_extreme_logits_stay_finite(scale):
+    labels = [[1, 2], [1, 1, 1, 1, 1], []]
+    logits, padded, label_lengths = batch_of(2, 6, 4, labels)
+    lengths = np.asarray([6, 6, 0], np.int32)
+    losses, gradient = jax.value_and_grad(lambda x: ctc.ctc_loss(x, lengths, padded, label_lengths).sum())(
+        jnp.asarray(logits * scale)
+    )
+    assert jnp.isfinite(losses)
+    assert jnp.isfinite(gradient).all()
+    assert (gradient[1] == 0).all()  # infeasible
+    each = ctc.ctc_loss(logits * scale, lengths, padded, label_lengths)
+    assert (each >= 0).all()
+
+
+@pytest.mark.parametrize("blank", [0, 2])
+def test_greedy_reads_every_path(blank):
+    paths = np.asarray(list(itertools.product(range(3), repeat=5)), np.int32)
+    lengths = np.random.default_rng(0).integers(0, 6, len(paths)).astype(np.int32)
+    ids, counts = decode.greedy(jax.nn.one_hot(paths, 3), lengths, blank=blank)
+    for row, n, path, length in zip(ids, counts, paths, lengths, strict=True):
+        assert tuple(row[:n].tolist()) == collapse(path[:length].tolist(), blank)
+        assert (row[n:] == 0).all()
+
+
+def test_confidence_is_the_mean_of_each_characters_surest_frame():
+    probabilities = np.asarray(
+        [[[0.1, 0.8, 0.1], [0.2, 0.6, 0.2], [0.7, 0.2, 0.1], [0.3, 0.1, 0.6]], [[0.9, 0.05, 0.05]] * 4], np.float32
+    )
+    reading = decode.read(np.log(probabilities), np.asarray([4, 3], np.int32))
+    assert reading.counts.tolist() == [2, 0]
+    np.testing.assert_allclose(reading.confidence, [(0.8 + 0.6) / 2, 0.9], rtol=1e-6)
+
+
+def test_exact():
+    ids = np.asarray([[1, 2, 0], [1, 2, 0], [1, 0, 0], [0, 0, 0]], np.int32)
+    counts = np.asarray([2, 2, 1, 0], np.int32)
+    labels = np.asarray([[1, 2, 9, 9], [1, 3, 9, 9], [1, 2, 9, 9], [9, 9, 9, 9]], np.int32)
+    right = decode.exact(ids, counts, labels, np.asarray([2, 2, 2, 0], np.int32))
+    assert right.tolist() == [True, False, False, True]

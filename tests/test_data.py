@@ -1,0 +1,193 @@
+"""Label files, the audit, buckets, batches."""
+
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcrnn import Charset, UserError
+from jaxcrnn.data import buckets
+from jaxcrnn.data.audit import KINDS, audit, needed_frames
+from jaxcrnn.data.images import ImageError, Limits
+from jaxcrnn.data.labels import LabelFile
+from jaxcrnn.data.loader import Batches, to_float
+from jaxcrnn.data.synthetic import SyntheticLines
+
+
+def write(path, data):
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+@pytest.mark.parametrize("data", ["a.png\t x y \nb.png\t未\n", "\ufeffa.png\t x y \r\n\r\nb.png\t未"])
+def test_label_file(tmp_path, data):
+    source = LabelFile(write(tmp_path / "l.txt", data))
+    assert [source.text(i) for i in range(len(source))] == [" x y ", "未"]
+    assert source.name(1) == "b.png"
+    assert not source.faults
+
+
+def test_label_file_keeps_odd_characters_of_a_text(tmp_path):
+    source = LabelFile(write(tmp_path / "l.txt", "a.png\tx\ty\u2028z\n"))
+    assert source.text(0) == "x\ty\u2028z"
+
+
+@pytest.mark.parametrize(("data", "message"), [("", "no lines in it"), (b"a.png\t\xff\n", "line 1: byte 0xff")])
+def test_label_file_errors(tmp_path, data, message):
+    with pytest.raises(UserError, match=message):
+        LabelFile(write(tmp_path / "l.txt", data))
+
+
+@pytest.fixture
+def faulty(tmp_path):
+    Image.new("L", (64, 32), 255).save(tmp_path / "good.png")
+    Image.new("L", (64, 32), 255).save(tmp_path / "again.png")
+    Image.new("L", (8, 32), 255).save(tmp_path / "narrow.png")
+    Image.new("L", (1, 32), 255).save(tmp_path / "thin.png")
+    Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
+    Image.new("1", (30000, 32)).save(tmp_path / "long.png")
+    write(tmp_path / "zero.png", b"")
+    rows = [
+        "good.png\tab", "no tab here", "none.png\tab", "zero.png\tab", "bomb.png\tab", "long.png\tab", "again.png\tax",
+        "narrow.png\taa", "thin.png\ta", "again.png\t", "./good.png\tab", "again.png\tba",
+    ]  # fmt: skip
+    return LabelFile(write(tmp_path / "l.txt", "\n".join(rows)), Limits())
+
+
+def quarter(width):
+    return width // 4
+
+
+def test_audit_finds_each_fault(faulty):
+    corpus = audit(faulty, Charset("ab"), quarter, 32, Limits())
+    assert corpus.counts() == dict(zip(KINDS, (1, 1, 1, 2, 1, 2, 1, 3), strict=True))
+    assert [faulty.text(i) for i in corpus.indices] == ["ab"]
+    assert corpus.left_out == 11
+    for fault in corpus.faults:
+        assert fault.where.startswith(str(faulty.path))
+    details = {fault.kind: fault.detail for fault in corpus.faults}
+    assert "needs 1 frames" in details["label too long for its image"]
+    assert "'x' (U+0078) in 'ax'" in details["character outside the charset"]
+    assert "stands already at" in details["image listed twice"]
+
+
+def test_audit_keeps_misspelt_lines_for_evaluation(faulty):
+    faulty.rows = [row for row in faulty.rows if row[1] != "again.png" or row[2] == "ax"]
+    corpus = audit(faulty, Charset("ab"), quarter, 32, Limits(), keep_text_faults=True)
+    assert corpus.texts == ["ab", "ax", "aa", "a"]
+    assert [len(label) for label in corpus.labels] == [2, 0, 2, 1]
+
+
+@pytest.mark.parametrize(("ids", "frames"), [([], 0), ([1], 1), ([1, 2], 2), ([1, 1], 3), ([1, 1, 1, 2, 2], 8)])
+def test_needed_frames(ids, frames):
+    assert needed_frames(ids) == frames
+
+
+def test_an_image_that_changes_after_the_audit_is_named(lines_file, tmp_path):
+    Image.new("L", (64, 32)).save(tmp_path / "a.png")
+    corpus = audit(LabelFile(write(tmp_path / "l.txt", "a.png\ta")), Charset("a"), quarter, 32, Limits())
+    Image.new("L", (60, 32)).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"l.txt, line 1: the image changed"):
+        corpus.image(0)
+
+
+def padded_area(widths, edges):
+    return sum(min(e for e in edges if e >= w) for w in widths)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_buckets_pad_the_least(seed, count):
+    widths = np.random.default_rng(seed).integers(1, 120, 30)
+    chosen = buckets.choose(widths, count)
+    assert list(chosen) == sorted(set(chosen))
+    assert chosen[-1] >= widths.max()
+    possible = range(16, 129, 16)
+    best = min(padded_area(widths, e) for e in itertools.combinations(possible, count) if e[-1] >= widths.max())
+    assert padded_area(widths, chosen) == best
+
+
+def test_more_buckets_than_widths():
+    assert buckets.choose([10, 20], 9) == (16, 32)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 100])
+def test_an_epoch_shows_every_line_once(batch_size):
+    widths = np.random.default_rng(0).integers(1, 300, 53)
+    edges = buckets.choose(widths, 4)
+    plan = buckets.epoch(widths, edges, batch_size, seed=3, number=2)
+    assert sorted(np.concatenate([p.items for p in plan])) == list(range(53))
+    assert len(plan) == -(-53 // batch_size)
+    assert all(widths[p.items].max() <= edges[p.bucket] for p in plan)
+    assert sum(len(p.items) < batch_size for p in plan) <= 1
+    again = buckets.epoch(widths, edges, batch_size, seed=3, number=2)
+    assert all((a.items == b.items).all() for a, b in zip(plan, again, strict=True))
+    if batch_size < 53:
+        other = buckets.epoch(widths, edges, batch_size, seed=3, number=3)
+        assert any(len(a.items) != len(b.items) or (a.items != b.items).any() for a, b in zip(plan, other, strict=True))
+
+
+def test_evaluation_order_does_not_depend_on_the_batch_size():
+    widths = np.random.default_rng(0).integers(1, 300, 53)
+    edges = buckets.choose(widths, 4)
+    homes = [{i: p.bucket for p in buckets.in_order(widths, edges, n) for i in p.items} for n in (1, 7, 32)]
+    assert homes[0] == homes[1] == homes[2]
+    assert len(homes[0]) == 53
+
+
+def corpus_of(lines_file, cache):
+    return audit(LabelFile(lines_file), Charset("0123456789"), quarter, 32, Limits(), cache_bytes=cache)
+
+
+def test_batches_hold_the_lines(lines_file):
+    corpus = corpus_of(lines_file, 1 << 30)
+    batches = Batches(corpus, buckets.choose(corpus.widths, 2), 5, seed=1)
+    seen = []
+    for planned, batch in batches.training(0, batches.steps_per_epoch):
+        assert batch.images.shape == (5, 32, batches.buckets[planned.bucket], 1)
+        for b, item in enumerate(planned.items):
+            gray = corpus.image(item)
+            width, length = gray.shape[1], len(corpus.labels[item])
+            assert batch.widths[b] == width
+            np.testing.assert_array_equal(batch.images[b, :, :width, 0], to_float(gray))
+            assert (batch.images[b, :, width:] == 1).all()
+            assert Charset("0123456789").decode(batch.labels[b, :length].tolist()) == corpus.texts[item]
+            assert batch.label_lengths[b] == length
+        assert (batch.widths[len(planned.items) :] == 0).all()
+        seen += planned.items.tolist()
+    assert sorted(seen) == list(range(24))
+
+
+def test_batches_are_a_function_of_seed_and_step(lines_file):
+    def make(cache, workers, start):
+        corpus = corpus_of(lines_file, cache)
+        return list(Batches(corpus, (64, 128), 5, seed=1, workers=workers).training(start, 12))
+
+    whole, rest = make(1 << 30, 1, 0), make(0, 3, 7)
+    for (p, a), (q, b) in zip(whole[7:], rest, strict=True):
+        assert p.bucket == q.bucket
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_fingerprint_follows_the_data(lines_file):
+    corpus = corpus_of(lines_file, 0)
+    before = corpus.fingerprint
+    assert corpus_of(lines_file, 1 << 30).fingerprint == before
+    corpus.indices = corpus.indices[::-1]
+    assert corpus.fingerprint != before
+
+
+def test_rendered_lines_depend_on_seed_and_index_alone():
+    one, other = SyntheticLines(3, 10), SyntheticLines(4, 10)
+    image, text = one[5]
+    again, same = SyntheticLines(3, 100)[5]
+    np.testing.assert_array_equal(image, again)
+    assert text == same == one.text(5)
+    assert [one.text(i) for i in range(10)] != [other.text(i) for i in range(10)]
+    assert image.min() < 128 < image.max()
+
+
+def test_white_is_one():
+    np.testing.assert_array_equal(to_float(np.asarray([0, 255], np.uint8)), [-1, 1])

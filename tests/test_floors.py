@@ -1,0 +1,82 @@
+"""The house rules about imports, read from the source itself."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxcrnn
+
+ROOT = Path(jaxcrnn.__file__).parent
+FLOORS = [
+    {"types", "charset", "data", "errors", "console", "allocator"},
+    {"ctc", "assign", "losses", "centers", "decode", "metrics", "lookalikes", "sharding", "augment", "convolution"},
+    {"backbones", "recurrent", "model", "optim", "convert"},
+    {"train", "checkpoint"},
+    {"evaluate", "loop"},
+    {"report", "config"},
+    {"runs"},
+    {"cli", "commands"},
+]
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+# Two modules of one floor may use each other as long as no circle arises; these do.
+SIDEWAYS = {
+    ("charset", "errors"), ("data", "errors"), ("data", "charset"), ("data", "types"), ("data", "data"),
+    ("model", "backbones"), ("model", "recurrent"), ("loop", "evaluate"), ("cli", "commands"),
+}  # fmt: skip
+MODULES = sorted(p for p in ROOT.rglob("*.py") if p.name not in ("__init__.py", "__main__.py"))
+
+
+def imports(path):
+    """Every module that a file imports, wherever in it, with what is taken from packages of ours spelled out."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def house_name(dotted):
+    parts = dotted.split(".")
+    return parts[1] if parts[0] == "jaxcrnn" and len(parts) > 1 and parts[1] in FLOOR else None
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down(path):
+    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    assert own in FLOOR, f"{own} stands on no floor"
+    for dotted in imports(path):
+        other = house_name(dotted)
+        if other and other != own and (own, other) not in SIDEWAYS:
+            assert FLOOR[other] < FLOOR[own], f"{own} imports {other}"
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        ("flax", {"backbones", "recurrent", "model"}),
+        ("argparse", {"cli", "commands"}),
+        ("orbax", {"checkpoint"}),
+        ("chex", set()),
+        ("torch", set()),
+        ("torch_ref", set()),
+    ],
+)
+def test_libraries_stay_behind_their_modules(library, allowed):
+    users = {
+        path.relative_to(ROOT).parts[0].removesuffix(".py")
+        for path in MODULES
+        if any(name.split(".")[0] == library for name in imports(path))
+    }
+    assert users <= allowed
+
+
+@pytest.mark.parametrize("module", ["charset", "types", "metrics", "data.labels", "data.loader", "data.audit", "cli"])
+def test_readers_never_import_jax(module):
+    code = f"import sys, jaxcrnn.{module}; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,45 @@
+import pytest
+
+from jaxcrnn import UserError, metrics
+
+
+@pytest.mark.parametrize(
+    ("rule", "prediction", "reference", "same"),
+    [
+        ("exact", "a b", "ab", False),
+        ("paddle", "a b", "ab", True),
+        ("paddle", "A", "a", False),
+        ("dtrb", "A-b.1未", "aB1", True),
+        ("dtrb", "ab", "ac", False),
+        ("mmocr", "A-未!", "a未", True),
+        ("mmocr", "未", "末", False),
+        ("bctr", "Ａ國", "a国", True),
+        ("bctr", "未", "末", False),
+    ],
+)
+def test_rules(rule, prediction, reference, same):
+    if rule == "bctr":
+        pytest.importorskip("opencc", reason="the report extra is not installed")
+    assert metrics.score([prediction], [reference], rule).correct == same
+
+
+def test_rates():
+    score = metrics.score(["abc", "ab", "", "xyz"], ["abc", "abcd", "", "a"])
+    assert (score.lines, score.correct, score.edits, score.characters) == (4, 2, 5, 8)
+    assert score.line_accuracy == 0.5
+    assert score.character_accuracy == 1 - 5 / 8
+    assert score.normalized_similarity == pytest.approx((1 + 0.5 + 1 + 0) / 4)
+
+
+def test_nothing_to_score():
+    score = metrics.score([], [])
+    assert (score.line_accuracy, score.character_accuracy, score.normalized_similarity) == (0, 1, 0)
+
+
+def test_unknown_rule():
+    with pytest.raises(UserError, match="'strict' is not known; expected one of exact, paddle"):
+        metrics.score([], [], "strict")
+
+
+def test_positions_survive_a_missing_character():
+    assert metrics.by_position(["acd", "abcd"], ["abcd", "ab"]) == [(2, 2), (2, 1), (1, 1), (1, 1)]

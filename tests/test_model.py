@@ -1,0 +1,191 @@
+"""The model: padding influences nothing, frames are what `frames` says, and torch agrees about the parts."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxcrnn.backbones import BACKBONES, frames
+from jaxcrnn.convolution import convolve
+from jaxcrnn.errors import UserError
+from jaxcrnn.model import CRNN, ModelConfig
+from jaxcrnn.recurrent import BiLSTM, lstm_scan
+
+
+@pytest.fixture(scope="module", params=sorted(BACKBONES))
+def model(request):
+    config = ModelConfig(request.param, hidden=8, dropout=0.0, num_classes=5)
+    crnn = CRNN(config)
+    variables = jax.jit(lambda key: crnn.init(key, jnp.zeros((1, 32, 32, 1)), jnp.full((1,), 32)))(jax.random.key(0))
+    return config, crnn, variables
+
+
+def run(crnn, variables, images, widths, train):
+    if train:
+        return crnn.apply(variables, images, widths, train=True, mutable=["batch_stats"])
+    return crnn.apply(variables, images, widths), None
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_padding_influences_nothing(model, train):
+    _, crnn, variables = model
+    rng = np.random.default_rng(0)
+    widths = np.asarray([37, 48, 20], np.int32)
+    narrow = rng.uniform(-1, 1, (3, 32, 48, 1)).astype(np.float32)
+    wide = rng.uniform(-9, 9, (5, 32, 67, 1)).astype(np.float32)  # garbage in the padding, and two empty samples
+    for b, w in enumerate(widths):
+        wide[b, :, :w] = narrow[b, :, :w]
+    a, a_stats = run(crnn, variables, narrow, widths, train)
+    b, b_stats = run(crnn, variables, wide, np.concatenate([widths, [0, 0]]).astype(np.int32), train)
+    assert b.lengths.tolist() == [*a.lengths.tolist(), 0, 0]
+    for i, n in enumerate(a.lengths):
+        np.testing.assert_allclose(a.logits[i, :n], b.logits[i, :n], atol=2e-5)
+        np.testing.assert_allclose(a.features[i, :n], b.features[i, :n], atol=2e-5)
+        assert (b.features[i, n:] == 0).all()
+    if train:
+        chex.assert_trees_all_close(a_stats, b_stats, rtol=1e-4, atol=1e-6)
+
+
+def test_frames_are_what_they_are_said_to_be(model):
+    config, crnn, variables = model
+    widths = np.arange(1, 13, dtype=np.int32) * 3
+    out = jax.eval_shape(lambda: crnn.apply(variables, jnp.zeros((1, 32, 100, 1)), jnp.full((1,), 100)))
+    assert out.logits.shape == (1, config.frames(100), 5)
+    lengths = crnn.apply(variables, jnp.zeros((12, 32, 36, 1)), widths).lengths
+    assert lengths.tolist() == [config.frames(int(w)) for w in widths]
+    assert abs(config.frames(400) - 100) <= 1
+
+
+def test_images_of_width_zero_have_no_frames():
+    assert frames("vgg", 0) == frames("small", 0) == 0
+
+
+def test_features_are_the_heads_input(model):
+    _, crnn, variables = model
+    out = crnn.apply(variables, jnp.ones((2, 32, 40, 1)), jnp.full((2,), 40))
+    head = variables["params"]["head"]
+    np.testing.assert_allclose(out.features @ head["kernel"] + head["bias"][None, None], out.logits, atol=1e-5)
+
+
+def test_bfloat16_stays_close_and_ends_in_float32(model):
+    config, crnn, variables = model
+    images = jax.random.uniform(jax.random.key(1), (2, 32, 40, 1), minval=-1.0)
+    widths = jnp.asarray([40, 30])
+    exact = crnn.apply(variables, images, widths)
+    rough = CRNN(ModelConfig(config.backbone, 8, 0.0, "bfloat16", 5)).apply(variables, images, widths)
+    assert rough.logits.dtype == rough.features.dtype == jnp.float32
+    assert 1e-5 < jnp.abs(rough.logits - exact.logits).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"backbone": "vgg16"}, "'vgg16'; expected one of small, vgg"), ({"dtype": "float16"}, "expected one of float32"),
+     ({"hidden": 0}, "expected 1 or more"), ({"dropout": 1.0}, "0 <= dropout < 1")],
+)  # fmt: skip
+def test_bad_shapes(change, message):
+    with pytest.raises(UserError, match=message):
+        ModelConfig(**change)
+
+
+@pytest.mark.parametrize(("size_in", "kernel", "padding"), [(1, (3, 3), "SAME"), (4, (3, 3), "SAME"),
+                                                           (4, (2, 2), "VALID"), (3, (2, 1), "VALID")])  # fmt: skip
+def test_convolution_gradients_are_xlas(size_in, kernel, padding):
+    x = jax.random.normal(jax.random.key(0), (2, 6, 7, size_in))
+    w = jax.random.normal(jax.random.key(1), (*kernel, size_in, 5))
+
+    def theirs(x, w):
+        return lax.conv_general_dilated(x, w, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def gradients(f):
+        return jax.grad(lambda x, w: jnp.sin(f(x, w)).sum(), argnums=(0, 1))(x, w)
+
+    chex.assert_trees_all_close(
+        gradients(lambda x, w: convolve(x, w, (1, 1), padding)), gradients(theirs), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_max_pool_is_the_windowed_maximum():
+    import flax.linen as nn
+
+    from jaxcrnn.backbones import Layer, _max_pool
+
+    x = jax.random.uniform(jax.random.key(0), (2, 6, 7, 3))  # not negative, as after ReLU
+    for layer in (Layer(1, pool=(2, 2)), Layer(1, pool=(2, 2), stride=1, pad=1), Layer(1, pool=(2, 1), stride=1)):
+        pads = ((0, 0), (layer.pad, layer.pad))
+        theirs = nn.max_pool(x, layer.pool, strides=(layer.pool[0], layer.stride), padding=pads)
+        np.testing.assert_array_equal(_max_pool(x, layer), theirs)
+
+
+def lstm_by_hand(x, length, kernel_x, kernel_h, bias):
+    """One direction of one sample, a frame at a time, in float64."""
+
+    def sigmoid(v):
+        return 1 / (1 + np.exp(-v))
+
+    h = c = np.zeros(kernel_h.shape[0])
+    out = np.zeros((len(x), len(h)))
+    for t in range(length):
+        i, f, g, o = np.split(x[t] @ kernel_x + h @ kernel_h + bias, 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        out[t] = h
+    return out
+
+
+def test_lstm_by_hand():
+    x = np.random.default_rng(0).normal(size=(3, 7, 5)).astype(np.float32)
+    lengths = np.asarray([7, 4, 0], np.int32)
+    layer = BiLSTM(6)
+    variables = layer.init(jax.random.key(0), x, lengths)
+    out = layer.apply(variables, x, lengths)
+    p = {k: np.asarray(v, np.float64) for k, v in variables["params"].items()}
+    for b, n in enumerate(lengths):
+        forward = lstm_by_hand(x[b], n, p["kernel_x"][0], p["kernel_h"][0], p["bias"][0])
+        backward = lstm_by_hand(x[b, :n][::-1], n, p["kernel_x"][1], p["kernel_h"][1], p["bias"][1])[::-1]
+        np.testing.assert_allclose(out[b, :, :6], forward, atol=1e-6)
+        np.testing.assert_allclose(out[b, :n, 6:], backward, atol=1e-6)
+        assert (out[b, n:] == 0).all()
+
+
+def test_lstm_against_torch():
+    torch = pytest.importorskip("torch", reason="the torch extra is not installed")
+    x = np.random.default_rng(1).normal(size=(3, 7, 5)).astype(np.float32)
+    lengths = np.asarray([7, 4, 2], np.int32)
+    layer = BiLSTM(6)
+    params = layer.init(jax.random.key(0), x, lengths)["params"]
+    theirs = torch.nn.LSTM(5, 6, bidirectional=True, batch_first=True)
+    for k, end in enumerate(("", "_reverse")):
+        for name, value in (
+            ("weight_ih", params["kernel_x"][k].T),
+            ("weight_hh", params["kernel_h"][k].T),
+            ("bias_ih", params["bias"][k]),
+            ("bias_hh", params["bias"][k] * 0),
+        ):
+            getattr(theirs, f"{name}_l0{end}").data = torch.tensor(np.array(value))
+    tx = torch.tensor(x, requires_grad=True)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(tx, torch.tensor(lengths), batch_first=True)
+    expected, _ = torch.nn.utils.rnn.pad_packed_sequence(theirs(packed)[0], batch_first=True)
+    expected.square().sum().backward()
+
+    def total(params, x):
+        return (layer.apply({"params": params}, x, lengths) ** 2).sum()
+
+    d_params, d_x = jax.grad(total, argnums=(0, 1))(params, x)
+    np.testing.assert_allclose(layer.apply({"params": params}, x, lengths), expected.detach(), atol=1e-6)
+    np.testing.assert_allclose(d_x, tx.grad, atol=1e-5)
+    for k, end in enumerate(("", "_reverse")):
+        np.testing.assert_allclose(d_params["kernel_x"][k].T, getattr(theirs, f"weight_ih_l0{end}").grad, atol=2e-5)
+        np.testing.assert_allclose(d_params["kernel_h"][k].T, getattr(theirs, f"weight_hh_l0{end}").grad, atol=2e-5)
+        np.testing.assert_allclose(d_params["bias"][k], getattr(theirs, f"bias_hh_l0{end}").grad, atol=2e-5)
+
+
+def test_lstm_gradient_is_the_forward_pass_differentiated():
+    keys = jax.random.split(jax.random.key(2), 2)
+    projected = jax.random.normal(keys[0], (5, 2, 3, 16))
+    kernel = jax.random.normal(keys[1], (2, 4, 16))
+    valid = jnp.asarray(np.random.default_rng(0).random((5, 2, 3)) < 0.7)  # holes too
+    jax.test_util.check_grads(
+        lambda p, k: lstm_scan(p, k, valid), (projected, kernel), 1, ["rev"], atol=2e-2, rtol=2e-2
+    )

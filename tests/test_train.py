@@ -1,0 +1,222 @@
+"""The step, the optimizer and the augmentation."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxcrnn import optim
+from jaxcrnn.augment import AugmentConfig, augment
+from jaxcrnn.ctc import ctc_loss
+from jaxcrnn.errors import UserError
+from jaxcrnn.model import CRNN, ModelConfig
+from jaxcrnn.optim import OptimConfig
+from jaxcrnn.train import LossConfig, TrainConfig, eval_step, eval_variables, init_state, train_step
+from jaxcrnn.types import Batch
+
+OFF = AugmentConfig(probability=0.0)
+CONFIG = TrainConfig(
+    ModelConfig(hidden=8, dropout=0.0, num_classes=4), LossConfig(), OptimConfig(steps=50, warmup=0), OFF
+)
+KEY = jax.random.key(0)
+
+
+def make_batch(size=3, fill=0, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = size + fill
+    images = rng.uniform(-1, 1, (rows, 32, 32, 1)).astype(np.float32)
+    labels = rng.permuted(np.tile([1, 2, 3], (rows, 1)), axis=1).astype(np.int32)
+    real = np.arange(rows) < size
+    return Batch(images, np.where(real, 32, 0).astype(np.int32), labels, np.where(real, 3, 0).astype(np.int32))
+
+
+@pytest.fixture(scope="module")
+def step():
+    return jax.jit(train_step)
+
+
+@pytest.fixture(scope="module")
+def state():
+    return init_state(CONFIG, KEY)
+
+
+def test_a_step_is_loss_gradient_and_update_of_the_plain_definition(step, state):
+    batch = make_batch()
+    moved, info = step(CONFIG, state, batch, KEY)
+
+    def loss_of(params):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        out, changed = CRNN(CONFIG.model).apply(
+            variables, batch.images, batch.widths, train=True, mutable=["batch_stats"]
+        )
+        return ctc_loss(out.logits, out.lengths, batch.labels, batch.label_lengths).mean(), changed["batch_stats"]
+
+    (loss, batch_stats), grads = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(state.params)
+    with jax.numpy_dtype_promotion("standard"):
+        tx = optim.make(CONFIG.optim)
+        updates, _ = tx.update(grads, tx.init(state.params), state.params)
+    np.testing.assert_allclose(info["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(info["grad_norm"], optax.global_norm(grads), rtol=1e-4)
+    chex.assert_trees_all_close(moved.batch_stats, batch_stats, rtol=1e-5)
+    # Adam's first update is the sign of the gradient: only where a gradient is all but zero may rounding turn it.
+    expected = optax.apply_updates(state.params, updates)
+    far = jax.tree.map(lambda a, b: (jnp.abs(a - b) > 1e-5).mean(), moved.params, expected)
+    assert max(jax.tree.leaves(far)) < 0.02
+    assert moved.step == 1
+    assert moved.centers is None
+    assert (info["samples"], info["skipped"], info["infeasible"]) == (3, 0, 0)
+
+
+def test_samples_that_fill_the_batch_count_nowhere(step, state):
+    full, info = step(CONFIG, state, make_batch(), KEY)
+    whole = make_batch()
+    filler = jax.tree.map(lambda a: np.zeros((2, *a.shape[1:]), a.dtype), whole)
+    filled = jax.tree.map(lambda a, z: np.concatenate([a, z]), whole, filler)
+    more, more_info = step(CONFIG, state, filled, KEY)
+    assert more_info["samples"] == 3
+    np.testing.assert_allclose(info["loss"], more_info["loss"], rtol=1e-5)
+    np.testing.assert_allclose(info["grad_norm"], more_info["grad_norm"], rtol=1e-4)
+    chex.assert_trees_all_close(full.batch_stats, more.batch_stats, rtol=1e-4, atol=1e-6)
+
+
+def test_infeasible_samples_are_counted_and_harmless(step, state):
+    batch = make_batch()
+    widths = np.asarray([32, 32, 8], np.int32)  # two frames for three characters
+    _, info = step(CONFIG, state, batch._replace(widths=widths), KEY)
+    assert info["infeasible"] == 1
+    assert jnp.isfinite(info["loss"])
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_the_step(step, state):
+    batch = make_batch()
+    batch.images[1, 3, 3, 0] = np.nan
+    kept, info = step(CONFIG, state, batch, KEY)
+    assert info["skipped"] == 1
+    assert info["nonfinite"].any()
+    assert kept.step == 1
+    chex.assert_trees_all_equal(kept._replace(step=0), state._replace(step=0))
+
+
+def test_one_program_serves_every_step(state):
+    traced = chex.assert_max_traces(train_step, n=1)
+    compiled = jax.jit(traced)
+    current = state
+    losses = []
+    for i in range(30):
+        # An equal config that is another object must not compile again.
+        current, info = compiled(dataclasses.replace(CONFIG), current, make_batch(seed=i % 2), KEY)
+        losses.append(float(info["loss"]))
+    assert losses[-1] < losses[0] / 2
+    assert compiled._cache_size() == 1
+
+
+def test_randomness_comes_from_key_and_step(state):
+    config = dataclasses.replace(
+        CONFIG, model=dataclasses.replace(CONFIG.model, dropout=0.5), augment=AugmentConfig(noise=0.3)
+    )
+    loss = jax.jit(lambda s, k: train_step(config, s, make_batch(), k)[1]["loss"])
+    first = loss(state, KEY)
+    assert loss(state, KEY) == first
+    assert loss(state, jax.random.key(1)) != first
+    assert loss(state._replace(step=jnp.asarray(5, jnp.int32)), KEY) != first
+
+
+def test_eval_step_reads_with_the_average(state):
+    config = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, ema=0.9, learning_rate=0.01))
+    start = init_state(config, KEY)
+    stepped = jax.jit(train_step)
+    moved, _ = stepped(config, start, make_batch(), KEY)
+    moved, _ = stepped(config, moved, make_batch(), KEY)
+    average = moved.opt_state.average
+    assert eval_variables(moved)["params"] is average
+    assert eval_variables(state)["params"] is state.params
+    out = jax.jit(eval_step)(config, moved, make_batch(fill=2))
+    plain = CRNN(CONFIG.model).apply(
+        {"params": average, "batch_stats": moved.batch_stats}, make_batch().images, make_batch().widths
+    )
+    np.testing.assert_allclose(out["loss"][:3], ctc_loss(plain.logits, plain.lengths, make_batch().labels,
+                                                         make_batch().label_lengths), rtol=1e-4)  # fmt: skip
+    assert out["loss"][3:].tolist() == [0, 0]
+
+
+def test_average_follows_its_formula():
+    config = OptimConfig(steps=10, warmup=0, ema=0.5, weight_decay=0.0)
+    params = {"kernel": jnp.ones((2, 2))}
+    opt_state = optim.make(config).init(params)
+    average = np.ones((2, 2))
+    for count in range(4):
+        params, opt_state = optim.update(config, {"kernel": jnp.ones((2, 2))}, opt_state, params)
+        decay = min(0.5, (1 + count) / (10 + count))
+        average = decay * average + (1 - decay) * np.asarray(params["kernel"])
+    np.testing.assert_allclose(optim.averaged(params, opt_state)["kernel"], average, rtol=1e-5)
+
+
+def test_schedule_and_decay():
+    config = OptimConfig(steps=100, learning_rate=0.1, warmup=10, final=0.01)
+    rate = optim.schedule(config)
+    np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(100)], [0, 0.05, 0.1, 0.001], rtol=1e-5)
+    params = {"kernel_x": jnp.ones((2, 4)), "bias": jnp.ones((2, 4))}
+    config = OptimConfig(steps=10, warmup=0, learning_rate=0.1, weight_decay=0.5)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    moved, _ = optim.update(config, zero, optim.make(config).init(params), params)
+    np.testing.assert_allclose(moved["kernel_x"], 0.95, rtol=1e-6)
+    np.testing.assert_allclose(moved["bias"], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        (OptimConfig, {"steps": 0}, "optim.steps is 0"),
+        (OptimConfig, {"learning_rate": 0.0}, "more than 0"),
+        (OptimConfig, {"ema": 1.0}, "0 <= ema < 1"),
+        (LossConfig, {"preset": "centre"}, "'centre'; expected one of ctc"),
+    ],
+)
+def test_bad_values(kind, change, message):
+    with pytest.raises(UserError, match=message):
+        kind(**change)
+
+
+ALL_OFF = {f.name: 0.0 for f in dataclasses.fields(AugmentConfig) if f.name not in ("probability", "warmup")}
+
+
+def lines(width=40):
+    return jax.random.uniform(jax.random.key(3), (4, 32, width, 1), minval=-1.0), jnp.asarray([40, 25, 1, 0])
+
+
+def test_augment_with_every_range_zero_is_the_identity():
+    images, widths = lines()
+    inside = (jnp.arange(40)[None, :] < widths[:, None])[:, None, :, None]
+    out = augment(AugmentConfig(**ALL_OFF), images, widths, KEY)
+    np.testing.assert_allclose(out, jnp.where(inside, images, 1.0), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(ALL_OFF))
+def test_each_change_changes_something_within_bounds(name):
+    images, widths = lines()
+    config = AugmentConfig(**(ALL_OFF | {name: 0.9 if name == "invert" else 0.3}))
+    out = augment(config, images, widths, KEY)
+    assert jnp.abs(out[0] - images[0]).max() > 0.01
+    assert jnp.abs(out).max() <= 1
+    assert (out[1, :, 25:] == 1).all()
+    np.testing.assert_array_equal(out, augment(config, images, widths, KEY))
+
+
+def test_augment_never_looks_at_the_padding():
+    images, widths = lines()
+    wide = jnp.pad(images, ((0, 0), (0, 0), (0, 8), (0, 0)), constant_values=-7.0).at[1, :, 25:].set(5.0)
+    config = AugmentConfig(noise=0.0)  # noise is drawn for the padded shape
+    a, b = augment(config, images, widths, KEY), augment(config, wide, widths, KEY)
+    np.testing.assert_allclose(a[0], b[0, :, :40], atol=1e-5)
+    np.testing.assert_allclose(a[1, :, :25], b[1, :, :25], atol=1e-5)
+
+
+def test_probability_is_the_share_of_changed_lines():
+    images = jnp.zeros((400, 8, 8, 1))
+    config = AugmentConfig(**ALL_OFF | {"brightness": 0.5, "probability": 0.25})
+    out = augment(config, images, jnp.full((400,), 8), KEY)
+    assert 60 < (jnp.abs(out).max((1, 2, 3)) > 0).sum() < 140
