@@ -117,7 +117,7 @@ def _erase(config: AugmentConfig, image: Array, width: Array, strength: Array, u
     y = jnp.arange(height, dtype=jnp.float32)[:, None]
     x = jnp.arange(image.shape[1], dtype=jnp.float32)[None, :]
     half = strength * config.erase * height * u[:2] / 2
-    inside = (jnp.abs(y - u[2] * height) < half[0]) & (jnp.abs(x - u[3] * width) < half[1])
+    inside = (jnp.abs(y - u[2] * height) < half[0]) & (jnp.abs(x - u[3] * width.astype(jnp.float32)) < half[1])
     return jnp.where(inside, 2 * u[4] - 1, image)
 
 

@@ -69,12 +69,10 @@ def frames(name: str, width: Any) -> Any:
 
 
 def _width_after(layer: Layer, width: Any) -> Any:
-    if layer.valid:
-        width = width - (layer.kernel[1] - 1)
+    after = width - (layer.kernel[1] - 1) if layer.valid else width
     if layer.pool:
-        # A sample without pixels gets no frame from the padding either.
-        width = (width + 2 * layer.pad - layer.pool[1]) // layer.stride + 1
-    return width * (width > 0)
+        after = (after + 2 * layer.pad - layer.pool[1]) // layer.stride + 1
+    return after * ((width > 0) & (after > 0))  # without a true column there is no frame from the padding either
 
 
 class Backbone(nn.Module):
@@ -104,24 +102,17 @@ class Backbone(nn.Module):
                 conv_general_dilated=convolve,
                 name=f"conv{i}",
             )(x)
-            if layer.valid:
-                widths = jnp.maximum(widths - (layer.kernel[1] - 1), 0)
+            convolved = _width_after(layer._replace(pool=None), widths)
             if layer.norm:
-                # The exact variance: E[x^2] - E[x]^2 loses half the digits of float32.
-                x = nn.BatchNorm(
-                    use_running_average=not train,
-                    momentum=0.9,
-                    epsilon=1e-5,
-                    dtype=self.dtype,
-                    use_fast_variance=False,
-                    name=f"norm{i}",
-                )(x, mask=_inside(x, widths))
-            x = _mask(nn.relu(x), widths)
+                # In float32, and with the exact variance: E[x^2] - E[x]^2 loses half the digits.
+                norm = nn.BatchNorm(
+                    use_running_average=not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False, name=f"norm{i}"
+                )
+                x = norm(x.astype(jnp.float32), mask=_inside(x, convolved)).astype(self.dtype)
+            x = _mask(nn.relu(x), convolved)
+            widths = _width_after(layer, widths)
             if layer.pool:
-                x = _max_pool(x, layer)
-                pooled = (widths + 2 * layer.pad - layer.pool[1]) // layer.stride + 1
-                widths = jnp.where(widths > 0, jnp.maximum(pooled, 0), 0)
-                x = _mask(x, widths)
+                x = _mask(_max_pool(x, layer), widths)
         b, h, t, c = x.shape
         return jnp.transpose(x, (0, 2, 1, 3)).reshape(b, t, h * c), widths
 

@@ -26,6 +26,8 @@ class ModelConfig:
       backbone: ``"vgg"`` (7 convolutions, the paper's) or ``"small"`` (5 narrow ones, for CPUs).
       hidden: size H of each LSTM direction; features have D = 2H.
       dropout: share of the values dropped before each LSTM while training.
+      standardize: shift and scale each line to mean 0 and variance 1 over its true columns first; for photos, whose
+        brightness and contrast say nothing about the text.
       dtype: ``"float32"`` or ``"bfloat16"``, of convolutions and LSTM products; the head is float32 always.
       num_classes: C, the blank among them; follows from the charset.
       blank: class of the blank; follows from the charset.
@@ -34,6 +36,7 @@ class ModelConfig:
     backbone: str = "small"
     hidden: int = 256
     dropout: float = 0.1
+    standardize: bool = False
     dtype: str = "float32"
     num_classes: int = field(default=0, metadata={"derived": True})
     blank: int = field(default=0, metadata={"derived": True})
@@ -73,6 +76,8 @@ class CRNN(nn.Module):
     @nn.compact
     def __call__(self, images: Array, widths: Array, *, train: bool = False) -> Outputs:
         config, dtype = self.config, _DTYPES[self.config.dtype]
+        if config.standardize:
+            images = _standardized(images, widths)
         x, lengths = Backbone(config.backbone, dtype, name="backbone")(images, widths, train)
         x = nn.Dropout(config.dropout, deterministic=not train)(x)
         x = BiLSTM(config.hidden, dtype, name="lstm0")(x, lengths)
@@ -81,3 +86,12 @@ class CRNN(nn.Module):
         features = x.astype(jnp.float32)
         logits = nn.Dense(config.num_classes, name="head")(features)
         return Outputs(logits, features, lengths)
+
+
+def _standardized(images: Array, widths: Array) -> Array:
+    true = (jnp.arange(images.shape[2])[None, :] < widths[:, None])[:, None, :, None]
+    pixels = jnp.maximum(widths * images.shape[1], 1).astype(jnp.float32)[:, None, None, None]
+    mean = jnp.where(true, images, 0.0).sum((1, 2, 3), keepdims=True) / pixels
+    centered = jnp.where(true, images - mean, 0.0)
+    variance = jnp.square(centered).sum((1, 2, 3), keepdims=True) / pixels
+    return centered * jax.lax.rsqrt(variance + 1e-4)

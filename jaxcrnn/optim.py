@@ -118,4 +118,4 @@ def averaged(params: Any, opt_state: Any) -> Any:
 
 def global_norm(tree: Any) -> Array:
     """Length of all leaves taken as one vector."""
-    return optax.global_norm(tree)
+    return optax.tree.norm(tree)

@@ -4,12 +4,19 @@ import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import tempfile
+
 import jax
 import pytest
 from PIL import Image
 
 from jaxcrnn.data.synthetic import SyntheticLines
 
+# Several tests compile the same step: the workers and the programs they start share what was compiled in this run.
+_CACHE = os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"jaxcrnn-tests-{os.getppid()}")
+)
+jax.config.update("jax_compilation_cache_dir", _CACHE)
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

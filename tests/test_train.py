@@ -20,18 +20,20 @@ from jaxcrnn.types import Batch
 
 OFF = AugmentConfig(probability=0.0)
 CONFIG = TrainConfig(
-    ModelConfig(hidden=8, dropout=0.0, num_classes=4), LossConfig(), OptimConfig(steps=50, warmup=0), OFF
+    ModelConfig(hidden=8, dropout=0.0, num_classes=4),
+    LossConfig(),
+    OptimConfig(steps=50, warmup=0, learning_rate=0.01),
+    OFF,
 )
 KEY = jax.random.key(0)
 
 
 def make_batch(size=3, fill=0, seed=0):
     rng = np.random.default_rng(seed)
-    rows = size + fill
-    images = rng.uniform(-1, 1, (rows, 32, 32, 1)).astype(np.float32)
-    labels = rng.permuted(np.tile([1, 2, 3], (rows, 1)), axis=1).astype(np.int32)
-    real = np.arange(rows) < size
-    return Batch(images, np.where(real, 32, 0).astype(np.int32), labels, np.where(real, 3, 0).astype(np.int32))
+    images = rng.uniform(-1, 1, (size, 32, 32, 1)).astype(np.float32)
+    labels = rng.permuted(np.tile([1, 2, 3], (size, 1)), axis=1).astype(np.int32)
+    real = Batch(images, np.full(size, 32, np.int32), labels, np.full(size, 3, np.int32))
+    return jax.tree.map(lambda a: np.concatenate([a, np.zeros((fill, *a.shape[1:]), a.dtype)]), real)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def test_a_step_is_loss_gradient_and_update_of_the_plain_definition(step, state)
         tx = optim.make(CONFIG.optim)
         updates, _ = tx.update(grads, tx.init(state.params), state.params)
     np.testing.assert_allclose(info["loss"], loss, rtol=1e-5)
-    np.testing.assert_allclose(info["grad_norm"], optax.global_norm(grads), rtol=1e-4)
+    np.testing.assert_allclose(info["grad_norm"], optax.tree.norm(grads), rtol=1e-4)
     chex.assert_trees_all_close(moved.batch_stats, batch_stats, rtol=1e-5)
     # Adam's first update is the sign of the gradient: only where a gradient is all but zero may rounding turn it.
     expected = optax.apply_updates(state.params, updates)
@@ -73,10 +75,7 @@ def test_a_step_is_loss_gradient_and_update_of_the_plain_definition(step, state)
 
 def test_samples_that_fill_the_batch_count_nowhere(step, state):
     full, info = step(CONFIG, state, make_batch(), KEY)
-    whole = make_batch()
-    filler = jax.tree.map(lambda a: np.zeros((2, *a.shape[1:]), a.dtype), whole)
-    filled = jax.tree.map(lambda a, z: np.concatenate([a, z]), whole, filler)
-    more, more_info = step(CONFIG, state, filled, KEY)
+    more, more_info = step(CONFIG, state, make_batch(fill=2), KEY)
     assert more_info["samples"] == 3
     np.testing.assert_allclose(info["loss"], more_info["loss"], rtol=1e-5)
     np.testing.assert_allclose(info["grad_norm"], more_info["grad_norm"], rtol=1e-4)
