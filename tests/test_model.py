@@ -1,5 +1,7 @@
 """The model: padding influences nothing, frames are what `frames` says, and torch agrees about the parts."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,16 +9,17 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxcrnn.backbones import BACKBONES, frames
+from jaxcrnn.backbones import frames
 from jaxcrnn.convolution import convolve
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.recurrent import BiLSTM, lstm_scan
 
 
-@pytest.fixture(scope="module", params=sorted(BACKBONES))
+@pytest.fixture(scope="module", params=[("small", False), ("small", True), ("vgg", False)])
 def model(request):
-    config = ModelConfig(request.param, hidden=8, dropout=0.0, num_classes=5)
+    backbone, standardize = request.param
+    config = ModelConfig(backbone, hidden=8, dropout=0.0, standardize=standardize, num_classes=5)
     crnn = CRNN(config)
     variables = jax.jit(lambda key: crnn.init(key, jnp.zeros((1, 32, 32, 1)), jnp.full((1,), 32)))(jax.random.key(0))
     return config, crnn, variables
@@ -69,12 +72,22 @@ def test_features_are_the_heads_input(model):
     np.testing.assert_allclose(out.features @ head["kernel"] + head["bias"][None, None], out.logits, atol=1e-5)
 
 
+def test_standardized_lines_forget_brightness_and_contrast(model):
+    config, crnn, variables = model
+    if not config.standardize:
+        pytest.skip("only for standardized models")
+    images = jax.random.uniform(jax.random.key(1), (1, 32, 40, 1), minval=-1.0)
+    widths = jnp.asarray([30])
+    a, b = (crnn.apply(variables, x, widths).logits[:, :7] for x in (images, images * 0.4 + 0.3))
+    np.testing.assert_allclose(a, b, atol=5e-3)
+
+
 def test_bfloat16_stays_close_and_ends_in_float32(model):
     config, crnn, variables = model
     images = jax.random.uniform(jax.random.key(1), (2, 32, 40, 1), minval=-1.0)
     widths = jnp.asarray([40, 30])
     exact = crnn.apply(variables, images, widths)
-    rough = CRNN(ModelConfig(config.backbone, 8, 0.0, "bfloat16", 5)).apply(variables, images, widths)
+    rough = CRNN(dataclasses.replace(config, dtype="bfloat16")).apply(variables, images, widths)
     assert rough.logits.dtype == rough.features.dtype == jnp.float32
     assert 1e-5 < jnp.abs(rough.logits - exact.logits).max() < 0.1
 
