@@ -1,0 +1,143 @@
+"""Tries every kind of bad input on the installed command line and writes what it answers as a table.
+
+python scripts/bad_input.py docs/bad-input.md
+"""
+
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from jaxcrnn.data.synthetic import SyntheticLines
+
+SMALL = [
+    "--set", "model.hidden=8", "optim.steps=4", "optim.warmup=1", "data.batch_size=4", "data.buckets=1", "run.eval_every=2",
+]  # fmt: skip
+
+
+def prepare(root: Path) -> None:
+    """A few good lines, one small run, and one broken thing of each kind."""
+    source = SyntheticLines(5, 4, "0123456789", (3, 3))
+    rows = []
+    for i in range(len(source)):
+        gray, text = source[i]
+        Image.fromarray(gray).save(root / f"{i}.png")
+        rows.append(f"{i}.png\t{text}\n")
+    (root / "good.txt").write_text("".join(rows))
+    (root / "digits.txt").write_text("".join(f"{d}\n" for d in range(10)))
+    cut = (root / "0.png").read_bytes()
+    (root / "cut.png").write_bytes(cut[: len(cut) // 2])
+    (root / "zero.png").write_bytes(b"")
+    (root / "text.png").write_text("this is no image")
+    Image.new("1", (30_000, 32)).save(root / "long.png")
+    Image.new("L", (1, 32)).save(root / "thin.png")
+    Image.new("1", (20_000, 20_000)).save(root / "bomb.png")
+    (root / "empty").mkdir()
+    (root / "doubled.txt").write_text("1\n2\n1\n")
+    (root / "pairs.txt").write_text("1\n23\n")
+    (root / "nothing.txt").write_text("")
+    (root / "latin1.txt").write_bytes("0.png\t\xe9\n".encode("latin-1"))
+    (root / "typo.yaml").write_text("optim: {stepz: 3}\n")
+    (root / "broken.yaml").write_text("optim: {steps: 3\n")
+    (root / "words.txt").write_text("a\nb\n")
+
+
+def rows(root: Path, *lines: str) -> list[str]:
+    """Arguments that train on a label file of these lines."""
+    path = root / "rows.txt"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return ["train", "--data", "rows.txt", "--charset", "digits.txt", "--out", "new", *SMALL]
+
+
+def cases(root: Path) -> list[tuple[str, list[str], int | None]]:
+    """What is wrong, the arguments, and a limit on the size of written files."""
+    train = ["train", "--data", "good.txt", "--out", "new", *SMALL]
+    data = [
+        ("a line without a tab", "0.png 123"), ("a missing image", "none.png\t1"), ("a 0-byte image", "zero.png\t1"),
+        ("a truncated PNG", "cut.png\t1"), ("a text file named .png", "text.png\t1"),
+        ("a 30,000 px line", "long.png\t1"), ("a 1 px line", "thin.png\t1"), ("a decompression bomb", "bomb.png\t1"),
+        ("a character outside the charset", "0.png\t12x"), ("a label too long for its image", "0.png\t" + "11" * 30),
+        ("an empty label", "0.png\t"), ("an image listed twice", "0.png\t1\n0.png\t2"),
+    ]  # fmt: skip
+    listed: list[tuple[str, list[str], int | None]] = [(what, ["ROWS", row], None) for what, row in data]
+    return [
+        *listed,
+        ("no such label file", ["train", "--data", "none.txt", "--out", "new"], None),
+        ("an image as label file", ["train", "--data", "0.png", "--out", "new"], None),
+        ("a label file in Latin-1", ["train", "--data", "latin1.txt", "--out", "new"], None),
+        ("an empty label file", ["train", "--data", "nothing.txt", "--out", "new"], None),
+        ("a charset with a duplicate", [*train, "--charset", "doubled.txt"], None),
+        ("a charset line of two characters", [*train, "--charset", "pairs.txt"], None),
+        ("an empty charset", [*train, "--charset", "nothing.txt"], None),
+        ("an unknown key", [*train, "--config", "typo.yaml"], None),
+        ("broken YAML", [*train, "--config", "broken.yaml"], None),
+        ("a value of the wrong type", [*train, "optim.steps=many"], None),
+        ("an output folder that is taken", ["train", "--data", "good.txt", "--out", "run"], None),
+        ("a read-only output folder", ["train", "--data", "good.txt", "--out", "/proc/run", *SMALL], None),
+        ("a full disk (files limited to 200 kB)", train, 200_000),
+        ("a folder that is no run", ["evaluate", "empty"], None),
+        ("a checkpoint that is not there", ["evaluate", "run", "--data", "good.txt", "--checkpoint", "99"], None),
+        ("a wrong checkpoint folder", ["evaluate", "swapped", "--data", "good.txt"], None),
+        (
+            "a charset that does not match the run",
+            ["evaluate", "run", "--data", "good.txt", "--charset", "words.txt"],
+            None,
+        ),
+        ("a folder without images", ["recognize", "run", "empty"], None),
+        ("an image that cannot be read", ["recognize", "run", "zero.png"], None),
+        ("an unknown command", ["trian"], None),
+    ]
+
+
+def call(root: Path, arguments: list[str], limit: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs jaxcrnn in ``root``."""
+
+    def restrict() -> None:
+        if limit:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = [sys.executable, "-m", "jaxcrnn", *arguments]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, preexec_fn=restrict)
+
+
+def main() -> None:
+    lines = [
+        "# Bad input",
+        "",
+        "What each mistake is answered with, as `python scripts/bad_input.py docs/bad-input.md` saw it. A fault of the data",
+        "is shown by the audit's table; the line given here is its row there, and the last line on standard error counts",
+        "them all. No answer is a traceback.",
+        "",
+        "| what is wrong | exit code | the answer |",
+        "|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        prepare(root)
+        done = call(root, ["train", "--data", "good.txt", "--out", "run", *SMALL])
+        assert done.returncode == 0, done.stderr
+        swap = (
+            "import shutil; shutil.copytree('run', 'swapped'); p = __import__('pathlib').Path('swapped/config.yaml'); "
+        )
+        swap += "p.write_text(p.read_text().replace('hidden: 8', 'hidden: 9'))"
+        subprocess.run([sys.executable, "-c", swap], cwd=root, check=True)
+        for what, arguments, limit in cases(root):
+            if arguments[0] == "ROWS":
+                arguments = rows(root, *arguments[1].split("\n"))
+            done = call(root, arguments, limit)
+            shown = [line.strip() for line in done.stdout.splitlines() if line.startswith("  rows.txt")]
+            answer = (shown or done.stderr.splitlines())[0].replace(folder, "").replace("|", "\\|")
+            assert "Traceback" not in done.stderr, done.stderr
+            assert not (root / "new").exists() or limit, what
+            lines.append(f"| {what} | {done.returncode} | `{answer.replace(chr(9), ' ')}` |")
+            print(lines[-1], flush=True)
+    Path(sys.argv[1]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
