@@ -4,6 +4,7 @@ python scripts/bad_input.py docs/bad-input.md
 """
 
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from PIL import Image
 from jaxcrnn.data.synthetic import SyntheticLines
 
 SMALL = [
-    "--set", "model.hidden=8", "optim.steps=4", "optim.warmup=1", "data.batch_size=4", "data.buckets=1", "run.eval_every=2",
+    "--set", "model.hidden=8", "optim.steps=4", "optim.warmup=1", "data.batch_size=4", "data.buckets=1",
+    "run.eval_every=2",
 ]  # fmt: skip
 
 
@@ -109,9 +111,9 @@ def main() -> None:
     lines = [
         "# Bad input",
         "",
-        "What each mistake is answered with, as `python scripts/bad_input.py docs/bad-input.md` saw it. A fault of the data",
-        "is shown by the audit's table; the line given here is its row there, and the last line on standard error counts",
-        "them all. No answer is a traceback.",
+        "What each mistake is answered with, as `python scripts/bad_input.py docs/bad-input.md` saw it. A fault of",
+        "the data is shown by the audit's table; the line given here is its row there, and the last line on standard",
+        "error counts them all. No answer is a traceback.",
         "",
         "| what is wrong | exit code | the answer |",
         "|---|---|---|",
@@ -121,11 +123,9 @@ def main() -> None:
         prepare(root)
         done = call(root, ["train", "--data", "good.txt", "--out", "run", *SMALL])
         assert done.returncode == 0, done.stderr
-        swap = (
-            "import shutil; shutil.copytree('run', 'swapped'); p = __import__('pathlib').Path('swapped/config.yaml'); "
-        )
-        swap += "p.write_text(p.read_text().replace('hidden: 8', 'hidden: 9'))"
-        subprocess.run([sys.executable, "-c", swap], cwd=root, check=True)
+        shutil.copytree(root / "run", root / "swapped")
+        config = root / "swapped" / "config.yaml"
+        config.write_text(config.read_text().replace("hidden: 8", "hidden: 9"))
         for what, arguments, limit in cases(root):
             if arguments[0] == "ROWS":
                 arguments = rows(root, *arguments[1].split("\n"))
