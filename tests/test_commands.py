@@ -71,7 +71,7 @@ def test_one_program_a_bucket(lines_file, tmp_path, monkeypatch, capsys):
     original = jaxcrnn.loop.train_step
     counted = jax.jit(lambda *args: traces.append(1) or original(*args), donate_argnums=1)
     monkeypatch.setattr(jaxcrnn.loop, "jit_step", counted)
-    assert main(train_args(lines_file, tmp_path / "run", val=False, steps=12)) == 0
+    assert main(train_args(lines_file, tmp_path / "run", val=False)) == 0
     out = capsys.readouterr().out
     buckets = out.split("buckets ")[1].split(" px")[0].split(", ")
     assert len(buckets) == len(traces) == 2
@@ -137,7 +137,7 @@ def run_cli(arguments, **options):
 
 
 def test_a_stopped_run_resumes_bitwise(lines_file, tmp_path, run_folder):
-    settings = ["--set", "run.eval_every=100", "optim.steps=60", "model.dropout=0.2"]
+    settings = ["--set", "run.eval_every=100", "optim.steps=60", "model.dropout=0.2", "data.buckets=1"]
     whole, part = tmp_path / "whole", tmp_path / "part"
     with run_cli(train_args(lines_file, part, *settings, val=False)) as process:
         while not ((part / "metrics.jsonl").exists() and (part / "metrics.jsonl").read_text().count("\n") >= 3):
@@ -168,7 +168,14 @@ def test_a_finished_run_resumes_to_nothing(run_folder, capsys):
 
 
 def test_ten_broken_steps_in_a_row_stop_the_run(lines_file, tmp_path, capsys, monkeypatch):
-    config = ["--set", "optim.learning_rate=1e30", "optim.clip_norm=1e30", "optim.warmup=0", "optim.steps=40"]
+    config = [
+        "--set",
+        "optim.learning_rate=1e30",
+        "optim.clip_norm=1e30",
+        "optim.warmup=0",
+        "optim.steps=40",
+        "data.buckets=1",
+    ]
     assert main(train_args(lines_file, tmp_path / "run", *config, val=False)) == 2
     captured = capsys.readouterr()
     assert "10 steps in a row" in captured.err
@@ -239,7 +246,7 @@ def test_skip_bad_counts_what_it_leaves_out(lines_file, tmp_path, capsys):
     text = lines_file.read_text() + "none.png\t1\n0.png\t2\n"
     data = lines_file.parent / "more.txt"
     data.write_text(text)
-    assert main([*train_args(data, tmp_path / "run", steps=1, val=False), "--skip-bad"]) == 0
+    assert main([*train_args(data, tmp_path / "run", val=False), "--skip-bad"]) == 0
     assert "2 lines left out" in capsys.readouterr().out
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert facts["data"]["train"]["faults"] == {"missing image": 1, "image listed twice": 1}
@@ -352,3 +359,12 @@ def test_help(command, capsys):
 def test_print_config(capsys):
     assert main(["train", "--print-config", "--set", "optim.steps=5"]) == 0
     assert "steps: 5" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_demo(tmp_path, capsys):
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--set", "optim.steps=20"]) == 0
+    out = capsys.readouterr().out
+    assert "200 rendered lines it has never seen" in out
+    assert main(["recognize", str(tmp_path / "demo"), str(tmp_path / "demo" / "examples")]) == 0
+    assert capsys.readouterr().out.count("\n") == 6
