@@ -59,12 +59,9 @@ def _resume(args: Namespace) -> int:
     if args.charset:
         runs.same_charset(run, Charset.from_file(args.charset, run.config.data.blank), args.charset)
     source = LabelFile(run.config.data.train, run.config.data.limits)
-    _fit(run, source, _validation_source(run.config), args.skip_bad or _skipped_before(run))
+    skip_bad = args.skip_bad or bool(run.facts().get("skip_bad"))
+    _go(run, *_audited(run.config, run.charset, source, _validation_source(run.config), skip_bad))
     return 0
-
-
-def _skipped_before(run: runs.Run) -> bool:
-    return bool(json.loads((run.folder / runs.FACTS).read_text(encoding="utf-8")).get("skip_bad"))
 
 
 def _charset(config: configs.Config, source: Source) -> Charset:
@@ -82,14 +79,10 @@ def _validation_source(config: configs.Config) -> Source | None:
 
 def _train(
     config: configs.Config, charset: Charset, source: Source, validation: Source | None, out: Path, skip_bad: bool
-) -> Evaluation | None:
+) -> None:
     corpora = _audited(config, charset, source, validation, skip_bad)
     run = runs.create(out, config, charset, {"skip_bad": skip_bad, "data": _facts(corpora)})
-    return _go(run, *corpora)
-
-
-def _fit(run: runs.Run, source: Source, validation: Source | None, skip_bad: bool) -> Evaluation | None:
-    return _go(run, *_audited(run.config, run.charset, source, validation, skip_bad))
+    _go(run, *corpora)
 
 
 def _facts(corpora: tuple[Corpus, Corpus | None]) -> dict[str, Any]:
@@ -143,7 +136,7 @@ def _audit(config: configs.Config, charset: Charset, source: Source, *, keep_tex
         )
 
 
-def _go(run: runs.Run, corpus: Corpus, val: Corpus | None) -> Evaluation | None:
+def _go(run: runs.Run, corpus: Corpus, val: Corpus | None) -> None:
     data, loop = run.config.data, run.config.run
     widths = plans.choose(corpus.widths, data.buckets)
     batches = Batches(corpus, widths, data.batch_size, seed=loop.seed, workers=data.workers)
@@ -161,7 +154,6 @@ def _go(run: runs.Run, corpus: Corpus, val: Corpus | None) -> Evaluation | None:
         print(f"go on with: jaxcrnn train --resume {run.folder}")
     else:
         print(f"the run is in {run.folder}")
-    return None
 
 
 class _tracker:
@@ -273,7 +265,7 @@ def _shown(line: Line, as_json: bool) -> str:
 
 def _inputs(given: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | bytes]]:
     """Names and files: a file is itself, a folder its images in order, ``-`` an image or a list of paths on stdin."""
-    known = Image.registered_extensions()
+    known = {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}
     for item in given:
         path = Path(item)
         if item == "-":

@@ -31,6 +31,10 @@ class Run:
     config: Config
     charset: Charset
 
+    def facts(self) -> dict[str, Any]:
+        """What ``run.json`` holds: versions, devices, counts of the audit."""
+        return json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
+
     @property
     def train_config(self) -> TrainConfig:
         """What a step of this run computes."""
@@ -131,7 +135,3 @@ def same_charset(run: Run, charset: Charset, source: str) -> None:
     what = ", ".join(parts) or "has the same characters in another order"
     raise UserError(f"{source}: does not match the charset of {run.folder} ({len(run.charset)} characters): it {what}")
 
-
-def with_loop(config: Config, **changes: Any) -> Config:
-    """A config with other settings of its ``run`` section."""
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, **changes))
