@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxcrnn.convolution import convolve
@@ -58,21 +59,22 @@ HEIGHT = 32
 
 
 def frames(name: str, width: Any) -> Any:
-    """Frames that a backbone makes of a width in pixels; ints and integer arrays alike.
+    """Frames that a backbone makes of a width in pixels, or of each width of a numpy array.
 
-    >>> frames("vgg", 100), frames("small", 100)
+    >>> int(frames("vgg", 100)), int(frames("small", 100))
     (26, 25)
     """
     for layer in BACKBONES[name]:
-        width = _width_after(layer, width)
+        width = _width_after(layer, width, np.where)
     return width
 
 
-def _width_after(layer: Layer, width: Any) -> Any:
+def _width_after(layer: Layer, width: Any, where: Any) -> Any:
     after = width - (layer.kernel[1] - 1) if layer.valid else width
     if layer.pool:
         after = (after + 2 * layer.pad - layer.pool[1]) // layer.stride + 1
-    return after * ((width > 0) & (after > 0))  # without a true column there is no frame from the padding either
+    # Without a true column there is no frame from the padding either.
+    return where((width > 0) & (after > 0), after, 0)
 
 
 class Backbone(nn.Module):
@@ -102,7 +104,7 @@ class Backbone(nn.Module):
                 conv_general_dilated=convolve,
                 name=f"conv{i}",
             )(x)
-            convolved = _width_after(layer._replace(pool=None), widths)
+            convolved = _width_after(layer._replace(pool=None), widths, jnp.where)
             if layer.norm:
                 # In float32, and with the exact variance: E[x^2] - E[x]^2 loses half the digits.
                 norm = nn.BatchNorm(
@@ -110,7 +112,7 @@ class Backbone(nn.Module):
                 )
                 x = norm(x.astype(jnp.float32), mask=_inside(x, convolved)).astype(self.dtype)
             x = _mask(nn.relu(x), convolved)
-            widths = _width_after(layer, widths)
+            widths = _width_after(layer, widths, jnp.where)
             if layer.pool:
                 x = _mask(_max_pool(x, layer), widths)
         b, h, t, c = x.shape

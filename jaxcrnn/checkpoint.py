@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -79,6 +81,7 @@ class Checkpoints:
         metrics = None if accuracy is None else {"accuracy": accuracy}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave(extra))
         try:
+            _reserve(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
             self._manager.save(step, args=items, metrics=metrics, force=True)
         except Exception as error:  # tensorstore wraps the file system's errors in several types
             earlier = ", ".join(str(s) for s in self.steps if s != step) or "none"
@@ -110,3 +113,10 @@ class Checkpoints:
             reason = first_line(error)[:200]
             raise UserError(f"{self.folder / str(step)}: not a checkpoint of this run's model: {reason}") from error
         return restored.state, restored.extra
+
+
+def _reserve(folder: Path, size: int) -> None:
+    """Fails at once where a checkpoint of this size would not fit: orbax notices late, after minutes of retries."""
+    if hasattr(os, "posix_fallocate"):
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)

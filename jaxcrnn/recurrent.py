@@ -46,7 +46,7 @@ def _scan(projected: Array, kernel: Array, valid: Array, *, keep_gates: bool) ->
         h, c = jnp.where(ok[..., None], new_h, h), jnp.where(ok[..., None], new_c, c)
         return (h, c), (h, c, gates.astype(dtype)) if keep_gates else h
 
-    start = jnp.zeros(shape, dtype), jnp.zeros(shape, jnp.promote_types(dtype, jnp.float32))
+    start = jnp.zeros(shape, dtype), jnp.zeros(shape, jnp.float64 if dtype == jnp.float64 else jnp.float32)
     return jax.lax.scan(step, start, (projected, valid))[1]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import platform
 from dataclasses import dataclass
@@ -134,4 +133,3 @@ def same_charset(run: Run, charset: Charset, source: str) -> None:
     ]
     what = ", ".join(parts) or "has the same characters in another order"
     raise UserError(f"{source}: does not match the charset of {run.folder} ({len(run.charset)} characters): it {what}")
-

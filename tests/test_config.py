@@ -37,7 +37,7 @@ def test_the_charset_fills_in_the_classes():
         ("optim: {steps: true}", [], "expected a whole number"),
         ("optim: 3", [], "section 'optim' is 3; expected keys and values"),
         ("- 3", [], "expected sections such as 'optim:', found list"),
-        ("optim: {steps: 1", [], "c.yaml, line 1: not YAML"),
+        ("optim: {steps: 1", [], "c.yaml, line 2: not YAML"),
         ("", ["optim.steps"], "--set optim.steps: expected section.key=value"),
         ("", ["steps=3"], "expected section.key=value"),
         ("", ["model.num_classes=3"], "'num_classes' is no key of 'model'"),
