@@ -202,9 +202,9 @@ def evaluate_run(args: Namespace) -> int:
     if not len(corpus):
         raise UserError(f"{path}: no usable line")
     state, step = run.state(args.checkpoint)
-    result = evaluate(
-        run.train_config, state, run.charset, corpus, batch_size=args.batch_size or run.config.data.batch_size
-    )
+    batch_size = args.batch_size or run.config.data.batch_size
+    buckets = run.config.data.buckets
+    result = evaluate(run.train_config, state, run.charset, corpus, batch_size=batch_size, buckets=buckets)
     if args.predictions:
         _write_predictions(Path(args.predictions), result)
     if args.json:
@@ -311,7 +311,7 @@ def demo(args: Namespace) -> int:
     run = runs.open_run(out)
     state, step = run.state("best")
     corpus = _audit(config, run.charset, unseen, keep_text_faults=True)
-    result = evaluate(run.train_config, state, run.charset, corpus)
+    result = evaluate(run.train_config, state, run.charset, corpus, buckets=config.data.buckets)
     print()
     _print_evaluation(run, step, "200 rendered lines it has never seen", corpus, result, positions=False)
     folder = out / "examples"

@@ -237,7 +237,14 @@ class _Run:
         if self.validation is None:
             return None
         began = time.monotonic()
-        result = evaluate(self.config, state, self.charset, self.validation, batch_size=self.batches.batch_size)
+        result = evaluate(
+            self.config,
+            state,
+            self.charset,
+            self.validation,
+            batch_size=self.batches.batch_size,
+            buckets=len(self.batches.buckets),
+        )
         try:
             score = result.score()
             more = {"val_character_accuracy": score.character_accuracy, "val_1_ned": score.normalized_similarity}

@@ -20,8 +20,10 @@ from jaxcrnn.cli import main
 
 SMALL = [
     "model.hidden=8",
+    "model.dropout=0",
+    "augment.probability=0",
     "data.batch_size=8",
-    "data.buckets=2",
+    "data.buckets=1",
     "optim.warmup=2",
     "run.log_every=2",
     "run.eval_every=4",
@@ -71,7 +73,7 @@ def test_one_program_a_bucket(lines_file, tmp_path, monkeypatch, capsys):
     original = jaxcrnn.loop.train_step
     counted = jax.jit(lambda *args: traces.append(1) or original(*args), donate_argnums=1)
     monkeypatch.setattr(jaxcrnn.loop, "jit_step", counted)
-    assert main(train_args(lines_file, tmp_path / "run", val=False)) == 0
+    assert main(train_args(lines_file, tmp_path / "run", "--set", "data.buckets=2", val=False)) == 0
     out = capsys.readouterr().out
     buckets = out.split("buckets ")[1].split(" px")[0].split(", ")
     assert len(buckets) == len(traces) == 2
@@ -137,22 +139,22 @@ def run_cli(arguments, **options):
 
 
 def test_a_stopped_run_resumes_bitwise(lines_file, tmp_path, run_folder):
-    settings = ["--set", "run.eval_every=100", "optim.steps=60", "model.dropout=0.2", "data.buckets=1"]
+    settings = ["--set", "run.eval_every=100", "optim.steps=20", "model.dropout=0.2", "augment.probability=1"]
     whole, part = tmp_path / "whole", tmp_path / "part"
     with run_cli(train_args(lines_file, part, *settings, val=False)) as process:
-        while not ((part / "metrics.jsonl").exists() and (part / "metrics.jsonl").read_text().count("\n") >= 3):
+        while not ((part / "metrics.jsonl").exists() and (part / "metrics.jsonl").read_text().count("\n") >= 1):
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         out = process.communicate()[0]
         assert process.returncode == 0, out
     stopped_at = leaves(part)[1]
-    assert 6 <= stopped_at < 60
+    assert 2 <= stopped_at < 20
     assert f"stopped at step {stopped_at}" in out
     assert main(["train", "--resume", str(part)]) == 0
     assert main(train_args(lines_file, whole, *settings, val=False)) == 0
     (a, a_step), (b, b_step) = leaves(whole), leaves(part)
-    assert a_step == b_step == 60
+    assert a_step == b_step == 20
     for x, y in zip(a, b, strict=True):
         np.testing.assert_array_equal(x, y)
     logs = [[(r["step"], r["loss"]) for r in map(json.loads, (f / "metrics.jsonl").read_text().splitlines())]
