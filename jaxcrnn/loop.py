@@ -168,7 +168,8 @@ class _Run:
                     self._account(step - 1, pending, names)
                     pending = None
                     self._log(log, step, self.window.take(self.config, step))
-                self._show(step, stop, began, step - start)
+                if self.window.taken:
+                    self._show(step, stop, began, step - start)
                 if due:
                     # A run told to stop saves at once: validation can wait, the sender of the signal may not.
                     scored = not stopping or step == stop
@@ -270,6 +271,7 @@ class _Window:
 
     def __init__(self) -> None:
         self.loss = self.correct = self.speed = 0.0
+        self.taken = False  # before the first row there is nothing to show
         self._reset()
 
     def _reset(self) -> None:
@@ -288,6 +290,7 @@ class _Window:
 
     def take(self, config: TrainConfig, step: int) -> dict[str, Any]:
         """The row of the log, and a new window."""
+        self.taken = True
         seconds = max(time.monotonic() - self.began, 1e-9)
         sums, steps = self.sums, max(self.steps, 1)
         good = max(steps - sums.get("skipped", 0), 1)
