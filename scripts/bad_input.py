@@ -130,10 +130,11 @@ def main() -> None:
             if arguments[0] == "ROWS":
                 arguments = rows(root, *arguments[1].split("\n"))
             done = call(root, arguments, limit)
-            shown = [line.strip() for line in done.stdout.splitlines() if line.startswith("  rows.txt")]
-            answer = (shown or done.stderr.splitlines())[0].replace(folder, "").replace("|", "\\|")
+            shown = [line.strip() for line in done.stdout.splitlines() if f"{folder}/rows.txt, line " in line]
+            answer = (shown or done.stderr.splitlines())[0].replace(f"{folder}/", "").replace("|", "\\|")
             assert "Traceback" not in done.stderr, done.stderr
             assert not (root / "new").exists() or limit, what
+            shutil.rmtree(root / "new", ignore_errors=True)
             lines.append(f"| {what} | {done.returncode} | `{answer.replace(chr(9), ' ')}` |")
             print(lines[-1], flush=True)
     Path(sys.argv[1]).write_text("\n".join(lines) + "\n", encoding="utf-8")
