@@ -19,6 +19,13 @@ from jaxcrnn.types import TrainState
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file it writes
 
 
+_SHAPES = "shapes"
+
+
+def _shapes(state: TrainState) -> dict[str, list[int]]:
+    return {jax.tree_util.keystr(path): list(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+
+
 class Checkpoints:
     """The ``checkpoints`` folder of a run.
 
@@ -79,7 +86,9 @@ class Checkpoints:
         """
         step = int(state.step)
         metrics = None if accuracy is None else {"accuracy": accuracy}
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave(extra))
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave({**extra, _SHAPES: _shapes(state)})
+        )
         try:
             _reserve(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
             self._manager.save(step, args=items, metrics=metrics, force=True)
@@ -106,13 +115,23 @@ class Checkpoints:
         # Orbax restores onto the shardings a template names; these are the default device's.
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), template)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(target), extra=ocp.args.JsonRestore())
+        where = self.folder / str(step)
         try:
-            restored = self._manager.restore(step, args=items)
+            # The facts first: orbax leaves noisy threads behind when it meets a shape that was not expected.
+            extra = self._manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore())).extra
+            saved, expected = extra.pop(_SHAPES), _shapes(template)
+            for name in sorted(saved.keys() | expected.keys()):
+                if saved.get(name) != expected.get(name):
+                    raise UserError(
+                        f"{where}: not a checkpoint of this run's model: {name} is {saved.get(name)}, "
+                        f"the configuration makes it {expected.get(name)}"
+                    )
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+            return self._manager.restore(step, args=items).state, extra
+        except UserError:
+            raise
         except Exception as error:
-            reason = first_line(error)[:200]
-            raise UserError(f"{self.folder / str(step)}: not a checkpoint of this run's model: {reason}") from error
-        return restored.state, restored.extra
+            raise UserError(f"{where}: not a checkpoint that can be read: {first_line(error)[:200]}") from error
 
 
 def _reserve(folder: Path, size: int) -> None:
