@@ -289,12 +289,12 @@ def _inputs(given: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | byte
 
 
 DEMO = (
-    "optim.steps=300",
+    "optim.steps=220",
     "optim.warmup=40",
     "optim.learning_rate=0.002",
     "data.buckets=1",
     "model.hidden=128",
-    "run.eval_every=100",
+    "run.eval_every=110",
     "augment.tilt=0.02",
     "augment.noise=0.05",
 )
