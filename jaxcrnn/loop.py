@@ -118,7 +118,9 @@ def fit(
             console.line(f"resumed at step {steps[-1]}")
         else:
             state = init_state(config, key)
-        run = _Run(config, loop, charset, batches, validation, folder, console, track, checkpoints, totals, key)
+        run = _Run(
+            config, loop, charset, batches, validation, folder, console, track, checkpoints, totals, key, fingerprint
+        )
         return run.go(state)
 
 
@@ -138,9 +140,11 @@ class _Run:
         checkpoints: Checkpoints,
         totals: Totals,
         key: jax.Array,
+        fingerprint: str,
     ) -> None:
         self.config, self.loop, self.charset, self.batches, self.validation = config, loop, charset, batches, validation
         self.console, self.track, self.checkpoints, self.totals, self.key = console, track, checkpoints, totals, key
+        self.fingerprint = fingerprint  # hashes every row of the data: once a run, not once a checkpoint
         self.log_path = folder / "metrics.jsonl"
         self.programs: dict[int, Any] = {}
         self.window = _Window()
@@ -262,7 +266,7 @@ class _Run:
         return self.accuracy
 
     def _save(self, state: TrainState, accuracy: float | None) -> None:
-        extra = {"data": self.batches.corpus.fingerprint, "totals": asdict(self.totals)}
+        extra = {"data": self.fingerprint, "totals": asdict(self.totals)}
         self.checkpoints.save(state, extra, accuracy)
 
 
