@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from jaxcrnn.convolution import convolve
+from jaxcrnn.precision import wide
 
 
 class Layer(NamedTuple):
@@ -106,11 +107,11 @@ class Backbone(nn.Module):
             )(x)
             convolved = _width_after(layer._replace(pool=None), widths, jnp.where)
             if layer.norm:
-                # In float32, and with the exact variance: E[x^2] - E[x]^2 loses half the digits.
+                # In float32 at least, and with the exact variance: E[x^2] - E[x]^2 loses half the digits.
                 norm = nn.BatchNorm(
                     use_running_average=not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False, name=f"norm{i}"
                 )
-                x = norm(x.astype(jnp.float32), mask=_inside(x, convolved)).astype(self.dtype)
+                x = norm(wide(x), mask=_inside(x, convolved)).astype(self.dtype)
             x = _mask(nn.relu(x), convolved)
             widths = _width_after(layer, widths, jnp.where)
             if layer.pool:

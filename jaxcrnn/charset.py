@@ -131,6 +131,14 @@ class Charset:
                 f"is not among the {len(self)} characters of the charset"
             ) from None
 
+    def name(self, class_id: int) -> str:
+        """The character of a class, or ``"(blank)"``.
+
+        Raises:
+          UserError: the id is outside the classes.
+        """
+        return "(blank)" if class_id == self.blank else self.decode([class_id])
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of class ids that are already collapsed: no blank among them.
 
@@ -145,6 +153,22 @@ class Charset:
                 raise UserError(f"class id {int(i)} is {what}; expected the id of a character")
             text.append(self.characters[int(i) - first])
         return "".join(text)
+
+
+def difference(charset: Charset, other: Charset) -> str:
+    """What sets a charset apart from another, for an error: ``lacks 'a' 'b', has besides 'c'``."""
+    extra = [c for c in charset.characters if c not in other]
+    lacking = [c for c in other.characters if c not in charset]
+    parts = [
+        f"{label} {' '.join(map(repr, cs[:5]))}{' ...' if len(cs) > 5 else ''}"
+        for label, cs in (("has besides", extra), ("lacks", lacking))
+        if cs
+    ]
+    if not parts and charset.characters != other.characters:
+        parts = ["has the same characters in another order"]
+    if not parts:
+        parts = [f"has the blank {charset.blank_place} instead of {other.blank_place}"]
+    return ", ".join(parts)
 
 
 def read_text(path: str | Path) -> str:

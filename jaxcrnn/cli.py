@@ -20,9 +20,9 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
 
 
-def _checkpoint_option(parser: argparse.ArgumentParser) -> None:
+def _checkpoint_option(parser: argparse.ArgumentParser, of: str = "") -> None:
     parser.add_argument(
-        "--checkpoint", default="best", metavar="WHICH", help="best (the default), latest, or a step's number"
+        "--checkpoint", default="best", metavar="WHICH", help=f"{of}best (the default), latest, or a step's number"
     )
 
 
@@ -33,6 +33,14 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FOLDER", help="new folder for the run")
     parser.add_argument("--config", metavar="FILE", help="YAML file with the keys listed below")
     _set_option(parser)
+    parser.add_argument(
+        "--preset", metavar="NAME", help="loss.preset: ctc, flow1, flow1-torch, flow2, aligned, posterior"
+    )
+    parser.add_argument("--init-from", metavar="RUN", help="start from the weights, charset and configuration of a run")
+    _checkpoint_option(parser, "of --init-from: ")
+    parser.add_argument(
+        "--centers", metavar="WHERE", help="centers to start from: a file of 'centers estimate', head, zeros or normal"
+    )
     parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, what the audit finds")
     parser.add_argument("--resume", metavar="FOLDER", help="go on with a run, exactly where it stopped")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
@@ -68,10 +76,20 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
     _set_option(parser)
 
 
+def _centers_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=["estimate"], help="estimate: mean features over lines recognised exactly")
+    parser.add_argument("--run", required=True, metavar="RUN", help="run folder of a trained recogniser")
+    parser.add_argument("--data", metavar="FILE", help="label file; default: the run's training set")
+    parser.add_argument("--out", metavar="FILE", help="file to write; default: centers.safetensors in the run folder")
+    _checkpoint_option(parser)
+    parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, what the audit finds")
+
+
 COMMANDS = {
     "train": (_train_options, "train", "train a recogniser on a label file"),
     "evaluate": (_evaluate_options, "evaluate_run", "read a data set with a run and score it"),
     "recognize": (_recognize_options, "recognize_images", "read images with a run: text and confidence"),
+    "centers": (_centers_options, "estimate", "make class centers with a trained run"),
     "demo": (_demo_options, "demo", "train on rendered lines for two minutes, no data needed"),
 }
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import jax
 import numpy as np
 from PIL import Image
 
+from jaxcrnn import center_files, console, report, runs
 from jaxcrnn import config as configs
-from jaxcrnn import console, report, runs
 from jaxcrnn.charset import Charset
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit
@@ -24,18 +25,19 @@ from jaxcrnn.data.labels import LabelFile, Source
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.data.synthetic import CHARACTERS, SyntheticLines
 from jaxcrnn.errors import UserError
-from jaxcrnn.evaluate import Evaluation, Line, evaluate, recognize
+from jaxcrnn.evaluate import Evaluation, Line, estimate_centers, evaluate, recognize
 from jaxcrnn.loop import fit
+from jaxcrnn.objective import CHOICES, PRESETS, LossConfig
+from jaxcrnn.train import eval_variables, init_state
+from jaxcrnn.types import TrainState
 
 
 def train(args: Namespace) -> int:
     """``jaxcrnn train``."""
     if args.resume:
         return _resume(args)
-    flags = {"train": args.data, "val": args.val, "charset": args.charset}
-    config = configs.load(args.config, args.set)
-    given: dict[str, Any] = {name: str(Path(value).resolve()) for name, value in flags.items() if value}
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **given))
+    origin = runs.open_run(Path(args.init_from)) if args.init_from else None
+    config = _train_config(args, origin)
     if args.print_config:
         print(configs.to_yaml(config), end="")
         return 0
@@ -44,15 +46,63 @@ def train(args: Namespace) -> int:
     if not args.out:
         raise UserError("no place for the run; give --out FOLDER")
     source = LabelFile(config.data.train, config.data.limits)
-    charset = _charset(config, source)
-    _train(config, charset, source, _validation_source(config), Path(args.out), args.skip_bad)
+    given = args.charset or args.config
+    if origin and config.data.charset and given:
+        runs.same_charset(origin, Charset.from_file(config.data.charset, config.data.blank), config.data.charset)
+    charset = origin.charset if origin else _charset(config, source)
+    first, facts = _first_state(config, charset, origin, args)
+    facts["skip_bad"] = args.skip_bad
+    _train(config, charset, source, _validation_source(config), Path(args.out), facts, first)
     return 0
+
+
+def _train_config(args: Namespace, origin: runs.Run | None) -> configs.Config:
+    """The whole configuration: defaults or those of the run to go on from, the file, then the options."""
+    flags = {"train": args.data, "val": args.val, "charset": args.charset}
+    sets = [f"loss.preset={args.preset}"] if args.preset else []
+    if args.centers in CHOICES["start"]:
+        sets.append(f"loss.start={args.centers}")
+    elif args.centers:
+        sets.append("loss.start=estimate")
+    base = dataclasses.replace(origin.config, loss=LossConfig()) if origin else None
+    config = configs.load(args.config, [*sets, *args.set], base)
+    if args.centers and not config.loss.has_centers:
+        raise UserError(f"--centers {args.centers}: the preset {config.loss.preset!r} keeps no centers; expected "
+                        f"another --preset, one of {', '.join(list(PRESETS)[1:])}")  # fmt: skip
+    given: dict[str, Any] = {name: str(Path(value).resolve()) for name, value in flags.items() if value}
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **given))
+
+
+def _first_state(
+    config: configs.Config, charset: Charset, origin: runs.Run | None, args: Namespace
+) -> tuple[TrainState, dict[str, Any]]:
+    """The state before the first step, and where it comes from."""
+    train_config, variables = config.for_charset(charset), None
+    facts: dict[str, Any] = {"loss": config.loss.parts._asdict()}
+    if origin:
+        before, step = origin.state(args.checkpoint)
+        runs.same_model(origin, train_config.model)
+        variables = eval_variables(before)
+        facts["init_from"] = {"run": str(origin.folder.resolve()), "step": step}
+        print(f"going on from {origin.folder}, checkpoint of step {step}")
+    given = None
+    if args.centers and args.centers not in CHOICES["start"]:
+        path = Path(args.centers)
+        given = center_files.load(path, charset, 2 * config.model.hidden)
+        unseen = int((given.counts == 0).sum())
+        facts["centers"] = {"file": str(path.resolve()), "classes_never_seen": unseen}
+        print(f"centers from {path}; {unseen} of {charset.num_classes} classes were never seen and start at 0")
+    key = jax.random.key(config.run.seed)
+    return init_state(train_config, key, variables=variables, centers=given), facts
 
 
 def _resume(args: Namespace) -> int:
     run = runs.open_run(Path(args.resume))
     if args.config or args.set or args.out:
         raise UserError("--resume goes on with the run's own configuration; leave out --config, --set and --out")
+    for flag in ("init_from", "centers", "preset"):
+        if getattr(args, flag):
+            raise UserError(f"--resume goes on with the run as it is; leave out --{flag.replace('_', '-')}")
     for flag in ("data", "val"):
         if getattr(args, flag):
             raise UserError(f"--resume goes on with the run's own data; leave out --{flag}")
@@ -78,11 +128,17 @@ def _validation_source(config: configs.Config) -> Source | None:
 
 
 def _train(
-    config: configs.Config, charset: Charset, source: Source, validation: Source | None, out: Path, skip_bad: bool
+    config: configs.Config,
+    charset: Charset,
+    source: Source,
+    validation: Source | None,
+    out: Path,
+    facts: dict[str, Any],
+    first: TrainState | None = None,
 ) -> None:
-    corpora = _audited(config, charset, source, validation, skip_bad)
-    run = runs.create(out, config, charset, {"skip_bad": skip_bad, "data": _facts(corpora)})
-    _go(run, *corpora)
+    corpora = _audited(config, charset, source, validation, facts["skip_bad"])
+    run = runs.create(out, config, charset, {**facts, "data": _facts(corpora)})
+    _go(run, *corpora, first)
 
 
 def _facts(corpora: tuple[Corpus, Corpus | None]) -> dict[str, Any]:
@@ -136,14 +192,14 @@ def _audit(config: configs.Config, charset: Charset, source: Source, *, keep_tex
         )
 
 
-def _go(run: runs.Run, corpus: Corpus, val: Corpus | None) -> None:
+def _go(run: runs.Run, corpus: Corpus, val: Corpus | None, first: TrainState | None = None) -> None:
     data, loop = run.config.data, run.config.run
     widths = plans.choose(corpus.widths, data.buckets)
     batches = Batches(corpus, widths, data.batch_size, seed=loop.seed, workers=data.workers)
     print(f"charset of {len(run.charset)} characters; buckets {', '.join(map(str, widths))} px", end="; ")
     print(f"{batches.steps_per_epoch} steps an epoch, {run.config.optim.steps} in all")
     with console.make() as shown, _tracker(run.folder) as track:
-        done = fit(run.train_config, loop, run.charset, batches, val, run.folder, shown, track)
+        done = fit(run.train_config, loop, run.charset, batches, val, run.folder, shown, track, first)
     totals = done.totals
     print(
         f"{'stopped' if done.stopped else 'finished'} at step {done.step}; {totals.samples} samples seen, "
@@ -173,12 +229,53 @@ class _tracker:
     def add(self, row: dict[str, Any]) -> None:
         if self.writer:
             for name, value in row.items():
-                if name != "step" and value is not None:
+                if name != "step" and isinstance(value, int | float):
                     self.writer.add_scalar(name, value, row["step"])
 
     def __exit__(self, *_: object) -> None:
         if self.writer:
             self.writer.close()
+
+
+def estimate(args: Namespace) -> int:
+    """``jaxcrnn centers estimate``."""
+    run = runs.open_run(Path(args.run))
+    path = args.data or run.config.data.train
+    if not path:
+        raise UserError("the run does not name its training set; give --data FILE, a label file of path<TAB>text")
+    out = Path(args.out or run.folder / "centers.safetensors")
+    # Refused before the work, not after it.
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: no such folder; expected --out FILE in a folder that exists")
+    corpus = _audit(run.config, run.charset, LabelFile(path, run.config.data.limits), keep_text_faults=False)
+    if corpus.faults:
+        print(report.audit_table(path, corpus), end="\n\n")
+        if not (args.skip_bad or run.facts().get("skip_bad")):
+            raise UserError(f"{path}: {len(corpus.faults)} faults, listed above; mend them, or leave such rows out "
+                            "with --skip-bad")  # fmt: skip
+    if not len(corpus):
+        raise UserError(f"{path}: no usable line")
+    state, step = run.state(args.checkpoint)
+    data = run.config.data
+    centers, exact = estimate_centers(
+        run.train_config, state, corpus, batch_size=data.batch_size, buckets=data.buckets, workers=data.workers
+    )
+    if not exact:
+        raise UserError(f"{run.folder}: not one of {len(corpus)} lines is recognised exactly, so there is nothing to "
+                        "estimate; expected a run that reads its training set")  # fmt: skip
+    center_files.save(out, centers, run.charset)
+    counts = np.asarray(centers.counts)
+    unseen = [run.charset.name(int(i)) for i in np.flatnonzero(counts == 0)]
+    print(f"{run.folder}, checkpoint of step {step}, on {path}")
+    print(f"{exact} of {len(corpus)} lines recognised exactly, {int(counts.sum())} frames; {corpus.left_out} left out")
+    print(f"{len(counts) - len(unseen)} of {len(counts)} classes have a center, {len(unseen)} were never seen", end="")
+    print((": " + " ".join(unseen[:40]) + (" ..." if len(unseen) > 40 else "")) if unseen else "")
+    blank = counts[run.charset.blank] / counts.sum()
+    print(f"the blank has {blank:.1%} of the frames")
+    print(
+        f"written to {out}; go on with: jaxcrnn train --init-from {run.folder} --centers {out} --preset flow2 --out ..."
+    )
+    return 0
 
 
 def evaluate_run(args: Namespace) -> int:
@@ -307,7 +404,7 @@ def demo(args: Namespace) -> int:
     config = configs.load(None, [*DEMO, *args.set])
     print(f"training on lines rendered from Pillow's own font: {len(CHARACTERS)} letters and digits, 3 to 7 a line")
     unseen = SyntheticLines(2, 200)
-    _train(config, Charset(CHARACTERS), SyntheticLines(1, 4000), unseen, out, skip_bad=False)
+    _train(config, Charset(CHARACTERS), SyntheticLines(1, 4000), unseen, out, {"skip_bad": False})
     run = runs.open_run(out)
     state, step = run.state("best")
     corpus = _audit(config, run.charset, unseen, keep_text_faults=True)

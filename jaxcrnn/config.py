@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -17,8 +18,9 @@ from jaxcrnn.data.images import Limits
 from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.loop import LoopConfig
 from jaxcrnn.model import ModelConfig
+from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
-from jaxcrnn.train import LossConfig, TrainConfig
+from jaxcrnn.train import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -73,17 +75,20 @@ class Config:
 
     def for_charset(self, charset: Charset) -> TrainConfig:
         """What a step computes, with the number of classes filled in."""
+        self.loss.check_classes(charset.num_classes)
         model = dataclasses.replace(self.model, num_classes=charset.num_classes, blank=charset.blank)
         return TrainConfig(model, self.loss, self.optim, self.augment)
 
 
-def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Defaults, then a YAML file, then ``section.key=value`` overrides.
+def load(path: str | Path | None = None, overrides: Sequence[str] = (), base: Config | None = None) -> Config:
+    """Defaults (or ``base``), then a YAML file, then ``section.key=value`` overrides.
 
     Raises:
       UserError: an unknown key (with the nearest known one), or a value of the wrong type or range.
     """
     values: dict[str, Any] = {}
+    if base:
+        _merge(values, yaml.safe_load(to_yaml(base)), "the run")
     if path:
         try:
             loaded = yaml.safe_load(read_text(path)) or {}
@@ -136,7 +141,14 @@ def _known(name: Any, known: list[str], source: str, what: str) -> None:
         raise UserError(f"{source}: {name!r} is no {what}; {hint}")
 
 
-def _convert(value: Any, kind: type, where: str) -> Any:
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    if get_origin(kind) is types.UnionType:  # None leaves the choice to a preset
+        kinds = [k for k in get_args(kind) if k is not type(None)]
+        return None if value is None else _convert(value, kinds[0], where)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple) or any(type(v) is not int for v in value):
+            raise UserError(f"{where} is {value!r}; expected whole numbers in brackets, such as [1, 2]")
+        return tuple(value)
     if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
         try:
             return float(value)
@@ -157,17 +169,25 @@ _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 def to_yaml(config: Config) -> str:
     """The file that `load` reads back to an equal config."""
     values = {
-        f.name: {key: getattr(getattr(config, f.name), key) for key in keys(_section(f.name))}
+        f.name: {key: _plain(getattr(getattr(config, f.name), key)) for key in keys(_section(f.name))}
         for f in dataclasses.fields(Config)
     }
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def describe() -> str:
     """Every key with its default, for ``--help``."""
     lines = []
     for f in dataclasses.fields(Config):
-        lines += [
-            f"  {f.name}.{key}={entry.default!r}".replace("'", "") for key, entry in keys(_section(f.name)).items()
-        ]
+        lines += [f"  {f.name}.{key}={_shown(entry.default)}" for key, entry in keys(_section(f.name)).items()]
     return "\n".join(lines)
+
+
+def _shown(default: Any) -> str:
+    if default is None:
+        return "the preset's"
+    return str(_plain(default)).lower() if isinstance(default, bool) else str(_plain(default))

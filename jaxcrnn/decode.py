@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcrnn.precision import wide
+
 
 class Reading(NamedTuple):
     """A greedy reading with its confidence.
@@ -60,7 +62,7 @@ def read(logits: Array, lengths: Array, *, blank: int = 0) -> Reading:
     best = jnp.argmax(logits, -1).astype(jnp.int32)
     starts, valid = _emitting(best, lengths, blank)
     ids, counts = _pack(best, starts)
-    sure = jnp.exp(jnp.max(jax.nn.log_softmax(logits.astype(jnp.float32)), -1))
+    sure = jnp.exp(jnp.max(jax.nn.log_softmax(wide(logits)), -1))
     # run[b,t] counts the characters started so far, so a character's frames share one number.
     run = jnp.cumsum(starts, 1)
     of_character = valid & (best != blank)
@@ -69,8 +71,8 @@ def read(logits: Array, lengths: Array, *, blank: int = 0) -> Reading:
         sure, run, of_character
     )
     listed = slots[None, :] <= counts[:, None]
-    mean_character = jnp.where(listed, surest, 0.0).sum(1) / jnp.maximum(counts, 1).astype(jnp.float32)
-    mean_blank = jnp.where(valid, sure, 0.0).sum(1) / jnp.maximum(lengths, 1).astype(jnp.float32)
+    mean_character = jnp.where(listed, surest, 0.0).sum(1) / jnp.maximum(counts, 1).astype(sure.dtype)
+    mean_blank = jnp.where(valid, sure, 0.0).sum(1) / jnp.maximum(lengths, 1).astype(sure.dtype)
     return Reading(ids, counts, jnp.where(counts > 0, mean_character, mean_blank))
 
 

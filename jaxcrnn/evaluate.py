@@ -9,15 +9,17 @@ import jax
 import numpy as np
 
 from jaxcrnn import metrics
+from jaxcrnn.centers import zeros
 from jaxcrnn.charset import Charset
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.loader import Batches, collate
 from jaxcrnn.errors import UserError
-from jaxcrnn.train import TrainConfig, eval_step
-from jaxcrnn.types import TrainState
+from jaxcrnn.train import TrainConfig, estimate_step, eval_step
+from jaxcrnn.types import CenterState, TrainState
 
 run_eval = jax.jit(eval_step)
+run_estimate = jax.jit(estimate_step)
 
 # Recognition meets widths it has not seen: each rung costs one compilation, and a line is padded by half at most.
 LADDER = tuple(int(64 * factor * 2**power) for power in range(12) for factor in (1, 1.5))
@@ -103,6 +105,31 @@ def evaluate(
     spelled = int(np.count_nonzero(~np.isnan(losses)))
     loss = float(np.nansum(losses) / spelled) if spelled else 0.0
     return Evaluation([line for line in lines if line], corpus.texts, loss, spelled)
+
+
+def estimate_centers(
+    config: TrainConfig, state: TrainState, corpus: Corpus, *, batch_size: int = 32, buckets: int = 6, workers: int = 2
+) -> tuple[CenterState, int]:
+    """The mean feature of each class over the lines of a corpus that are recognised exactly.
+
+    Args:
+      config: the run's.
+      state: the run's.
+      corpus: lines, audited; usually those the run was trained on.
+      batch_size: lines at a time.
+      buckets: width buckets, each one compilation.
+      workers: threads that read images.
+
+    Returns:
+      Means and numbers of frames (a class never seen is 0 in both), and how many lines took part.
+    """
+    centers = zeros(config.model.num_classes, 2 * config.model.hidden)
+    exact = 0
+    batches = Batches(corpus, plans.choose(corpus.widths, buckets), batch_size, workers=workers)
+    for _, batch in batches.in_order():
+        centers, right = run_estimate(config, state, centers, batch)
+        exact += int(right)
+    return centers, exact
 
 
 def _line(charset: Charset, out: dict[str, np.ndarray], row: int, name: str) -> Line:

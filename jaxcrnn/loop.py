@@ -24,7 +24,7 @@ from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate
-from jaxcrnn.train import TrainConfig, init_state, train_step
+from jaxcrnn.train import TrainConfig, init_state, state_shapes, train_step
 from jaxcrnn.types import TrainState
 
 SKIPS_IN_A_ROW = 10
@@ -73,8 +73,6 @@ class Fit:
     stopped: bool
     programs: int
     totals: Totals
-    validation: dict[str, float] = field(default_factory=dict)
-    best_step: int | None = None
 
 
 def fit(
@@ -86,6 +84,7 @@ def fit(
     folder: Path,
     console: Plain,
     track: Callable[[dict[str, Any]], None] = lambda row: None,
+    first: TrainState | None = None,
 ) -> Fit:
     """Trains to the end of the schedule, from the newest checkpoint in the folder or from the start.
 
@@ -98,6 +97,7 @@ def fit(
       folder: the run's folder; ``checkpoints`` and ``metrics.jsonl`` are written there.
       console: where progress goes.
       track: called with every row of ``metrics.jsonl``.
+      first: the state before the first step; default: `jaxcrnn.train.init_state` with the seed's key.
 
     Raises:
       UserError: the data differs from the checkpoint's, a checkpoint cannot be written, or ten steps in a row had
@@ -108,8 +108,7 @@ def fit(
     totals = Totals()
     with Checkpoints(folder / "checkpoints", loop.keep) as checkpoints:
         if steps := checkpoints.steps:
-            template = jax.eval_shape(lambda: init_state(config, key))
-            state, extra = checkpoints.restore(steps[-1], template)
+            state, extra = checkpoints.restore(steps[-1], state_shapes(config))
             if extra["data"] != fingerprint:
                 raise UserError(
                     f"{folder}: the training data changed since step {steps[-1]}; a resumed run needs the same"
@@ -117,41 +116,37 @@ def fit(
             totals = Totals(**extra["totals"])
             console.line(f"resumed at step {steps[-1]}")
         else:
-            state = init_state(config, key)
+            state = first or init_state(config, key)
         run = _Run(
-            config, loop, charset, batches, validation, folder, console, track, checkpoints, totals, key, fingerprint
-        )
+            config, loop, charset, batches, validation, folder / "metrics.jsonl", console, track, checkpoints, totals,
+            key, fingerprint,
+        )  # fmt: skip
         return run.go(state)
 
 
+@dataclass
 class _Run:
     """The moving parts of one call of `fit`."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        loop: LoopConfig,
-        charset: Charset,
-        batches: Batches,
-        validation: Corpus | None,
-        folder: Path,
-        console: Plain,
-        track: Callable[[dict[str, Any]], None],
-        checkpoints: Checkpoints,
-        totals: Totals,
-        key: jax.Array,
-        fingerprint: str,
-    ) -> None:
-        self.config, self.loop, self.charset, self.batches, self.validation = config, loop, charset, batches, validation
-        self.console, self.track, self.checkpoints, self.totals, self.key = console, track, checkpoints, totals, key
-        self.fingerprint = fingerprint  # hashes every row of the data: once a run, not once a checkpoint
-        self.log_path = folder / "metrics.jsonl"
-        self.programs: dict[int, Any] = {}
-        self.window = _Window()
-        self.skipped: deque[int] = deque(maxlen=SKIPS_IN_A_ROW)
-        self.accuracy = math.nan
-        self.paused = 0.0  # seconds spent compiling and validating, which say nothing about the steps to come
-        self.validated: dict[str, float] = {}
+    config: TrainConfig
+    loop: LoopConfig
+    charset: Charset
+    batches: Batches
+    validation: Corpus | None
+    log_path: Path
+    console: Plain
+    track: Callable[[dict[str, Any]], None]
+    checkpoints: Checkpoints
+    totals: Totals
+    key: jax.Array
+    fingerprint: str  # hashes every row of the data: once a run, not once a checkpoint
+    programs: dict[int, Any] = field(default_factory=dict)
+    skipped: deque[int] = field(default_factory=lambda: deque(maxlen=SKIPS_IN_A_ROW))
+    accuracy: float = math.nan
+    paused: float = 0.0  # seconds spent compiling and validating, which say nothing about the steps to come
+
+    def __post_init__(self) -> None:
+        self.window = _Window(self.charset)
 
     def go(self, state: TrainState) -> Fit:
         start, stop = int(state.step), self.config.optim.steps
@@ -189,8 +184,6 @@ class _Run:
             bool(stopping) and step < stop,
             len(self.programs),
             self.totals,
-            self.validated,
-            self.checkpoints.best(),
         )
 
     def _program(self, bucket: int, state: TrainState, batch: Any) -> Any:
@@ -257,9 +250,9 @@ class _Run:
         except ImportError:  # a machine without rapidfuzz still validates, by lines alone
             right = sum(line.text == truth for line, truth in zip(result.lines, result.truths, strict=True))
             more, self.accuracy = {}, right / len(result.lines)
-        self.validated = {"val_loss": result.loss, "val_line_accuracy": self.accuracy, **more}
-        self._log(log, step, self.validated)
-        shown = "  ".join(f"{k.removeprefix('val_').replace('_', ' ')} {v:.4f}" for k, v in self.validated.items())
+        validated = {"val_loss": result.loss, "val_line_accuracy": self.accuracy, **more}
+        self._log(log, step, validated)
+        shown = "  ".join(f"{k.removeprefix('val_').replace('_', ' ')} {v:.4f}" for k, v in validated.items())
         self.console.line(f"step {step}  validation  {shown}")
         self.paused += time.monotonic() - began
         self.window.began += time.monotonic() - began
@@ -270,10 +263,15 @@ class _Run:
         self.checkpoints.save(state, extra, accuracy)
 
 
-class _Window:
-    """Sums over the steps since the last row of the log."""
+COUNTS = ("samples", "correct", "infeasible", "skipped", "assigned_samples", "assigned_frames", "centers_moved")
+TERMS = ("loss", "ctc_sum", "focal_sum", "ace_sum", "center", "push", "grad_norm")
 
-    def __init__(self) -> None:
+
+class _Window:
+    """Sums over the steps since the last row of the log; a skipped step counts as skipped and nowhere else."""
+
+    def __init__(self, charset: Charset) -> None:
+        self.charset = charset
         self.loss = self.correct = self.speed = 0.0
         self.taken = False  # before the first row there is nothing to show
         self._reset()
@@ -282,40 +280,76 @@ class _Window:
         self.began = time.monotonic()
         self.sums: dict[str, float] = {}
         self.steps = 0
+        self.last: Any = None
 
     def add(self, info: dict[str, Any]) -> None:
         self.steps += 1
-        for name in ("samples", "correct", "infeasible", "skipped"):
-            self.sums[name] = self.sums.get(name, 0) + int(info[name])
-        if not info["skipped"]:
-            for name in ("ctc_sum", "grad_norm"):
-                self.sums[name] = self.sums.get(name, 0.0) + float(info[name])
-            self.sums["good_samples"] = self.sums.get("good_samples", 0) + int(info["samples"])
+        self._sum({name: int(info[name]) for name in COUNTS if name in info})
+        if info["skipped"]:
+            return
+        self._sum({name: float(info[name]) for name in TERMS if name in info})
+        self._sum({"good_steps": 1, "good_samples": int(info["samples"])})
+        if "watch" in info:
+            self.last = info["watch"]
+            self._sum(
+                {name: float(getattr(self.last, name)) for name in ("weight", "between", "to_lookalike", "to_own")}
+            )
+
+    def _sum(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0) + value
 
     def take(self, config: TrainConfig, step: int) -> dict[str, Any]:
         """The row of the log, and a new window."""
         self.taken = True
         seconds = max(time.monotonic() - self.began, 1e-9)
-        sums, steps = self.sums, max(self.steps, 1)
-        good = max(steps - sums.get("skipped", 0), 1)
-        self.loss = sums.get("ctc_sum", 0.0) / max(sums.get("good_samples", 0), 1)
+        sums = self.sums
+        steps, samples = max(sums.get("good_steps", 0), 1), max(sums.get("good_samples", 0), 1)
+        self.loss = sums.get("loss", 0.0) / steps
         self.correct = sums.get("correct", 0) / max(sums.get("samples", 0), 1)
         self.speed = sums.get("samples", 0) / seconds
-        row = {
-            "loss": self.loss,
+        row = {"loss": self.loss, "ctc": sums.get("ctc_sum", 0.0) / samples}
+        row |= {name: sums[f"{name}_sum"] / samples for name in ("focal", "ace") if f"{name}_sum" in sums}
+        row |= {name: sums[name] / steps for name in ("center", "push") if name in sums}
+        row |= {
             "line_accuracy": self.correct,
-            "grad_norm": sums.get("grad_norm", 0.0) / good,
+            "grad_norm": sums.get("grad_norm", 0.0) / steps,
             "learning_rate": float(optim.schedule(config.optim)(step - 1)),
             "infeasible": int(sums.get("infeasible", 0)),
             "skipped": int(sums.get("skipped", 0)),
             "images_per_second": self.speed,
         }
+        row |= self._of_centers()
         self._reset()
         return row
 
+    def _of_centers(self) -> dict[str, Any]:
+        sums = self.sums
+        if "weight" not in sums:
+            return {}
+        row: dict[str, Any] = {name: int(sums[name]) for name in ("assigned_samples", "assigned_frames")}
+        row["centers_moved"] = sums["centers_moved"] / max(sums.get("good_steps", 0), 1)
+        # With no frame assigned there is no mean distance: such a row has none.
+        if sums["weight"]:
+            row |= {f"distance_{name}": sums[name] / sums["weight"] for name in ("to_own", "to_lookalike", "between")}
+            row |= {name: self._named(getattr(self.last, name)) for name in ("hardest", "easiest")}
+        return row
+
+    def _named(self, frames: Any) -> list[dict[str, Any]]:
+        """The extreme frames of the newest step, with characters for classes."""
+        named = [self.charset.name(int(c)) for c in np.maximum(frames.classes, 0)]
+        rivals = [self.charset.name(int(c)) for c in np.maximum(frames.rivals, 0)]
+        return [
+            {"character": own, "lookalike": rival, "probability": _round(p), "margin": _round(m)}
+            for own, rival, c, p, m in zip(
+                named, rivals, frames.classes, frames.probabilities, frames.margins, strict=True
+            )
+            if c >= 0
+        ]
+
 
 def _round(value: Any) -> Any:
-    if isinstance(value, int):
+    if isinstance(value, int | list):
         return value
     return float(np.float32(value)) if math.isfinite(value) else None
 

@@ -11,10 +11,11 @@ from jax import Array
 
 from jaxcrnn.backbones import BACKBONES, HEIGHT, Backbone, frames
 from jaxcrnn.errors import UserError
+from jaxcrnn.precision import wide
 from jaxcrnn.recurrent import BiLSTM
 from jaxcrnn.types import Outputs
 
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
 
 
 @jax.tree_util.register_static
@@ -29,6 +30,7 @@ class ModelConfig:
       standardize: shift and scale each line to mean 0 and variance 1 over its true columns first; for photos, whose
         brightness and contrast say nothing about the text.
       dtype: ``"float32"`` or ``"bfloat16"``, of convolutions and LSTM products; the head is float32 always.
+        ``"float64"`` is for verifying, with jax's x64 mode on and parameters to match.
       num_classes: C, the blank among them; follows from the charset.
       blank: class of the blank; follows from the charset.
     """
@@ -77,20 +79,21 @@ class CRNN(nn.Module):
     def __call__(self, images: Array, widths: Array, *, train: bool = False) -> Outputs:
         config, dtype = self.config, _DTYPES[self.config.dtype]
         if config.standardize:
-            images = _standardized(images, widths)
+            images = standardized(images, widths)
         x, lengths = Backbone(config.backbone, dtype, name="backbone")(images, widths, train)
         x = nn.Dropout(config.dropout, deterministic=not train)(x)
         x = BiLSTM(config.hidden, dtype, name="lstm0")(x, lengths)
         x = nn.Dropout(config.dropout, deterministic=not train)(x)
         x = BiLSTM(config.hidden, dtype, name="lstm1")(x, lengths)
-        features = x.astype(jnp.float32)
+        features = wide(x)
         logits = nn.Dense(config.num_classes, name="head")(features)
         return Outputs(logits, features, lengths)
 
 
-def _standardized(images: Array, widths: Array) -> Array:
+def standardized(images: Array, widths: Array) -> Array:
+    """Each line shifted and scaled to mean 0 and variance 1 over its true columns; its padding becomes 0."""
     true = (jnp.arange(images.shape[2])[None, :] < widths[:, None])[:, None, :, None]
-    pixels = jnp.maximum(widths * images.shape[1], 1).astype(jnp.float32)[:, None, None, None]
+    pixels = jnp.maximum(widths * images.shape[1], 1).astype(images.dtype)[:, None, None, None]
     mean = jnp.where(true, images, 0.0).sum((1, 2, 3), keepdims=True) / pixels
     centered = jnp.where(true, images - mean, 0.0)
     variance = jnp.square(centered).sum((1, 2, 3), keepdims=True) / pixels

@@ -1,4 +1,4 @@
-"""The optimizer: AdamW with warm-up and cosine, gradient clipping, an optional average of the weights."""
+"""The optimizer: AdamW or SGD with warm-up and cosine, gradient clipping, an optional average of the weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from jax import Array
 
 from jaxcrnn.errors import UserError
 
+OPTIMIZERS = ("adamw", "sgd")
+
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
@@ -19,28 +21,35 @@ class OptimConfig:
     """How the parameters move.
 
     Attributes:
+      optimizer: ``"adamw"``, or ``"sgd"`` with momentum.
       steps: length of the schedule, which is the length of the training.
       learning_rate: its peak, reached after ``warmup`` steps.
       warmup: steps of linear growth from 0.
       final: learning rate at the end, as a share of the peak; a cosine leads there.
-      weight_decay: decoupled, on matrices and convolution kernels only.
+      weight_decay: on matrices and convolution kernels only; with AdamW decoupled from the gradient, with SGD added to
+        it.
+      momentum: of SGD.
       beta1: decay of the first moment.
       beta2: decay of the second moment.
       clip_norm: gradients longer than this (all parameters together) are scaled down to it.
       ema: decay of the averaged parameters that evaluation uses; 0 keeps none.
     """
 
+    optimizer: str = "adamw"
     steps: int = 2000
     learning_rate: float = 1e-3
     warmup: int = 100
     final: float = 0.01
     weight_decay: float = 0.01
+    momentum: float = 0.9
     beta1: float = 0.9
     beta2: float = 0.99
     clip_norm: float = 5.0
     ema: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise UserError(f"optim.optimizer is {self.optimizer!r}; expected one of {', '.join(OPTIMIZERS)}")
         if self.steps < 1:
             raise UserError(f"optim.steps is {self.steps}; expected 1 or more")
         if self.learning_rate <= 0:
@@ -71,17 +80,17 @@ def schedule(config: OptimConfig) -> optax.Schedule:
 
 def make(config: OptimConfig) -> optax.GradientTransformation:
     """The optimizer of a config."""
-    adamw = optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            schedule(config),
-            b1=config.beta1,
-            b2=config.beta2,
-            weight_decay=config.weight_decay,
-            mask=lambda params: jax.tree_util.tree_map_with_path(_is_kernel, params),
-        ),
-    )
-    return _with_average(adamw, config.ema) if config.ema else adamw
+
+    def mask(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(_is_kernel, params)
+
+    rate, decay = schedule(config), config.weight_decay
+    if config.optimizer == "sgd":
+        moves = [optax.add_decayed_weights(decay, mask), optax.sgd(rate, momentum=config.momentum)]
+    else:
+        moves = [optax.adamw(rate, b1=config.beta1, b2=config.beta2, weight_decay=decay, mask=mask)]
+    clipped = optax.chain(optax.clip_by_global_norm(config.clip_norm), *moves)
+    return _with_average(clipped, config.ema) if config.ema else clipped
 
 
 def _is_kernel(path: tuple[Any, ...], _: Array) -> bool:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcrnn.precision import wide
+
 
 @jax.custom_vjp
 def lstm_scan(projected: Array, kernel: Array, valid: Array) -> Array:
@@ -39,14 +41,14 @@ def _scan(projected: Array, kernel: Array, valid: Array, *, keep_gates: bool) ->
     def step(carry: tuple[Array, Array], inputs: tuple[Array, Array]) -> tuple[tuple[Array, Array], Any]:
         h, c = carry
         share, ok = inputs
-        gates = (share + jnp.einsum("kbh,khg->kbg", h, kernel)).astype(jnp.float32)
+        gates = wide(share + jnp.einsum("kbh,khg->kbg", h, kernel))
         i, f, g, o = jnp.split(gates, 4, axis=-1)
         new_c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
         new_h = (jax.nn.sigmoid(o) * jnp.tanh(new_c)).astype(dtype)
         h, c = jnp.where(ok[..., None], new_h, h), jnp.where(ok[..., None], new_c, c)
         return (h, c), (h, c, gates.astype(dtype)) if keep_gates else h
 
-    start = jnp.zeros(shape, dtype), jnp.zeros(shape, jnp.float64 if dtype == jnp.float64 else jnp.float32)
+    start = jnp.zeros(shape, dtype), wide(jnp.zeros(shape, dtype))
     return jax.lax.scan(step, start, (projected, valid))[1]
 
 

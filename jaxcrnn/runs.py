@@ -12,11 +12,12 @@ from typing import Any
 import jax
 
 import jaxcrnn
-from jaxcrnn.charset import Charset
+from jaxcrnn.charset import Charset, difference
 from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.config import Config, load, to_yaml
 from jaxcrnn.errors import UserError
-from jaxcrnn.train import TrainConfig, init_state
+from jaxcrnn.model import ModelConfig
+from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import TrainState
 
 CONFIG, CHARSET, FACTS, CHECKPOINTS = "config.yaml", "charset.txt", "run.json", "checkpoints"
@@ -61,9 +62,7 @@ class Run:
                 step = int(which)
             else:
                 raise UserError(f"checkpoint {which!r}: expected best, latest or one of the steps {steps}")
-            config = self.train_config
-            template = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
-            return checkpoints.restore(step, template)[0], step
+            return checkpoints.restore(step, state_shapes(self.train_config))[0], step
 
 
 def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]) -> Run:
@@ -124,12 +123,23 @@ def same_charset(run: Run, charset: Charset, source: str) -> None:
     """
     if charset.characters == run.charset.characters:
         return
-    extra = [c for c in charset.characters if c not in run.charset]
-    lacking = [c for c in run.charset.characters if c not in charset]
-    parts = [
-        f"{label} {' '.join(map(repr, cs[:5]))}{' ...' if len(cs) > 5 else ''}"
-        for label, cs in (("has besides", extra), ("lacks", lacking))
-        if cs
+    raise UserError(
+        f"{source}: does not match the charset of {run.folder} ({len(run.charset)} characters): "
+        f"it {difference(charset, run.charset)}"
+    )
+
+
+def same_model(run: Run, model: ModelConfig) -> None:
+    """Stops when a model cannot take a run's weights.
+
+    Raises:
+      UserError: naming the keys that differ.
+    """
+    ours = run.train_config.model
+    different = [
+        f"model.{name} is {getattr(model, name)!r} instead of {getattr(ours, name)!r}"
+        for name in ("backbone", "hidden", "standardize")
+        if getattr(model, name) != getattr(ours, name)
     ]
-    what = ", ".join(parts) or "has the same characters in another order"
-    raise UserError(f"{source}: does not match the charset of {run.folder} ({len(run.charset)} characters): it {what}")
+    if different:
+        raise UserError(f"{run.folder}: its weights do not fit this configuration: {', '.join(different)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,30 +10,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import ctc, decode, optim
+from jaxcrnn import ctc, decode, diagnostics, objective, optim
 from jaxcrnn.augment import AugmentConfig, augment
-from jaxcrnn.errors import UserError
+from jaxcrnn.centers import accumulate
 from jaxcrnn.model import CRNN, ModelConfig
+from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
-from jaxcrnn.types import Batch, Outputs, TrainState
+from jaxcrnn.types import Batch, CenterState, Outputs, TrainState
 
-PRESETS = ("ctc",)
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class LossConfig:
-    """What is minimised.
-
-    Attributes:
-      preset: ``"ctc"``, plain CTC.
-    """
-
-    preset: str = "ctc"
-
-    def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise UserError(f"loss.preset is {self.preset!r}; expected one of {', '.join(PRESETS)}")
+__all__ = [
+    "LossConfig", "TrainConfig", "estimate_step", "eval_step", "eval_variables", "init_state", "state_shapes",
+    "train_step",
+]  # fmt: skip
 
 
 @jax.tree_util.register_static
@@ -46,19 +35,36 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
-def init_state(config: TrainConfig, key: Array) -> TrainState:
+def init_state(
+    config: TrainConfig, key: Array, *, variables: Any = None, centers: CenterState | None = None
+) -> TrainState:
     """A fresh state.
 
     Args:
       config: its ``model.num_classes`` must be set.
-      key: PRNG key of the parameters.
+      key: PRNG key of the parameters, and of centers that start at random.
+      variables: ``{"params": ..., "batch_stats": ...}`` to go on from instead of random ones.
+      centers: centers to start from instead of those that ``loss.start`` names.
+
+    Raises:
+      UserError: the loss starts from estimated centers and none are given, or those given have other sizes.
     """
-    images = jnp.zeros((1, config.model.height, 32, 1), jnp.float32)
-    # One program instead of hundreds of small ones: a fresh state costs a second, not ten.
-    variables = jax.jit(lambda k: CRNN(config.model).init(k, images, jnp.full((1,), 32, jnp.int32)))(key)
+    if variables is None:
+        images = jnp.zeros((1, config.model.height, 32, 1), jnp.float32)
+        # One program instead of hundreds of small ones: a fresh state costs a second, not ten.
+        variables = jax.jit(lambda k: CRNN(config.model).init(k, images, jnp.full((1,), 32, jnp.int32)))(key)
     params = variables["params"]
     opt_state = optim.make(config.optim).init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), opt_state, None)
+    # Copied, because a step takes its state's memory: centers must not be the head's own array, nor the caller's.
+    started = objective.start(config.loss, jax.random.fold_in(key, 1), params["head"]["kernel"], centers)
+    started = jax.tree.map(jnp.copy, started)
+    return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), opt_state, started)
+
+
+def state_shapes(config: TrainConfig) -> TrainState:
+    """The shapes and dtypes of a state of this config, for restoring one."""
+    anywhere = dataclasses.replace(config.loss, start="zeros")
+    return jax.eval_shape(lambda: init_state(dataclasses.replace(config, loss=anywhere), jax.random.key(0)))
 
 
 def _forward(config: TrainConfig, params: Any, state: TrainState, batch: Batch, key: Array) -> tuple[Outputs, Any]:
@@ -69,30 +75,11 @@ def _forward(config: TrainConfig, params: Any, state: TrainState, batch: Batch, 
     return outputs, changed.get("batch_stats", {})
 
 
-def _losses(config: TrainConfig, outputs: Outputs, batch: Batch) -> tuple[Array, dict[str, Array]]:
-    """The total and its sums and counts; samples of width 0 only fill the batch and count nowhere."""
-    real = batch.widths > 0
-    samples = real.sum(dtype=jnp.int32)
-    feasible = ctc.is_feasible(outputs.lengths, batch.labels, batch.label_lengths)
-    per_sample = ctc.ctc_loss(
-        outputs.logits, outputs.lengths, batch.labels, batch.label_lengths, blank=config.model.blank
-    )
-    ids, counts = decode.greedy(outputs.logits, outputs.lengths, blank=config.model.blank)
-    correct = real & decode.exact(ids, counts, batch.labels, batch.label_lengths)
-    ctc_sum = jnp.where(real, per_sample, 0.0).sum()
-    info = {
-        "samples": samples,
-        "correct": correct.sum(dtype=jnp.int32),
-        "infeasible": (real & ~feasible).sum(dtype=jnp.int32),
-        "ctc_sum": ctc_sum,
-    }
-    return ctc_sum / jnp.maximum(samples, 1).astype(jnp.float32), info
-
-
 def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, dict[str, Any]]:
-    """One step: augmentation, loss, gradients, the optimizer's update.
+    """One step: augmentation, loss, gradients, the optimizer's update, the centers' update.
 
-    A step whose loss or gradients are not finite changes nothing but the step number.
+    The centers are constants of the loss; they move afterwards, from their old values and the same features and
+    assignment. A step whose loss or gradients are not finite changes nothing but the step number.
 
     Args:
       config: what to compute; static under jit.
@@ -101,21 +88,27 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
       key: the run's PRNG key, the same at every step; what the step draws comes from ``fold_in(key, state.step)``.
 
     Returns:
-      The new state, and ``info``: ``loss``, ``ctc_sum``, ``samples``, ``correct`` (lines read exactly, under
-      augmentation and dropout), ``infeasible``, ``grad_norm`` before clipping, ``skipped`` (0 or 1) and ``nonfinite``
-      (bool for each parameter, in the order of ``jax.tree.leaves(state.params)``).
+      The new state, and ``info``: ``loss``, ``samples``, ``correct`` (lines read exactly, under augmentation and
+      dropout), ``infeasible``, ``grad_norm`` before clipping, ``skipped`` (0 or 1), ``nonfinite`` (bool for each
+      parameter, in the order of ``jax.tree.leaves(state.params)``), sums over the samples of the terms of the loss
+      (``ctc_sum``, and ``focal_sum``, ``ace_sum`` where they are part of it), and with centers the scalars ``center``
+      and ``push``, ``assigned_samples`` (that take part: for ``counted`` those that passed the count gate and have a
+      character), ``assigned_frames``, ``centers_moved`` and ``watch`` (`jaxcrnn.diagnostics.Watch`).
     """
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
     batch = batch._replace(images=augment(config.augment, batch.images, batch.widths, augment_key, state.step))
 
-    def loss_of(params: Any) -> tuple[Array, tuple[dict[str, Array], Any]]:
+    def loss_of(params: Any) -> tuple[Array, Any]:
         outputs, batch_stats = _forward(config, params, state, batch, dropout_key)
-        loss, info = _losses(config, outputs, batch)
-        return loss, (info, batch_stats)
+        loss, (info, assignment) = objective.total(config.loss, outputs, batch, state.centers, blank=config.model.blank)
+        return loss, (info, batch_stats, outputs, assignment)
 
-    (loss, (info, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    (loss, (info, batch_stats, outputs, assignment)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     params, opt_state = optim.update(config.optim, grads, state.opt_state, state.params)
-    moved = TrainState(state.step, params, batch_stats, opt_state, state.centers)
+    centers = state.centers
+    if centers is not None:
+        centers = objective.move(config.loss, centers, outputs.features, assignment)
+    moved = TrainState(state.step, params, batch_stats, opt_state, centers)
     nonfinite = jnp.stack([~jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
     fine = jnp.isfinite(loss) & ~nonfinite.any()
     kept = jax.tree.map(lambda new, old: jnp.where(fine, new, old), moved, state)
@@ -125,6 +118,10 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
         "skipped": (~fine).astype(jnp.int32),
         "nonfinite": nonfinite,
     }
+    if state.centers is not None:
+        changed = (kept.centers.centers != state.centers.centers).any(1)
+        info["centers_moved"] = changed.sum(dtype=jnp.int32)
+        info["watch"] = diagnostics.watch(outputs.logits, outputs.features, state.centers.centers, assignment)
     return kept._replace(step=state.step + 1), info
 
 
@@ -145,3 +142,19 @@ def eval_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str,
     labels = (outputs.lengths, batch.labels, batch.label_lengths)
     loss = ctc.ctc_loss(outputs.logits, *labels, blank=config.model.blank)
     return {**reading._asdict(), "loss": loss, "feasible": ctc.is_feasible(*labels)}
+
+
+def estimate_step(
+    config: TrainConfig, state: TrainState, centers: CenterState, batch: Batch
+) -> tuple[CenterState, Array]:
+    """Adds the features of a batch to running means by class (`jaxcrnn.centers.accumulate`).
+
+    Returns:
+      The means with the batch in them, and how many of its lines were recognised exactly and so took part.
+    """
+    out: Any = CRNN(config.model).apply(eval_variables(state), batch.images, batch.widths, train=False)
+    known = (out.logits, out.lengths, batch.labels, batch.label_lengths)
+    grown = accumulate(centers, out.features, *known, blank=config.model.blank)
+    ids, counts = decode.greedy(out.logits, out.lengths, blank=config.model.blank)
+    exact = decode.exact(ids, counts, batch.labels, batch.label_lengths) & (batch.widths > 0)
+    return grown, exact.sum(dtype=jnp.int32)

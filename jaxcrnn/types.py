@@ -53,6 +53,33 @@ class Outputs(NamedTuple):
     lengths: Array
 
 
+class Assignment(NamedTuple):
+    """Which class each frame belongs to, and how much it counts: what stands between an alignment and a center.
+
+    A frame belongs to one class, or, where an alignment is soft, to K of them: then both arrays have a last axis K.
+    Assignments are constants: no gradient flows into them.
+
+    Attributes:
+      classes: ``[B,T]`` or ``[B,T,K]`` int32; anything within the classes where the weight is 0.
+      weights: of the same shape, float32, not negative; 0 in padded frames.
+    """
+
+    classes: Array
+    weights: Array
+
+
+class CenterState(NamedTuple):
+    """The class centers.
+
+    Attributes:
+      centers: ``[C,D]`` float32, one row a class, the blank among them.
+      counts: ``[C]`` float32, the weight of all frames that moved each center so far; 0 marks a class never seen.
+    """
+
+    centers: Array
+    counts: Array
+
+
 class TrainState(NamedTuple):
     """All that training carries from step to step: arrays only, so that it can be saved, donated and sharded.
 
@@ -61,11 +88,11 @@ class TrainState(NamedTuple):
       params: the model's parameters, nested dicts.
       batch_stats: running means and variances of batch normalisation, nested dicts.
       opt_state: the optimizer's state; with ``optim.ema`` the averaged parameters too.
-      centers: the state of the class centers, or None for a loss that has none.
+      centers: a `CenterState`, or None for a loss that has none.
     """
 
     step: Array
     params: Any
     batch_stats: Any
     opt_state: Any
-    centers: Any
+    centers: CenterState | None

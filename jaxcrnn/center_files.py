@@ -1,0 +1,117 @@
+"""Files of centers: ours (safetensors) and PaddleOCR's (a pickle, of which nothing but arrays is taken)."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from jaxcrnn.charset import Charset, difference
+from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.types import CenterState
+
+FORMAT = "jaxcrnn centers 1"
+
+
+def save(path: Path, state: CenterState, charset: Charset) -> None:
+    """Writes centers with their counts, the charset and its hash.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    facts = {
+        "format": FORMAT,
+        "charset_hash": charset.hash,
+        "blank": charset.blank_place,
+        "characters": json.dumps(charset.characters, ensure_ascii=False),
+    }
+    arrays = {name: np.asarray(value, np.float32) for name, value in state._asdict().items()}
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file(arrays, part, metadata=facts)
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"{path}: {first_line(error)}; expected a file that can be written") from None
+
+
+def load(path: Path, charset: Charset, size: int) -> CenterState:
+    """Reads centers for a charset and a feature size.
+
+    Args:
+      path: made by `save`, or PaddleOCR's ``train_center.pkl``: a dict of class ids and arrays.
+      charset: the run's.
+      size: D.
+
+    Raises:
+      UserError: no such file, a truncated one, another charset (naming characters) or another feature size.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected centers made by 'jaxcrnn centers estimate', or "
+                        "one of zeros, normal, head")  # fmt: skip
+    pickled = path.read_bytes()[:1] == b"\x80"
+    state = _from_pickle(path, charset) if pickled else _from_safetensors(path, charset)
+    if state.centers.shape[1] != size:
+        raise UserError(
+            f"{path}: centers of size {state.centers.shape[1]}; expected {size}, the size of the model's features"
+        )
+    return state
+
+
+def _from_safetensors(path: Path, charset: Charset) -> CenterState:
+    try:
+        with safe_open(path, "numpy") as file:
+            facts = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: truncated, or no safetensors file ({first_line(error)})") from None
+    if facts.get("format") != FORMAT or set(arrays) != set(CenterState._fields):
+        raise UserError(f"{path}: no file of centers; expected one made by 'jaxcrnn centers estimate'")
+    if facts["charset_hash"] != charset.hash:
+        theirs = Charset(json.loads(facts["characters"]), facts["blank"])
+        raise UserError(f"{path}: made for another charset: it {difference(theirs, charset)}")
+    return CenterState(*(jnp.asarray(arrays[name], jnp.float32) for name in CenterState._fields))
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Builds numpy arrays and scalars; anything else in the file is refused before it is called."""
+
+    ALLOWED = frozenset(
+        (f"numpy.{core}.{module}", name)
+        for core in ("core", "_core")
+        for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
+    ) | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
+        return super().find_class(module, name)
+
+
+def _from_pickle(path: Path, charset: Charset) -> CenterState:
+    expected = "expected PaddleOCR's dict of class ids and arrays of numbers"
+    try:
+        with path.open("rb") as file:
+            found = _ArraysOnly(file).load()
+    except Exception as error:  # a broken pickle raises almost anything
+        raise UserError(f"{path}: not read: {first_line(error)}; {expected}") from None
+    try:
+        rows = {int(key): np.asarray(value, np.float32).reshape(-1) for key, value in found.items()}
+        sizes = {row.size for row in rows.values()}
+        (size,) = sizes
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(f"{path}: {expected}, all of one size") from None
+    for key in rows:
+        if not 0 <= key < charset.num_classes:
+            raise UserError(f"{path}: class {key}; expected 0 to {charset.num_classes - 1}, as the charset has them")
+    centers, counts = np.zeros((charset.num_classes, size), np.float32), np.zeros(charset.num_classes, np.float32)
+    for key, row in rows.items():
+        # How many frames are behind a center is not in the file: seen, or not.
+        centers[key], counts[key] = row, 1
+    return CenterState(jnp.asarray(centers), jnp.asarray(counts))

@@ -1,0 +1,126 @@
+"""What the TensorFlow original watches while it trains: how far frames are from their own and from a rival center."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxcrnn.precision import wide
+from jaxcrnn.types import Assignment
+
+
+def lookalikes(logits: Array, classes: Array, *, excluded: Sequence[int] = ()) -> Array:
+    """For each class of a frame its look-alike: the most probable other class there.
+
+    Args:
+      logits: ``[B,T,C]``.
+      classes: ``[B,T]`` or ``[B,T,K]`` int32, the classes the frames belong to.
+      excluded: classes that are nobody's look-alike, such as the blank.
+
+    Returns:
+      int32 of the shape of ``classes``. Where no other class is left, the class itself.
+
+    Source: the TensorFlow original of CRNN with center loss.
+    """
+    numbers = jnp.arange(logits.shape[-1])[None, None, :]
+    allowed = jnp.ones(numbers.shape, bool)
+    for other in excluded:
+        allowed &= numbers != other
+    masked = jnp.where(allowed, jax.lax.stop_gradient(wide(logits)), -jnp.inf)
+    first = jnp.argmax(masked, -1)[..., None]
+    second_row = jnp.where(numbers == first, -jnp.inf, masked)
+    second = jnp.argmax(second_row, -1)[..., None]
+    none = jnp.isneginf(jnp.max(second_row, -1))[..., None]
+    own = classes if classes.ndim == 3 else classes[..., None]
+    rival = jnp.where(own == first, jnp.where(none, own, second), first).astype(classes.dtype)
+    return rival.reshape(classes.shape)
+
+
+class Watch(NamedTuple):
+    """Sums over the assigned frames, by weight, and the extremes among them.
+
+    A frame that belongs to several classes is watched for the one it belongs to most. The margin of a frame is
+    ``||f - look-alike's center|| - ||f - own center||``.
+
+    Attributes:
+      weight: of all frames watched; the sums below divided by it are means.
+      between: sum of ``||own center - look-alike's center||``.
+      to_lookalike: sum of ``||f - look-alike's center||``.
+      to_own: sum of ``||f - own center||``.
+      hardest: ``[3]`` the frames of smallest margin.
+      easiest: ``[3]`` the frames of largest margin.
+    """
+
+    weight: Array
+    between: Array
+    to_lookalike: Array
+    to_own: Array
+    hardest: Frames
+    easiest: Frames
+
+
+class Frames(NamedTuple):
+    """A few frames.
+
+    Attributes:
+      classes: ``[3]`` int32, the own class; -1 where there are fewer frames.
+      rivals: ``[3]`` int32, the look-alike.
+      probabilities: ``[3]`` float32, that of the own class.
+      margins: ``[3]`` float32.
+    """
+
+    classes: Array
+    rivals: Array
+    probabilities: Array
+    margins: Array
+
+
+def watch(logits: Array, features: Array, centers: Array, assignment: Assignment, *, count: int = 3) -> Watch:
+    """Distances of a batch's frames.
+
+    Args:
+      logits: ``[B,T,C]``.
+      features: ``[B,T,D]``.
+      centers: ``[C,D]``.
+      assignment: which frame belongs to which class.
+      count: how many of the extremes.
+
+    Source: the TensorFlow original of CRNN with center loss.
+    """
+    classes, weights = assignment
+    if classes.ndim == 3:
+        most = jnp.argmax(weights, -1, keepdims=True)
+        classes, weights = (jnp.take_along_axis(a, most, -1)[..., 0] for a in (classes, weights))
+    logits, features, centers = wide(logits), wide(features), wide(centers)
+    rivals = lookalikes(logits, classes)
+    inside = weights > 0
+    own_center, other_center = centers[classes], centers[rivals]
+
+    def length(x: Array) -> Array:
+        return jnp.where(inside, jnp.sqrt(jnp.square(jnp.where(inside[..., None], x, 0.0)).sum(-1)), 0.0)
+
+    between, other, own = (
+        length(own_center - other_center),
+        length(features - other_center),
+        length(features - own_center),
+    )
+    margin = (other - own).reshape(-1)
+    chosen = jnp.take_along_axis(logits, classes[..., None], 2)[..., 0]
+    probability = jnp.exp(chosen - jax.nn.logsumexp(logits, 2)).reshape(-1)
+    flat = inside.reshape(-1)
+
+    def extremes(order: Array) -> Frames:
+        value, index = jax.lax.top_k(jnp.where(flat, order, -jnp.inf), min(count, order.shape[0]))
+        there = jnp.isfinite(value)
+        take = [jnp.where(there, a.reshape(-1)[index], -1) for a in (classes, rivals)]
+        return Frames(*take, *(jnp.where(there, a[index], 0.0) for a in (probability, margin)))
+
+    total = weights.astype(own.dtype)
+    return Watch(
+        total.sum(), (total * between).sum(), (total * other).sum(), (total * own).sum(),
+        extremes(-margin), extremes(margin),
+    )  # fmt: skip

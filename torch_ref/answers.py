@@ -1,0 +1,193 @@
+"""Answers to a parity task: every quantity of every flow, computed by this reference.
+
+A task is a dict of arrays plus a JSON text under ``"task"``; an answer is a dict of arrays by name. Another program
+that answers the same task can be compared name by name: `python -m torch_ref TASK.npz ANSWER.npz`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_ref import assign, centers, ctc, losses
+from torch_ref.model import CRNN, ModelConfig
+from torch_ref.train import PRESETS, LossConfig, OptimConfig, TrainConfig, init_state, total, train_step
+from torch_ref.types import Assignment, Batch, CenterState, Outputs
+
+Answers = dict[str, np.ndarray]
+
+
+def answer(arrays: Mapping[str, np.ndarray]) -> Answers:
+    """All the answers to a task."""
+    task = json.loads(str(arrays["task"]))
+    given = {name: torch.tensor(np.asarray(value)) for name, value in arrays.items() if name != "task"}
+    out: Answers = {}
+    batch = Batch(*(given[f"batch/{name}"] for name in Batch._fields))
+    state = CenterState(given["start/centers"], given["start/counts"])
+    weights = {name.removeprefix("model/"): value for name, value in given.items() if name.startswith("model/")}
+    if task["base"]:
+        out |= {f"ops/{name}": value for name, value in ops(given, task["blank"]).items()}
+        out |= blocks(task, weights, batch, given)
+    for preset in task["presets"]:
+        out |= one_loss(LossConfig(**task["losses"][preset]), preset, given, task["blank"])
+        for optim in task["optim"]:
+            out |= steps(task, preset, OptimConfig(**optim), weights, batch, state)
+    out["presets"] = np.asarray([_differs(task["losses"][p], PRESETS[p]) for p in task["presets"] if p in PRESETS])
+    return out
+
+
+def _differs(theirs: Mapping[str, Any], ours: LossConfig) -> bool:
+    """Whether a preset is spelled out in another way than here."""
+    names = ("assignment", "start", "update", "reduction", "weight", "alpha", "center_rate")
+    return any(theirs[name] != getattr(ours, name) for name in names)
+
+
+def _numpy(value: Tensor) -> np.ndarray:
+    return value.detach().numpy().copy()
+
+
+def ops(given: Mapping[str, Tensor], blank: int) -> Answers:
+    """Losses, assignments and center rules on given logits and features, with gradients."""
+    logits, features, start = given["logits"], given["features"], given["centers"]
+    known = (given["lengths"], given["labels"], given["label_lengths"])
+    out: Answers = {"is_feasible": _numpy(ctc.is_feasible(*known))}
+    per_sample = {
+        "ctc_loss": lambda x: ctc.ctc_loss(x, *known, blank=blank),
+        "focal_ctc": lambda x: losses.focal_ctc(x, *known, blank=blank),
+        "ace.paper": lambda x: losses.ace(x, *known, blank=blank, variant="paper"),
+        "ace.paddle": lambda x: losses.ace(x, *known, blank=blank, variant="paddle"),
+    }
+    for name, loss in per_sample.items():
+        x = logits.clone().requires_grad_()
+        value = loss(x)
+        out |= {name: _numpy(value), f"{name}.gradient": _numpy(torch.autograd.grad(value.mean(), x)[0])}
+    out["slot_posteriors"] = _numpy(ctc.slot_posteriors(logits, *known, blank=blank))
+    out["best_path"] = _numpy(ctc.best_path(logits, *known, blank=blank))
+    assignments = {
+        "counted": assign.counted(logits, *known, blank=blank),
+        "counted.ignored": assign.counted(logits, *known, blank=blank, ignored=(2,)),
+        "predicted": assign.predicted(logits, known[0], blank=blank),
+        "predicted.skip_blank": assign.predicted(logits, known[0], blank=blank, skip_blank=True),
+        **{f"aligned.{f}": assign.aligned(logits, *known, blank=blank, frames=f)
+           for f in ("last", "first", "best", "all")},
+        "posterior": assign.posterior(logits, *known, blank=blank),
+    }  # fmt: skip
+    for name, assignment in assignments.items():
+        out |= {f"{name}.{part}": _numpy(value) for part, value in assignment._asdict().items()}
+        rivals = losses.lookalikes(logits, assignment.classes, excluded=(blank,))
+        out[f"{name}.lookalikes"] = _numpy(rivals)
+        for reduction in ("mean", "half_sum"):
+            out |= _of_centers(f"{name}.{reduction}", features, start, assignment, rivals, reduction)
+        state = CenterState(start, given["counts"])
+        moved = centers.delta(state, features, assignment, alpha=0.3)
+        out |= {f"{name}.delta": _numpy(moved.centers), f"{name}.delta.counts": _numpy(moved.counts)}
+    state = centers.accumulate(CenterState(start, given["counts"]), features, logits, *known, blank=blank)
+    return out | {"accumulate": _numpy(state.centers), "accumulate.counts": _numpy(state.counts)}
+
+
+def _of_centers(
+    name: str, features: Tensor, start: Tensor, assignment: Assignment, rivals: Tensor, reduction: str
+) -> Answers:
+    f, c = features.clone().requires_grad_(), start.clone().requires_grad_()
+    pull = losses.center(f, c, assignment, reduction=reduction)
+    push = losses.push(f, c, assignment, rivals, margin=2.0, reduction=reduction)
+    out = {f"{name}.center": _numpy(pull), f"{name}.push": _numpy(push)}
+    for what, value in (("center", pull), ("push", push)):
+        d_f, d_c = torch.autograd.grad(value, (f, c), allow_unused=True)
+        out[f"{name}.{what}.d_features"] = _numpy(torch.zeros_like(f) if d_f is None else d_f)
+        out[f"{name}.{what}.d_centers"] = _numpy(torch.zeros_like(c) if d_c is None else d_c)
+    state = CenterState(start, torch.zeros(len(start), dtype=start.dtype))
+    moved = centers.gradient(state, features, assignment, learning_rate=0.3, reduction=reduction)
+    return out | {f"{name}.gradient": _numpy(moved.centers)}
+
+
+def make_model(task: Mapping[str, Any], weights: Mapping[str, Tensor]) -> CRNN:
+    """The task's model in the precision of its weights."""
+    dtype = next(iter(weights.values())).dtype
+    model = CRNN(ModelConfig(**task["model"])).to(dtype)
+    model.load_state_dict(dict(weights))
+    return model
+
+
+def blocks(
+    task: Mapping[str, Any], weights: Mapping[str, Tensor], batch: Batch, given: Mapping[str, Tensor]
+) -> Answers:
+    """The convolutions, one LSTM over ragged rows, and the whole forward pass, training and not."""
+    out: Answers = {}
+    model = make_model(task, weights)
+    rows = [x[:n] for x, n in zip(given["rows"], given["row_lengths"].tolist(), strict=True)]
+    packed = torch.nn.utils.rnn.pack_sequence(rows, enforce_sorted=False)
+    for b, line in enumerate(torch.nn.utils.rnn.unpack_sequence(model.lstm1(packed)[0])):
+        out[f"blocks/bilstm.{b}"] = _numpy(line)
+    for mode in ("train", "eval"):
+        model = make_model(task, weights).train(mode == "train")
+        lines = [image[:, :w, 0][None] for image, w in zip(batch.images, batch.widths.tolist(), strict=True)]
+        for b, row in enumerate(model.backbone(lines)):
+            out[f"blocks/backbone.{mode}.{b}"] = _numpy(row)
+        model = make_model(task, weights).train(mode == "train")
+        outputs = model(batch.images, batch.widths)
+        out |= _valid(f"forward/{mode}", outputs)
+        out |= {
+            f"forward/{mode}/{name}": _numpy(value) for name, value in model.state_dict().items() if "running" in name
+        }
+    return out
+
+
+def _valid(prefix: str, outputs: Outputs) -> Answers:
+    """Logits and features of valid frames, one line after the other."""
+    inside = torch.arange(outputs.logits.shape[1])[None, :] < outputs.lengths[:, None]
+    parts = {"logits": outputs.logits[inside], "features": outputs.features[inside], "lengths": outputs.lengths}
+    return {f"{prefix}/{name}": _numpy(value) for name, value in parts.items()}
+
+
+def one_loss(config: LossConfig, preset: str, given: Mapping[str, Tensor], blank: int) -> Answers:
+    """The whole loss of a preset on given logits and features, its terms, and its gradients by both."""
+    logits, features = given["logits"].clone().requires_grad_(), given["features"].clone().requires_grad_()
+    outputs = Outputs(logits, features, given["lengths"])
+    batch = Batch(logits, given["lengths"], given["labels"], given["label_lengths"])
+    state = None if config.assignment == "none" else CenterState(given["centers"], given["counts"])
+    loss, info, _ = total(config, outputs, batch, state, blank=blank)
+    d_logits, d_features = torch.autograd.grad(loss, (logits, features), allow_unused=True)
+    out = {f"loss/{preset}/{name}": _numpy(value) for name, value in ({"loss": loss} | info).items()}
+    out[f"loss/{preset}/d_logits"] = _numpy(d_logits)
+    out[f"loss/{preset}/d_features"] = _numpy(torch.zeros_like(features) if d_features is None else d_features)
+    return out
+
+
+def steps(
+    task: Mapping[str, Any], preset: str, optim: OptimConfig, weights: Mapping[str, Tensor], batch: Batch,
+    start: CenterState,
+) -> Answers:  # fmt: skip
+    """Parameters, statistics, moments and centers after the first step and after the last."""
+    config = TrainConfig(ModelConfig(**task["model"]), LossConfig(**task["losses"][preset]), optim)
+    state = init_state(config, make_model(task, weights), start)
+    out: Answers = {}
+    for step in range(1, task["steps"] + 1):
+        state, info = train_step(config, state, batch)
+        if step not in (1, task["steps"]):
+            continue
+        prefix = f"step {step}/{preset}/{optim.optimizer}"
+        out |= {f"{prefix}/info.{name}": _numpy(value) for name, value in info.items()}
+        out |= {f"{prefix}/{name}": _numpy(value) for name, value in state.model.state_dict().items()}
+        if step == 1:
+            out |= _gradients_and_moments(prefix, state)
+        if state.centers is not None:
+            out |= {f"{prefix}/{name}": _numpy(value) for name, value in state.centers._asdict().items()}
+    return out
+
+
+def _gradients_and_moments(prefix: str, state: Any) -> Answers:
+    out: Answers = {}
+    for name, parameter in state.model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        kept = state.optimizer.state[parameter]
+        for key in ("momentum_buffer", "exp_avg", "exp_avg_sq"):
+            if key in kept:
+                out[f"{prefix}/{key}.{name}"] = _numpy(kept[key])
+    return out

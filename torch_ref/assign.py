@@ -1,0 +1,89 @@
+"""Which center a frame belongs to; one frame at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from torch_ref import ctc
+from torch_ref.types import Assignment
+
+
+def _nothing(logits: Tensor, blank: int) -> Assignment:
+    B, T, _ = logits.shape
+    return Assignment(torch.full((B, T), blank), torch.zeros(B, T, dtype=logits.dtype))
+
+
+def counted(
+    logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0,
+    ignored: Sequence[int] = (),
+) -> Assignment:  # fmt: skip
+    """Flow one: the last frame of each run of a character emits; if as many emit as the label has, they get its
+    characters in order (TensorFlow original; ``ignored=(1,)`` in its PyTorch sibling)."""
+    out = _nothing(logits, blank)
+    for b in range(len(logits)):
+        best = logits[b, : int(lengths[b])].argmax(-1).tolist()
+        emitting = []
+        for t, c in enumerate(best):
+            last_of_run = t + 1 == len(best) or best[t + 1] != c
+            if c != blank and c not in ignored and last_of_run:
+                emitting.append(t)
+        if len(emitting) != int(label_lengths[b]):
+            continue
+        for i, t in enumerate(emitting):
+            out.classes[b, t] = labels[b, i]
+            out.weights[b, t] = 1
+    return out
+
+
+def predicted(logits: Tensor, lengths: Tensor, *, blank: int = 0, skip_blank: bool = False) -> Assignment:
+    """Flow two: every valid frame belongs to its best class, the blank too (PaddleOCR)."""
+    out = _nothing(logits, blank)
+    for b in range(len(logits)):
+        for t in range(int(lengths[b])):
+            c = int(logits[b, t].argmax())
+            if not (skip_blank and c == blank):
+                out.classes[b, t] = c
+                out.weights[b, t] = 1
+    return out
+
+
+def aligned(
+    logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0, frames: str = "last"
+) -> Assignment:
+    """The best path of the true label; of each character's run the ``last``, ``first``, ``best`` or ``all`` frames."""
+    out = _nothing(logits, blank)
+    slots = ctc.best_path(logits, lengths, labels, label_lengths, blank=blank)
+    probabilities = torch.softmax(logits.detach(), -1)
+    for b in range(len(logits)):
+        for slot in range(int(label_lengths[b])):
+            run = [t for t in range(logits.shape[1]) if slots[b, t] == slot]
+            if not run:
+                continue
+            c = int(labels[b, slot])
+            chosen = {
+                "last": run[-1:],
+                "first": run[:1],
+                "best": [max(run, key=lambda t: float(probabilities[b, t, c]))],  # noqa: B023
+                "all": run,
+            }[frames]
+            for t in chosen:
+                out.classes[b, t] = c
+                out.weights[b, t] = 1
+    return out
+
+
+def posterior(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0) -> Assignment:
+    """Each character's weight of 1, shared out over the frames by the posterior of its slot: ``[B,T,L]``."""
+    posteriors = ctc.slot_posteriors(logits, lengths, labels, label_lengths, blank=blank)
+    classes = torch.full(posteriors.shape, blank)
+    weights = torch.zeros_like(posteriors)
+    for b in range(len(logits)):
+        for slot in range(int(label_lengths[b])):
+            classes[b, :, slot] = labels[b, slot]
+            total = posteriors[b, :, slot].sum()
+            if total > 0:
+                weights[b, :, slot] = posteriors[b, :, slot] / total
+    return Assignment(classes, weights)

@@ -1,0 +1,132 @@
+"""Connectionist temporal classification, and what its lattice says about frames (Graves et al., 2006).
+
+One sample at a time. The extended label of a label of length n has 2n + 1 states: blank, first character, blank,
+second character, ..., blank.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def repeats(label: list[int]) -> int:
+    """Neighbours that are equal: each needs a blank between."""
+    return sum(a == b for a, b in zip(label, label[1:], strict=False))
+
+
+def is_feasible(lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:
+    """Whether each label and its forced blanks fit the frames: ``[B]`` bool."""
+    fits = []
+    for length, label, n in zip(lengths.tolist(), labels.tolist(), label_lengths.tolist(), strict=True):
+        fits.append(n + repeats(label[:n]) <= length)
+    return torch.tensor(fits)
+
+
+def ctc_loss(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0) -> Tensor:
+    """``-log p(label | logits)`` of each sample, 0 with zero gradient where infeasible: ``[B]``."""
+    losses = []
+    feasible = is_feasible(lengths, labels, label_lengths)
+    for b in range(len(logits)):
+        length, n = int(lengths[b]), int(label_lengths[b])
+        if not feasible[b] or length == 0:
+            losses.append(logits[b].sum() * 0)
+            continue
+        log_probs = torch.log_softmax(logits[b, :length], -1)[:, None]
+        losses.append(
+            F.ctc_loss(log_probs, labels[b : b + 1, :n].long(), [length], [n], blank=blank, reduction="sum")
+        )
+    return torch.stack(losses)
+
+
+def _states(label: list[int], blank: int) -> list[int]:
+    states = [blank]
+    for c in label:
+        states += [c, blank]
+    return states
+
+
+def _may_skip(states: list[int], s: int, blank: int) -> bool:
+    """Whether state s may follow state s - 2: it is a character, and another one than that."""
+    return s >= 2 and states[s] != blank and states[s] != states[s - 2]
+
+
+def _log_sum(values: list[float]) -> float:
+    top = max(values)
+    return top if top == -math.inf else top + math.log(sum(math.exp(v - top) for v in values))
+
+
+def slot_posteriors(
+    logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0
+) -> Tensor:
+    """Posterior of each label slot at each frame: ``[B,T,L]`` (Graves et al., 2006, eq. 7, 11 and 14)."""
+    out = torch.zeros(*logits.shape[:2], labels.shape[1], dtype=logits.dtype)
+    feasible = is_feasible(lengths, labels, label_lengths)
+    for b in range(len(logits)):
+        T, n = int(lengths[b]), int(label_lengths[b])
+        if not feasible[b] or T == 0:
+            continue
+        states = _states(labels[b, :n].tolist(), blank)
+        S = len(states)
+        log_p = torch.log_softmax(logits[b, :T].detach(), -1)[:, states].tolist()
+        alpha = [[-math.inf] * S for _ in range(T)]
+        beta = [[-math.inf] * S for _ in range(T)]  # without the frame's own probability
+        for s in range(min(2, S)):
+            alpha[0][s] = log_p[0][s]
+        for t in range(1, T):
+            for s in range(S):
+                ways = [alpha[t - 1][s]]
+                if s >= 1:
+                    ways.append(alpha[t - 1][s - 1])
+                if _may_skip(states, s, blank):
+                    ways.append(alpha[t - 1][s - 2])
+                alpha[t][s] = log_p[t][s] + _log_sum(ways)
+        for s in range(max(S - 2, 0), S):
+            beta[T - 1][s] = 0.0
+        for t in reversed(range(T - 1)):
+            for s in range(S):
+                ways = [beta[t + 1][s] + log_p[t + 1][s]]
+                if s + 1 < S:
+                    ways.append(beta[t + 1][s + 1] + log_p[t + 1][s + 1])
+                if s + 2 < S and _may_skip(states, s + 2, blank):
+                    ways.append(beta[t + 1][s + 2] + log_p[t + 1][s + 2])
+                beta[t][s] = _log_sum(ways)
+        for t in range(T):
+            total = _log_sum([a + z for a, z in zip(alpha[t], beta[t], strict=True)])
+            for slot in range(n):
+                out[b, t, slot] = math.exp(alpha[t][2 * slot + 1] + beta[t][2 * slot + 1] - total)
+    return out
+
+
+def best_path(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0) -> Tensor:
+    """The most probable path that spells the label: ``[B,T]``, the slot a frame shows, -1 for the blank (Viterbi)."""
+    out = torch.full(logits.shape[:2], -1)
+    feasible = is_feasible(lengths, labels, label_lengths)
+    for b in range(len(logits)):
+        T, n = int(lengths[b]), int(label_lengths[b])
+        if not feasible[b] or T == 0:
+            continue
+        states = _states(labels[b, :n].tolist(), blank)
+        S = len(states)
+        log_p = torch.log_softmax(logits[b, :T].detach(), -1)[:, states].tolist()
+        best = [log_p[0][s] if s < 2 else -math.inf for s in range(S)]
+        came: list[list[int]] = [[0] * S]
+        for t in range(1, T):
+            row, moved = [], []
+            for s in range(S):
+                ways = [best[s], best[s - 1] if s >= 1 else -math.inf,
+                        best[s - 2] if _may_skip(states, s, blank) else -math.inf]  # fmt: skip
+                way = ways.index(max(ways))
+                row.append(way)
+                moved.append(log_p[t][s] + ways[way])
+            came.append(row)
+            best = moved
+        ends = range(max(S - 2, 0), S)
+        s = max(ends, key=lambda end: best[end])
+        for t in reversed(range(T)):
+            out[b, t] = s // 2 if s % 2 else -1
+            s -= came[t][s]
+    return out

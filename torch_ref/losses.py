@@ -1,0 +1,100 @@
+"""The losses that stand beside CTC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from torch_ref import ctc
+from torch_ref.types import Assignment
+
+NEAREST, FARTHEST = 1e-12, 1e12
+
+
+def focal_ctc(
+    logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, alpha: float = 1.0, gamma: float = 2.0,
+    blank: int = 0,
+) -> Tensor:  # fmt: skip
+    """``alpha * (1 - exp(-ctc))**gamma * ctc`` of each sample: ``[B]`` (PaddleOCR's enhanced CTC)."""
+    loss = ctc.ctc_loss(logits, lengths, labels, label_lengths, blank=blank)
+    return alpha * (1 - torch.exp(-loss)) ** gamma * loss if gamma else alpha * loss
+
+
+def ace(
+    logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0, variant: str = "paper"
+) -> Tensor:
+    """``-sum_k (N_k / T) log(ybar_k)`` of each sample: ``[B]`` (Xie et al., 2019, eq. 7).
+
+    ``variant="paddle"`` puts ``ybar`` through a softmax once more, as PaddleOCR does.
+    """
+    losses = []
+    for b in range(len(logits)):
+        T, n = int(lengths[b]), int(label_lengths[b])
+        if T == 0 or n > T:
+            losses.append(logits[b].sum() * 0)
+            continue
+        counts = torch.zeros(logits.shape[2], dtype=logits.dtype)
+        for c in labels[b, :n].tolist():
+            counts[c] += 1
+        counts[blank] += T - n
+        mean = torch.softmax(logits[b, :T], -1).mean(0)
+        log_mean = torch.log(mean) if variant == "paper" else torch.log_softmax(mean, -1)
+        written = counts > 0  # 0 * log(0) is 0 here
+        losses.append(-(counts[written] / T * log_mean[written]).sum())
+    return torch.stack(losses)
+
+
+def assigned(assignment: Assignment) -> Iterator[tuple[tuple[int, ...], int, Tensor]]:
+    """Frames of weight > 0: index into the assignment, class, weight."""
+    for index in torch.nonzero(assignment.weights > 0).tolist():
+        yield tuple(index), int(assignment.classes[tuple(index)]), assignment.weights[tuple(index)]
+
+
+def _reduced(values: list[Tensor], weights: list[Tensor], features: Tensor, reduction: str) -> Tensor:
+    if not values:
+        return features.sum() * 0
+    total = torch.stack([w * v for w, v in zip(weights, values, strict=True)]).sum()
+    return total / 2 if reduction == "half_sum" else total / torch.stack(weights).sum()
+
+
+def center(features: Tensor, centers: Tensor, assignment: Assignment, *, reduction: str = "mean") -> Tensor:
+    """Weighted squared distances of frames to their centers: half their sum, or their mean (Wen et al., 2016, eq. 2).
+
+    ``half_sum`` is the TensorFlow original's ``l2_loss``, ``mean`` that of the PyTorch seed and of PaddleOCR.
+    """
+    values, weights = [], []
+    for index, c, w in assigned(assignment):
+        d = ((features[index[:2]] - centers[c]) ** 2).sum()
+        values.append(d.clamp(NEAREST, FARTHEST))
+        weights.append(w)
+    return _reduced(values, weights, features, reduction)
+
+
+def push(
+    features: Tensor, centers: Tensor, assignment: Assignment, rivals: Tensor, *, margin: float = 1.0,
+    reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """``max(0, margin + ||f - own||^2 - ||f - rival||^2)``, reduced alike (He et al., 2018, eq. 5)."""
+    values, weights = [], []
+    for index, c, w in assigned(assignment):
+        rival = int(rivals[index])
+        if rival == c:
+            continue
+        f = features[index[:2]]
+        values.append((margin + ((f - centers[c]) ** 2).sum() - ((f - centers[rival]) ** 2).sum()).clamp(min=0))
+        weights.append(w)
+    return _reduced(values, weights, features, reduction)
+
+
+def lookalikes(logits: Tensor, classes: Tensor, *, excluded: tuple[int, ...] = ()) -> Tensor:
+    """The most probable class of a frame other than its own; its own where none is left."""
+    out = classes.clone()
+    for index in torch.cartesian_prod(*(torch.arange(n) for n in classes.shape)).tolist():
+        own = int(classes[tuple(index)])
+        row = logits[index[0], index[1]]
+        others = [c for c in range(len(row)) if c != own and c not in excluded]
+        if others:
+            out[tuple(index)] = max(others, key=lambda c: float(row[c]))  # noqa: B023
+    return out
