@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from jaxcrnn.convolution import convolve
+from jaxcrnn.normalization import BatchNorm
 from jaxcrnn.precision import wide
 
 
@@ -107,11 +108,8 @@ class Backbone(nn.Module):
             )(x)
             convolved = _width_after(layer._replace(pool=None), widths, jnp.where)
             if layer.norm:
-                # In float32 at least, and with the exact variance: E[x^2] - E[x]^2 loses half the digits.
-                norm = nn.BatchNorm(
-                    use_running_average=not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False, name=f"norm{i}"
-                )
-                x = norm(wide(x), mask=_inside(x, convolved)).astype(self.dtype)
+                norm = BatchNorm(name=f"norm{i}")
+                x = norm(wide(x), _inside(x, convolved), train).astype(self.dtype)
             x = _mask(nn.relu(x), convolved)
             widths = _width_after(layer, widths, jnp.where)
             if layer.pool:

@@ -85,11 +85,22 @@ def _centers_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, what the audit finds")
 
 
+def _parity_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="run folder, whose weights both sides take")
+    _checkpoint_option(parser)
+    parser.add_argument("--dtype", default="float64", choices=["float64", "float32"], help="float64 is the default")
+    parser.add_argument(
+        "--presets", nargs="*", metavar="NAME", help="presets to step with; default: all, and the run's"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
 COMMANDS = {
     "train": (_train_options, "train", "train a recogniser on a label file"),
     "evaluate": (_evaluate_options, "evaluate_run", "read a data set with a run and score it"),
     "recognize": (_recognize_options, "recognize_images", "read images with a run: text and confidence"),
     "centers": (_centers_options, "estimate", "make class centers with a trained run"),
+    "parity": (_parity_options, "parity_ladder", "compare every number with the PyTorch reference"),
     "demo": (_demo_options, "demo", "train on rendered lines for two minutes, no data needed"),
 }
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jaxcrnn import center_files, console, report, runs
+from jaxcrnn import center_files, console, parity, report, runs
 from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
 from jaxcrnn.data import buckets as plans
@@ -383,6 +383,30 @@ def _inputs(given: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | byte
             yield from ((str(p), str(p)) for p in images)
         else:
             yield item, item
+
+
+def parity_ladder(args: Namespace) -> int:
+    """``jaxcrnn parity``: exit code 1 when a number is farther off than its tolerance."""
+    run = runs.open_run(Path(args.run))
+    for name in args.presets or ():
+        if name not in PRESETS:
+            raise UserError(f"--presets {name}: expected some of {', '.join(PRESETS)}")
+    state, step = run.state(args.checkpoint)
+    config = run.train_config
+    presets = tuple(PRESETS) if args.presets is None else tuple(args.presets)
+    own = config.loss if args.presets is None and config.loss != LossConfig(config.loss.preset) else None
+    task = parity.make_task(config.model, eval_variables(state), presets=presets, loss=own, dtype=args.dtype)
+    theirs = parity.ask_torch(task)
+    ladder = parity.compare(parity.answer(task), theirs, args.dtype)
+    if args.json:
+        print(json.dumps([rung._asdict() | {"holds": rung.holds} for rung in ladder], indent=2))
+    else:
+        print(f"{run.folder}, checkpoint of step {step}, {args.dtype}: max|jaxcrnn - torch_ref| / max|torch_ref|\n")
+        print(report.parity_table(ladder))
+    broken = sum(not rung.holds for rung in ladder)
+    if broken:
+        print(f"\n{broken} of {len(ladder)} rungs do not hold", file=sys.stderr)
+    return 1 if broken else 0
 
 
 DEMO = (

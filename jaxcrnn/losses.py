@@ -54,7 +54,9 @@ def focal(ctc_loss: Array, *, alpha: float = 1.0, gamma: float = 2.0) -> Array:
     """
     if gamma == 0:  # 0**0 would be right, its derivative is not
         return alpha * ctc_loss
-    return alpha * (-jnp.expm1(-ctc_loss)) ** gamma * ctc_loss
+    miss = -jnp.expm1(-ctc_loss)
+    # At a loss of 0 the root of a gamma below 1 has no slope: such samples are held out of it.
+    return jnp.where(miss > 0, alpha * jnp.where(miss > 0, miss, 1.0) ** gamma * ctc_loss, 0.0)
 
 
 def ace(

@@ -38,6 +38,7 @@ TOLERANCES = {
     # What was measured with room for another machine; Adam's steps depend on the signs of gradients that are all but 0.
     "float32": {"ops": 2e-5, "blocks": 2e-5, "forward": 2e-5, "loss": 2e-5, "step 1": 5e-3, "step 10": 5e-2},
 }
+OPS = ("logits", "features", "centers", "counts", "lengths", "labels", "label_lengths")
 OPTIM = {
     "sgd": OptimConfig("sgd", steps=20, warmup=0, learning_rate=1e-2, weight_decay=1e-3, clip_norm=5.0),
     "adamw": OptimConfig("adamw", steps=20, warmup=0, learning_rate=1e-3, weight_decay=1e-2, clip_norm=5.0),
@@ -97,7 +98,7 @@ def make_task(
     known = {name: LossConfig(name) for name in presets}
     if loss is not None:
         known["run"] = loss
-    task = {
+    task: dict[str, Any] = {
         "model": {name: getattr(model, name) for name in ("backbone", "hidden", "standardize", "num_classes", "blank")},
         "losses": {name: _spelled(config) for name, config in known.items()},
         "presets": list(known),
@@ -111,7 +112,12 @@ def make_task(
     lengths = np.asarray([frames, frames, 9, 6, 1, 0], np.int32)
     labels, label_lengths = _labels_that_are_read(rng, logits, lengths, task["blank"], 5)
     features, start = rng.normal(size=(6, frames, size)), rng.normal(size=(classes, size))
-    floats = {"logits": logits, "features": features, "centers": start, "counts": rng.integers(0, 3, classes)}
+    floats: dict[str, Any] = {
+        "logits": logits,
+        "features": features,
+        "centers": start,
+        "counts": rng.integers(0, 3, classes),
+    }
     rows = rng.normal(size=(3, 6, 2 * model.hidden))
     batch = _batch(rng, model, variables)
     shape = (model.num_classes, 2 * model.hidden)
@@ -154,7 +160,8 @@ def _batch(rng: Any, model: ModelConfig, variables: Mapping[str, Any]) -> Batch:
     apply = jax.jit(lambda v, x: CRNN(single).apply(v, x, widths, train=True, mutable=["batch_stats"])[0])
     out: Any = apply(jax.tree.map(lambda a: np.asarray(a, np.float32), dict(variables)), images.astype(np.float32))
     labels, sizes = _labels_that_are_read(rng, np.asarray(out.logits), np.asarray(out.lengths), model.blank, 4)
-    return Batch(images, widths, labels, np.where(widths > 0, sizes, 0))
+    arrays: Any = (images, widths, labels, np.where(widths > 0, sizes, 0))
+    return Batch(*arrays)
 
 
 def answer(arrays: Mapping[str, np.ndarray]) -> Answers:
@@ -163,6 +170,14 @@ def answer(arrays: Mapping[str, np.ndarray]) -> Answers:
     # Mixed integer widths are all that x64 mode adds; they need no strictness.
     with jax.enable_x64(task["dtype"] == "float64"), jax.numpy_dtype_promotion("standard"):
         return _answer(task, arrays)
+
+
+def answer_ops(arrays: Mapping[str, np.ndarray]) -> Answers:
+    """The answers of the lowest rung alone, from the arrays that it needs of a task."""
+    blank = json.loads(str(arrays["task"]))["blank"]
+    with jax.enable_x64(arrays["logits"].dtype == np.float64), jax.numpy_dtype_promotion("standard"):
+        given = {name: jnp.asarray(arrays[name]) for name in OPS}
+        return {f"ops/{name}": np.asarray(v) for name, v in jax.jit(_ops, static_argnums=1)(given, blank).items()}
 
 
 def _answer(task: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Answers:
@@ -174,11 +189,11 @@ def _answer(task: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Answers:
     batch = Batch(*(given[f"batch/{name}"] for name in Batch._fields))
     out: dict[str, Any] = {}
     if task["base"]:
-        ops = jax.jit(_ops, static_argnums=1)(given, task["blank"])
-        out |= {f"ops/{name}": value for name, value in ops.items()}
+        out |= answer_ops(arrays)
         out |= _forward(model, variables, batch, given)
     for preset, spelled in task["losses"].items():
-        config = LossConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in spelled.items()})
+        given_parts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in spelled.items()}
+        config = LossConfig(**given_parts)
         out |= _one_loss(config, preset, given, task["blank"])
         for optim in task["optim"]:
             train = TrainConfig(model, config, OptimConfig(**optim), AugmentConfig(probability=0.0))
@@ -241,7 +256,7 @@ def _forward(model: ModelConfig, variables: Any, batch: Batch, given: Mapping[st
     out: dict[str, Any] = {}
     params, dtype = variables["params"], given["logits"].dtype
     lstm = BiLSTM(model.hidden, dtype)
-    lines = lstm.apply({"params": params["lstm1"]}, given["rows"], given["row_lengths"])
+    lines: Any = lstm.apply({"params": params["lstm1"]}, given["rows"], given["row_lengths"])
     for b, n in enumerate(given["row_lengths"].tolist()):
         out[f"blocks/bilstm.{b}"] = lines[b, :n]
     convolutions = {
@@ -259,7 +274,9 @@ def _forward(model: ModelConfig, variables: Any, batch: Batch, given: Mapping[st
             backbone = Backbone(model.backbone, dtype)
             parts[mode] = (
                 backbone.apply(convolutions, images, batch.widths, mode == "train", mutable=["batch_stats"])[0],
-                CRNN(model).apply(variables, train_images, batch.widths, train=mode == "train", mutable=["batch_stats"]),
+                CRNN(model).apply(
+                    variables, train_images, batch.widths, train=mode == "train", mutable=["batch_stats"]
+                ),
             )
         return parts
 

@@ -11,4 +11,5 @@ def wide(x: Array) -> Array:
 
     Sums, distances and log probabilities are never taken in bfloat16; float64 stays what it is for those who verify.
     """
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = jnp.asarray(x)
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)

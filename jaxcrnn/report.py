@@ -10,6 +10,7 @@ from jaxcrnn import metrics
 from jaxcrnn.console import table
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.evaluate import Evaluation
+from jaxcrnn.parity import Rung
 
 
 def audit_table(name: str, corpus: Corpus, examples: int = 3) -> str:
@@ -45,6 +46,15 @@ def score_table(scores: dict[str, metrics.Score], absent: dict[str, str]) -> str
     ]
     text = table(("rule", "lines right", "characters right", "1-NED", "lines", "edits"), rows)
     return "\n".join([text, *(f"{rule}: not measured: {why}" for rule, why in absent.items())])
+
+
+def parity_table(ladder: Sequence[Rung]) -> str:
+    """One row a rung."""
+    rows = [
+        (r.name, r.part, r.arrays, f"{r.error:.1e}", f"{r.tolerance:.0e}", "" if r.holds else "FAILS", r.worst)
+        for r in ladder
+    ]
+    return table(("rung", "of", "arrays", "error", "allowed", "", "largest in"), rows)
 
 
 def position_table(result: Evaluation) -> str:

@@ -8,6 +8,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 import tempfile
+from pathlib import Path
 
 import jax
 import pytest
@@ -38,3 +39,12 @@ def lines_file(tmp_path_factory):
     path = folder / "labels.txt"
     path.write_text("".join(rows), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of real data and recorded outputs beside a checkout; a test that needs it skips where it is not."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("the folder of shared data is not here")
+    return folder

@@ -130,3 +130,65 @@ def test_exact():
     labels = np.asarray([[1, 2, 9, 9], [1, 3, 9, 9], [1, 2, 9, 9], [9, 9, 9, 9]], np.int32)
     right = decode.exact(ids, counts, labels, np.asarray([2, 2, 2, 0], np.int32))
     assert right.tolist() == [True, False, False, True]
+
+
+def slots_of(path, blank):
+    """The label slot each frame of a path shows, -1 for the blank."""
+    slots, slot, before = [], -1, blank
+    for c in path:
+        slot += c != blank and c != before
+        slots.append(slot if c != blank else -1)
+        before = c
+    return slots
+
+
+@pytest.mark.parametrize("blank", [0, 3])
+@pytest.mark.parametrize("frames", [1, 3, 6])
+def test_posteriors_and_best_path_against_all_paths(frames, blank):
+    characters = [c for c in range(4) if c != blank]
+    labels = [list(p) for n in range(4) for p in itertools.product(characters[:2], repeat=n)]
+    logits, padded, label_lengths = batch_of(frames, 6, 4, labels)
+    lengths = np.full(len(labels), frames, np.int32)
+    posteriors = ctc.slot_posteriors(logits, lengths, padded, label_lengths, blank=blank)
+    best = ctc.best_path(logits, lengths, padded, label_lengths, blank=blank)
+    for i, label in enumerate(labels):
+        probabilities = np.exp(logits[i] - np.logaddexp.reduce(logits[i], -1, keepdims=True))
+        expected, total, top = np.zeros(posteriors.shape[1:]), 0.0, (0.0, [-1] * frames)
+        for path in itertools.product(range(4), repeat=frames):
+            if collapse(path, blank) != tuple(label):
+                continue
+            p, slots = math.prod(probabilities[t, c] for t, c in enumerate(path)), slots_of(path, blank)
+            total += p
+            top = max(top, (p, slots))
+            for t, slot in enumerate(slots):
+                if slot >= 0:
+                    expected[t, slot] += p
+        np.testing.assert_allclose(posteriors[i], expected / (total or 1), atol=1e-5)
+        assert best[i].tolist() == top[1] + [-1] * (6 - frames)
+
+
+def test_a_real_recognisers_output(shared):
+    """Outputs of a handwriting recogniser, 79 characters and the blank last (``ctc_matrices`` of the shared data)."""
+    folder = shared / "data" / "ctc_matrices"
+    letters = "".join(chr(c + i) for c in (65, 97) for i in range(26))
+    characters = " " + "!\"#&'()*+,-./0123456789:;?" + letters
+
+    def read(name):
+        return np.asarray([[float(v) for v in row.split(";")[:-1]] for row in (folder / name).read_text().splitlines()])
+
+    def reading(matrix):
+        ids, counts = decode.greedy(jnp.asarray(matrix)[None], jnp.asarray([len(matrix)]), blank=79)
+        return "".join(characters[i] for i in ids[0, : counts[0]])
+
+    line, word = read("line.csv"), read("word.csv")
+    assert len(characters) == 79
+    assert reading(word) == "aircrapt"
+    assert reading(line) == "the fak friend of the fomly hae tC"
+    text = "the fake friend of the family, like the"
+    labels = np.asarray([[characters.index(c) for c in text]], np.int32)
+    known = (np.asarray([100], np.int32), labels, np.asarray([len(text)], np.int32))
+    single = ctc.ctc_loss(jnp.asarray(line[None], jnp.float32), *known, blank=79)
+    np.testing.assert_allclose(single, 28.090721774903226, rtol=1e-6)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        double = ctc.ctc_loss(jnp.asarray(line[None]), *known, blank=79)
+    np.testing.assert_allclose(double, 28.090721774903226, rtol=1e-13)

@@ -66,7 +66,7 @@ def aligned(
             chosen = {
                 "last": run[-1:],
                 "first": run[:1],
-                "best": [max(run, key=lambda t: float(probabilities[b, t, c]))],  # noqa: B023
+                "best": [max(run, key=lambda t: float(probabilities[b, t, c]))],
                 "all": run,
             }[frames]
             for t in chosen:

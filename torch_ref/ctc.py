@@ -6,6 +6,7 @@ second character, ..., blank.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 def repeats(label: list[int]) -> int:
     """Neighbours that are equal: each needs a blank between."""
-    return sum(a == b for a, b in zip(label, label[1:], strict=False))
+    return sum(a == b for a, b in itertools.pairwise(label))
 
 
 def is_feasible(lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:
@@ -36,9 +37,7 @@ def ctc_loss(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Ten
             losses.append(logits[b].sum() * 0)
             continue
         log_probs = torch.log_softmax(logits[b, :length], -1)[:, None]
-        losses.append(
-            F.ctc_loss(log_probs, labels[b : b + 1, :n].long(), [length], [n], blank=blank, reduction="sum")
-        )
+        losses.append(F.ctc_loss(log_probs, labels[b : b + 1, :n].long(), [length], [n], blank=blank, reduction="sum"))
     return torch.stack(losses)
 
 

@@ -96,5 +96,5 @@ def lookalikes(logits: Tensor, classes: Tensor, *, excluded: tuple[int, ...] = (
         row = logits[index[0], index[1]]
         others = [c for c in range(len(row)) if c != own and c not in excluded]
         if others:
-            out[tuple(index)] = max(others, key=lambda c: float(row[c]))  # noqa: B023
+            out[tuple(index)] = max(others, key=lambda c: float(row[c]))
     return out

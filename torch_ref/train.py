@@ -89,7 +89,9 @@ def init_state(config: TrainConfig, model: CRNN, given: CenterState | None = Non
     decayed, rest = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (decayed if name.endswith("weight") and "norm" not in name or ".weight_" in name else rest).append(parameter)
+            (decayed if (name.endswith("weight") and "norm" not in name) or ".weight_" in name else rest).append(
+                parameter
+            )
     groups = [{"params": decayed, "weight_decay": config.optim.weight_decay}, {"params": rest, "weight_decay": 0.0}]
     o = config.optim
     if o.optimizer == "sgd":

@@ -1,0 +1,222 @@
+"""Training with centers as a user runs it: presets, two stages, files of centers and what is wrong with them."""
+
+import json
+import pickle
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from jaxcrnn import center_files, runs
+from jaxcrnn.charset import Charset
+from jaxcrnn.cli import main
+from jaxcrnn.errors import UserError
+from jaxcrnn.objective import PRESETS, LossConfig
+from jaxcrnn.types import CenterState
+
+SMALL = [
+    "model.hidden=16", "model.dropout=0", "augment.probability=0", "data.batch_size=4", "data.buckets=1",
+    "optim.warmup=2", "optim.learning_rate=0.01", "run.log_every=2", "run.eval_every=500",
+]  # fmt: skip
+
+
+def train(*more, steps=4):
+    return main(["train", "--set", *SMALL, f"optim.steps={steps}", *more])
+
+
+@pytest.fixture(scope="module")
+def four_lines(lines_file, tmp_path_factory):
+    path = tmp_path_factory.mktemp("four") / "labels.txt"
+    rows = lines_file.read_text().splitlines()[:4]
+    path.write_text("".join(f"{lines_file.parent}/{row}\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def reader(four_lines, tmp_path_factory):
+    """A run that reads its four training lines."""
+    out = tmp_path_factory.mktemp("runs") / "reader"
+    charset = out.parent / "digits.txt"
+    charset.write_text("".join(f"{c}\n" for c in "0123456789x"))
+    assert train("optim.steps=120", "--data", str(four_lines), "--charset", str(charset), "--out", str(out)) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def centers_file(reader):
+    assert main(["centers", "estimate", "--run", str(reader)]) == 0
+    return reader / "centers.safetensors"
+
+
+def test_estimate_says_what_it_saw(reader, centers_file, capsys):
+    assert main(["centers", "estimate", "--run", str(reader), "--out", str(reader.parent / "again.safetensors")]) == 0
+    out = capsys.readouterr().out
+    assert "4 of 4 lines recognised exactly" in out
+    assert " x\n" in out.split("were never seen: ")[1]
+    run = runs.open_run(reader)
+    state = center_files.load(centers_file, run.charset, 32)
+    again = center_files.load(reader.parent / "again.safetensors", run.charset, 32)
+    np.testing.assert_array_equal(state.centers, again.centers)
+    texts = {c for row in (reader.parent / "digits.txt").read_text().split() for c in row}
+    assert state.counts.shape == (len(texts) + 1,)
+    assert state.counts[-1] == 0  # x stands in no line
+    assert (state.centers[-1] == 0).all()
+    assert state.counts[0] > 0  # the blank has frames
+    with safe_open(centers_file, "numpy") as file:
+        assert file.metadata()["charset_hash"] == run.charset.hash
+
+
+@pytest.mark.parametrize("where", ["head", "zeros", "normal", "file"])
+def test_second_stage_starts_where_it_is_told(where, reader, centers_file, four_lines, tmp_path, capsys):
+    given = str(centers_file) if where == "file" else where
+    out = tmp_path / "second"
+    more = ("--init-from", str(reader), "--centers", given, "--preset", "flow2", "--out", str(out))
+    assert train(*more, steps=1) == 0
+    run = runs.open_run(out)
+    state, _ = run.state("latest")
+    before, _ = runs.open_run(reader).state("latest")
+    assert run.config.loss.preset == "flow2"
+    assert run.charset.characters == runs.open_run(reader).charset.characters
+    expected = {
+        "zeros": lambda: np.zeros((12, 32)),
+        "head": lambda: np.asarray(before.params["head"]["kernel"]).T,
+        "file": lambda: np.asarray(center_files.load(centers_file, run.charset, 32).centers),
+    }
+    if where in expected:
+        np.testing.assert_array_equal(state.centers.centers, expected[where]())  # flow2's centers never move
+    else:
+        assert 0.8 < np.asarray(state.centers.centers).std() < 1.2
+    # One step of Adam moves no parameter by more than the learning rate and a little decay.
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(before.params), strict=True):
+        assert np.abs(np.asarray(a) - np.asarray(b)).max() < 0.02
+    facts = run.facts()
+    assert facts["init_from"]["step"] == 120
+    assert facts["loss"]["weight"] == 0.25
+    if where == "file":
+        assert facts["centers"]["classes_never_seen"] == int((state.centers.counts == 0).sum())
+    row = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
+    assert row["assigned_frames"] > 0
+    assert row["center"] > 0
+    assert row["centers_moved"] == 0
+    assert {"distance_to_own", "distance_to_lookalike", "distance_between", "hardest", "easiest"} <= set(row)
+    assert set(row["hardest"][0]) == {"character", "lookalike", "probability", "margin"}
+
+
+@pytest.mark.parametrize("preset", ["flow1", "flow1-torch", "aligned", "posterior"])
+def test_centers_are_saved_with_the_run_and_resumed(preset, four_lines, tmp_path):
+    """Four steps in one go end as two and two: centers, like all else, go through the checkpoint."""
+    data = ("--data", str(four_lines), "--preset", preset, "loss.weight=0.001", "loss.alpha=0.5")
+    data = (*data[:4], "--set", *data[4:], "run.eval_every=2")
+    assert train(*data, "--out", str(tmp_path / "whole")) == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "half")
+    shutil.rmtree(tmp_path / "half" / "checkpoints" / "4")
+    assert main(["train", "--resume", str(tmp_path / "half")]) == 0
+    one, two = (runs.open_run(tmp_path / name).state("latest")[0] for name in ("whole", "half"))
+    assert one.centers.centers.shape == two.centers.centers.shape
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_array_equal(a, b)
+    if preset in ("aligned", "posterior"):
+        assert (np.asarray(one.centers.counts) > 0).any()
+
+
+def other_charset(tmp_path, reader):
+    path = tmp_path / "other.txt"
+    path.write_text("".join(f"{c}\n" for c in "0123456789y"))
+    return path
+
+
+def center_mistakes(reader, centers_file, tmp_path):
+    """What can be wrong with centers and their start: options, and the line each gets."""
+    first = ["--init-from", str(reader), "--preset", "flow2", "--out", str(tmp_path / "out")]
+    size = np.zeros((12, 32), np.float32)
+
+    def saved(name, centers, charset="0123456789x", **changes):
+        path = tmp_path / name
+        center_files.save(path, CenterState(centers, np.ones(len(centers), np.float32)), Charset(charset))
+        return str(path)
+
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(centers_file.read_bytes()[:-100])
+    empty = tmp_path / "empty.safetensors"
+    empty.write_bytes(b"")
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"weight": size}, foreign)
+    evil = tmp_path / "evil.pkl"
+    evil.write_bytes(pickle.dumps({0: print}))
+    odd = tmp_path / "odd.pkl"
+    odd.write_bytes(pickle.dumps({0: np.zeros(32), 1: np.zeros(31)}))
+    beyond = tmp_path / "beyond.pkl"
+    beyond.write_bytes(pickle.dumps({12: np.zeros(32)}))
+    part = tmp_path / "part.pkl"
+    part.write_bytes(pickle.dumps({0: np.zeros(32)})[:-20])
+    return {
+        "no such file": ([*first, "--centers", "no.st"], "no.st: no such file; expected centers made by"),
+        "truncated": ([*first, "--centers", str(cut)], "cut.safetensors: truncated, or no safetensors file"),
+        "empty file": ([*first, "--centers", str(empty)], "empty.safetensors: truncated"),
+        "not centers": ([*first, "--centers", str(foreign)], "no file of centers; expected one made by"),
+        "another charset": (
+            [*first, "--centers", saved("c.st", size, "0123456789y")], "it has besides 'y', lacks 'x'"),
+        "another order": ([*first, "--centers", saved("o.st", size, "x0123456789")], "in another order"),
+        "another size": ([*first, "--centers", saved("s.st", size[:, :9])], "centers of size 9; expected 32"),
+        "a pickle that calls": ([*first, "--centers", str(evil)], "asks for builtins.print, which is no array"),
+        "a pickle of two sizes": ([*first, "--centers", str(odd)], "all of one size"),
+        "a class too many": ([*first, "--centers", str(beyond)], "class 12; expected 0 to 11"),
+        "a pickle cut short": ([*first, "--centers", str(part)], "part.pkl: not read"),
+        "flow2 without centers": (first, "starts from estimated centers; make a file with 'jaxcrnn centers estimate'"),
+        "centers for ctc": ([*first[:2], *first[4:], "--centers", "head"], "the preset 'ctc' keeps no centers"),
+        "unknown preset": ([*first, "--preset", "flow3"],
+                           "expected one of ctc, flow1, flow1-torch, flow2, aligned, posterior; did you mean 'flow1'"),
+        "a run's charset differs": ([*first, "--centers", "head", "--charset", str(other_charset(tmp_path, reader))],
+                                    "it has besides 'y', lacks 'x'"),
+        "another model": ([*first, "--centers", "head", "--set", "model.hidden=8"],
+                          "do not fit this configuration: model.hidden is 8 instead of 16"),
+        "weight without assignment": ([*first[:2], *first[4:], "--set", "loss.weight=0.1"],
+                                      "loss.assignment is 'none'"),
+        "unknown update": ([*first, "--set", "loss.update=wen"], "'wen'; expected one of fixed, delta, gradient"),
+        "ignored beyond": ([*first, "--centers", "head", "--set", "loss.ignored=[40]"], "class 40; expected 0 to 11"),
+        "ignored no list": ([*first, "--set", "loss.ignored=x"], "expected whole numbers in brackets"),
+        "negative weight": ([*first, "--set", "loss.weight=-1"], "loss.weight is -1.0; expected 0 or more"),
+    }  # fmt: skip
+
+
+def test_mistakes_with_centers_get_one_line(reader, centers_file, tmp_path, capsys):
+    for name, (options, message) in center_mistakes(reader, centers_file, tmp_path).items():
+        code = train(*options) if "model.hidden=8" not in options else main(["train", *options])
+        error = capsys.readouterr().err
+        assert code == 2, name
+        assert message in error, name
+        assert len(error.splitlines()) == 1, name
+        assert not (tmp_path / "out").exists(), name
+
+
+def test_nothing_recognised_is_no_estimate(four_lines, tmp_path, capsys):
+    assert train("--data", str(four_lines), "--out", str(tmp_path / "fresh"), steps=1) == 0
+    assert main(["centers", "estimate", "--run", str(tmp_path / "fresh")]) == 2
+    assert "not one of 4 lines is recognised exactly" in capsys.readouterr().err
+    assert not (tmp_path / "fresh" / "centers.safetensors").exists()
+
+
+def test_paddles_pickle_is_read(tmp_path):
+    rows = {np.int64(0): np.arange(4, dtype=np.float32), 2: np.full(4, 7, np.float32)}
+    for protocol in (2, 4):
+        path = tmp_path / "train_center.pkl"
+        path.write_bytes(pickle.dumps(rows, protocol))
+        state = center_files.load(path, Charset("abc"), 4)
+        np.testing.assert_array_equal(state.centers, [[0, 1, 2, 3], [0] * 4, [7] * 4, [0] * 4])
+        assert state.counts.tolist() == [1, 0, 1, 0]
+
+
+def test_saving_where_nothing_can_be_saved(tmp_path):
+    state = CenterState(np.zeros((4, 2), np.float32), np.zeros(4, np.float32))
+    with pytest.raises(UserError, match="expected a file that can be written"):
+        center_files.save(tmp_path / "no" / "c.safetensors", state, Charset("abc"))
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_a_preset_can_be_replaced_part_by_part(preset):
+    assert LossConfig(preset).parts == PRESETS[preset]
+    other = LossConfig(preset, assignment="aligned", start="head", update="gradient", reduction="half_sum", weight=0.5)
+    assert other.parts == ("aligned", "head", "gradient", "half_sum", 0.5)

@@ -1,0 +1,112 @@
+"""The parity ladder: jaxcrnn and torch_ref answer the same task, and every number is compared."""
+
+import ast
+import importlib.util
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcrnn import convert, parity
+from jaxcrnn.errors import UserError
+from jaxcrnn.model import CRNN, ModelConfig
+from jaxcrnn.objective import PRESETS, LossConfig
+
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the torch extra is not installed")
+MODEL = ModelConfig("small", 4, 0.0, num_classes=7)
+
+
+def variables_of(model, seed=0):
+    def init(key):
+        return CRNN(model).init(key, jnp.zeros((1, 32, 32, 1)), jnp.full((1,), 32, jnp.int32))
+
+    return jax.jit(init)(jax.random.key(seed))
+
+
+def ladder(model, dtype="float64", **options):
+    task = parity.make_task(model, variables_of(model), dtype=dtype, **options)
+    theirs = parity.ask_torch(task)
+    assert not theirs["presets"].any()  # both spell the presets alike
+    return parity.compare(parity.answer(task), theirs, dtype)
+
+
+def check(rungs, names):
+    broken = [f"{r.name} {r.part}: {r.error:.1e} in {r.worst}" for r in rungs if not r.holds]
+    assert not broken, "\n".join(broken)
+    assert {r.name for r in rungs} == set(names)
+    assert all(r.arrays for r in rungs)
+
+
+@needs_torch
+@pytest.mark.parametrize("model", [
+    MODEL,
+    ModelConfig("small", 3, 0.0, standardize=True, num_classes=5, blank=4),
+    pytest.param(ModelConfig("vgg", 4, 0.0, num_classes=5), marks=pytest.mark.slow),
+], ids=["small", "small, standardized, blank last", "vgg"])  # fmt: skip
+def test_operations_blocks_and_forward(model):
+    check(ladder(model, presets=()), ["ops", "blocks", "forward"])
+
+
+@needs_torch
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_steps_in_float64(preset):
+    rungs = ladder(MODEL, presets=(preset,), base=False)
+    check(rungs, ["loss", "step 1", "step 10"])
+    assert {r.part for r in rungs if r.name == "step 10"} == {f"{preset}/sgd", f"{preset}/adamw"}
+
+
+@needs_torch
+def test_everything_at_once_in_float64():
+    """Focal, ACE and push on top of an alignment with all frames, the blank last."""
+    loss = LossConfig("aligned", frames="all", focal=True, ace=0.1, push=0.05, push_margin=5.0, start="head", alpha=0.5)
+    model = ModelConfig("small", 4, 0.0, num_classes=7, blank=6)
+    check(ladder(model, presets=(), optimizers=("sgd",), loss=loss, base=False), ["loss", "step 1", "step 10"])
+
+
+@needs_torch
+@pytest.mark.slow
+def test_float32():
+    check(ladder(MODEL, "float32"), parity.TOLERANCES["float32"])
+
+
+def test_a_difference_is_seen():
+    a = {"ops/x": np.ones(3), "ops/y": np.zeros(2), "step 1/ctc/sgd/w": np.ones(2)}
+    assert all(r.holds and r.error == 0 for r in parity.compare(a, a, "float64"))
+    off = a | {"ops/x": np.asarray([1, 1, 1 + 1e-8])}
+    assert [r.holds for r in parity.compare(a, off, "float64")] == [False, True, True]
+    lacking = {k: v for k, v in a.items() if k != "ops/y"}
+    for pair in ((a, lacking), (lacking, a)):
+        assert [r.holds for r in parity.compare(*pair, "float64")] == [True, False, True]
+    broken = a | {"ops/x": np.asarray([1, np.nan, 1])}
+    assert not parity.compare(a, broken, "float64")[0].holds
+
+
+@pytest.mark.parametrize("model", [MODEL, ModelConfig("vgg", 3, 0.0, num_classes=5)], ids=["small", "vgg"])
+def test_conversion_there_and_back(model):
+    variables = jax.tree.map(np.asarray, variables_of(model))
+    state_dict = convert.to_torch(variables)
+    back = convert.from_torch(state_dict)
+    assert jax.tree.structure(back) == jax.tree.structure(variables)
+    jax.tree.map(np.testing.assert_array_equal, back, variables)
+    lacking = {k: v for k, v in state_dict.items() if k != "lstm0.weight_hh_l0"}
+    with pytest.raises(UserError, match="lacks lstm0.weight_hh_l0"):
+        convert.from_torch(lacking)
+    with pytest.raises(UserError, match="has head.extra besides"):
+        convert.from_torch(state_dict | {"head.extra": np.zeros(1)})
+
+
+def test_the_twins_do_not_know_each_other():
+    root = Path(parity.__file__).parents[1]
+    for package, allowed in (("torch_ref", {"torch", "numpy", "torch_ref"}), ("jaxcrnn", None)):
+        for path in (root / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+                for name in (n.split(".")[0] for n in names):
+                    if allowed:
+                        assert name in allowed or name in sys.stdlib_module_names, f"{path} imports {name}"
+                    else:
+                        assert name not in ("torch", "torch_ref"), f"{path} imports {name}"
