@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from jaxcrnn import __version__
@@ -96,12 +97,12 @@ def _parity_options(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS = {
-    "train": (_train_options, "train", "train a recogniser on a label file"),
-    "evaluate": (_evaluate_options, "evaluate_run", "read a data set with a run and score it"),
-    "recognize": (_recognize_options, "recognize_images", "read images with a run: text and confidence"),
-    "centers": (_centers_options, "estimate", "make class centers with a trained run"),
-    "parity": (_parity_options, "parity_ladder", "compare every number with the PyTorch reference"),
-    "demo": (_demo_options, "demo", "train on rendered lines for two minutes, no data needed"),
+    "train": (_train_options, "commands.train", "train a recogniser on a label file"),
+    "evaluate": (_evaluate_options, "reading.evaluate_run", "read a data set with a run and score it"),
+    "recognize": (_recognize_options, "reading.recognize_images", "read images with a run: text and confidence"),
+    "centers": (_centers_options, "reading.estimate", "make class centers with a trained run"),
+    "parity": (_parity_options, "reading.parity_ladder", "compare every number with the PyTorch reference"),
+    "demo": (_demo_options, "commands.demo", "train on rendered lines for two minutes, no data needed"),
 }
 
 
@@ -130,11 +131,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # Parsed before jax is imported, so that --help and a mistyped option answer at once.
         args = _parser(argv if {"-h", "--help"} & set(argv) else ()).parse_args(argv)
-        from jaxcrnn import commands
         from jaxcrnn.allocator import keep_freed_memory
 
         keep_freed_memory()
-        return int(getattr(commands, COMMANDS[args.command][1])(args))
+        module, function = COMMANDS[args.command][1].split(".")
+        return int(getattr(import_module(f"jaxcrnn.{module}"), function)(args))
     except UserError as error:
         print(f"jaxcrnn: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -1,33 +1,31 @@
-"""What each command does, once its options are read."""
+"""The commands that train: train and demo."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
-import numpy as np
 from PIL import Image
 
-from jaxcrnn import center_files, console, parity, report, runs
+from jaxcrnn import center_files, console, report, runs
 from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
 from jaxcrnn.data import buckets as plans
-from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit
-from jaxcrnn.data.images import ImageError, fit_height, read_gray
+from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import LabelFile, Source
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.data.synthetic import CHARACTERS, SyntheticLines
 from jaxcrnn.errors import UserError
-from jaxcrnn.evaluate import Evaluation, Line, estimate_centers, evaluate, recognize
+from jaxcrnn.evaluate import evaluate
 from jaxcrnn.loop import fit
 from jaxcrnn.objective import CHOICES, PRESETS, LossConfig
+from jaxcrnn.reading import audit_lines, print_evaluation
 from jaxcrnn.train import eval_variables, init_state
 from jaxcrnn.types import TrainState
 
@@ -152,10 +150,10 @@ def _facts(corpora: tuple[Corpus, Corpus | None]) -> dict[str, Any]:
 def _audited(
     config: configs.Config, charset: Charset, source: Source, validation: Source | None, skip_bad: bool
 ) -> tuple[Corpus, Corpus | None]:
-    corpus = _audit(config, charset, source, keep_text_faults=False)
+    corpus = audit_lines(config, charset, source, keep_text_faults=False)
     print(report.audit_table("training set", corpus))
     # A validation line the charset cannot spell is an error of the recogniser: leaving it out would flatter.
-    val = _audit(config, charset, validation, keep_text_faults=skip_bad) if validation else None
+    val = audit_lines(config, charset, validation, keep_text_faults=skip_bad) if validation else None
     if val is not None:
         print(report.audit_table("validation set", val))
         shared = {source.identity(int(i)) for i in corpus.indices} & {val.source.identity(int(i)) for i in val.indices}
@@ -169,27 +167,6 @@ def _audited(
     if val is not None and not len(val):
         raise UserError("no usable line in the validation set")
     return corpus, val
-
-
-def _audit(config: configs.Config, charset: Charset, source: Source, *, keep_text_faults: bool) -> Corpus:
-    began, shown = time.monotonic(), console.make()
-
-    def progress(done: int) -> None:
-        if done % 500 == 0 and time.monotonic() - began > 2:
-            shown.progress(done, len(source), "lines looked at")
-
-    with shown:
-        return audit(
-            source,
-            charset,
-            config.model.frames,
-            config.model.height,
-            config.data.limits,
-            keep_text_faults=keep_text_faults,
-            cache_bytes=config.data.cache_mb << 20,
-            workers=config.data.workers,
-            progress=progress,
-        )
 
 
 def _go(run: runs.Run, corpus: Corpus, val: Corpus | None, first: TrainState | None = None) -> None:
@@ -237,178 +214,6 @@ class _tracker:
             self.writer.close()
 
 
-def estimate(args: Namespace) -> int:
-    """``jaxcrnn centers estimate``."""
-    run = runs.open_run(Path(args.run))
-    path = args.data or run.config.data.train
-    if not path:
-        raise UserError("the run does not name its training set; give --data FILE, a label file of path<TAB>text")
-    out = Path(args.out or run.folder / "centers.safetensors")
-    # Refused before the work, not after it.
-    if not out.parent.is_dir():
-        raise UserError(f"{out}: no such folder; expected --out FILE in a folder that exists")
-    corpus = _audit(run.config, run.charset, LabelFile(path, run.config.data.limits), keep_text_faults=False)
-    if corpus.faults:
-        print(report.audit_table(path, corpus), end="\n\n")
-        if not (args.skip_bad or run.facts().get("skip_bad")):
-            raise UserError(f"{path}: {len(corpus.faults)} faults, listed above; mend them, or leave such rows out "
-                            "with --skip-bad")  # fmt: skip
-    if not len(corpus):
-        raise UserError(f"{path}: no usable line")
-    state, step = run.state(args.checkpoint)
-    data = run.config.data
-    centers, exact = estimate_centers(
-        run.train_config, state, corpus, batch_size=data.batch_size, buckets=data.buckets, workers=data.workers
-    )
-    if not exact:
-        raise UserError(f"{run.folder}: not one of {len(corpus)} lines is recognised exactly, so there is nothing to "
-                        "estimate; expected a run that reads its training set")  # fmt: skip
-    center_files.save(out, centers, run.charset)
-    counts = np.asarray(centers.counts)
-    unseen = [run.charset.name(int(i)) for i in np.flatnonzero(counts == 0)]
-    print(f"{run.folder}, checkpoint of step {step}, on {path}")
-    print(f"{exact} of {len(corpus)} lines recognised exactly, {int(counts.sum())} frames; {corpus.left_out} left out")
-    print(f"{len(counts) - len(unseen)} of {len(counts)} classes have a center, {len(unseen)} were never seen", end="")
-    print((": " + " ".join(unseen[:40]) + (" ..." if len(unseen) > 40 else "")) if unseen else "")
-    blank = counts[run.charset.blank] / counts.sum()
-    print(f"the blank has {blank:.1%} of the frames")
-    print(
-        f"written to {out}; go on with: jaxcrnn train --init-from {run.folder} --centers {out} --preset flow2 --out ..."
-    )
-    return 0
-
-
-def evaluate_run(args: Namespace) -> int:
-    """``jaxcrnn evaluate``."""
-    run = runs.open_run(Path(args.run))
-    path = args.data or run.config.data.val
-    if not path:
-        raise UserError("the run has no validation set; give --data FILE, a label file of path<TAB>text")
-    if args.charset:
-        runs.same_charset(run, Charset.from_file(args.charset, run.config.data.blank), args.charset)
-    if args.batch_size is not None and args.batch_size < 1:
-        raise UserError(f"--batch-size {args.batch_size}: expected 1 or more")
-    corpus = _audit(run.config, run.charset, LabelFile(path, run.config.data.limits), keep_text_faults=True)
-    unusable = [fault for fault in corpus.faults if fault.kind not in TEXT_KINDS]
-    if corpus.faults:
-        print(report.audit_table(path, corpus), end="\n\n", file=sys.stderr if args.json else sys.stdout)
-    if unusable and not args.skip_bad:
-        raise UserError(
-            f"{path}: {len(unusable)} faults, listed above; mend them, or leave such rows out with --skip-bad"
-        )
-    if not len(corpus):
-        raise UserError(f"{path}: no usable line")
-    state, step = run.state(args.checkpoint)
-    batch_size = args.batch_size or run.config.data.batch_size
-    buckets = run.config.data.buckets
-    result = evaluate(run.train_config, state, run.charset, corpus, batch_size=batch_size, buckets=buckets)
-    if args.predictions:
-        _write_predictions(Path(args.predictions), result)
-    if args.json:
-        print(report.evaluation_json(result, corpus, {"run": str(run.folder), "data": str(path), "step": step}))
-        return 0
-    _print_evaluation(run, step, path, corpus, result, args.positions)
-    return 0
-
-
-def _print_evaluation(run: runs.Run, step: int, path: str, corpus: Corpus, result: Evaluation, positions: bool) -> None:
-    print(f"{run.folder}, checkpoint of step {step}, on {path}")
-    loss = f"CTC loss {result.loss:.4f} over {result.spelled}"
-    print(f"{len(result.lines)} lines read, {corpus.left_out} left out; {loss}\n")
-    print(report.score_table(*result.scores()), end="\n\n")
-    if positions:
-        print(report.position_table(result), end="\n\n")
-    print(report.mistakes(result))
-
-
-def _write_predictions(path: Path, result: Evaluation) -> None:
-    rows = [f"{line.name}\t{line.text}\t{truth}\n" for line, truth in zip(result.lines, result.truths, strict=True)]
-    try:
-        path.write_text("".join(rows), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; expected a file that can be written") from None
-
-
-def recognize_images(args: Namespace) -> int:
-    """``jaxcrnn recognize``: what cannot be read is reported on its own line, and the exit code says so."""
-    run = runs.open_run(Path(args.run))
-    state, _ = run.state(args.checkpoint)
-    failed: list[tuple[str, str]] = []
-
-    def images() -> Iterator[tuple[str, np.ndarray]]:
-        for name, file in _inputs(args.images, sys.stdin.buffer):
-            try:
-                gray = read_gray(file, run.config.data.limits, name)
-                yield name, fit_height(gray, run.config.model.height, run.config.data.limits, name)
-            except ImageError as error:
-                failed.append((name, str(error)))
-                print(f"jaxcrnn recognize: {error}", file=sys.stderr)
-                if args.json:
-                    print(json.dumps({"path": name, "error": str(error)}, ensure_ascii=False))
-
-    for line in recognize(run.train_config, state, run.charset, images()):
-        print(_shown(line, args.json), flush=True)
-    if failed:
-        raise UserError(f"{len(failed)} of the images could not be read, each named above")
-    return 0
-
-
-def _shown(line: Line, as_json: bool) -> str:
-    if as_json:
-        values = {"path": line.name, "text": line.text, "confidence": round(line.confidence, 4)}
-        return json.dumps(values, ensure_ascii=False)
-    return f"{line.name}\t{line.text}\t{line.confidence:.4f}"
-
-
-def _inputs(given: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | bytes]]:
-    """Names and files: a file is itself, a folder its images in order, ``-`` an image or a list of paths on stdin."""
-    known = {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}
-    for item in given:
-        path = Path(item)
-        if item == "-":
-            data = stdin.read()
-            try:
-                paths = data.decode("utf-8").split("\n")
-            except UnicodeDecodeError:
-                yield "stdin", data
-            else:
-                yield from ((p.removesuffix("\r"),) * 2 for p in paths if p.strip())
-        elif path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.is_file())
-            images = [p for p in files if p.suffix.lower() in known]
-            if len(images) < len(files):
-                print(f"{item}: {len(files) - len(images)} files that are not images passed over", file=sys.stderr)
-            if not images:
-                raise UserError(f"{item}: no image in this folder; expected files such as .png or .jpg")
-            yield from ((str(p), str(p)) for p in images)
-        else:
-            yield item, item
-
-
-def parity_ladder(args: Namespace) -> int:
-    """``jaxcrnn parity``: exit code 1 when a number is farther off than its tolerance."""
-    run = runs.open_run(Path(args.run))
-    for name in args.presets or ():
-        if name not in PRESETS:
-            raise UserError(f"--presets {name}: expected some of {', '.join(PRESETS)}")
-    state, step = run.state(args.checkpoint)
-    config = run.train_config
-    presets = tuple(PRESETS) if args.presets is None else tuple(args.presets)
-    own = config.loss if args.presets is None and config.loss != LossConfig(config.loss.preset) else None
-    task = parity.make_task(config.model, eval_variables(state), presets=presets, loss=own, dtype=args.dtype)
-    theirs = parity.ask_torch(task)
-    ladder = parity.compare(parity.answer(task), theirs, args.dtype)
-    if args.json:
-        print(json.dumps([rung._asdict() | {"holds": rung.holds} for rung in ladder], indent=2))
-    else:
-        print(f"{run.folder}, checkpoint of step {step}, {args.dtype}: max|jaxcrnn - torch_ref| / max|torch_ref|\n")
-        print(report.parity_table(ladder))
-    broken = sum(not rung.holds for rung in ladder)
-    if broken:
-        print(f"\n{broken} of {len(ladder)} rungs do not hold", file=sys.stderr)
-    return 1 if broken else 0
-
-
 DEMO = (
     "optim.steps=220",
     "optim.warmup=40",
@@ -431,10 +236,10 @@ def demo(args: Namespace) -> int:
     _train(config, Charset(CHARACTERS), SyntheticLines(1, 4000), unseen, out, {"skip_bad": False})
     run = runs.open_run(out)
     state, step = run.state("best")
-    corpus = _audit(config, run.charset, unseen, keep_text_faults=True)
+    corpus = audit_lines(config, run.charset, unseen, keep_text_faults=True)
     result = evaluate(run.train_config, state, run.charset, corpus, buckets=config.data.buckets)
     print()
-    _print_evaluation(run, step, "200 rendered lines it has never seen", corpus, result, positions=False)
+    print_evaluation(run, step, "200 rendered lines it has never seen", corpus, result, positions=False)
     folder = out / "examples"
     folder.mkdir(exist_ok=True)
     print("\na few of them, kept as images:")

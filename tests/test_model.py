@@ -1,6 +1,7 @@
 """The model: padding influences nothing, frames are what `frames` says, and torch agrees about the parts."""
 
 import dataclasses
+from functools import partial
 
 import chex
 import jax
@@ -25,10 +26,15 @@ def model(request):
     return config, crnn, variables
 
 
-def run(crnn, variables, images, widths, train):
+@partial(jax.jit, static_argnums=(0, 4))  # un-jitted, each of the hundreds of operations compiles by itself
+def run(crnn, variables, images, widths, train=False):
     if train:
         return crnn.apply(variables, images, widths, train=True, mutable=["batch_stats"])
     return crnn.apply(variables, images, widths), None
+
+
+def read(crnn, variables, images, widths):
+    return run(crnn, variables, images, widths)[0]
 
 
 @pytest.mark.parametrize("train", [False, True])
@@ -56,7 +62,7 @@ def test_frames_are_what_they_are_said_to_be(model):
     widths = np.arange(1, 13, dtype=np.int32) * 3
     out = jax.eval_shape(lambda: crnn.apply(variables, jnp.zeros((1, 32, 100, 1)), jnp.full((1,), 100)))
     assert out.logits.shape == (1, config.frames(100), 5)
-    lengths = crnn.apply(variables, jnp.zeros((12, 32, 36, 1)), widths).lengths
+    lengths = read(crnn, variables, jnp.zeros((12, 32, 36, 1)), widths).lengths
     assert lengths.tolist() == [config.frames(int(w)) for w in widths]
     assert abs(config.frames(400) - 100) <= 1
 
@@ -67,7 +73,7 @@ def test_images_of_width_zero_have_no_frames():
 
 def test_features_are_the_heads_input(model):
     _, crnn, variables = model
-    out = crnn.apply(variables, jnp.ones((2, 32, 40, 1)), jnp.full((2,), 40))
+    out = read(crnn, variables, jnp.ones((2, 32, 40, 1)), jnp.full((2,), 40))
     head = variables["params"]["head"]
     np.testing.assert_allclose(out.features @ head["kernel"] + head["bias"][None, None], out.logits, atol=1e-5)
 
@@ -78,7 +84,7 @@ def test_standardized_lines_forget_brightness_and_contrast(model):
         pytest.skip("only for standardized models")
     images = jax.random.uniform(jax.random.key(1), (1, 32, 40, 1), minval=-1.0)
     widths = jnp.asarray([30])
-    a, b = (crnn.apply(variables, x, widths).logits[:, :7] for x in (images, images * 0.4 + 0.3))
+    a, b = (read(crnn, variables, x, widths).logits[:, :7] for x in (images, images * 0.4 + 0.3))
     np.testing.assert_allclose(a, b, atol=5e-3)
 
 
@@ -86,8 +92,8 @@ def test_bfloat16_stays_close_and_ends_in_float32(model):
     config, crnn, variables = model
     images = jax.random.uniform(jax.random.key(1), (2, 32, 40, 1), minval=-1.0)
     widths = jnp.asarray([40, 30])
-    exact = crnn.apply(variables, images, widths)
-    rough = CRNN(dataclasses.replace(config, dtype="bfloat16")).apply(variables, images, widths)
+    exact = read(crnn, variables, images, widths)
+    rough = read(CRNN(dataclasses.replace(config, dtype="bfloat16")), variables, images, widths)
     assert rough.logits.dtype == rough.features.dtype == jnp.float32
     assert 1e-5 < jnp.abs(rough.logits - exact.logits).max() < 0.1
 
