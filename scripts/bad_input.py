@@ -3,6 +3,7 @@
 python scripts/bad_input.py docs/bad-input.md
 """
 
+import pickle
 import resource
 import shutil
 import signal
@@ -11,9 +12,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
+from jaxcrnn import center_files
+from jaxcrnn.charset import Charset
 from jaxcrnn.data.synthetic import SyntheticLines
+from jaxcrnn.types import CenterState
 
 SMALL = [
     "--set", "model.hidden=8", "optim.steps=4", "optim.warmup=1", "data.batch_size=4", "data.buckets=1",
@@ -25,8 +30,10 @@ def prepare(root: Path) -> None:
     """A few good lines, one small run, and one broken thing of each kind."""
     source = SyntheticLines(5, 4, "0123456789", (3, 3))
     rows = []
+    texts = ""
     for i in range(len(source)):
         gray, text = source[i]
+        texts += text
         Image.fromarray(gray).save(root / f"{i}.png")
         rows.append(f"{i}.png\t{text}\n")
     (root / "good.txt").write_text("".join(rows))
@@ -46,6 +53,11 @@ def prepare(root: Path) -> None:
     (root / "typo.yaml").write_text("optim: {stepz: 3}\n")
     (root / "broken.yaml").write_text("optim: {steps: 3\n")
     (root / "words.txt").write_text("a\nb\n")
+    for name, characters, size in (("words", "ab", 16), ("short", "".join(sorted(set(texts))), 9)):
+        state = CenterState(np.zeros((len(characters) + 1, size)), np.ones(len(characters) + 1))
+        center_files.save(root / f"{name}.safetensors", state, Charset(characters))
+    (root / "cut.safetensors").write_bytes((root / "words.safetensors").read_bytes()[:-50])
+    (root / "evil.pkl").write_bytes(pickle.dumps({0: print}))
 
 
 def rows(root: Path, *lines: str) -> list[str]:
@@ -58,6 +70,7 @@ def rows(root: Path, *lines: str) -> list[str]:
 def cases(root: Path) -> list[tuple[str, list[str], int | None]]:
     """What is wrong, the arguments, and a limit on the size of written files."""
     train = ["train", "--data", "good.txt", "--out", "new", *SMALL]
+    second = ["train", "--data", "good.txt", "--out", "new", "--init-from", "run", "--preset", "flow2"]
     data = [
         ("a line without a tab", "0.png 123"), ("a missing image", "none.png\t1"), ("a 0-byte image", "zero.png\t1"),
         ("a truncated PNG", "cut.png\t1"), ("a text file named .png", "text.png\t1"),
@@ -92,7 +105,19 @@ def cases(root: Path) -> list[tuple[str, list[str], int | None]]:
         ("a folder without images", ["recognize", "run", "empty"], None),
         ("an image that cannot be read", ["recognize", "run", "zero.png"], None),
         ("an unknown command", ["trian"], None),
-    ]
+        ("an unknown preset", [*train, "--preset", "flow3"], None),
+        ("centers for plain CTC", [*train, "--centers", "head"], None),
+        ("flow2 without centers", [*train, "--preset", "flow2"], None),
+        *((what, [*second, "--centers", file], None) for what, file in (
+            ("centers that are not there", "none.safetensors"),
+            ("a truncated file of centers", "cut.safetensors"),
+            ("centers of another charset", "words.safetensors"),
+            ("centers of another feature size", "short.safetensors"),
+            ("a pickle that calls a function", "evil.pkl"),
+        )),
+        ("a charset unlike that of --init-from", [*second, "--centers", "head", "--charset", "words.txt"], None),
+        ("a model unlike that of --init-from", [*second, "--centers", "head", "--set", "model.hidden=9"], None),
+    ]  # fmt: skip
 
 
 def call(root: Path, arguments: list[str], limit: int | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,8 @@
 """The parity ladder: jaxcrnn and torch_ref answer the same task, and every number is compared."""
 
 import ast
+import functools
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -10,15 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcrnn import convert, parity
+from jaxcrnn import convert, parity, runs
+from jaxcrnn.charset import Charset
+from jaxcrnn.checkpoint import Checkpoints
+from jaxcrnn.cli import main
+from jaxcrnn.config import Config
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.objective import PRESETS, LossConfig
+from jaxcrnn.train import init_state
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the torch extra is not installed")
 MODEL = ModelConfig("small", 4, 0.0, num_classes=7)
 
 
+@functools.cache
 def variables_of(model, seed=0):
     def init(key):
         return CRNN(model).init(key, jnp.zeros((1, 32, 32, 1)), jnp.full((1,), 32, jnp.int32))
@@ -28,7 +36,7 @@ def variables_of(model, seed=0):
 
 def ladder(model, dtype="float64", **options):
     task = parity.make_task(model, variables_of(model), dtype=dtype, **options)
-    theirs = parity.ask_torch(task)
+    theirs = importlib.import_module("torch_ref.answers").answer(task)
     assert not theirs["presets"].any()  # both spell the presets alike
     return parity.compare(parity.answer(task), theirs, dtype)
 
@@ -42,7 +50,7 @@ def check(rungs, names):
 
 @needs_torch
 @pytest.mark.parametrize("model", [
-    MODEL,
+    pytest.param(MODEL, marks=pytest.mark.slow),  # test_the_command does as much
     ModelConfig("small", 3, 0.0, standardize=True, num_classes=5, blank=4),
     pytest.param(ModelConfig("vgg", 4, 0.0, num_classes=5), marks=pytest.mark.slow),
 ], ids=["small", "small, standardized, blank last", "vgg"])  # fmt: skip
@@ -52,10 +60,11 @@ def test_operations_blocks_and_forward(model):
 
 @needs_torch
 @pytest.mark.parametrize("preset", list(PRESETS))
-def test_steps_in_float64(preset):
-    rungs = ladder(MODEL, presets=(preset,), base=False)
+@pytest.mark.parametrize("optimizer", ["sgd", pytest.param("adamw", marks=pytest.mark.slow)])
+def test_steps_in_float64(preset, optimizer):
+    rungs = ladder(MODEL, presets=(preset,), optimizers=(optimizer,), base=False)
     check(rungs, ["loss", "step 1", "step 10"])
-    assert {r.part for r in rungs if r.name == "step 10"} == {f"{preset}/sgd", f"{preset}/adamw"}
+    assert {r.part for r in rungs if r.name == "step 10"} == {f"{preset}/{optimizer}"}
 
 
 @needs_torch
@@ -63,13 +72,29 @@ def test_everything_at_once_in_float64():
     """Focal, ACE and push on top of an alignment with all frames, the blank last."""
     loss = LossConfig("aligned", frames="all", focal=True, ace=0.1, push=0.05, push_margin=5.0, start="head", alpha=0.5)
     model = ModelConfig("small", 4, 0.0, num_classes=7, blank=6)
-    check(ladder(model, presets=(), optimizers=("sgd",), loss=loss, base=False), ["loss", "step 1", "step 10"])
+    check(ladder(model, presets=(), optimizers=("adamw",), loss=loss, base=False), ["loss", "step 1", "step 10"])
 
 
 @needs_torch
 @pytest.mark.slow
 def test_float32():
     check(ladder(MODEL, "float32"), parity.TOLERANCES["float32"])
+
+
+@needs_torch
+def test_the_command(tmp_path, capsys):
+    """``jaxcrnn parity`` on a run: torch_ref answers in a process of its own."""
+    charset, folder = Charset("0123456789"), tmp_path / "run"
+    config = Config(model=ModelConfig("small", 4, 0.0))
+    run = runs.create(folder, config, charset, {})
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        checkpoints.save(init_state(run.train_config, jax.random.key(0)), {}, None)
+    assert main(["parity", str(folder), "--presets"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()[4:]].count("ops") > 5
+    assert "FAILS" not in out
+    assert main(["parity", str(folder), "--presets", "flow3"]) == 2
+    assert "expected some of ctc, flow1" in capsys.readouterr().err
 
 
 def test_a_difference_is_seen():

@@ -10,7 +10,8 @@ import optax
 import pytest
 
 from jaxcrnn import optim
-from jaxcrnn.augment import AugmentConfig, augment
+from jaxcrnn.augment import AugmentConfig
+from jaxcrnn.augment import augment as augment_
 from jaxcrnn.ctc import ctc_loss
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import CRNN, ModelConfig
@@ -58,9 +59,9 @@ def test_a_step_is_loss_gradient_and_update_of_the_plain_definition(step, state)
         return ctc_loss(out.logits, out.lengths, batch.labels, batch.label_lengths).mean(), changed["batch_stats"]
 
     (loss, batch_stats), grads = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(state.params)
+    tx = optim.make(CONFIG.optim)
     with jax.numpy_dtype_promotion("standard"):
-        tx = optim.make(CONFIG.optim)
-        updates, _ = tx.update(grads, tx.init(state.params), state.params)
+        updates, _ = jax.jit(lambda g, p: tx.update(g, tx.init(p), p))(grads, state.params)
     np.testing.assert_allclose(info["loss"], loss, rtol=1e-5)
     np.testing.assert_allclose(info["grad_norm"], optax.tree.norm(grads), rtol=1e-4)
     chex.assert_trees_all_close(moved.batch_stats, batch_stats, rtol=1e-5)
@@ -134,7 +135,7 @@ def test_eval_step_reads_with_the_average(state):
     assert eval_variables(moved)["params"] is average
     assert eval_variables(state)["params"] is state.params
     out = jax.jit(eval_step)(config, moved, make_batch(fill=2))
-    plain = CRNN(CONFIG.model).apply(
+    plain = jax.jit(CRNN(CONFIG.model).apply)(
         {"params": average, "batch_stats": moved.batch_stats}, make_batch().images, make_batch().widths
     )
     np.testing.assert_allclose(out["loss"][:3], ctc_loss(plain.logits, plain.lengths, make_batch().labels,
@@ -180,6 +181,7 @@ def test_bad_values(kind, change, message):
         kind(**change)
 
 
+augment = jax.jit(augment_)
 ALL_OFF = {f.name: 0.0 for f in dataclasses.fields(AugmentConfig) if f.name not in ("probability", "warmup")}
 
 

@@ -126,8 +126,7 @@ def blocks(
         out[f"blocks/bilstm.{b}"] = _numpy(line)
     for mode in ("train", "eval"):
         model = make_model(task, weights).train(mode == "train")
-        lines = [image[:, :w, 0][None] for image, w in zip(batch.images, batch.widths.tolist(), strict=True)]
-        for b, row in enumerate(model.backbone(lines)):
+        for b, row in enumerate(model.backbone(model.lines(batch.images, batch.widths))):
             out[f"blocks/backbone.{mode}.{b}"] = _numpy(row)
         model = make_model(task, weights).train(mode == "train")
         outputs = model(batch.images, batch.widths)

@@ -93,8 +93,8 @@ def lookalikes(logits: Tensor, classes: Tensor, *, excluded: tuple[int, ...] = (
     out = classes.clone()
     for index in torch.cartesian_prod(*(torch.arange(n) for n in classes.shape)).tolist():
         own = int(classes[tuple(index)])
-        row = logits[index[0], index[1]]
+        row = logits[index[0], index[1]].tolist()
         others = [c for c in range(len(row)) if c != own and c not in excluded]
         if others:
-            out[tuple(index)] = max(others, key=lambda c: float(row[c]))
+            out[tuple(index)] = max(others, key=row.__getitem__)
     return out

@@ -149,13 +149,7 @@ class CRNN(nn.Module):
                 parameter.requires_grad_(False)
 
     def forward(self, images: Tensor, widths: Tensor) -> Outputs:
-        lines = []
-        for image, width in zip(images, widths.tolist(), strict=True):
-            line = image[:, :width, 0][None]
-            if self.config.standardize and width:
-                line = (line - line.mean()) / torch.sqrt(line.var(correction=0) + 1e-4)
-            lines.append(line)
-        rows = self.backbone(lines)
+        rows = self.backbone(self.lines(images, widths))
         lengths = torch.tensor([len(x) for x in rows])
         frames = self._frames(images.shape[2])
         features = images.new_zeros(len(rows), frames, 2 * self.config.hidden)
@@ -167,6 +161,16 @@ class CRNN(nn.Module):
                 for b in range(len(rows))
             ])  # fmt: skip
         return Outputs(self.head(features), features, lengths)
+
+    def lines(self, images: Tensor, widths: Tensor) -> list[Tensor]:
+        """Each image ``[1,H,w]`` at its own width, at mean 0 and variance 1 where the model wants that."""
+        lines = []
+        for image, width in zip(images, widths.tolist(), strict=True):
+            line = image[:, :width, 0][None]
+            if self.config.standardize and width:
+                line = (line - line.mean()) / torch.sqrt(line.var(correction=0) + 1e-4)
+            lines.append(line)
+        return lines
 
     def _read(self, rows: list[Tensor]) -> list[Tensor]:
         packed = nn.utils.rnn.pack_sequence(rows, enforce_sorted=False)
