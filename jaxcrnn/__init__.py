@@ -12,8 +12,11 @@ from jaxcrnn.errors import UserError
 __version__ = "0.1.0"
 
 _SUBMODULES = frozenset(
-    {"augment", "backbones", "checkpoint", "ctc", "decode", "metrics", "model", "optim", "recurrent", "train", "types"}
-)
+    {
+        "assign", "augment", "backbones", "centers", "checkpoint", "convert", "ctc", "decode", "diagnostics", "losses",
+        "metrics", "model", "objective", "optim", "recurrent", "train", "types",
+    }
+)  # fmt: skip
 
 __all__ = ["Charset", "UserError", "__version__", *sorted(_SUBMODULES)]
 

@@ -55,8 +55,11 @@ def load(path: Path, charset: Charset, size: int) -> CenterState:
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected centers made by 'jaxcrnn centers estimate', or "
                         "one of zeros, normal, head")  # fmt: skip
-    pickled = path.read_bytes()[:1] == b"\x80"
+    with path.open("rb") as file:
+        pickled = file.read(1) == b"\x80"
     state = _from_pickle(path, charset) if pickled else _from_safetensors(path, charset)
+    if not (jnp.isfinite(state.centers).all() and jnp.isfinite(state.counts).all()):
+        raise UserError(f"{path}: has centers that are not finite numbers")
     if state.centers.shape[1] != size:
         raise UserError(
             f"{path}: centers of size {state.centers.shape[1]}; expected {size}, the size of the model's features"
@@ -96,6 +99,8 @@ class _ArraysOnly(pickle.Unpickler):
 
 def _from_pickle(path: Path, charset: Charset) -> CenterState:
     expected = "expected PaddleOCR's dict of class ids and arrays of numbers"
+    if charset.blank != 0:
+        raise UserError(f"{path}: PaddleOCR's classes begin with the blank; this charset has it last")
     try:
         with path.open("rb") as file:
             found = _ArraysOnly(file).load()

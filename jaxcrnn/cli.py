@@ -21,9 +21,9 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
 
 
-def _checkpoint_option(parser: argparse.ArgumentParser, of: str = "") -> None:
+def _checkpoint_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--checkpoint", default="best", metavar="WHICH", help=f"{of}best (the default), latest, or a step's number"
+        "--checkpoint", default="best", metavar="WHICH", help="best (the default), latest, or a step's number"
     )
 
 
@@ -37,8 +37,10 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset", metavar="NAME", help="loss.preset: ctc, flow1, flow1-torch, flow2, aligned, posterior"
     )
-    parser.add_argument("--init-from", metavar="RUN", help="start from the weights, charset and configuration of a run")
-    _checkpoint_option(parser, "of --init-from: ")
+    parser.add_argument(
+        "--init-from", metavar="RUN", help="start from a run: its weights, charset and configuration, but the loss"
+    )
+    parser.add_argument("--checkpoint", metavar="WHICH", help="of --init-from: best (the default), latest, or a step")
     parser.add_argument(
         "--centers", metavar="WHERE", help="centers to start from: a file of 'centers estimate', head, zeros or normal"
     )
@@ -91,7 +93,7 @@ def _parity_options(parser: argparse.ArgumentParser) -> None:
     _checkpoint_option(parser)
     parser.add_argument("--dtype", default="float64", choices=["float64", "float32"], help="float64 is the default")
     parser.add_argument(
-        "--presets", nargs="*", metavar="NAME", help="presets to step with; default: all, and the run's"
+        "--presets", metavar="NAMES", help="presets to step with, as in ctc,flow1, or none; default: all, and the run's"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -44,26 +44,38 @@ def train(args: Namespace) -> int:
     if not args.out:
         raise UserError("no place for the run; give --out FOLDER")
     source = LabelFile(config.data.train, config.data.limits)
-    given = args.charset or args.config
-    if origin and config.data.charset and given:
-        runs.same_charset(origin, Charset.from_file(config.data.charset, config.data.blank), config.data.charset)
-    charset = origin.charset if origin else _charset(config, source)
+    charset = _charset_of(origin, config) if origin else _charset(config, source)
     first, facts = _first_state(config, charset, origin, args)
     facts["skip_bad"] = args.skip_bad
     _train(config, charset, source, _validation_source(config), Path(args.out), facts, first)
     return 0
 
 
+def _charset_of(origin: runs.Run, config: configs.Config) -> Charset:
+    """The charset of the run to go on from; another one that was asked for stops it."""
+    if config.data.blank != origin.config.data.blank:
+        raise UserError(f"data.blank is {config.data.blank!r}, and {origin.folder} was trained with the blank "
+                        f"{origin.config.data.blank}")  # fmt: skip
+    # The run's own file may be gone by now; what is in the run's folder is the charset.
+    if config.data.charset and config.data.charset != origin.config.data.charset:
+        runs.same_charset(origin, Charset.from_file(config.data.charset, config.data.blank), config.data.charset)
+    return origin.charset
+
+
 def _train_config(args: Namespace, origin: runs.Run | None) -> configs.Config:
     """The whole configuration: defaults or those of the run to go on from, the file, then the options."""
     flags = {"train": args.data, "val": args.val, "charset": args.charset}
+    if args.checkpoint and not origin:
+        raise UserError("--checkpoint says which of the run of --init-from is meant; give --init-from RUN")
     sets = [f"loss.preset={args.preset}"] if args.preset else []
-    if args.centers in CHOICES["start"]:
-        sets.append(f"loss.start={args.centers}")
-    elif args.centers:
-        sets.append("loss.start=estimate")
+    start = args.centers if args.centers in CHOICES["start"] else "estimate"
+    started = [f"loss.start={start}"] if args.centers else []
+    # A loss is chosen anew: parts of the earlier one would hide in the middle of another preset.
     base = dataclasses.replace(origin.config, loss=LossConfig()) if origin else None
     config = configs.load(args.config, [*sets, *args.set], base)
+    if args.centers and config.loss.start not in (None, start):
+        raise UserError(f"--centers {args.centers} and loss.start={config.loss.start} contradict each other; leave one")
+    config = configs.load(args.config, [*sets, *args.set, *started], base)
     if args.centers and not config.loss.has_centers:
         raise UserError(f"--centers {args.centers}: the preset {config.loss.preset!r} keeps no centers; expected "
                         f"another --preset, one of {', '.join(list(PRESETS)[1:])}")  # fmt: skip
@@ -73,12 +85,12 @@ def _train_config(args: Namespace, origin: runs.Run | None) -> configs.Config:
 
 def _first_state(
     config: configs.Config, charset: Charset, origin: runs.Run | None, args: Namespace
-) -> tuple[TrainState, dict[str, Any]]:
-    """The state before the first step, and where it comes from."""
+) -> tuple[TrainState | None, dict[str, Any]]:
+    """The state before the first step, None for a fresh one, and where it comes from."""
     train_config, variables = config.for_charset(charset), None
     facts: dict[str, Any] = {"loss": config.loss.parts._asdict()}
     if origin:
-        before, step = origin.state(args.checkpoint)
+        before, step = origin.state(args.checkpoint or "best")
         runs.same_model(origin, train_config.model)
         variables = eval_variables(before)
         facts["init_from"] = {"run": str(origin.folder.resolve()), "step": step}
@@ -91,14 +103,16 @@ def _first_state(
         facts["centers"] = {"file": str(path.resolve()), "classes_never_seen": unseen}
         print(f"centers from {path}; {unseen} of {charset.num_classes} classes were never seen and start at 0")
     key = jax.random.key(config.run.seed)
-    return init_state(train_config, key, variables=variables, centers=given), facts
+    first = init_state(train_config, key, variables=variables, centers=given)
+    # A fresh state can be made again from the seed; one that came from elsewhere is saved before the first step.
+    return first if origin or given else None, facts
 
 
 def _resume(args: Namespace) -> int:
     run = runs.open_run(Path(args.resume))
     if args.config or args.set or args.out:
         raise UserError("--resume goes on with the run's own configuration; leave out --config, --set and --out")
-    for flag in ("init_from", "centers", "preset"):
+    for flag in ("init_from", "centers", "preset", "checkpoint", "print_config"):
         if getattr(args, flag):
             raise UserError(f"--resume goes on with the run as it is; leave out --{flag.replace('_', '-')}")
     for flag in ("data", "val"):

@@ -77,6 +77,8 @@ class Lattice(NamedTuple):
 def _lattice(logits: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> Lattice:
     frames = jnp.arange(logits.shape[1])[None, :] < lengths[:, None]
     clean = wide(jnp.where(frames[:, :, None], logits, jnp.zeros((), logits.dtype)))
+    # Whatever stands in a padded slot may be no class at all.
+    labels = jnp.where(jnp.arange(labels.shape[1])[None, :] < label_lengths[:, None], labels, blank)
     states = jnp.arange(2 * labels.shape[1] + 1)[None, :]
     slots = jnp.minimum(states // 2, labels.shape[1] - 1)
     classes = jnp.where(states % 2 == 1, jnp.take_along_axis(labels, slots, 1), blank)

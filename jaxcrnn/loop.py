@@ -117,6 +117,8 @@ def fit(
             console.line(f"resumed at step {steps[-1]}")
         else:
             state = first or init_state(config, key)
+            if first:  # or a run that died before its first checkpoint would be resumed from somewhere else
+                checkpoints.save(first, {"data": fingerprint, "totals": asdict(totals)}, None)
         run = _Run(
             config, loop, charset, batches, validation, folder / "metrics.jsonl", console, track, checkpoints, totals,
             key, fingerprint,
@@ -211,11 +213,14 @@ class _Run:
         self.skipped.append(step)
         broken = [name for name, bad in zip(names, info["nonfinite"], strict=True) if bad]
         shown = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
-        self.console.line(f"step {step} skipped: not finite: {'gradients of ' + shown if broken else 'the loss'}")
+        self.console.line(
+            f"step {step} skipped: not finite: {'gradients of ' + shown if broken else 'the loss or a center'}"
+        )
         if len(self.skipped) == SKIPS_IN_A_ROW:
             raise UserError(
                 f"{SKIPS_IN_A_ROW} steps in a row ({self.skipped[0]} to {step}) had gradients that are not finite; "
-                f"checkpoints kept: {self.checkpoints.steps or 'none'}; try a lower optim.learning_rate"
+                f"checkpoints kept: {self.checkpoints.steps or 'none'}; try a lower optim.learning_rate or "
+                "loss.center_rate"
             )
 
     def _log(self, log: Any, step: int, row: dict[str, Any]) -> None:
@@ -263,12 +268,12 @@ class _Run:
         self.checkpoints.save(state, extra, accuracy)
 
 
-COUNTS = ("samples", "correct", "infeasible", "skipped", "assigned_samples", "assigned_frames", "centers_moved")
+COUNTS = ("correct", "infeasible", "assigned_samples", "assigned_frames", "centers_moved")
 TERMS = ("loss", "ctc_sum", "focal_sum", "ace_sum", "center", "push", "grad_norm")
 
 
 class _Window:
-    """Sums over the steps since the last row of the log; a skipped step counts as skipped and nowhere else."""
+    """Sums over the steps since the last row of the log; of a skipped step only its samples count."""
 
     def __init__(self, charset: Charset) -> None:
         self.charset = charset
@@ -279,14 +284,13 @@ class _Window:
     def _reset(self) -> None:
         self.began = time.monotonic()
         self.sums: dict[str, float] = {}
-        self.steps = 0
         self.last: Any = None
 
     def add(self, info: dict[str, Any]) -> None:
-        self.steps += 1
-        self._sum({name: int(info[name]) for name in COUNTS if name in info})
+        self._sum({name: int(info[name]) for name in ("samples", "skipped")})
         if info["skipped"]:
             return
+        self._sum({name: int(info[name]) for name in COUNTS if name in info})
         self._sum({name: float(info[name]) for name in TERMS if name in info})
         self._sum({"good_steps": 1, "good_samples": int(info["samples"])})
         if "watch" in info:
@@ -306,7 +310,7 @@ class _Window:
         sums = self.sums
         steps, samples = max(sums.get("good_steps", 0), 1), max(sums.get("good_samples", 0), 1)
         self.loss = sums.get("loss", 0.0) / steps
-        self.correct = sums.get("correct", 0) / max(sums.get("samples", 0), 1)
+        self.correct = sums.get("correct", 0) / samples
         self.speed = sums.get("samples", 0) / seconds
         row = {"loss": self.loss, "ctc": sums.get("ctc_sum", 0.0) / samples}
         row |= {name: sums[f"{name}_sum"] / samples for name in ("focal", "ace") if f"{name}_sum" in sums}
@@ -315,6 +319,7 @@ class _Window:
             "line_accuracy": self.correct,
             "grad_norm": sums.get("grad_norm", 0.0) / steps,
             "learning_rate": float(optim.schedule(config.optim)(step - 1)),
+            "samples": int(sums.get("samples", 0)),
             "infeasible": int(sums.get("infeasible", 0)),
             "skipped": int(sums.get("skipped", 0)),
             "images_per_second": self.speed,

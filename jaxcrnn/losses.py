@@ -89,8 +89,9 @@ def ace(
     log_y = jax.nn.log_softmax(wide(jnp.where(valid[:, :, None], logits, jnp.zeros((), logits.dtype))))
     frames = jnp.maximum(lengths, 1).astype(log_y.dtype)
     # Only classes of the label and the blank have a count: [B,1+L] columns are gathered, never [B,C] counts built.
-    classes = jnp.concatenate([jnp.full_like(labels[:, :1], blank), labels], 1)
     listed = jnp.arange(labels.shape[1])[None, :] < label_lengths[:, None]
+    labels = jnp.where(listed, labels, blank)  # whatever stands in a padded slot may be no class at all
+    classes = jnp.concatenate([jnp.full_like(labels[:, :1], blank), labels], 1)
     enough = (label_lengths <= lengths) & (lengths > 0)
     counts = jnp.concatenate([(lengths - label_lengths)[:, None], listed.astype(lengths.dtype)], 1)
     counts = jnp.where(enough[:, None], counts, 0).astype(log_y.dtype)
@@ -177,7 +178,7 @@ def push(
       centers: ``[C,D]``.
       assignment: which frame belongs to which class.
       rivals: classes of the look-alikes, of the shape of ``assignment.classes``; see
-        `jaxcrnn.diagnostics.lookalikes`. Where it equals the class itself there is none, and the hinge is 0.
+        `jaxcrnn.diagnostics.lookalikes`. Where it equals the class itself the frame has no part.
       margin: by how much, in squared distance.
       reduction: ``"mean"`` or ``"half_sum"``.
 

@@ -86,7 +86,8 @@ class CRNN(nn.Module):
         x = nn.Dropout(config.dropout, deterministic=not train)(x)
         x = BiLSTM(config.hidden, dtype, name="lstm1")(x, lengths)
         features = wide(x)
-        logits = nn.Dense(config.num_classes, name="head")(features)
+        # In full precision: an accelerator's default would keep 10 bits of float32 and call it that.
+        logits = nn.Dense(config.num_classes, precision=jax.lax.Precision.HIGHEST, name="head")(features)
         return Outputs(logits, features, lengths)
 
 

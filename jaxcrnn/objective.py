@@ -61,7 +61,8 @@ class LossConfig:
       reduction: ``"mean"`` or ``"half_sum"``, of center loss, push and the ``gradient`` update.
       weight: of the center loss; 0 keeps and moves centers without pulling at the features.
       alpha: of the ``delta`` update.
-      center_rate: learning rate of the ``gradient`` update.
+      center_rate: learning rate of the ``gradient`` update. With ``"half_sum"`` a center moves by this times the sum
+        over its frames, so above 2 over their number it overshoots farther each step; with ``"mean"`` 1 is safe.
       frames: of the ``aligned`` assignment.
       skip_blank: of the ``predicted`` assignment: leave out frames that show the blank.
       ignored: of the ``counted`` assignment: class ids that never emit.
@@ -102,7 +103,7 @@ class LossConfig:
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise UserError(f"loss.{name} is {value!r}; expected one of {', '.join(known)}")
-        for name in ("weight", "alpha", "center_rate", "focal_alpha", "focal_gamma", "ace", "push"):
+        for name in ("weight", "alpha", "center_rate", "focal_alpha", "focal_gamma", "ace", "push", "push_margin"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise UserError(f"loss.{name} is {value}; expected 0 or more")
@@ -159,8 +160,8 @@ def start(config: LossConfig, key: Array, kernel: Array, given: CenterState | No
     kind = config.parts.start
     if kind == "estimate":
         raise UserError(
-            f"loss.preset {config.preset!r} starts from estimated centers; make a file with 'jaxcrnn centers estimate' "
-            "and give it with --centers FILE, or choose another loss.start: zeros, normal or head"
+            f"loss.start is 'estimate' (preset {config.preset!r}): make centers with 'jaxcrnn centers estimate' "
+            "and give them with --centers FILE, or choose another loss.start: zeros, normal or head"
         )
     if kind == "head":
         return centers.from_head(kernel)
@@ -218,7 +219,7 @@ def total(
         of_sample = losses.ace(outputs.logits, *labels, blank=blank, variant=config.ace_variant)
         info["ace_sum"] = jnp.where(real, of_sample, 0.0).sum()
         loss += config.ace * info["ace_sum"] * share
-    if state is None:
+    if state is None or not config.has_centers:
         return loss, (info, None)
     assignment = assigned(config, outputs, batch, blank)
     used = assignment.weights > 0
@@ -228,8 +229,9 @@ def total(
     info["center"] = losses.center(outputs.features, state.centers, assignment, reduction=reduction)
     loss += config.parts.weight * info["center"]
     if config.push:
-        # The blank looks like nothing: a character is pushed away from characters.
+        # The blank looks like nothing: it is nobody's rival, and frames that show it are not pushed.
         rivals = diagnostics.lookalikes(outputs.logits, assignment.classes, excluded=(blank,))
+        rivals = jnp.where(assignment.classes == blank, assignment.classes, rivals)
         info["push"] = losses.push(
             outputs.features, state.centers, assignment, rivals, margin=config.push_margin, reduction=reduction
         )

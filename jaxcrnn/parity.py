@@ -34,9 +34,25 @@ from jaxcrnn.types import Assignment, Batch, CenterState, Outputs
 Answers = dict[str, np.ndarray]
 NOTHING = 1e-8  # an array smaller than this all over is compared with this instead of with itself
 TOLERANCES = {
-    "float64": {"ops": 1e-9, "blocks": 1e-9, "forward": 1e-9, "loss": 1e-9, "step 1": 1e-9, "step 10": 1e-6},
+    "float64": {
+        "ops": 1e-9,
+        "blocks": 1e-9,
+        "forward": 1e-9,
+        "loss": 1e-9,
+        "gradients": 1e-9,
+        "step 1": 1e-9,
+        "step 10": 1e-6,
+    },
     # What was measured with room for another machine; Adam's steps depend on the signs of gradients that are all but 0.
-    "float32": {"ops": 2e-5, "blocks": 2e-5, "forward": 2e-5, "loss": 2e-5, "step 1": 5e-3, "step 10": 5e-2},
+    "float32": {
+        "ops": 2e-5,
+        "blocks": 2e-5,
+        "forward": 2e-5,
+        "loss": 2e-5,
+        "gradients": 1e-3,
+        "step 1": 5e-3,
+        "step 10": 5e-2,
+    },
 }
 OPS = ("logits", "features", "centers", "counts", "lengths", "labels", "label_lengths")
 OPTIM = {
@@ -111,6 +127,8 @@ def make_task(
     logits = rng.normal(size=(6, frames, classes)) * 3
     lengths = np.asarray([frames, frames, 9, 6, 1, 0], np.int32)
     labels, label_lengths = _labels_that_are_read(rng, logits, lengths, task["blank"], 5)
+    labels[1, :3], label_lengths[1] = 3, 3  # repeats that fit, and repeats that do not
+    labels[3, :4], label_lengths[3] = 3, 4
     features, start = rng.normal(size=(6, frames, size)), rng.normal(size=(classes, size))
     floats: dict[str, Any] = {
         "logits": logits,
@@ -168,14 +186,20 @@ def answer(arrays: Mapping[str, np.ndarray]) -> Answers:
     """This package's answers to a task, in the task's precision."""
     task = json.loads(str(arrays["task"]))
     # Mixed integer widths are all that x64 mode adds; they need no strictness.
-    with jax.enable_x64(task["dtype"] == "float64"), jax.numpy_dtype_promotion("standard"):
+    # An accelerator would shorten float32 products to 10 bits of mantissa or fewer.
+    with (
+        jax.enable_x64(task["dtype"] == "float64"),
+        jax.numpy_dtype_promotion("standard"),
+        jax.default_matmul_precision("float32"),
+    ):
         return _answer(task, arrays)
 
 
 def answer_ops(arrays: Mapping[str, np.ndarray]) -> Answers:
     """The answers of the lowest rung alone, from the arrays that it needs of a task."""
     blank = json.loads(str(arrays["task"]))["blank"]
-    with jax.enable_x64(arrays["logits"].dtype == np.float64), jax.numpy_dtype_promotion("standard"):
+    double = arrays["logits"].dtype == np.float64
+    with jax.enable_x64(double), jax.numpy_dtype_promotion("standard"), jax.default_matmul_precision("float32"):
         given = {name: jnp.asarray(arrays[name]) for name in OPS}
         return {f"ops/{name}": np.asarray(v) for name, v in jax.jit(_ops, static_argnums=1)(given, blank).items()}
 
@@ -194,10 +218,16 @@ def _answer(task: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Answers:
     for preset, spelled in task["losses"].items():
         given_parts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in spelled.items()}
         config = LossConfig(**given_parts)
-        out |= _one_loss(config, preset, given, task["blank"])
-        for optim in task["optim"]:
+        out |= _one_loss(replace(config, ignored=()), preset, given, task["blank"])
+        for number, optim in enumerate(task["optim"]):
             train = TrainConfig(model, config, OptimConfig(**optim), AugmentConfig(probability=0.0))
+            if number == 0:
+                out |= _gradients(train, preset, variables, batch, given)
             out |= _steps(train, preset, task["steps"], variables, batch, given)
+    known = [name for name in task["presets"] if name in PRESETS]
+    out |= {
+        f"loss/{name}/spelled": np.zeros(()) for name in known
+    }  # torch_ref says 1 where it spells a preset otherwise
     return {name: np.asarray(value) for name, value in out.items()}
 
 
@@ -313,6 +343,34 @@ def _one_loss(config: LossConfig, preset: str, given: Mapping[str, Any], blank: 
     return {f"loss/{preset}/{name}": value for name, value in out.items()}
 
 
+def _gradients(
+    config: TrainConfig, preset: str, variables: Any, batch: Batch, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Of the whole loss through the model, by every parameter and by the features."""
+    state = CenterState(given["start/centers"], given["start/counts"]) if config.loss.has_centers else None
+
+    @jax.jit
+    def gradients(params: Any) -> Any:
+        def loss(params: Any, nothing: jax.Array) -> jax.Array:
+            parts = {"params": params, "batch_stats": variables["batch_stats"]}
+            model = CRNN(config.model)
+            out: Any = model.apply(parts, batch.images, batch.widths, train=True, mutable=["batch_stats"])[0]
+            # The features with something added that is 0: its gradient is theirs, through the head too.
+            features = out.features + nothing
+            logits = features @ params["head"]["kernel"] + params["head"]["bias"][None, None]
+            shown = out._replace(features=features, logits=logits)
+            return objective.total(config.loss, shown, batch, state, blank=config.model.blank)[0]
+
+        frames = config.model.frames(batch.images.shape[2])
+        nothing = jnp.zeros((len(batch.widths), frames, 2 * config.model.hidden), batch.images.dtype)
+        return jax.grad(loss, argnums=(0, 1))(params, nothing)
+
+    by_params, by_features = gradients(variables["params"])
+    named = convert.to_torch({"params": by_params, "batch_stats": variables["batch_stats"]})
+    out = {n: v for n, v in named.items() if "running" not in n and "bias_hh" not in n} | {"features": by_features}
+    return {f"gradients/{preset}/{name}": value for name, value in out.items()}
+
+
 def _steps(
     config: TrainConfig, preset: str, count: int, variables: Any, batch: Batch, given: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -353,17 +411,18 @@ def ask_torch(task: Answers) -> Answers:
     """The answers of ``torch_ref``, from a process of its own.
 
     Raises:
-      UserError: torch or torch_ref is not installed, or it failed.
+      UserError: torch is not installed.
+      RuntimeError: torch_ref failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         question, reply = Path(folder, "task.npz"), Path(folder, "answer.npz")
         np.savez(question, **task)  # type: ignore[arg-type]
         command = [sys.executable, "-m", "torch_ref", str(question), str(reply)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if "No module named 'torch" in done.stderr or "No module named torch_ref" in done.stderr:
+            raise UserError("torch_ref gave no answer: torch is not installed; expected the extra 'torch'")
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            hint = "; install the extra 'torch'" if "No module named" in last else ""
-            raise UserError(f"torch_ref gave no answer: {last}{hint}")
+            raise RuntimeError(f"torch_ref failed:\n{done.stderr}")
         with np.load(reply) as answers:
             return dict(answers)
 
@@ -371,10 +430,10 @@ def ask_torch(task: Answers) -> Answers:
 def compare(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], dtype: str) -> list[Rung]:
     """The ladder, lowest rung first. An answer that one side lacks is an infinite error."""
     groups: dict[tuple[str, str], dict[str, float]] = {}
-    for name in sorted(ours.keys() | theirs.keys() - {"presets"}):
+    for name in sorted(ours.keys() | theirs.keys()):
         rung, _, rest = name.partition("/")
         part = "/".join(rest.split("/")[:2]) if rung.startswith("step") else rest.split("/")[0].split(".")[0]
-        part = {"loss": rest.split("/")[0]}.get(rung, part)
+        part = rest.split("/")[0] if rung in ("loss", "gradients") else part
         groups.setdefault((rung, part), {})[rest] = _error(ours.get(name), theirs.get(name))
     order = list(TOLERANCES[dtype])
     ladder = []

@@ -163,8 +163,8 @@ def estimate(args: Namespace) -> int:
         raise UserError("the run does not name its training set; give --data FILE, a label file of path<TAB>text")
     out = Path(args.out or run.folder / "centers.safetensors")
     # Refused before the work, not after it.
-    if not out.parent.is_dir():
-        raise UserError(f"{out}: no such folder; expected --out FILE in a folder that exists")
+    if out.is_dir() or not out.parent.is_dir():
+        raise UserError(f"{out}: expected --out FILE, a file in a folder that exists")
     corpus = audit_lines(run.config, run.charset, LabelFile(path, run.config.data.limits), keep_text_faults=False)
     if corpus.faults:
         print(report.audit_table(path, corpus), end="\n\n")
@@ -199,12 +199,14 @@ def estimate(args: Namespace) -> int:
 def parity_ladder(args: Namespace) -> int:
     """``jaxcrnn parity``: exit code 1 when a number is farther off than its tolerance."""
     run = runs.open_run(Path(args.run))
-    for name in args.presets or ():
+    presets = tuple(PRESETS)
+    if args.presets:
+        presets = () if args.presets == "none" else tuple(args.presets.split(","))
+    for name in presets:
         if name not in PRESETS:
-            raise UserError(f"--presets {name}: expected some of {', '.join(PRESETS)}")
+            raise UserError(f"--presets {name}: expected some of {', '.join(PRESETS)}, or none")
     state, step = run.state(args.checkpoint)
     config = run.train_config
-    presets = tuple(PRESETS) if args.presets is None else tuple(args.presets)
     own = config.loss if args.presets is None and config.loss != LossConfig(config.loss.preset) else None
     task = parity.make_task(config.model, eval_variables(state), presets=presets, loss=own, dtype=args.dtype)
     theirs = parity.ask_torch(task)

@@ -121,7 +121,7 @@ def same_charset(run: Run, charset: Charset, source: str) -> None:
     Raises:
       UserError: naming the characters that differ.
     """
-    if charset.characters == run.charset.characters:
+    if charset.hash == run.charset.hash:
         return
     raise UserError(
         f"{source}: does not match the charset of {run.folder} ({len(run.charset)} characters): "

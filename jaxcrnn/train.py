@@ -111,6 +111,8 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
     moved = TrainState(state.step, params, batch_stats, opt_state, centers)
     nonfinite = jnp.stack([~jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
     fine = jnp.isfinite(loss) & ~nonfinite.any()
+    if centers is not None:
+        fine &= jnp.isfinite(centers.centers).all()
     kept = jax.tree.map(lambda new, old: jnp.where(fine, new, old), moved, state)
     info |= {
         "loss": loss,

@@ -130,7 +130,9 @@ def test_second_stage_starts_where_it_is_told(where, reader, centers_file, four_
     assert set(row["hardest"][0]) == {"character", "lookalike", "probability", "margin"}
 
 
-@pytest.mark.parametrize("preset", ["flow1-torch", pytest.param("posterior", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "preset", ["aligned", *(pytest.param(p, marks=pytest.mark.slow) for p in ("flow1-torch", "posterior"))]
+)
 def test_centers_are_saved_with_the_run_and_resumed(preset, four_lines, tmp_path):
     """Four steps in one go end as two and two: centers, like all else, go through the checkpoint."""
     data = ("--data", str(four_lines), "--preset", preset, "loss.weight=0.001", "loss.alpha=0.5")
@@ -143,8 +145,20 @@ def test_centers_are_saved_with_the_run_and_resumed(preset, four_lines, tmp_path
     assert one.centers.centers.shape == two.centers.centers.shape
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_array_equal(a, b)
-    if preset == "posterior":
+    if preset != "flow1-torch":
         assert (np.asarray(one.centers.counts) > 0).any()
+        assert np.abs(np.asarray(one.centers.centers)).max() > 0  # they started at 0
+
+
+def test_a_second_stage_that_died_early_is_resumed_from_its_own_start(reader, four_lines, tmp_path):
+    more = ("--init-from", str(reader), "--centers", "normal", "--preset", "flow2", "--out", str(tmp_path / "run"))
+    assert train(*more, steps=1) == 0
+    whole = runs.open_run(tmp_path / "run").state("latest")[0]
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "1")
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    again = runs.open_run(tmp_path / "run").state("latest")[0]
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def other_charset(tmp_path, reader):
@@ -190,7 +204,7 @@ def center_mistakes(reader, centers_file, tmp_path):
         "a pickle of two sizes": ([*first, "--centers", str(odd)], "all of one size"),
         "a class too many": ([*first, "--centers", str(beyond)], "class 12; expected 0 to 11"),
         "a pickle cut short": ([*first, "--centers", str(part)], "part.pkl: not read"),
-        "flow2 without centers": (first, "starts from estimated centers; make a file with 'jaxcrnn centers estimate'"),
+        "flow2 without centers": (first, "loss.start is 'estimate' (preset 'flow2'): make centers with"),
         "centers for ctc": ([*first[:2], *first[4:], "--centers", "head"], "the preset 'ctc' keeps no centers"),
         "unknown preset": ([*first, "--preset", "flow3"],
                            "expected one of ctc, flow1, flow1-torch, flow2, aligned, posterior; did you mean 'flow2'"),
@@ -202,6 +216,14 @@ def center_mistakes(reader, centers_file, tmp_path):
                                       "loss.assignment is 'none'"),
         "unknown update": ([*first, "--set", "loss.update=wen"], "'wen'; expected one of fixed, delta, gradient"),
         "ignored beyond": ([*first, "--centers", "head", "--set", "loss.ignored=[40]"], "class 40; expected 0 to 11"),
+        "blank elsewhere": ([*first, "--centers", "head", "--set", "data.blank=last"],
+                            "was trained with the blank first"),
+        "charset by --set": (
+            [*first, "--centers", "head", "--set", f"data.charset={other_charset(tmp_path, reader)}"],
+            "it has besides 'y', lacks 'x'"),
+        "checkpoint of nothing": (["--data", "x", "--checkpoint", "3"], "give --init-from RUN"),
+        "centers contradicted": ([*first, "--centers", "head", "--set", "loss.start=zeros"], "contradict each other"),
+        "not finite": ([*first, "--centers", saved("n.st", size * np.nan)], "not finite numbers"),
         "ignored no list": ([*first, "--set", "loss.ignored=x"], "expected whole numbers in brackets"),
         "negative weight": ([*first, "--set", "loss.weight=-1"], "loss.weight is -1.0; expected 0 or more"),
     }  # fmt: skip

@@ -57,7 +57,8 @@ def side(request):
         yield (Jax if name == "jax" else Torch)(), dtype
 
 
-def agree(found, recorded, tolerance=2e-5):
+def agree(found, recorded, tolerance=None):
+    tolerance = tolerance or (1e-6 if np.asarray(found).dtype == np.float64 else 2e-5)
     found, recorded = np.asarray(found, np.float64), np.asarray(recorded, np.float64)
     np.testing.assert_allclose(found, recorded, rtol=0, atol=tolerance * np.abs(recorded).max())
 
@@ -127,7 +128,7 @@ def flow2(shared, side):
 
 # CTC's gradient was recorded in float32 from losses near 97, whose logarithms carry 2.8e-5: jaxcrnn and torch_ref in
 # float64 agree to 1e-14 with each other and differ from the recording by that much alike.
-@pytest.mark.parametrize(("name", "tolerance"), [("ctc", 3e-5), ("focal_ctc", 3e-5), ("ace", 2e-5)])
+@pytest.mark.parametrize(("name", "tolerance"), [("ctc", 3e-5), ("focal_ctc", 3e-5), ("ace", None)])
 def test_the_losses_of_paddle(flow2, name, tolerance):
     fw, golden, logits, _, _, known = flow2
     loss = {

@@ -100,7 +100,7 @@ def test_padding_changes_nothing(name):
     for b in range(B):
         logits[b, lengths[b] :] = np.random.default_rng(1).normal(size=C) * 50
         features[b, lengths[b] :] = np.nan
-        labels[b, label_lengths[b] :] = 1
+        labels[b, label_lengths[b] :] = (1, 255, -100, C)[b % 4]
     noisy = everything(name)[1](logits, features, start, lengths, labels, label_lengths)
     weights = clean["assignment"].weights
     np.testing.assert_array_equal(weights, noisy["assignment"].weights)
@@ -248,7 +248,7 @@ def test_losses_ignore_padding_and_stay_finite(name):
     noisy, other = logits.copy(), labels.copy()
     for b in range(B):
         noisy[b, lengths[b] :] = np.nan
-        other[b, label_lengths[b] :] = 1
+        other[b, label_lengths[b] :] = (1, 255, -100, C)[b % 4]
     close(loss(noisy, lengths, other, label_lengths), clean)
     chex.assert_tree_all_finite(loss(logits * 1e4, lengths, labels, label_lengths))
     assert clean[0][5] == 0  # four characters in three frames

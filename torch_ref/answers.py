@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,15 @@ def answer(arrays: Mapping[str, np.ndarray]) -> Answers:
         out |= {f"ops/{name}": value for name, value in ops(given, task["blank"]).items()}
         out |= blocks(task, weights, batch, given)
     for preset in task["presets"]:
-        out |= one_loss(LossConfig(**task["losses"][preset]), preset, given, task["blank"])
+        # Classes to ignore belong to the model's charset, not to the few classes of the given logits.
+        out |= one_loss(replace(LossConfig(**task["losses"][preset]), ignored=()), preset, given, task["blank"])
+        if task["optim"]:
+            out |= gradients(task, preset, weights, batch, state)
         for optim in task["optim"]:
             out |= steps(task, preset, OptimConfig(**optim), weights, batch, state)
-    out["presets"] = np.asarray([_differs(task["losses"][p], PRESETS[p]) for p in task["presets"] if p in PRESETS])
+    for name in task["presets"]:
+        if name in PRESETS:
+            out[f"loss/{name}/spelled"] = np.asarray(float(_differs(task["losses"][name], PRESETS[name])))
     return out
 
 
@@ -158,6 +164,20 @@ def one_loss(config: LossConfig, preset: str, given: Mapping[str, Tensor], blank
     return out
 
 
+def gradients(
+    task: Mapping[str, Any], preset: str, weights: Mapping[str, Tensor], batch: Batch, start: CenterState
+) -> Answers:
+    """Of a preset's loss through the whole model, by every parameter and by the features."""
+    config = LossConfig(**task["losses"][preset])
+    model = make_model(task, weights).train()
+    outputs = model(batch.images, batch.widths)
+    outputs.features.retain_grad()
+    loss, _, _ = total(config, outputs, batch, start, blank=task["model"]["blank"])
+    loss.backward()
+    out = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    return {f"gradients/{preset}/{name}": _numpy(v) for name, v in (out | {"features": outputs.features.grad}).items()}
+
+
 def steps(
     task: Mapping[str, Any], preset: str, optim: OptimConfig, weights: Mapping[str, Tensor], batch: Batch,
     start: CenterState,
@@ -174,13 +194,14 @@ def steps(
         out |= {f"{prefix}/info.{name}": _numpy(value) for name, value in info.items()}
         out |= {f"{prefix}/{name}": _numpy(value) for name, value in state.model.state_dict().items()}
         if step == 1:
-            out |= _gradients_and_moments(prefix, state)
+            out |= _moments(prefix, state)
         if state.centers is not None:
             out |= {f"{prefix}/{name}": _numpy(value) for name, value in state.centers._asdict().items()}
     return out
 
 
-def _gradients_and_moments(prefix: str, state: Any) -> Answers:
+def _moments(prefix: str, state: Any) -> Answers:
+    """The optimizer's moments."""
     out: Answers = {}
     for name, parameter in state.model.named_parameters():
         if not parameter.requires_grad:

@@ -19,7 +19,11 @@ def focal_ctc(
 ) -> Tensor:  # fmt: skip
     """``alpha * (1 - exp(-ctc))**gamma * ctc`` of each sample: ``[B]`` (PaddleOCR's enhanced CTC)."""
     loss = ctc.ctc_loss(logits, lengths, labels, label_lengths, blank=blank)
-    return alpha * (1 - torch.exp(-loss)) ** gamma * loss if gamma else alpha * loss
+    if gamma == 0:
+        return alpha * loss
+    miss = 1 - torch.exp(-loss)
+    # At a loss of 0 the root of a gamma below 1 has no slope.
+    return torch.where(miss > 0, alpha * torch.where(miss > 0, miss, 1.0) ** gamma * loss, 0.0)
 
 
 def ace(

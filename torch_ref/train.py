@@ -137,13 +137,14 @@ def total(
     if config.ace:
         info["ace_sum"] = losses.ace(*known, blank=blank, variant=config.ace_variant)[real].sum()
         loss = loss + config.ace * info["ace_sum"] / n
-    if state is None:
+    if state is None or config.assignment == "none":
         return loss, info, None
     assignment = assigned(config, outputs, batch, blank)
     info["center"] = losses.center(outputs.features, state.centers, assignment, reduction=config.reduction)
     loss = loss + config.weight * info["center"]
     if config.push:
         rivals = losses.lookalikes(outputs.logits, assignment.classes, excluded=(blank,))
+        rivals = torch.where(assignment.classes == blank, assignment.classes, rivals)  # the blank is not pushed
         info["push"] = losses.push(
             outputs.features, state.centers, assignment, rivals, margin=config.push_margin, reduction=config.reduction
         )
