@@ -12,11 +12,14 @@ from safetensors.numpy import save_file
 
 from jaxcrnn import center_files, runs
 from jaxcrnn.charset import Charset
+from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.cli import main
+from jaxcrnn.config import load
 from jaxcrnn.data.images import Limits, fit_height, read_gray
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import recognize
 from jaxcrnn.objective import PRESETS, LossConfig
+from jaxcrnn.train import init_state
 from jaxcrnn.types import CenterState
 
 SMALL = [
@@ -39,12 +42,17 @@ def four_lines(lines_file, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reader(four_lines, tmp_path_factory):
-    """A run that has learnt to read something, if little that is right."""
-    out = tmp_path_factory.mktemp("runs") / "reader"
-    charset = out.parent / "digits.txt"
-    charset.write_text("".join(f"{c}\n" for c in "0123456789x"))
-    assert train("optim.steps=40", "--data", str(four_lines), "--charset", str(charset), "--out", str(out)) == 0
-    return out
+    """A run with random weights, and a head so steep that it reads something, if nothing that is right."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "digits.txt").write_text("".join(f"{c}\n" for c in "0123456789x"))
+    data = (f"data.train={four_lines}", f"data.charset={folder / 'digits.txt'}")
+    run = runs.create(folder / "reader", load(None, [*SMALL, *data]), Charset("0123456789x"), {})
+    state = init_state(run.train_config, jax.random.key(0))
+    head = state.params["head"]
+    steep = head | {"kernel": head["kernel"] * 20, "bias": head["bias"].at[-1].set(-1e3)}  # never an x
+    with Checkpoints(run.folder / "checkpoints") as checkpoints:
+        checkpoints.save(state._replace(params=state.params | {"head": steep}), {}, None)
+    return run.folder
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +126,7 @@ def test_second_stage_starts_where_it_is_told(where, reader, centers_file, four_
     for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(before.params), strict=True):
         assert np.abs(np.asarray(a) - np.asarray(b)).max() < 0.02
     facts = run.facts()
-    assert facts["init_from"]["step"] == 40
+    assert facts["init_from"]["step"] == 0
     assert facts["loss"]["weight"] == 0.25
     if where == "file":
         assert facts["centers"]["classes_never_seen"] == int((state.centers.counts == 0).sum())
