@@ -7,10 +7,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile far more than they compute: without LLVM's optimisation and with XLA's older way of making loops a step
 # compiles in a fourth of the time (12.1 s of CPU time with the first flag alone, 3.0 s with both). XLA ends the program
 # at a flag it does not know, and newer ones no longer know the second.
-_FAST = ["--xla_backend_optimization_level=0"]
-if version("jaxlib").startswith("0.10."):
-    _FAST.append("--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(_FAST))
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0"
+    + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
+)
 
 import tempfile
 from pathlib import Path
