@@ -241,7 +241,7 @@ DEMO = (
 
 
 def demo(args: Namespace) -> int:
-    """``jaxcrnn demo``: trains on rendered lines for about two minutes and shows what it reads."""
+    """``jaxcrnn demo``: trains on rendered lines for about three minutes and shows what it reads."""
     began = time.monotonic()
     out = Path(args.out) if args.out else _fresh(Path("runs"), "demo")
     config = configs.load(None, [*DEMO, *args.set])
