@@ -104,7 +104,7 @@ COMMANDS = {
     "recognize": (_recognize_options, "reading.recognize_images", "read images with a run: text and confidence"),
     "centers": (_centers_options, "reading.estimate", "make class centers with a trained run"),
     "parity": (_parity_options, "reading.parity_ladder", "compare every number with the PyTorch reference"),
-    "demo": (_demo_options, "commands.demo", "train on rendered lines for three minutes, no data needed"),
+    "demo": (_demo_options, "commands.demo", "train on rendered lines for four minutes, no data needed"),
 }
 
 

@@ -229,19 +229,19 @@ class _tracker:
 
 
 DEMO = (
-    "optim.steps=220",
+    "optim.steps=300",
     "optim.warmup=40",
     "optim.learning_rate=0.002",
     "data.buckets=1",
     "model.hidden=128",
-    "run.eval_every=110",
+    "run.eval_every=150",
     "augment.tilt=0.02",
     "augment.noise=0.05",
 )
 
 
 def demo(args: Namespace) -> int:
-    """``jaxcrnn demo``: trains on rendered lines for about three minutes and shows what it reads."""
+    """``jaxcrnn demo``: trains on rendered lines for about four minutes and shows what it reads."""
     began = time.monotonic()
     out = Path(args.out) if args.out else _fresh(Path("runs"), "demo")
     config = configs.load(None, [*DEMO, *args.set])
