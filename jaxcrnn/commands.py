@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from PIL import Image
 
-from jaxcrnn import center_files, console, report, runs
+from jaxcrnn import center_files, console, objective, report, runs
 from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
 from jaxcrnn.data import buckets as plans
@@ -69,18 +69,17 @@ def _train_config(args: Namespace, origin: runs.Run | None) -> configs.Config:
         raise UserError("--checkpoint says which of the run of --init-from is meant; give --init-from RUN")
     sets = [f"loss.preset={args.preset}"] if args.preset else []
     start = args.centers if args.centers in CHOICES["start"] else "estimate"
-    started = [f"loss.start={start}"] if args.centers else []
     # A loss is chosen anew: parts of the earlier one would hide in the middle of another preset.
     base = dataclasses.replace(origin.config, loss=LossConfig()) if origin else None
     config = configs.load(args.config, [*sets, *args.set], base)
     if args.centers and config.loss.start not in (None, start):
         raise UserError(f"--centers {args.centers} and loss.start={config.loss.start} contradict each other; leave one")
-    config = configs.load(args.config, [*sets, *args.set, *started], base)
     if args.centers and not config.loss.has_centers:
         raise UserError(f"--centers {args.centers}: the preset {config.loss.preset!r} keeps no centers; expected "
                         f"another --preset, one of {', '.join(list(PRESETS)[1:])}")  # fmt: skip
     given: dict[str, Any] = {name: str(Path(value).resolve()) for name, value in flags.items() if value}
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, **given))
+    loss = dataclasses.replace(config.loss, start=start) if args.centers else config.loss
+    return dataclasses.replace(config, loss=loss, data=dataclasses.replace(config.data, **given))
 
 
 def _first_state(
@@ -102,10 +101,11 @@ def _first_state(
         unseen = int((given.counts == 0).sum())
         facts["centers"] = {"file": str(path.resolve()), "classes_never_seen": unseen}
         print(f"centers from {path}; {unseen} of {charset.num_classes} classes were never seen and start at 0")
+    if not (origin or given):  # training makes a fresh state itself, from the seed
+        objective.check_start(config.loss)
+        return None, facts
     key = jax.random.key(config.run.seed)
-    first = init_state(train_config, key, variables=variables, centers=given)
-    # A fresh state can be made again from the seed; one that came from elsewhere is saved before the first step.
-    return first if origin or given else None, facts
+    return init_state(train_config, key, variables=variables, centers=given), facts
 
 
 def _resume(args: Namespace) -> int:

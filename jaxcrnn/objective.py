@@ -134,6 +134,19 @@ class LossConfig:
                 raise UserError(f"loss.ignored has class {other}; expected 0 to {num_classes - 1}")
 
 
+def check_start(config: LossConfig) -> None:
+    """Stops a loss that starts from estimated centers, where none are given.
+
+    Raises:
+      UserError: saying how to make them.
+    """
+    if config.has_centers and config.parts.start == "estimate":
+        raise UserError(
+            f"loss.start is 'estimate' (preset {config.preset!r}): make centers with 'jaxcrnn centers estimate' "
+            "and give them with --centers FILE, or choose another loss.start: zeros, normal or head"
+        )
+
+
 def start(config: LossConfig, key: Array, kernel: Array, given: CenterState | None = None) -> CenterState | None:
     """The centers before the first step, None for a config that has none.
 
@@ -157,12 +170,8 @@ def start(config: LossConfig, key: Array, kernel: Array, given: CenterState | No
                 f"of size {size} (the model's features)"
             )
         return given
+    check_start(config)
     kind = config.parts.start
-    if kind == "estimate":
-        raise UserError(
-            f"loss.start is 'estimate' (preset {config.preset!r}): make centers with 'jaxcrnn centers estimate' "
-            "and give them with --centers FILE, or choose another loss.start: zeros, normal or head"
-        )
     if kind == "head":
         return centers.from_head(kernel)
     return centers.normal(key, classes, size) if kind == "normal" else centers.zeros(classes, size)
