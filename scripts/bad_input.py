@@ -17,6 +17,7 @@ from PIL import Image
 
 from jaxcrnn import center_files
 from jaxcrnn.charset import Charset
+from jaxcrnn.data.labels import write_lines
 from jaxcrnn.data.synthetic import SyntheticLines
 from jaxcrnn.types import CenterState
 
@@ -29,14 +30,8 @@ SMALL = [
 def prepare(root: Path) -> None:
     """A few good lines, one small run, and one broken thing of each kind."""
     source = SyntheticLines(5, 4, "0123456789", (3, 3))
-    rows = []
-    texts = ""
-    for i in range(len(source)):
-        gray, text = source[i]
-        texts += text
-        Image.fromarray(gray).save(root / f"{i}.png")
-        rows.append(f"{i}.png\t{text}\n")
-    (root / "good.txt").write_text("".join(rows))
+    write_lines(root, source).rename(root / "good.txt")
+    shown = {character for i in range(len(source)) for character in source.text(i)}
     (root / "digits.txt").write_text("".join(f"{d}\n" for d in range(10)))
     cut = (root / "0.png").read_bytes()
     (root / "cut.png").write_bytes(cut[: len(cut) // 2])
@@ -53,7 +48,7 @@ def prepare(root: Path) -> None:
     (root / "typo.yaml").write_text("optim: {stepz: 3}\n")
     (root / "broken.yaml").write_text("optim: {steps: 3\n")
     (root / "words.txt").write_text("a\nb\n")
-    for name, characters, size in (("words", "ab", 16), ("short", "".join(sorted(set(texts))), 9)):
+    for name, characters, size in (("words", "ab", 16), ("short", "".join(sorted(shown)), 9)):
         state = CenterState(np.zeros((len(characters) + 1, size)), np.ones(len(characters) + 1))
         center_files.save(root / f"{name}.safetensors", state, Charset(characters))
     (root / "cut.safetensors").write_bytes((root / "words.safetensors").read_bytes()[:-50])

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import jax
 import pytest
-from PIL import Image
 
+from jaxcrnn.data.labels import write_lines
 from jaxcrnn.data.synthetic import SyntheticLines
 
 # Several tests compile the same step: the workers and the programs they start share what was compiled in this run.
@@ -27,6 +27,7 @@ _CACHE = os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"jaxcrnn-tests-{os.getppid()}")
 )
 jax.config.update("jax_compilation_cache_dir", _CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -34,17 +35,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="session")
 def lines_file(tmp_path_factory):
-    """A label file of 24 rendered lines of digits."""
-    folder = tmp_path_factory.mktemp("lines")
-    source = SyntheticLines(7, 24, "0123456789", (1, 4))
-    rows = []
-    for i in range(len(source)):
-        gray, text = source[i]
-        Image.fromarray(gray).save(folder / f"{i}.png")
-        rows.append(f"{i}.png\t{text}\n")
-    path = folder / "labels.txt"
-    path.write_text("".join(rows), encoding="utf-8")
-    return path
+    """A label file of 24 rendered lines of digits, short because tests run code that is not optimised."""
+    return write_lines(tmp_path_factory.mktemp("lines"), SyntheticLines(7, 24, "0123456789", (1, 2)))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from PIL import Image
 
 from jaxcrnn.charset import read_text
 from jaxcrnn.data.images import Limits, read_gray
@@ -94,3 +95,15 @@ class LabelFile:
 
     def identity(self, index: int) -> Hashable:
         return (self.path.parent / self.rows[index][1]).resolve()
+
+
+def write_lines(folder: Path, source: Source) -> Path:
+    """Writes a data set as images ``0.png, 1.png ...`` and ``labels.txt`` beside them, and returns the label file."""
+    rows = []
+    for i in range(len(source)):
+        gray, text = source[i]
+        Image.fromarray(gray).save(folder / f"{i}.png")
+        rows.append(f"{i}.png\t{text}\n")
+    path = folder / "labels.txt"
+    path.write_text("".join(rows), encoding="utf-8")
+    return path
