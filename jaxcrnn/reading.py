@@ -8,12 +8,12 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 from PIL import Image
 
-from jaxcrnn import center_files, console, parity, report, runs
+from jaxcrnn import answers, center_files, console, parity, report, runs
 from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit
@@ -47,6 +47,26 @@ def audit_lines(config: configs.Config, charset: Charset, source: Source, *, kee
         )
 
 
+def _usable_lines(run: runs.Run, path: str, *, keep_text_faults: bool, skip_bad: bool, shown_on: TextIO) -> Corpus:
+    """The lines of a label file that a run can use, after showing the faults of the others.
+
+    Raises:
+      UserError: there are faults that are not to be skipped, or no line is left.
+    """
+    limits = run.config.data.limits
+    corpus = audit_lines(run.config, run.charset, LabelFile(path, limits), keep_text_faults=keep_text_faults)
+    if corpus.faults:
+        print(report.audit_table(path, corpus), end="\n\n", file=shown_on)
+    unusable = [fault for fault in corpus.faults if not (keep_text_faults and fault.kind in TEXT_KINDS)]
+    if unusable and not skip_bad:
+        raise UserError(
+            f"{path}: {len(unusable)} faults, listed above; mend them, or leave such rows out with --skip-bad"
+        )
+    if not len(corpus):
+        raise UserError(f"{path}: no usable line")
+    return corpus
+
+
 def evaluate_run(args: Namespace) -> int:
     """``jaxcrnn evaluate``."""
     run = runs.open_run(Path(args.run))
@@ -57,16 +77,8 @@ def evaluate_run(args: Namespace) -> int:
         runs.same_charset(run, Charset.from_file(args.charset, run.config.data.blank), args.charset)
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: expected 1 or more")
-    corpus = audit_lines(run.config, run.charset, LabelFile(path, run.config.data.limits), keep_text_faults=True)
-    unusable = [fault for fault in corpus.faults if fault.kind not in TEXT_KINDS]
-    if corpus.faults:
-        print(report.audit_table(path, corpus), end="\n\n", file=sys.stderr if args.json else sys.stdout)
-    if unusable and not args.skip_bad:
-        raise UserError(
-            f"{path}: {len(unusable)} faults, listed above; mend them, or leave such rows out with --skip-bad"
-        )
-    if not len(corpus):
-        raise UserError(f"{path}: no usable line")
+    shown_on = sys.stderr if args.json else sys.stdout
+    corpus = _usable_lines(run, path, keep_text_faults=True, skip_bad=args.skip_bad, shown_on=shown_on)
     state, step = run.state(args.checkpoint)
     batch_size = args.batch_size or run.config.data.batch_size
     buckets = run.config.data.buckets
@@ -165,14 +177,8 @@ def estimate(args: Namespace) -> int:
     # Refused before the work, not after it.
     if out.is_dir() or not out.parent.is_dir():
         raise UserError(f"{out}: expected --out FILE, a file in a folder that exists")
-    corpus = audit_lines(run.config, run.charset, LabelFile(path, run.config.data.limits), keep_text_faults=False)
-    if corpus.faults:
-        print(report.audit_table(path, corpus), end="\n\n")
-        if not (args.skip_bad or run.facts().get("skip_bad")):
-            raise UserError(f"{path}: {len(corpus.faults)} faults, listed above; mend them, or leave such rows out "
-                            "with --skip-bad")  # fmt: skip
-    if not len(corpus):
-        raise UserError(f"{path}: no usable line")
+    skip_bad = args.skip_bad or run.facts().get("skip_bad", False)
+    corpus = _usable_lines(run, path, keep_text_faults=False, skip_bad=skip_bad, shown_on=sys.stdout)
     state, step = run.state(args.checkpoint)
     data = run.config.data
     centers, exact = estimate_centers(
@@ -210,7 +216,7 @@ def parity_ladder(args: Namespace) -> int:
     own = config.loss if args.presets is None and config.loss != LossConfig(config.loss.preset) else None
     task = parity.make_task(config.model, eval_variables(state), presets=presets, loss=own, dtype=args.dtype)
     theirs = parity.ask_torch(task)
-    ladder = parity.compare(parity.answer(task), theirs, args.dtype)
+    ladder = parity.compare(answers.answer(task), theirs, args.dtype)
     if args.json:
         print(json.dumps([rung._asdict() | {"holds": rung.holds} for rung in ladder], indent=2))
     else:
