@@ -10,6 +10,12 @@ import pytest
 
 from jaxcrnn import ctc, decode
 
+# Un-jitted, each of the hundreds of operations compiles by itself.
+ctc_loss = jax.jit(ctc.ctc_loss, static_argnames="blank")
+slot_posteriors = jax.jit(ctc.slot_posteriors, static_argnames="blank")
+best_path = jax.jit(ctc.best_path, static_argnames="blank")
+greedy = jax.jit(decode.greedy, static_argnames="blank")
+
 
 def collapse(path, blank):
     return tuple(c for c, _ in itertools.groupby(path) if c != blank)
@@ -41,7 +47,7 @@ def test_against_all_paths(frames, blank):
     labels = [list(p) for n in range(4) for p in itertools.product(characters[:2], repeat=n)]
     logits, padded, label_lengths = batch_of(frames, 6, 4, labels)
     lengths = np.full(len(labels), frames, np.int32)
-    losses = ctc.ctc_loss(logits, lengths, padded, label_lengths, blank=blank)
+    losses = ctc_loss(logits, lengths, padded, label_lengths, blank=blank)
     feasible = ctc.is_feasible(lengths, padded, label_lengths)
     for i, label in enumerate(labels):
         expected = brute_force(logits[i, :frames].astype(np.float64), label, blank)
@@ -56,7 +62,7 @@ def test_against_torch():
     lengths = np.asarray([12, 5, 3, 6, 9], np.int32)  # the fourth needs seven frames
 
     def total(x):
-        return ctc.ctc_loss(x, lengths, padded, label_lengths).sum()
+        return ctc_loss(x, lengths, padded, label_lengths).sum()
 
     theirs = torch.tensor(logits, requires_grad=True)
     losses = torch.nn.functional.ctc_loss(
@@ -68,9 +74,9 @@ def test_against_torch():
         zero_infinity=True,
     )
     losses.sum().backward()
-    ours = ctc.ctc_loss(logits, lengths, padded, label_lengths)
+    ours = ctc_loss(logits, lengths, padded, label_lengths)
     np.testing.assert_allclose(ours, losses.detach().numpy(), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(jax.grad(total)(logits), theirs.grad.numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(jax.grad(total))(logits), theirs.grad.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_padding_influences_nothing():
@@ -79,9 +85,9 @@ def test_padding_influences_nothing():
     lengths = np.asarray([8, 4, 2], np.int32)
 
     def loss(x, slots):
-        return ctc.ctc_loss(x, lengths, slots, label_lengths)
+        return ctc_loss(x, lengths, slots, label_lengths)
 
-    before, gradient = loss(logits, padded), jax.grad(lambda x: loss(x, padded).sum())(logits)
+    before, gradient = loss(logits, padded), jax.jit(jax.grad(lambda x: loss(x, padded).sum()))(logits)
     noisy = logits.copy()
     for b, n in enumerate(lengths):
         noisy[b, n:] = 1e4
@@ -95,13 +101,12 @@ def test_extreme_logits_stay_finite(scale):
     labels = [[1, 2], [1, 1, 1, 1, 1], []]
     logits, padded, label_lengths = batch_of(2, 6, 4, labels)
     lengths = np.asarray([6, 6, 0], np.int32)
-    losses, gradient = jax.value_and_grad(lambda x: ctc.ctc_loss(x, lengths, padded, label_lengths).sum())(
-        jnp.asarray(logits * scale)
-    )
+    total = jax.jit(jax.value_and_grad(lambda x: ctc_loss(x, lengths, padded, label_lengths).sum()))
+    losses, gradient = total(logits * scale)
     assert jnp.isfinite(losses)
     assert jnp.isfinite(gradient).all()
     assert (gradient[1] == 0).all()  # infeasible
-    each = ctc.ctc_loss(logits * scale, lengths, padded, label_lengths)
+    each = ctc_loss(logits * scale, lengths, padded, label_lengths)
     assert (each >= 0).all()
 
 
@@ -109,7 +114,7 @@ def test_extreme_logits_stay_finite(scale):
 def test_greedy_reads_every_path(blank):
     paths = np.asarray(list(itertools.product(range(3), repeat=5)), np.int32)
     lengths = np.random.default_rng(0).integers(0, 6, len(paths)).astype(np.int32)
-    ids, counts = decode.greedy(jax.nn.one_hot(paths, 3), lengths, blank=blank)
+    ids, counts = greedy(jax.nn.one_hot(paths, 3), lengths, blank=blank)
     for row, n, path, length in zip(ids, counts, paths, lengths, strict=True):
         assert tuple(row[:n].tolist()) == collapse(path[:length].tolist(), blank)
         assert (row[n:] == 0).all()
@@ -149,8 +154,8 @@ def test_posteriors_and_best_path_against_all_paths(frames, blank):
     labels = [list(p) for n in range(4) for p in itertools.product(characters[:2], repeat=n)]
     logits, padded, label_lengths = batch_of(frames, 6, 4, labels)
     lengths = np.full(len(labels), frames, np.int32)
-    posteriors = ctc.slot_posteriors(logits, lengths, padded, label_lengths, blank=blank)
-    best = ctc.best_path(logits, lengths, padded, label_lengths, blank=blank)
+    posteriors = slot_posteriors(logits, lengths, padded, label_lengths, blank=blank)
+    best = best_path(logits, lengths, padded, label_lengths, blank=blank)
     for i, label in enumerate(labels):
         probabilities = np.exp(logits[i] - np.logaddexp.reduce(logits[i], -1, keepdims=True))
         expected, total, top = np.zeros(posteriors.shape[1:]), 0.0, (0.0, [-1] * frames)
@@ -177,7 +182,7 @@ def test_a_real_recognisers_output(shared):
         return np.asarray([[float(v) for v in row.split(";")[:-1]] for row in (folder / name).read_text().splitlines()])
 
     def reading(matrix):
-        ids, counts = decode.greedy(jnp.asarray(matrix)[None], jnp.asarray([len(matrix)]), blank=79)
+        ids, counts = greedy(jnp.asarray(matrix)[None], jnp.asarray([len(matrix)]), blank=79)
         return "".join(characters[i] for i in ids[0, : counts[0]])
 
     line, word = read("line.csv"), read("word.csv")
@@ -187,8 +192,8 @@ def test_a_real_recognisers_output(shared):
     text = "the fake friend of the family, like the"
     labels = np.asarray([[characters.index(c) for c in text]], np.int32)
     known = (np.asarray([100], np.int32), labels, np.asarray([len(text)], np.int32))
-    single = ctc.ctc_loss(jnp.asarray(line[None], jnp.float32), *known, blank=79)
+    single = ctc_loss(jnp.asarray(line[None], jnp.float32), *known, blank=79)
     np.testing.assert_allclose(single, 28.090721774903226, rtol=1e-6)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        double = ctc.ctc_loss(jnp.asarray(line[None]), *known, blank=79)
+        double = ctc_loss(jnp.asarray(line[None]), *known, blank=79)
     np.testing.assert_allclose(double, 28.090721774903226, rtol=1e-13)

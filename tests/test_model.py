@@ -118,7 +118,7 @@ def test_convolution_gradients_are_xlas(size_in, kernel, padding):
         return lax.conv_general_dilated(x, w, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     def gradients(f):
-        return jax.grad(lambda x, w: jnp.sin(f(x, w)).sum(), argnums=(0, 1))(x, w)
+        return jax.jit(jax.grad(lambda x, w: jnp.sin(f(x, w)).sum(), argnums=(0, 1)))(x, w)
 
     chex.assert_trees_all_close(
         gradients(lambda x, w: convolve(x, w, (1, 1), padding)), gradients(theirs), rtol=1e-5, atol=1e-5
@@ -157,8 +157,8 @@ def test_lstm_by_hand():
     x = np.random.default_rng(0).normal(size=(3, 7, 5)).astype(np.float32)
     lengths = np.asarray([7, 4, 0], np.int32)
     layer = BiLSTM(6)
-    variables = layer.init(jax.random.key(0), x, lengths)
-    out = layer.apply(variables, x, lengths)
+    variables = jax.jit(layer.init)(jax.random.key(0), x, lengths)
+    out = jax.jit(layer.apply)(variables, x, lengths)
     p = {k: np.asarray(v, np.float64) for k, v in variables["params"].items()}
     for b, n in enumerate(lengths):
         forward = lstm_by_hand(x[b], n, p["kernel_x"][0], p["kernel_h"][0], p["bias"][0])
@@ -173,7 +173,7 @@ def test_lstm_against_torch():
     x = np.random.default_rng(1).normal(size=(3, 7, 5)).astype(np.float32)
     lengths = np.asarray([7, 4, 2], np.int32)
     layer = BiLSTM(6)
-    params = layer.init(jax.random.key(0), x, lengths)["params"]
+    params = jax.jit(layer.init)(jax.random.key(0), x, lengths)["params"]
     theirs = torch.nn.LSTM(5, 6, bidirectional=True, batch_first=True)
     for k, end in enumerate(("", "_reverse")):
         for name, value in (
@@ -189,10 +189,11 @@ def test_lstm_against_torch():
     expected.square().sum().backward()
 
     def total(params, x):
-        return (layer.apply({"params": params}, x, lengths) ** 2).sum()
+        out = layer.apply({"params": params}, x, lengths)
+        return (out**2).sum(), out
 
-    d_params, d_x = jax.grad(total, argnums=(0, 1))(params, x)
-    np.testing.assert_allclose(layer.apply({"params": params}, x, lengths), expected.detach(), atol=1e-6)
+    (d_params, d_x), out = jax.jit(jax.grad(total, argnums=(0, 1), has_aux=True))(params, x)
+    np.testing.assert_allclose(out, expected.detach(), atol=1e-6)
     np.testing.assert_allclose(d_x, tx.grad, atol=1e-5)
     for k, end in enumerate(("", "_reverse")):
         np.testing.assert_allclose(d_params["kernel_x"][k].T, getattr(theirs, f"weight_ih_l0{end}").grad, atol=2e-5)

@@ -6,7 +6,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from jaxcrnn import optim
@@ -63,11 +62,15 @@ def test_a_step_is_loss_gradient_and_update_of_the_plain_definition(step, state)
     with jax.numpy_dtype_promotion("standard"):
         updates, _ = jax.jit(lambda g, p: tx.update(g, tx.init(p), p))(grads, state.params)
     np.testing.assert_allclose(info["loss"], loss, rtol=1e-5)
-    np.testing.assert_allclose(info["grad_norm"], optax.tree.norm(grads), rtol=1e-4)
+    np.testing.assert_allclose(
+        info["grad_norm"],
+        np.sqrt(sum(np.square(g).sum() for g in jax.tree.leaves(jax.tree.map(np.asarray, grads)))),
+        rtol=1e-4,
+    )
     chex.assert_trees_all_close(moved.batch_stats, batch_stats, rtol=1e-5)
     # Adam's first update is the sign of the gradient: only where a gradient is all but zero may rounding turn it.
-    expected = optax.apply_updates(state.params, updates)
-    far = jax.tree.map(lambda a, b: (jnp.abs(a - b) > 1e-5).mean(), moved.params, expected)
+    expected = jax.tree.map(np.add, state.params, updates)
+    far = jax.tree.map(lambda a, b: (np.abs(a - b) > 1e-5).mean(), moved.params, expected)
     assert max(jax.tree.leaves(far)) < 0.02
     assert moved.step == 1
     assert moved.centers is None
