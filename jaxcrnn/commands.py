@@ -186,7 +186,9 @@ def _audited(
 def _go(run: runs.Run, corpus: Corpus, val: Corpus | None, first: TrainState | None = None) -> None:
     data, loop = run.config.data, run.config.run
     widths = plans.choose(corpus.widths, data.buckets)
-    batches = Batches(corpus, widths, data.batch_size, seed=loop.seed, workers=data.workers)
+    batches = Batches(
+        corpus, widths, data.batch_size, seed=loop.seed, workers=data.workers, repeat_rare=data.repeat_rare
+    )
     print(f"charset of {len(run.charset)} characters; buckets {', '.join(map(str, widths))} px", end="; ")
     print(f"{batches.steps_per_epoch} steps an epoch, {run.config.optim.steps} in all")
     with console.make() as shown, _tracker(run.folder) as track:

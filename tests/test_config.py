@@ -43,6 +43,7 @@ def test_the_charset_fills_in_the_classes():
         ("", ["model.num_classes=3"], "'num_classes' is no key of 'model'"),
         ("", ["optim.learning_rate=fast"], "learning_rate is 'fast'; expected a number"),
         ("", ["data.batch_size=0"], "data.batch_size is 0; expected 1 or more"),
+        ("", ["data.repeat_rare=2"], "data.repeat_rare is 2.0; expected 0 to 1"),
         ("", ["run.log_every=0"], "run.log_every is 0; expected 1 or more"),
     ],
 )

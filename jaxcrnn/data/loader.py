@@ -50,10 +50,19 @@ class Batches:
       buckets: widths, ascending.
       slots: label slots of each bucket.
       steps_per_epoch: batches of one epoch.
+      shown: how often an epoch shows each line, or None for once; follows from ``repeat_rare``, the share of the
+        lines below which a character counts as rare (`jaxcrnn.data.buckets.repeats`).
     """
 
     def __init__(
-        self, corpus: Corpus, buckets: Sequence[int], batch_size: int, *, seed: int = 0, workers: int = 2
+        self,
+        corpus: Corpus,
+        buckets: Sequence[int],
+        batch_size: int,
+        *,
+        seed: int = 0,
+        workers: int = 2,
+        repeat_rare: float = 0.0,
     ) -> None:
         self.corpus = corpus
         self.buckets = tuple(buckets)
@@ -62,9 +71,11 @@ class Batches:
         self.workers = workers
         lengths = np.asarray([len(label) for label in corpus.labels])
         self.slots = plans.label_slots(corpus.widths, lengths, self.buckets)
-        self.steps_per_epoch = -(-len(corpus) // batch_size)
+        self.shown = plans.repeats(corpus.labels, repeat_rare) if repeat_rare else None
+        lines = len(corpus) if self.shown is None else round(self.shown.sum())
+        self.steps_per_epoch = -(-lines // batch_size)
         self._epoch = lru_cache(maxsize=2)(
-            lambda number: plans.epoch(corpus.widths, self.buckets, batch_size, seed, number)
+            lambda number: plans.epoch(corpus.widths, self.buckets, batch_size, seed, number, self.shown)
         )
 
     def planned(self, step: int) -> plans.Planned:
