@@ -16,16 +16,20 @@ from PIL import Image
 from jaxcrnn import center_files, console, objective, report, runs
 from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
+from jaxcrnn.data import atlas
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import LabelFile, Source
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.data.synthetic import CHARACTERS, SyntheticLines
+from jaxcrnn.data.texts import Texts
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate
 from jaxcrnn.loop import fit
 from jaxcrnn.objective import CHOICES, PRESETS, LossConfig
 from jaxcrnn.reading import audit_lines, print_evaluation
+from jaxcrnn.render import Glyphs
+from jaxcrnn.streams import MixedBatches, RenderedBatches, Stream
 from jaxcrnn.train import eval_variables, init_state
 from jaxcrnn.types import TrainState
 
@@ -39,11 +43,12 @@ def train(args: Namespace) -> int:
     if args.print_config:
         print(configs.to_yaml(config), end="")
         return 0
-    if not config.data.train:
-        raise UserError("no training data; give --data FILE, a label file of path<TAB>text")
+    if not config.data.train and config.text.share < 1:
+        raise UserError("no training data; give --data FILE, a label file of path<TAB>text, or --set text.share=1 for "
+                        "rendered lines alone")  # fmt: skip
     if not args.out:
         raise UserError("no place for the run; give --out FOLDER")
-    source = LabelFile(config.data.train, config.data.limits)
+    source = _training_source(config)
     charset = _charset_of(origin, config) if origin else _charset(config, source)
     first, facts = _first_state(config, charset, origin, args)
     facts["skip_bad"] = args.skip_bad
@@ -120,15 +125,24 @@ def _resume(args: Namespace) -> int:
             raise UserError(f"--resume goes on with the run's own data; leave out --{flag}")
     if args.charset:
         runs.same_charset(run, Charset.from_file(args.charset, run.config.data.blank), args.charset)
-    source = LabelFile(run.config.data.train, run.config.data.limits)
+    source = _training_source(run.config)
     skip_bad = args.skip_bad or bool(run.facts().get("skip_bad"))
     _go(run, *_audited(run.config, run.charset, source, _validation_source(run.config), skip_bad))
     return 0
 
 
-def _charset(config: configs.Config, source: Source) -> Charset:
+def _training_source(config: configs.Config) -> Source | None:
+    """The lines to read, None where all are rendered."""
+    return LabelFile(config.data.train, config.data.limits) if config.text.share < 1 else None
+
+
+def _charset(config: configs.Config, source: Source | None) -> Charset:
     if config.data.charset:
         return Charset.from_file(config.data.charset, config.data.blank)
+    if source is None:
+        if config.text.fonts != "embedded":
+            raise UserError("no charset to render; give --charset FILE, one character a line")
+        return Charset(atlas.embedded().characters, config.data.blank)
     texts = [source.text(i) for i in range(len(source))]
     if not any(texts):
         raise UserError(f"{config.data.train}: no label has a character; expected path<TAB>text")
@@ -142,7 +156,7 @@ def _validation_source(config: configs.Config) -> Source | None:
 def _train(
     config: configs.Config,
     charset: Charset,
-    source: Source,
+    source: Source | None,
     validation: Source | None,
     out: Path,
     facts: dict[str, Any],
@@ -153,7 +167,7 @@ def _train(
     _go(run, *corpora, first)
 
 
-def _facts(corpora: tuple[Corpus, Corpus | None]) -> dict[str, Any]:
+def _facts(corpora: tuple[Corpus | None, Corpus | None]) -> dict[str, Any]:
     return {
         name: {"lines": len(corpus), "left_out": corpus.left_out, "faults": corpus.counts()}
         for name, corpus in zip(("train", "val"), corpora, strict=True)
@@ -162,34 +176,69 @@ def _facts(corpora: tuple[Corpus, Corpus | None]) -> dict[str, Any]:
 
 
 def _audited(
-    config: configs.Config, charset: Charset, source: Source, validation: Source | None, skip_bad: bool
-) -> tuple[Corpus, Corpus | None]:
-    corpus = audit_lines(config, charset, source, keep_text_faults=False)
-    print(report.audit_table("training set", corpus))
+    config: configs.Config, charset: Charset, source: Source | None, validation: Source | None, skip_bad: bool
+) -> tuple[Corpus | None, Corpus | None]:
+    corpus = audit_lines(config, charset, source, keep_text_faults=False) if source else None
+    if corpus is not None:
+        print(report.audit_table("training set", corpus))
     # A validation line the charset cannot spell is an error of the recogniser: leaving it out would flatter.
     val = audit_lines(config, charset, validation, keep_text_faults=skip_bad) if validation else None
     if val is not None:
         print(report.audit_table("validation set", val))
-        shared = {source.identity(int(i)) for i in corpus.indices} & {val.source.identity(int(i)) for i in val.indices}
+        used = {corpus.source.identity(int(i)) for i in corpus.indices} if corpus is not None else set()
+        shared = used & {val.source.identity(int(i)) for i in val.indices}
         if shared:
             print(f"warning: {len(shared)} images are in both sets; validation will look better than it is")
-    bad = len(corpus.faults) + (len(val.faults) if val else 0)
+    bad = sum(len(looked_at.faults) for looked_at in (corpus, val) if looked_at is not None)
     if bad and not skip_bad:
         raise UserError(f"{bad} faults in the data, listed above; mend them, or leave such rows out with --skip-bad")
-    if not len(corpus):
+    if corpus is not None and not len(corpus):
         raise UserError("no usable line in the training set")
     if val is not None and not len(val):
         raise UserError("no usable line in the validation set")
     return corpus, val
 
 
-def _go(run: runs.Run, corpus: Corpus, val: Corpus | None, first: TrainState | None = None) -> None:
-    data, loop = run.config.data, run.config.run
-    widths = plans.choose(corpus.widths, data.buckets)
-    batches = Batches(
-        corpus, widths, data.batch_size, seed=loop.seed, workers=data.workers, repeat_rare=data.repeat_rare
-    )
-    print(f"charset of {len(run.charset)} characters; buckets {', '.join(map(str, widths))} px", end="; ")
+def _stream(run: runs.Run, corpus: Corpus | None) -> Stream:
+    """The batches of a run: read lines, rendered lines, or some of each."""
+    data, text, seed = run.config.data, run.config.text, run.config.run.seed
+    rendered = round(text.share * data.batch_size)
+    parts: list[Stream] = []
+    if corpus is not None:
+        if rendered == data.batch_size or (text.share and not rendered):
+            raise UserError(f"text.share is {text.share}; of {data.batch_size} lines (data.batch_size) that leaves no "
+                            f"line to be {'read' if rendered else 'rendered'}")  # fmt: skip
+        widths = plans.choose(corpus.widths, data.buckets)
+        count = data.batch_size - rendered
+        parts.append(Batches(corpus, widths, count, seed=seed, workers=data.workers, repeat_rare=data.repeat_rare))
+    if rendered:
+        parts.append(_rendered(run, rendered))
+    return parts[0] if len(parts) == 1 else MixedBatches(parts)
+
+
+def _rendered(run: runs.Run, count: int) -> Stream:
+    text, charset, characters = run.config.text, run.charset, "".join(run.charset.characters)
+    if text.fonts == "embedded":
+        glyphs = atlas.embedded().select(characters)
+    else:
+        fonts = atlas.system_fonts(characters) if text.fonts == "system" else atlas.find_fonts(text.fonts)
+        glyphs = atlas.build(characters, fonts)
+    drawable = atlas.common(characters, glyphs)
+    texts = Texts(text, drawable, run.config.run.seed)
+    print(f"rendering {len(drawable)} characters in {len(glyphs.fonts)} typefaces: {', '.join(glyphs.fonts)}")
+    for name, missing in glyphs.missing().items():
+        print(f"  {name} lacks {len(missing)}: {' '.join(missing[:20])}{' ...' if len(missing) > 20 else ''}")
+    if len(drawable) < len(characters):
+        print(f"  {len(characters) - len(drawable)} characters are in no typeface and are never rendered")
+    if texts.left_out:
+        print(f"  {sum(texts.left_out.values())} characters of {text.source} left out: not in the charset or typefaces")
+    return RenderedBatches(texts, charset, Glyphs.of(glyphs, charset), run.config.render, count, run.config.run.seed)
+
+
+def _go(run: runs.Run, corpus: Corpus | None, val: Corpus | None, first: TrainState | None = None) -> None:
+    loop = run.config.run
+    batches = _stream(run, corpus)
+    print(f"charset of {len(run.charset)} characters; buckets {', '.join(map(str, batches.buckets))} px", end="; ")
     print(f"{batches.steps_per_epoch} steps an epoch, {run.config.optim.steps} in all")
     with console.make() as shown, _tracker(run.folder) as track:
         done = fit(run.train_config, loop, run.charset, batches, val, run.folder, shown, track, first)
@@ -197,7 +246,7 @@ def _go(run: runs.Run, corpus: Corpus, val: Corpus | None, first: TrainState | N
     print(
         f"{'stopped' if done.stopped else 'finished'} at step {done.step}; {totals.samples} samples seen, "
         f"{totals.infeasible_samples} infeasible, {totals.skipped_steps} steps skipped, "
-        f"{corpus.left_out} lines left out, {done.programs} step programs compiled"
+        f"{corpus.left_out if corpus is not None else 0} lines left out, {done.programs} step programs compiled"
     )
     if done.stopped:
         print(f"go on with: jaxcrnn train --resume {run.folder}")

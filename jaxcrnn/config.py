@@ -15,11 +15,13 @@ import yaml
 from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.charset import Charset, read_text
 from jaxcrnn.data.images import Limits
+from jaxcrnn.data.texts import TextConfig
 from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.loop import LoopConfig
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
+from jaxcrnn.render import LEVELS, RenderConfig
 from jaxcrnn.train import TrainConfig
 
 
@@ -76,6 +78,8 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    render: RenderConfig = field(default_factory=RenderConfig)
     run: LoopConfig = field(default_factory=LoopConfig)
 
     def for_charset(self, charset: Charset) -> TrainConfig:
@@ -113,7 +117,15 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = (), base: Co
         except yaml.YAMLError:
             value = text
         _merge(values, {section: {key: value}}, f"--set {override}")
+    if "render" in values:
+        values["render"] = _look(values["render"].get("level", "")) | values["render"]
     return Config(**{name: _section(name)(**given) for name, given in values.items()})
+
+
+def _look(level: str) -> dict[str, Any]:
+    """What lines look like at a level, which single values of a file or an option then replace."""
+    look = LEVELS.get(level, RenderConfig())
+    return {key: getattr(look, key) for key in keys(RenderConfig) if key != "level"}
 
 
 def _section(name: str) -> type:
@@ -177,6 +189,9 @@ def to_yaml(config: Config) -> str:
         f.name: {key: _plain(getattr(getattr(config, f.name), key)) for key in keys(_section(f.name))}
         for f in dataclasses.fields(Config)
     }
+    # Spelled out, the values of one level would stay when another is asked for.
+    look = _look(config.render.level)
+    values["render"] = {key: value for key, value in values["render"].items() if value != look.get(key)}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 

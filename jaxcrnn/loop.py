@@ -21,9 +21,9 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.console import Plain, duration
 from jaxcrnn.data.audit import Corpus
-from jaxcrnn.data.loader import Batches
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate
+from jaxcrnn.streams import Stream
 from jaxcrnn.train import TrainConfig, init_state, state_shapes, train_step
 from jaxcrnn.types import TrainState
 
@@ -79,7 +79,7 @@ def fit(
     config: TrainConfig,
     loop: LoopConfig,
     charset: Charset,
-    batches: Batches,
+    batches: Stream,
     validation: Corpus | None,
     folder: Path,
     console: Plain,
@@ -104,7 +104,7 @@ def fit(
         gradients that are not finite.
     """
     key = jax.random.key(loop.seed)
-    fingerprint = batches.corpus.fingerprint
+    fingerprint = batches.fingerprint
     totals = Totals()
     with Checkpoints(folder / "checkpoints", loop.keep) as checkpoints:
         if steps := checkpoints.steps:
@@ -133,7 +133,7 @@ class _Run:
     config: TrainConfig
     loop: LoopConfig
     charset: Charset
-    batches: Batches
+    batches: Stream
     validation: Corpus | None
     log_path: Path
     console: Plain

@@ -78,6 +78,11 @@ class Batches:
             lambda number: plans.epoch(corpus.widths, self.buckets, batch_size, seed, number, self.shown)
         )
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the corpus: a resumed run needs the same."""
+        return self.corpus.fingerprint
+
     def planned(self, step: int) -> plans.Planned:
         """What training step ``step`` (from 0) is fed: a function of the seed and the step alone."""
         number, position = divmod(step, self.steps_per_epoch)

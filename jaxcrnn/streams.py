@@ -1,0 +1,147 @@
+"""Batches that are rendered while training, and batches mixed of several parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcrnn.charset import Charset
+from jaxcrnn.data.buckets import Planned
+from jaxcrnn.data.texts import Texts, length_classes
+from jaxcrnn.render import Glyphs, RenderConfig, render
+from jaxcrnn.types import Batch
+
+AHEAD = 2  # batches whose rendering is asked for before they are needed
+PITCH = 0.85  # pixels of the height that a character takes; a line of wider ones is set narrower
+
+
+class Stream(Protocol):
+    """What training takes its batches from.
+
+    Attributes:
+      buckets: widths, ascending.
+      slots: label slots of each.
+      batch_size: B.
+      steps_per_epoch: steps until every line was seen; where lines never end, 1.
+      fingerprint: of the data: a resumed run needs the same.
+    """
+
+    buckets: tuple[int, ...]
+    slots: tuple[int, ...]
+    batch_size: int
+    steps_per_epoch: int
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def training(self, start: int, stop: int) -> Iterator[tuple[Planned, Batch]]:
+        """The batches of steps ``start`` to ``stop - 1``, a function of the seed and the step alone."""
+
+
+@partial(jax.jit, static_argnames="config")
+def _render(
+    seed: jax.Array, indices: jax.Array, glyphs: Glyphs, labels: Any, lengths: Any, config: RenderConfig
+) -> Any:
+    keys = jax.vmap(lambda i: jax.random.fold_in(seed, i))(indices)
+    return render(keys, glyphs, labels, lengths, config)
+
+
+class RenderedBatches:
+    """Rendered lines as a `Stream`: line ``step * B + b`` is a function of ``(seed, step, b)``.
+
+    All lines of a batch have lengths of one class, so that short lines are not padded to the width of long ones.
+
+    Args:
+      texts: what is written.
+      charset: spells it.
+      glyphs: of the charset.
+      config: how lines look; its width is set here.
+      batch_size: lines a step.
+      seed: of the looks, and of the order of lengths.
+    """
+
+    def __init__(
+        self, texts: Texts, charset: Charset, glyphs: Glyphs, config: RenderConfig, batch_size: int, seed: int
+    ) -> None:
+        self.texts, self.charset, self.glyphs = texts, charset, glyphs
+        self.batch_size, self.seed, self.steps_per_epoch = batch_size, seed, 1
+        self.lengths = length_classes(texts.config)
+        self.slots = tuple(longest for _, longest in self.lengths)
+        pixels = [config.height * (PITCH * longest + 2 * config.margin * config.largest) for longest in self.slots]
+        self.buckets = tuple(int(-(-p // 16) * 16) for p in pixels)
+        self.configs = [dataclasses.replace(config, width=width) for width in self.buckets]
+
+    @property
+    def fingerprint(self) -> str:
+        known = {"text": asdict(self.texts.config), "render": asdict(self.configs[0]), "seed": self.seed}
+        spelled = repr(sorted(known.items())) + self.charset.hash + "\n".join(self.texts.pieces or self.texts.groups)
+        return hashlib.sha256(spelled.encode()).hexdigest()
+
+    def training(self, start: int, stop: int) -> Iterator[tuple[Planned, Batch]]:
+        waiting: deque[tuple[Planned, Batch]] = deque()
+        for step in range(start, stop):
+            waiting.append(self._batch(step))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft()
+        yield from waiting
+
+    def _batch(self, step: int) -> tuple[Planned, Batch]:
+        bucket = int(np.random.default_rng([self.seed, step]).integers(len(self.buckets)))
+        indices = np.arange(step * self.batch_size, (step + 1) * self.batch_size, dtype=np.uint32)
+        labels = np.zeros((self.batch_size, self.slots[bucket]), np.int32)
+        lengths = np.zeros(self.batch_size, np.int32)
+        for b, index in enumerate(indices.tolist()):
+            ids = self.charset.encode(self.texts.draw(index, *self.lengths[bucket]))
+            labels[b, : len(ids)], lengths[b] = ids, len(ids)
+        key = jax.random.key(self.seed)
+        images, widths = _render(key, indices, self.glyphs, labels, lengths, self.configs[bucket])
+        return Planned(bucket, indices), Batch(images, widths, jnp.asarray(labels), jnp.asarray(lengths))
+
+
+class MixedBatches:
+    """Several streams as one: every batch has a fixed number of lines of each.
+
+    Args:
+      parts: whose batch sizes add up to that of the whole.
+    """
+
+    def __init__(self, parts: Sequence[Stream]) -> None:
+        self.parts = list(parts)
+        self.buckets = tuple(sorted({width for part in parts for width in part.buckets}))
+        self.slots = tuple(self._slots(width) for width in self.buckets)
+        self.batch_size = sum(part.batch_size for part in parts)
+        self.steps_per_epoch = max(part.steps_per_epoch for part in parts)
+
+    def _slots(self, width: int) -> int:
+        return max(
+            slots for part in self.parts for w, slots in zip(part.buckets, part.slots, strict=True) if w <= width
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256("".join(part.fingerprint for part in self.parts).encode()).hexdigest()
+
+    def training(self, start: int, stop: int) -> Iterator[tuple[Planned, Batch]]:
+        streams = [part.training(start, stop) for part in self.parts]
+        for step in zip(*streams, strict=True):
+            width = max(part.buckets[planned.bucket] for part, (planned, _) in zip(self.parts, step, strict=True))
+            bucket = self.buckets.index(width)
+            batches = [_padded(batch, width, self.slots[bucket]) for _, batch in step]
+            items = np.concatenate([planned.items for planned, _ in step])
+            yield Planned(bucket, items), Batch(*(jnp.concatenate(arrays) for arrays in zip(*batches, strict=True)))
+
+
+def _padded(batch: Batch, width: int, slots: int) -> Batch:
+    """White paper to the right, and free label slots."""
+    right, free = width - batch.images.shape[2], slots - batch.labels.shape[1]
+    images = jnp.pad(batch.images, ((0, 0), (0, 0), (0, right), (0, 0)), constant_values=1.0)
+    return batch._replace(images=images, labels=jnp.pad(batch.labels, ((0, 0), (0, free))))
