@@ -21,7 +21,6 @@ from jaxcrnn.render import Glyphs, RenderConfig, render
 from jaxcrnn.types import Batch
 
 AHEAD = 2  # batches whose rendering is asked for before they are needed
-PITCH = 0.85  # pixels of the height that a character takes; a line of wider ones is set narrower
 
 
 class Stream(Protocol):
@@ -76,7 +75,7 @@ class RenderedBatches:
         self.batch_size, self.seed, self.steps_per_epoch = batch_size, seed, 1
         self.lengths = length_classes(texts.config)
         self.slots = tuple(longest for _, longest in self.lengths)
-        pixels = [config.height * (PITCH * longest + 2 * config.margin * config.largest) for longest in self.slots]
+        pixels = [config.height * (texts.config.pitch * longest + 2 * config.margin * config.largest) for longest in self.slots]
         self.buckets = tuple(int(-(-p // 16) * 16) for p in pixels)
         self.configs = [dataclasses.replace(config, width=width) for width in self.buckets]
 

@@ -30,6 +30,7 @@ class TextConfig:
       repeat: probability that a character is the one before it again, which CTC must part with a blank.
       shortest: characters of the shortest line.
       longest: of the longest.
+      pitch: room for a character in a batch, as a share of the height; a line that needs more is set narrower.
       widths: classes of lengths, each padded to its own width; each costs one compilation.
     """
 
@@ -41,6 +42,7 @@ class TextConfig:
     repeat: float = 0.05
     shortest: int = 1
     longest: int = 12
+    pitch: float = 0.85
     widths: int = 3
 
     def __post_init__(self) -> None:
@@ -53,6 +55,8 @@ class TextConfig:
             )
         if self.widths < 1:
             raise UserError(f"text.widths is {self.widths}; expected 1 or more")
+        if not 0.1 <= self.pitch <= 4:
+            raise UserError(f"text.pitch is {self.pitch}; expected 0.1 to 4, a share of the height")
 
 
 class Texts:
