@@ -75,7 +75,8 @@ class RenderedBatches:
         self.batch_size, self.seed, self.steps_per_epoch = batch_size, seed, 1
         self.lengths = length_classes(texts.config)
         self.slots = tuple(longest for _, longest in self.lengths)
-        pixels = [config.height * (texts.config.pitch * longest + 2 * config.margin * config.largest) for longest in self.slots]
+        margins = 2 * config.margin * config.largest
+        pixels = [config.height * (texts.config.pitch * longest + margins) for longest in self.slots]
         self.buckets = tuple(int(-(-p // 16) * 16) for p in pixels)
         self.configs = [dataclasses.replace(config, width=width) for width in self.buckets]
 
