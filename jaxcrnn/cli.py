@@ -98,11 +98,35 @@ def _parity_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def _lookalikes_options(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
+    mine = actions.add_parser("mine", help="find groups of look-alikes", description="Find groups of look-alikes.")
+    mine.add_argument(
+        "--charset", metavar="FILE", help="one character a line; default: the run's, or the embedded atlas's"
+    )
+    mine.add_argument(
+        "--fonts", metavar="FOLDER", help="compare glyphs of these fonts; 'system' or 'embedded' for those"
+    )
+    mine.add_argument(
+        "--table", action="append", default=[], metavar="FILE", help="take pairs of a published table, too"
+    )
+    mine.add_argument("--run", metavar="RUN", help="take what a run confuses, too, reading --data")
+    mine.add_argument("--data", metavar="FILE", help="label file for --run; default: the run's validation set")
+    mine.add_argument("--least", type=int, default=2, metavar="N", help="confusions that make a pair; default: 2")
+    mine.add_argument("--largest", type=int, default=6, metavar="N", help="characters of a group at most; default: 6")
+    mine.add_argument("--out", required=True, metavar="FILE", help="text file to write: one group a line")
+    mine.add_argument("--picture", metavar="FILE", help="draw the groups as an image")
+    mine.add_argument(
+        "--skip-bad", action="store_true", help="leave out, counted, images of --data that cannot be read"
+    )
+
+
 COMMANDS = {
     "train": (_train_options, "commands.train", "train a recogniser on a label file"),
     "evaluate": (_evaluate_options, "reading.evaluate_run", "read a data set with a run and score it"),
     "recognize": (_recognize_options, "reading.recognize_images", "read images with a run: text and confidence"),
     "centers": (_centers_options, "reading.estimate", "make class centers with a trained run"),
+    "lookalikes": (_lookalikes_options, "mining.mine", "find characters that look alike"),
     "parity": (_parity_options, "reading.parity_ladder", "compare every number with the PyTorch reference"),
     "demo": (_demo_options, "commands.demo", "train on rendered lines for four minutes, no data needed"),
 }

@@ -84,7 +84,8 @@ def _train_config(args: Namespace, origin: runs.Run | None) -> configs.Config:
                         f"another --preset, one of {', '.join(list(PRESETS)[1:])}")  # fmt: skip
     given: dict[str, Any] = {name: str(Path(value).resolve()) for name, value in flags.items() if value}
     loss = dataclasses.replace(config.loss, start=start) if args.centers else config.loss
-    return dataclasses.replace(config, loss=loss, data=dataclasses.replace(config.data, **given))
+    data, text = dataclasses.replace(config.data, **given), config.text.with_whole_paths()
+    return dataclasses.replace(config, loss=loss, data=data, text=text)
 
 
 def _first_state(
@@ -127,7 +128,8 @@ def _resume(args: Namespace) -> int:
         runs.same_charset(run, Charset.from_file(args.charset, run.config.data.blank), args.charset)
     source = _training_source(run.config)
     skip_bad = args.skip_bad or bool(run.facts().get("skip_bad"))
-    _go(run, *_audited(run.config, run.charset, source, _validation_source(run.config), skip_bad))
+    corpora = _audited(run.config, run.charset, source, _validation_source(run.config), skip_bad)
+    _go(run, _stream(run.config, run.charset, corpora[0]), *corpora)
     return 0
 
 
@@ -163,8 +165,9 @@ def _train(
     first: TrainState | None = None,
 ) -> None:
     corpora = _audited(config, charset, source, validation, facts["skip_bad"])
+    batches = _stream(config, charset, corpora[0])  # before the folder: what stops it leaves nothing behind
     run = runs.create(out, config, charset, {**facts, "data": _facts(corpora)})
-    _go(run, *corpora, first)
+    _go(run, batches, *corpora, first)
 
 
 def _facts(corpora: tuple[Corpus | None, Corpus | None]) -> dict[str, Any]:
@@ -199,9 +202,9 @@ def _audited(
     return corpus, val
 
 
-def _stream(run: runs.Run, corpus: Corpus | None) -> Stream:
+def _stream(config: configs.Config, charset: Charset, corpus: Corpus | None) -> Stream:
     """The batches of a run: read lines, rendered lines, or some of each."""
-    data, text, seed = run.config.data, run.config.text, run.config.run.seed
+    data, text, seed = config.data, config.text, config.run.seed
     rendered = round(text.share * data.batch_size)
     parts: list[Stream] = []
     if corpus is not None:
@@ -212,19 +215,19 @@ def _stream(run: runs.Run, corpus: Corpus | None) -> Stream:
         count = data.batch_size - rendered
         parts.append(Batches(corpus, widths, count, seed=seed, workers=data.workers, repeat_rare=data.repeat_rare))
     if rendered:
-        parts.append(_rendered(run, rendered))
+        parts.append(_rendered(config, charset, rendered))
     return parts[0] if len(parts) == 1 else MixedBatches(parts)
 
 
-def _rendered(run: runs.Run, count: int) -> Stream:
-    text, charset, characters = run.config.text, run.charset, "".join(run.charset.characters)
+def _rendered(config: configs.Config, charset: Charset, count: int) -> Stream:
+    text, seed, characters = config.text, config.run.seed, "".join(charset.characters)
     if text.fonts == "embedded":
         glyphs = atlas.embedded().select(characters)
     else:
         fonts = atlas.system_fonts(characters) if text.fonts == "system" else atlas.find_fonts(text.fonts)
         glyphs = atlas.build(characters, fonts)
     drawable = atlas.common(characters, glyphs)
-    texts = Texts(text, drawable, run.config.run.seed)
+    texts = Texts(text, drawable, seed)
     print(f"rendering {len(drawable)} characters in {len(glyphs.fonts)} typefaces: {', '.join(glyphs.fonts)}")
     for name, missing in glyphs.missing().items():
         print(f"  {name} lacks {len(missing)}: {' '.join(missing[:20])}{' ...' if len(missing) > 20 else ''}")
@@ -232,12 +235,13 @@ def _rendered(run: runs.Run, count: int) -> Stream:
         print(f"  {len(characters) - len(drawable)} characters are in no typeface and are never rendered")
     if texts.left_out:
         print(f"  {sum(texts.left_out.values())} characters of {text.source} left out: not in the charset or typefaces")
-    return RenderedBatches(texts, charset, Glyphs.of(glyphs, charset), run.config.render, count, run.config.run.seed)
+    return RenderedBatches(texts, charset, Glyphs.of(glyphs, charset), config.render, count, seed)
 
 
-def _go(run: runs.Run, corpus: Corpus | None, val: Corpus | None, first: TrainState | None = None) -> None:
+def _go(
+    run: runs.Run, batches: Stream, corpus: Corpus | None, val: Corpus | None, first: TrainState | None = None
+) -> None:
     loop = run.config.run
-    batches = _stream(run, corpus)
     print(f"charset of {len(run.charset)} characters; buckets {', '.join(map(str, batches.buckets))} px", end="; ")
     print(f"{batches.steps_per_epoch} steps an epoch, {run.config.optim.steps} in all")
     with console.make() as shown, _tracker(run.folder) as track:

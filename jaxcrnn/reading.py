@@ -47,7 +47,7 @@ def audit_lines(config: configs.Config, charset: Charset, source: Source, *, kee
         )
 
 
-def _usable_lines(run: runs.Run, path: str, *, keep_text_faults: bool, skip_bad: bool, shown_on: TextIO) -> Corpus:
+def usable_lines(run: runs.Run, path: str, *, keep_text_faults: bool, skip_bad: bool, shown_on: TextIO) -> Corpus:
     """The lines of a label file that a run can use, after showing the faults of the others.
 
     Raises:
@@ -78,7 +78,7 @@ def evaluate_run(args: Namespace) -> int:
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: expected 1 or more")
     shown_on = sys.stderr if args.json else sys.stdout
-    corpus = _usable_lines(run, path, keep_text_faults=True, skip_bad=args.skip_bad, shown_on=shown_on)
+    corpus = usable_lines(run, path, keep_text_faults=True, skip_bad=args.skip_bad, shown_on=shown_on)
     state, step = run.state(args.checkpoint)
     batch_size = args.batch_size or run.config.data.batch_size
     buckets = run.config.data.buckets
@@ -178,7 +178,7 @@ def estimate(args: Namespace) -> int:
     if out.is_dir() or not out.parent.is_dir():
         raise UserError(f"{out}: expected --out FILE, a file in a folder that exists")
     skip_bad = args.skip_bad or run.facts().get("skip_bad", False)
-    corpus = _usable_lines(run, path, keep_text_faults=False, skip_bad=skip_bad, shown_on=sys.stdout)
+    corpus = usable_lines(run, path, keep_text_faults=False, skip_bad=skip_bad, shown_on=sys.stdout)
     state, step = run.state(args.checkpoint)
     data = run.config.data
     centers, exact = estimate_centers(

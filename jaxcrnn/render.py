@@ -21,13 +21,16 @@ from jaxcrnn.errors import UserError
 RULES = 4  # above, below, left, right
 GRID = (4, 24)  # nodes of the paper's texture, rows and columns
 FINE = 2  # places a pixel at which the character is looked up
+# Tiles as they are, and averaged along the line for lines so narrow that single columns would be missed: the weights,
+# and from how many tile columns a pixel on they are used.
+SOFT = (((1.0,), 0.0), ((0.25, 0.5, 0.25), 1.5), ((0.125, 0.25, 0.25, 0.25, 0.125), 2.6))
 
 
 class Glyphs(NamedTuple):
     """An atlas on the device, indexed by class.
 
     Attributes:
-      tiles: ``[F,C,40,40]`` uint8; the blank's are empty.
+      tiles: ``[3,F,C,40,40]`` uint8, plain and averaged along the line in two strengths; the blank's are empty.
       advances: ``[F,C]`` float32 in ems.
       present: ``[F,C]`` bool.
     """
@@ -41,7 +44,16 @@ class Glyphs(NamedTuple):
         """The glyphs of a charset by class, the blank among them. A character that no font has leaves no ink."""
         chosen = atlas.select("".join(charset.characters))
         parts = (chosen.tiles, chosen.advances, chosen.present)
-        return cls(*(jnp.asarray(np.insert(part, charset.blank, 0, axis=1)) for part in parts))
+        tiles, advances, present = (np.insert(part, charset.blank, 0, axis=1) for part in parts)
+        return cls(jnp.asarray(np.stack([_softened(tiles, weights) for weights, _ in SOFT])), jnp.asarray(advances),
+                   jnp.asarray(present))  # fmt: skip
+
+
+def _softened(tiles: np.ndarray, weights: tuple[float, ...]) -> np.ndarray:
+    half = len(weights) // 2
+    padded = np.pad(tiles, ((0, 0),) * 3 + ((half, half),))
+    total = sum(w * padded[..., i : i + SIZE].astype(np.float32) for i, w in enumerate(weights))
+    return np.round(total).astype(np.uint8)
 
 
 @jax.tree_util.register_static
@@ -197,7 +209,7 @@ def render(key: Array, glyphs: Glyphs, labels: Array, lengths: Array, config: Re
       ``images [B,H,W,1]`` float32 in [-1, 1], white from their widths on, and ``widths [B]`` int32.
     """
     keys = key if key.ndim else jax.vmap(lambda b: jax.random.fold_in(key, b))(jnp.arange(labels.shape[0]))
-    looks = jax.vmap(lambda k: draw(k, config, glyphs.tiles.shape[0], labels.shape[1]))(keys)
+    looks = jax.vmap(lambda k: draw(k, config, glyphs.present.shape[0], labels.shape[1]))(keys)
     images, widths = jax.vmap(lambda look, row, n: paint(look, glyphs, row, n, config))(looks, labels, lengths)
     return images[..., None], widths
 
@@ -276,7 +288,11 @@ def paint(look: Look, glyphs: Glyphs, labels: Array, length: Array, config: Rend
     size = look.em * look.sizes
     tile_x = (x - middles[at]) / (size * look.narrow * squeeze)[at] * EM + (SIZE - 1) / 2
     tile_y = (y / size[at] - look.rises[at]) * EM + (SIZE - 1) / 2
-    ink = _sample(glyphs.tiles, (fonts * glyphs.tiles.shape[1] + classes)[at], tile_x, tile_y)
+    dense = EM / (scale * squeeze)
+    softness = sum((dense >= start).astype(jnp.int32) for _, start in SOFT[1:])
+    fonts_in_all, classes_in_all = glyphs.present.shape
+    tile = (softness * fonts_in_all + fonts) * classes_in_all + classes
+    ink = _sample(glyphs.tiles, tile[at], tile_x, tile_y)
     ink = jnp.maximum(_weigh(ink, look.weight), _ruled(look, x, y, width.astype(jnp.float32)))
     ink = _blurred(_reduced(ink, look.lowres), look.blur)
     image = look.paper + _spread(look.texture, config) + ink * (look.ink - look.paper) + look.noise

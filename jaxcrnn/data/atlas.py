@@ -10,6 +10,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -173,12 +174,12 @@ def load(path: Path) -> Atlas:
       UserError: the file is no atlas of this format.
     """
     try:
-        with np.load(path) as file:
+        with path.open("rb") as raw, np.load(raw) as file:
             if int(file["format"]) != FORMAT:
                 raise UserError(f"{path}: an atlas of format {int(file['format'])}; expected {FORMAT}")
             fonts = tuple(str(name) for name in file["fonts"])
             return Atlas(str(file["characters"]), fonts, file["tiles"], file["advances"], file["present"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
         raise UserError(f"{path}: no glyph atlas ({error}); expected one written by this program") from None
 
 
@@ -203,7 +204,7 @@ def _characters_of(path: Path) -> set[int]:
     except ImportError:
         raise UserError("fonts need the package fonttools; expected the extra 'data'") from None
     try:
-        with TTFont(path, fontNumber=0, lazy=True) as font:
+        with path.open("rb") as file, TTFont(file, fontNumber=0, lazy=True) as font:
             table = font.getBestCmap() or {}
     except (TTLibError, OSError, AssertionError, KeyError, ValueError) as error:
         raise UserError(

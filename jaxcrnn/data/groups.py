@@ -17,8 +17,7 @@ def read_groups(path: str | Path) -> list[str]:
     """
     groups: list[str] = []
     lines: dict[str, int] = {}
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        # A number sign that begins a line of several characters may itself be a look-alike, but never is one alone.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         group = "".join(line.split("#")[0].split())
         if not group:
             continue
@@ -48,3 +47,31 @@ def write_groups(path: str | Path, groups: Iterable[str], comments: Sequence[str
         Path(path).write_text("".join(rows), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; expected a file that can be written") from None
+
+
+def read_table(path: str | Path) -> set[frozenset[str]]:
+    """The pairs of a published table of look-alikes, in either of its two formats.
+
+    Rows of characters with tabs between them are groups: every two of a row are a pair. Rows of a character, a space
+    and further characters are candidates: the first with each of the others is a pair; a row may have none.
+
+    Raises:
+      UserError: the file cannot be read, or a row is neither, naming its line.
+    """
+    pairs: set[frozenset[str]] = set()
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        line = line.removesuffix("\r")
+        if not line.strip():
+            continue
+        group = line.split("\t")
+        if len(group) > 1 and all(len(c) <= 1 for c in map(str.strip, group)):
+            members = [c for c in map(str.strip, group) if c]
+            pairs |= {frozenset((a, b)) for a in members for b in members if a != b}
+        elif len(line) > 1 and line[1] == " " and " " not in line[2:].rstrip():
+            pairs |= {frozenset((line[0], c)) for c in line[2:].rstrip() if c != line[0]}
+        else:
+            raise UserError(f"{path}, line {number}: {line[:20]!r}; expected characters with tabs between them, or a "
+                            "character, a space and its look-alikes")  # fmt: skip
+    if not pairs:
+        raise UserError(f"{path}: no pair in it; expected a table of look-alikes")
+    return pairs

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,13 @@ class TextConfig:
         if not 0.1 <= self.pitch <= 4:
             raise UserError(f"text.pitch is {self.pitch}; expected 0.1 to 4, a share of the height")
 
+    def with_whole_paths(self) -> TextConfig:
+        """The same from any working folder."""
+        paths = {"source": KINDS, "fonts": ("embedded", "system"), "groups": ("",)}
+        given: dict[str, Any] = {name: getattr(self, name) for name in paths}
+        whole = {name: str(Path(given[name]).resolve()) for name, words in paths.items() if given[name] not in words}
+        return replace(self, **(given | whole))
+
 
 class Texts:
     """Random texts over some characters.
@@ -89,8 +97,8 @@ class Texts:
                 raise UserError(f"{config.groups or GROUPS.name}: no group has two characters of the charset")
         elif config.source != "uniform":
             # A character that cannot be drawn parts a line in two: nothing is joined that did not stand together.
-            for line in read_text(config.source).splitlines():
-                known = self._known(line, gap="\n")
+            for line in read_text(config.source).split("\n"):
+                known = self._known(line.removesuffix("\r"), gap="\n")
                 self.pieces += [piece for piece in known.split("\n") if len(piece) >= config.shortest]
             if not self.pieces:
                 raise UserError(

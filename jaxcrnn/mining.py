@@ -1,0 +1,142 @@
+"""The command that finds look-alikes: ``jaxcrnn lookalikes mine``."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from jaxcrnn import console, lookalikes, runs
+from jaxcrnn.charset import Charset
+from jaxcrnn.data import atlas as atlases
+from jaxcrnn.data.atlas import SIZE, Atlas
+from jaxcrnn.data.groups import read_table, write_groups
+from jaxcrnn.errors import UserError
+from jaxcrnn.evaluate import evaluate
+from jaxcrnn.reading import usable_lines
+
+TABLED = 0.65  # least score of a table's pair; tables are made by many hands and hold pairs that look nothing alike
+TOGETHER = 0.72  # least score of any two members of a group
+
+
+def mine(args: Namespace) -> int:
+    """``jaxcrnn lookalikes mine``: glyphs, tables and a run's confusions, merged into groups."""
+    out = Path(args.out)
+    for path in (out, Path(args.picture) if args.picture else out):
+        if path.is_dir() or not path.parent.is_dir():
+            raise UserError(f"{path}: expected a file in a folder that exists")
+    if not (args.fonts or args.table or args.run):
+        raise UserError("nothing to find look-alikes by; give --fonts FOLDER, --table FILE or --run RUN")
+    if args.picture and not args.fonts:
+        raise UserError("--picture draws glyphs; give --fonts FOLDER, or --fonts embedded")
+    run = runs.open_run(Path(args.run)) if args.run else None
+    characters = _characters(args, run)
+    index = {c: i for i, c in enumerate(characters)}
+    pairs: dict[tuple[int, int], float] = {}
+    scores: dict[tuple[int, int], float] = {}
+    sources = []
+    glyphs = None
+    if args.fonts:
+        glyphs = _glyphs(args.fonts, characters)
+        pairs, scores = _by_glyphs(glyphs)
+        sources.append(f"{len(pairs)} pairs by glyphs of {', '.join(glyphs.fonts)}")
+    for path in args.table:
+        table = {tuple(sorted(index[c] for c in p)) for p in read_table(path) if len(p) == 2 and p <= index.keys()}
+        taken = {(i, j): scores.get((i, j), scores.get((j, i), 0.0)) for i, j in table}
+        if glyphs is not None:
+            taken = {pair: score for pair, score in taken.items() if score >= TABLED}
+        for pair, score in taken.items():
+            pairs[pair] = max(pairs.get(pair, 0), score)
+            scores[pair] = max(score, TOGETHER)
+        sources.append(f"{len(taken)} of {len(table)} pairs of {Path(path).name}")
+    if run:
+        confused = _confused(args, run, index)
+        for pair in confused:
+            pairs[pair] = scores[pair] = 1.0
+        sources.append(f"{len(confused)} pairs that {run.folder.name} confuses at least {args.least} times")
+    groups = ["".join(characters[i] for i in group) for group in
+              lookalikes.merge(pairs, scores, least=TOGETHER, largest=args.largest)]  # fmt: skip
+    if not groups:
+        raise UserError(f"no look-alikes found among {len(characters)} characters ({'; '.join(sources)})")
+    write_groups(out, groups, [f"{len(groups)} groups of look-alikes among {len(characters)} characters", *sources])
+    print("\n".join(sources))
+    print(f"{len(groups)} groups with {sum(map(len, groups))} characters, written to {out}")
+    if args.picture and glyphs is not None:
+        picture(glyphs, groups).save(args.picture)
+        print(f"drawn as {args.picture}")
+    return 0
+
+
+def _characters(args: Namespace, run: runs.Run | None) -> str:
+    if args.charset:
+        charset = Charset.from_file(args.charset)
+        if run:
+            runs.same_charset(run, charset, args.charset)
+        return "".join(charset.characters)
+    if run:
+        return "".join(run.charset.characters)
+    if args.fonts == "embedded":
+        return atlases.embedded().characters
+    raise UserError("no characters to look among; give --charset FILE, one character a line")
+
+
+def _glyphs(fonts: str, characters: str) -> Atlas:
+    if fonts == "embedded":
+        return atlases.embedded().select(characters)
+    paths = atlases.system_fonts(characters) if fonts == "system" else atlases.find_fonts(fonts)
+    glyphs = atlases.build(characters, paths)
+    for name, missing in glyphs.missing().items():
+        print(f"{name} lacks {len(missing)} of {len(characters)} characters: {' '.join(missing[:20])}"
+              + (" ..." if len(missing) > 20 else ""))  # fmt: skip
+    return glyphs
+
+
+def _by_glyphs(glyphs: Atlas) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], float]]:
+    # A space looks like every other space, and a number sign would begin a comment in the file of groups.
+    wanted = [not atlases.is_space(c) and c != "#" for c in glyphs.characters]
+    inked = glyphs.present & np.asarray(wanted)[None, :]
+    with console.make() as shown:
+        found = lookalikes.neighbours(
+            glyphs.tiles, inked, progress=lambda done, total: shown.progress(done, total, "characters compared")
+        )
+    return lookalikes.alike(found), lookalikes.known_scores(found)
+
+
+def _confused(args: Namespace, run: runs.Run, index: dict[str, int]) -> set[tuple[int, int]]:
+    path = args.data or run.config.data.val
+    if not path:
+        raise UserError("the run has no validation set; give --data FILE, a label file of path<TAB>text")
+    corpus = usable_lines(run, path, keep_text_faults=True, skip_bad=args.skip_bad, shown_on=sys.stderr)
+    state, _ = run.state("best")
+    data = run.config.data
+    result = evaluate(run.train_config, state, run.charset, corpus, batch_size=data.batch_size, buckets=data.buckets)
+    read = zip(result.truths, (line.text for line in result.lines), strict=True)
+    counts: dict[tuple[int, int], int] = {}
+    for (truth, wrong), count in lookalikes.confusions(read).items():
+        if truth in index and wrong in index:
+            pair = min(index[truth], index[wrong]), max(index[truth], index[wrong])
+            counts[pair] = counts.get(pair, 0) + count
+    return {pair for pair, count in counts.items() if count >= args.least}
+
+
+def picture(glyphs: Atlas, groups: Sequence[str], columns: int = 8) -> Image.Image:
+    """Groups as a sheet: each in a box with a number, every typeface a row of its own."""
+    index = {c: i for i, c in enumerate(glyphs.characters)}
+    fonts, widest = len(glyphs.fonts), max(map(len, groups))
+    wide, high = widest * SIZE + 40, fonts * SIZE + 12
+    rows = -(-len(groups) // columns)
+    sheet = Image.new("L", (columns * wide, rows * high), 255)
+    draw, small = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for number, group in enumerate(groups):
+        left, top = number % columns * wide, number // columns * high
+        draw.rectangle((left, top, left + wide - 4, top + high - 4), outline=200)
+        draw.text((left + 4, top + 4), str(number + 1), fill=110, font=small)
+        for k, character in enumerate(group):
+            for f in range(fonts):
+                tile = Image.fromarray(255 - glyphs.tiles[f, index[character]])
+                sheet.paste(tile, (left + 32 + k * SIZE, top + 4 + f * SIZE))
+    return sheet

@@ -1,0 +1,121 @@
+"""Glyph atlases: the embedded one, and fonts made here, with glyphs that are missing in each way they can be."""
+
+import string
+from importlib import resources
+
+import numpy as np
+import pytest
+
+from jaxcrnn.data import atlas as atlases
+from jaxcrnn.data.groups import read_groups
+from jaxcrnn.data.texts import GROUPS
+from jaxcrnn.errors import UserError
+
+
+def test_the_embedded_atlas_has_what_it_promises():
+    atlas = atlases.embedded()
+    assert set(string.digits + string.ascii_letters) | set("".join(read_groups(GROUPS))) == set(atlas.characters)
+    assert len(atlas.fonts) == 3
+    assert atlas.present.all()
+    assert (atlas.tiles.max((2, 3)) > 150).all()
+    han = [i for i, c in enumerate(atlas.characters) if ord(c) > 0x4E00]
+    np.testing.assert_allclose(atlas.advances[:, han], 1, atol=0.05)
+    assert (atlas.advances[:, atlas.characters.index("1")] < 0.7).all()
+    folder = resources.files("jaxcrnn") / "resources"
+    assert (folder / "atlas.npz").stat().st_size < 2_000_000
+    for notice in ("fonts-arphic-gbsn00lp", "fonts-arphic-gkai00mp", "fonts-wqy-microhei"):
+        assert "opyright" in (folder / f"{notice}.copyright").read_text(encoding="utf-8")
+
+
+def test_select_keeps_the_order_and_marks_what_is_not_there():
+    atlas = atlases.embedded()
+    chosen = atlas.select("士\u00e9土")
+    assert chosen.present.tolist() == [[True, False, True]] * 3
+    assert not chosen.tiles[:, 1].any()
+    np.testing.assert_array_equal(chosen.tiles[:, 2], atlas.tiles[:, atlas.characters.index("土")])
+    assert chosen.missing() == dict.fromkeys(atlas.fonts, "\u00e9")
+    assert atlases.common("土\u00e9士", atlas) == "土士"
+
+
+def box(left, right):
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    pen = TTGlyphPen(None)
+    if right > left:
+        pen.moveTo((left, 0))
+        for point in ((left, 700), (right, 700), (right, 0)):
+            pen.lineTo(point)
+        pen.closePath()
+    return pen.glyph()
+
+
+@pytest.fixture
+def font(tmp_path):
+    """A font of 1000 units an em with A, B (wider), a space, E mapped to an empty glyph, and no D at all."""
+    builder = pytest.importorskip("fontTools.fontBuilder", reason="the data extra is not installed").FontBuilder(1000)
+    shapes = {".notdef": (0, 900), "A": (100, 400), "B": (100, 900), "space": (0, 0), "E": (0, 0), "nothing": (0, 0)}
+    builder.setupGlyphOrder(list(shapes))
+    builder.setupCharacterMap({65: "A", 66: "B", 32: "space", 69: "E", 70: ".notdef"})
+    builder.setupGlyf({name: box(*shape) for name, shape in shapes.items()})
+    builder.setupHorizontalMetrics({name: (500 if name == "A" else 1000, left) for name, (left, _) in shapes.items()})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Test", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    path = tmp_path / "fonts" / "test.ttf"
+    path.parent.mkdir()
+    builder.save(path)
+    return path
+
+
+def test_glyphs_are_drawn_and_missing_ones_never(font):
+    atlas = atlases.build("ABDEF ", [font], cached=False)
+    # D is not in the font, E has no ink, F is mapped to the box that stands for missing glyphs.
+    assert atlas.present.tolist() == [[True, True, False, False, False, True]]
+    assert atlas.missing() == {"test": "DEF"}
+    assert not atlas.tiles[0, 2:].any()
+    np.testing.assert_allclose(atlas.advances[0, :2], [0.5, 1.0])
+    rows, columns = np.nonzero(atlas.tiles[0, 1] > 128)
+    assert (rows.max() + 1, columns.max() + 1 - columns.min()) == (atlases.BASELINE, round(0.8 * atlases.EM))
+    # The middle of the advance is the middle of the tile: B reaches from 0.1 to 0.9 of an em, A from 0.1 to 0.4 of 0.5.
+    assert abs((columns.min() + columns.max() + 1) / 2 - atlases.SIZE / 2) <= 0.5
+    columns = np.nonzero(atlas.tiles[0, 0] > 128)[1]
+    assert abs((columns.min() + columns.max() + 1) / 2 - atlases.SIZE / 2) <= 0.5
+
+
+def test_the_cache_is_used_and_survives_a_broken_file(font, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    drawn = []
+    original = atlases._draw
+    monkeypatch.setattr(atlases, "_draw", lambda *args: drawn.append(1) or original(*args))
+    one, two = atlases.build("AB", [font]), atlases.build("AB", [font])
+    assert len(drawn) == 1
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+    atlases.build("BA", [font])
+    assert len(drawn) == 2
+    for kept in (tmp_path / "cache" / "jaxcrnn").iterdir():
+        kept.write_bytes(kept.read_bytes()[:100])
+    np.testing.assert_array_equal(atlases.build("AB", [font]).tiles, one.tiles)
+    assert len(drawn) == 3
+
+
+def test_what_is_no_font(font, tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        atlases.find_fonts(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no font in it"):
+        atlases.find_fonts(tmp_path / "empty")
+    assert atlases.find_fonts(tmp_path) == [font]
+    text = tmp_path / "text.ttf"
+    text.write_text("this is no font")
+    with pytest.raises(UserError, match=r"text\.ttf: no font"):
+        atlases.build("A", [text], cached=False)
+    cut = tmp_path / "cut.ttf"
+    cut.write_bytes(font.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"cut\.ttf: "):
+        atlases.build("A", [cut], cached=False)
+    other = tmp_path / "other.npz"
+    np.savez(other, x=np.zeros(1))
+    with pytest.raises(UserError, match="no glyph atlas"):
+        atlases.load(other)

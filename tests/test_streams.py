@@ -1,0 +1,125 @@
+"""Rendered and mixed batches: functions of seed and step, of the right shapes, with the lines they say."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxcrnn.charset import Charset
+from jaxcrnn.cli import main
+from jaxcrnn.config import load, to_yaml
+from jaxcrnn.data import buckets
+from jaxcrnn.data.atlas import embedded
+from jaxcrnn.data.audit import audit
+from jaxcrnn.data.images import Limits
+from jaxcrnn.data.labels import LabelFile
+from jaxcrnn.data.loader import Batches
+from jaxcrnn.data.texts import TextConfig, Texts
+from jaxcrnn.render import HARD, LEVELS, Glyphs, RenderConfig
+from jaxcrnn.streams import MixedBatches, RenderedBatches
+
+CHARS = "0123456789土士"
+CHARSET = Charset(CHARS)
+
+
+def rendered(size=4, seed=0, longest=4):
+    texts = Texts(TextConfig(longest=longest, widths=2), CHARS, seed)
+    return RenderedBatches(texts, CHARSET, Glyphs.of(embedded(), CHARSET), RenderConfig(), size, seed)
+
+
+def read(lines_file, size=3):
+    corpus = audit(LabelFile(lines_file), CHARSET, lambda width: width // 4, 32, Limits(), cache_bytes=1 << 20)
+    return Batches(corpus, buckets.choose(corpus.widths, 2), size, seed=1)
+
+
+def check(stream, planned, batch):
+    bucket = planned.bucket
+    assert batch.images.shape == (stream.batch_size, 32, stream.buckets[bucket], 1)
+    assert batch.labels.shape == (stream.batch_size, stream.slots[bucket])
+    assert (np.asarray(batch.widths) <= stream.buckets[bucket]).all()
+    assert (np.asarray(batch.label_lengths) <= stream.slots[bucket]).all()
+    for image, width in zip(np.asarray(batch.images), np.asarray(batch.widths), strict=True):
+        assert (image[:, width:] == 1).all()
+
+
+@pytest.mark.parametrize("kind", ["rendered", "mixed"])
+def test_a_stream_is_a_function_of_the_step(kind, lines_file):
+    stream = rendered() if kind == "rendered" else MixedBatches([read(lines_file), rendered(2)])
+    whole, rest = list(stream.training(0, 6)), list(stream.training(4, 6))
+    for planned, batch in whole:
+        check(stream, planned, batch)
+    for (p, a), (q, b) in zip(whole[4:], rest, strict=True):
+        assert p.bucket == q.bucket
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_array_equal(x, y)
+    assert len({planned.bucket for planned, _ in whole}) == 2
+
+
+def test_rendered_batches_say_what_is_written():
+    stream = rendered(size=5)
+    for step, (planned, batch) in enumerate(stream.training(0, 3)):
+        low, high = stream.lengths[planned.bucket]
+        for b in range(5):
+            text = stream.texts.draw(step * 5 + b, low, high)
+            length = int(batch.label_lengths[b])
+            assert CHARSET.decode(np.asarray(batch.labels)[b, :length].tolist()) == text
+            assert low <= length <= high
+
+
+def test_a_mixture_has_its_share_of_each(lines_file):
+    files, synthetic = read(lines_file), rendered(2)
+    mixed = MixedBatches([files, synthetic])
+    assert mixed.batch_size == 5
+    pairs = zip(mixed.training(0, 4), files.training(0, 4), synthetic.training(0, 4), strict=True)
+    for (_, whole), (_, one), (_, two) in pairs:
+        for part, at in ((one, 0), (two, 3)):
+            n, width = len(part.widths), part.images.shape[2]
+            np.testing.assert_array_equal(whole.images[at : at + n, :, :width], part.images)
+            np.testing.assert_array_equal(whole.label_lengths[at : at + n], part.label_lengths)
+            np.testing.assert_array_equal(whole.labels[at : at + n, : part.labels.shape[1]], part.labels)
+    assert mixed.fingerprint != MixedBatches([files, rendered(2, seed=1)]).fingerprint
+    assert rendered().fingerprint == rendered().fingerprint != rendered(longest=5).fingerprint
+
+
+def test_training_on_rendered_and_read_lines(lines_file, tmp_path, capsys):
+    out = tmp_path / "run"
+    settings = ["text.share=0.5", "text.longest=3", "text.widths=1", "text.pitch=0.5", "render.margin=0",
+                "data.batch_size=4", "data.buckets=1", "model.hidden=8", "augment.probability=0", "optim.steps=2",
+                "run.log_every=1"]  # fmt: skip
+    assert main(["train", "--data", str(lines_file), "--out", str(out), "--set", *settings]) == 0
+    shown = capsys.readouterr().out
+    assert "rendering 10 characters in 3 typefaces" in shown
+    assert "8 samples seen" in shown
+    rows = [json.loads(row) for row in (out / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["loss"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give --data FILE"),
+        (["--data", "{lines}", "--set", "text.share=0.01"], "leaves no line to be rendered"),
+        (["--data", "{lines}", "--set", "text.share=0.99"], "leaves no line to be read"),
+        (["--set", "text.share=1", "text.fonts=/nowhere", "data.charset={chars}"], "/nowhere: no such folder"),
+        (["--set", "text.share=1", "text.fonts=system"], "no charset to render; give --charset FILE"),
+        (["--set", "render.level=harder"], "'harder'; expected easy, medium or hard"),
+    ],
+)
+def test_mistakes_get_one_line(options, message, lines_file, tmp_path, capsys):
+    (tmp_path / "chars.txt").write_text("未\n末\n", encoding="utf-8")
+    places = {"lines": lines_file, "chars": tmp_path / "chars.txt"}
+    assert main(["train", "--out", str(tmp_path / "run"), *(o.format(**places) for o in options)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_level_and_single_values_of_it(tmp_path):
+    config = load(None, ["render.level=hard", "render.noise=0"])
+    assert config.render.noise == 0
+    assert config.render.wave == HARD.wave
+    (tmp_path / "c.yaml").write_text(to_yaml(config))
+    assert load(tmp_path / "c.yaml") == config
+    other = load(None, ["render.level=easy"], config)
+    assert (other.render.noise, other.render.wave) == (0, LEVELS["easy"].wave)

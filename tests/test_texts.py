@@ -1,0 +1,125 @@
+"""Texts to render, files of groups, and tables of look-alikes."""
+
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from jaxcrnn.data.groups import read_groups, read_table, write_groups
+from jaxcrnn.data.texts import GROUPS, TextConfig, Texts, length_classes
+from jaxcrnn.errors import UserError
+
+
+def drawn(config, characters, count=3000, seed=0):
+    texts = Texts(config, characters, seed)
+    return texts, [texts.draw(i) for i in range(count)]
+
+
+@pytest.mark.parametrize("source", ["uniform", "lookalikes", "file"])
+def test_a_text_is_a_function_of_seed_and_index(source, tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("未来末日土木\n士兵\n", encoding="utf-8")
+    config = TextConfig(source=str(path) if source == "file" else source, shortest=2, longest=5)
+    one, texts = drawn(config, "未末土士来日木兵")
+    assert texts[7] == one.draw(7) == Texts(config, "未末土士来日木兵", 0).draw(7)
+    assert texts != drawn(config, "未末土士来日木兵", seed=1)[1]
+    assert {len(text) for text in texts} == {2, 3, 4, 5}
+    assert all(len(one.draw(i, 3, 4)) in (2, 3, 4) for i in range(50))
+
+
+def test_uniform_is_uniform_and_repeats():
+    _, texts = drawn(TextConfig(shortest=4, longest=4, repeat=0.2), "abcdefgh")
+    counts = Counter("".join(texts))
+    assert all(1300 < counts[c] < 1700 for c in "abcdefgh")
+    again = sum(a == b for text in texts for a, b in pairwise(text))
+    assert 0.27 < again / 9000 < 0.33  # 0.2, and one in eight of the others
+
+
+def test_lookalikes_draw_groups_then_members():
+    config = TextConfig(source="lookalikes", shortest=5, longest=5, bias=0.8, repeat=0.0)
+    texts, lines = drawn(config, "未末己已巳x")
+    assert sorted(texts.groups) == ["己已巳", "未末"]
+    counts = Counter("".join(lines))
+    share = {c: n / 15000 for c, n in counts.items()}
+    # A group as often as another: half of 0.8 for two members or for three, and a sixth of the rest.
+    for c, expected in {"未": 0.2, "末": 0.2, "己": 0.8 / 6, "巳": 0.8 / 6, "x": 0.0}.items():
+        assert abs(share[c] - expected - 0.2 / 6) < 0.02
+
+
+def test_pieces_of_a_file_stand_in_it_and_nothing_is_joined(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("abcXdef\r\nXX\nabca\n", encoding="utf-8")
+    texts, lines = drawn(TextConfig(source=str(path), shortest=2, longest=9), "abcdef")
+    assert texts.left_out == {"X": 3}
+    assert sorted(texts.pieces) == ["abc", "abca", "def"]
+    assert all(any(text in piece for piece in texts.pieces) for text in lines)
+    assert {"abc", "def", "abca"} <= set(lines)
+
+
+@pytest.mark.parametrize(
+    ("config", "characters", "message"),
+    [
+        ({"source": "nowhere.txt"}, "ab", "nowhere.txt: No such file"),
+        ({"source": "{short}", "shortest": 3}, "ab", "no line of 3 characters of the charset"),
+        ({"source": "lookalikes"}, "ab", "no group has two characters"),
+        ({}, "", "no character can be rendered"),
+    ],
+)
+def test_nothing_to_draw(config, characters, message, tmp_path):
+    (tmp_path / "short.txt").write_text("ab\n")
+    given = {k: str(v).format(short=tmp_path / "short.txt") if k == "source" else v for k, v in config.items()}
+    with pytest.raises(UserError, match=message):
+        Texts(TextConfig(**given), characters, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"share": 2.0}, "text.share is 2.0; expected 0 to 1"), ({"shortest": 0}, "1 <= shortest <= longest"),
+     ({"widths": 0}, "text.widths is 0"), ({"pitch": 0.0}, "text.pitch is 0.0")],
+)  # fmt: skip
+def test_bad_values(change, message):
+    with pytest.raises(UserError, match=message):
+        TextConfig(**change)
+
+
+@pytest.mark.parametrize(("shortest", "longest", "widths"), [(1, 12, 3), (3, 5, 9), (4, 4, 2), (1, 7, 3)])
+def test_length_classes_cover_every_length_once(shortest, longest, widths):
+    classes = length_classes(TextConfig(shortest=shortest, longest=longest, widths=widths))
+    assert [n for low, high in classes for n in range(low, high + 1)] == list(range(shortest, longest + 1))
+    assert len(classes) <= widths
+
+
+def test_groups_there_and_back(tmp_path):
+    groups = read_groups(GROUPS)
+    assert "己已巳" in groups
+    write_groups(tmp_path / "g.txt", groups, ["a comment"])
+    assert read_groups(tmp_path / "g.txt") == groups
+    (tmp_path / "edited.txt").write_text("\ufeff# mine\r\n\r\n己 已\u3000巳  # three\r\n", encoding="utf-8")
+    assert read_groups(tmp_path / "edited.txt") == ["己已巳"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("未末\n土\n", "line 2: '土' stands alone"), ("未末\n土末\n", "line 2: '末' is in the group of line 1 already"),
+     ("# nothing\n", "no group in it"), ("未未\n", "line 1: '未' is in the group of line 1")],
+)  # fmt: skip
+def test_bad_groups(text, message, tmp_path):
+    (tmp_path / "g.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        read_groups(tmp_path / "g.txt")
+
+
+def test_tables_in_both_formats(tmp_path):
+    (tmp_path / "t.txt").write_text("未\t末\t木\n\n", encoding="utf-8")
+    (tmp_path / "s.txt").write_text("土 士工\n啊 \n士 土\n", encoding="utf-8")
+    assert read_table(tmp_path / "t.txt") == {frozenset(p) for p in ("未末", "未木", "末木")}
+    assert read_table(tmp_path / "s.txt") == {frozenset(p) for p in ("土士", "土工")}
+    for text, message in (("未\t末\n未末\n", "line 2: '未末'"), ("啊 \n", "no pair in it")):
+        (tmp_path / "b.txt").write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=message):
+            read_table(tmp_path / "b.txt")
+
+
+def test_the_published_tables(shared):
+    counts = {path.name: len(read_table(path)) for path in (shared / "data" / "confusables").iterdir()}
+    assert all(count > 2000 for count in counts.values())
