@@ -113,6 +113,13 @@ def _lookalikes_options(parser: argparse.ArgumentParser) -> None:
     mine.add_argument("--run", metavar="RUN", help="take what a run confuses, too, reading --data")
     mine.add_argument("--data", metavar="FILE", help="label file for --run; default: the run's validation set")
     mine.add_argument("--least", type=int, default=2, metavar="N", help="confusions that make a pair; default: 2")
+    mine.add_argument(
+        "--similarity",
+        type=float,
+        default=0.8,
+        metavar="X",
+        help="of glyphs, 1 is the same; higher finds fewer; default: 0.8",
+    )
     mine.add_argument("--largest", type=int, default=6, metavar="N", help="characters of a group at most; default: 6")
     mine.add_argument("--out", required=True, metavar="FILE", help="text file to write: one group a line")
     mine.add_argument("--picture", metavar="FILE", help="draw the groups as an image")

@@ -10,7 +10,7 @@ import numpy as np
 CELLS = 20  # rows and columns that glyphs are compared at
 FRAME = 16  # of them, those that a glyph stretched to its own box fills
 STRETCH = 2.0  # how far a box is stretched at most: 日 and 曰 become one size, 一 no square
-LIFT = 0.1  # what the comparison of stretched boxes scores lower than the other for pairs as rare as those
+LIFT = 0.02  # what the comparison of stretched boxes scores lower than the other for pairs as rare as those
 NEIGHBOURS = 24  # candidates kept for each character
 
 
@@ -53,14 +53,15 @@ def neighbours(
     indices, scores = np.zeros((n, count), np.int32), np.full((n, count), -1, np.float32)
     for start in range(0, n, rows):
         here = slice(start, min(start + rows, n))
-        total = np.zeros((here.stop - start, n), np.float32)
-        both = np.zeros_like(total)
-        for f, (standing, stretched) in enumerate(prepared):
-            score = np.maximum(_best(standing, here), _best(stretched, here) + LIFT)
+        ways = np.zeros((2, here.stop - start, n), np.float32)
+        both = np.zeros(ways.shape[1:], np.float32)
+        for f, vectors in enumerate(prepared):
             shared = present[f, here, None] & present[f, None, :]
-            total += np.where(shared, np.minimum(score, 1), 0)
+            for way, given in zip(ways, vectors, strict=True):
+                way += np.where(shared, _best(given, here), 0)
             both += shared
-        total = np.where(both > 0, total / np.maximum(both, 1), -1)
+        ways /= np.maximum(both, 1)
+        total = np.where(both > 0, np.minimum(np.maximum(ways[0], ways[1] + LIFT), 1), -1)
         total[np.arange(len(total)), np.arange(start, here.stop)] = -2  # nobody is their own neighbour
         best = np.argpartition(-total, count - 1, axis=1)[:, :count]
         found = np.take_along_axis(total, best, 1)
@@ -134,7 +135,7 @@ def _best(vectors: np.ndarray, here: slice) -> np.ndarray:
 
 
 def alike(
-    found: Neighbours, *, sure: float = 0.86, possible: float = 0.75, rank: int = 4
+    found: Neighbours, *, sure: float = 0.9, possible: float = 0.8, rank: int = 3
 ) -> dict[tuple[int, int], float]:
     """Pairs that look alike, with their scores.
 
@@ -162,7 +163,7 @@ def merge(
     pairs: Mapping[tuple[int, int], float],
     scores: Mapping[tuple[int, int], float],
     *,
-    least: float = 0.72,
+    least: float = 0.8,
     largest: int = 6,
 ) -> list[list[int]]:
     """Groups of pairs, best pairs first: two groups become one if all their members are alike enough.

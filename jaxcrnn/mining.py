@@ -20,7 +20,6 @@ from jaxcrnn.evaluate import evaluate
 from jaxcrnn.reading import usable_lines
 
 TABLED = 0.65  # least score of a table's pair; tables are made by many hands and hold pairs that look nothing alike
-TOGETHER = 0.72  # least score of any two members of a group
 
 
 def mine(args: Namespace) -> int:
@@ -29,6 +28,8 @@ def mine(args: Namespace) -> int:
     for path in (out, Path(args.picture) if args.picture else out):
         if path.is_dir() or not path.parent.is_dir():
             raise UserError(f"{path}: expected a file in a folder that exists")
+    if not 0 < args.similarity <= 1:
+        raise UserError(f"--similarity {args.similarity}: expected more than 0, at most 1")
     if not (args.fonts or args.table or args.run):
         raise UserError("nothing to find look-alikes by; give --fonts FOLDER, --table FILE or --run RUN")
     if args.picture and not args.fonts:
@@ -42,7 +43,7 @@ def mine(args: Namespace) -> int:
     glyphs = None
     if args.fonts:
         glyphs = _glyphs(args.fonts, characters)
-        pairs, scores = _by_glyphs(glyphs)
+        pairs, scores = _by_glyphs(glyphs, args.similarity)
         sources.append(f"{len(pairs)} pairs by glyphs of {', '.join(glyphs.fonts)}")
     for path in args.table:
         table = {tuple(sorted(index[c] for c in p)) for p in read_table(path) if len(p) == 2 and p <= index.keys()}
@@ -51,7 +52,7 @@ def mine(args: Namespace) -> int:
             taken = {pair: score for pair, score in taken.items() if score >= TABLED}
         for pair, score in taken.items():
             pairs[pair] = max(pairs.get(pair, 0), score)
-            scores[pair] = max(score, TOGETHER)
+            scores[pair] = max(score, args.similarity)
         sources.append(f"{len(taken)} of {len(table)} pairs of {Path(path).name}")
     if run:
         confused = _confused(args, run, index)
@@ -59,7 +60,7 @@ def mine(args: Namespace) -> int:
             pairs[pair] = scores[pair] = 1.0
         sources.append(f"{len(confused)} pairs that {run.folder.name} confuses at least {args.least} times")
     groups = ["".join(characters[i] for i in group) for group in
-              lookalikes.merge(pairs, scores, least=TOGETHER, largest=args.largest)]  # fmt: skip
+              lookalikes.merge(pairs, scores, least=args.similarity, largest=args.largest)]  # fmt: skip
     if not groups:
         raise UserError(f"no look-alikes found among {len(characters)} characters ({'; '.join(sources)})")
     write_groups(out, groups, [f"{len(groups)} groups of look-alikes among {len(characters)} characters", *sources])
@@ -95,7 +96,7 @@ def _glyphs(fonts: str, characters: str) -> Atlas:
     return glyphs
 
 
-def _by_glyphs(glyphs: Atlas) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], float]]:
+def _by_glyphs(glyphs: Atlas, similarity: float) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], float]]:
     # A space looks like every other space, and a number sign would begin a comment in the file of groups.
     wanted = [not atlases.is_space(c) and c != "#" for c in glyphs.characters]
     inked = glyphs.present & np.asarray(wanted)[None, :]
@@ -103,7 +104,7 @@ def _by_glyphs(glyphs: Atlas) -> tuple[dict[tuple[int, int], float], dict[tuple[
         found = lookalikes.neighbours(
             glyphs.tiles, inked, progress=lambda done, total: shown.progress(done, total, "characters compared")
         )
-    return lookalikes.alike(found), lookalikes.known_scores(found)
+    return lookalikes.alike(found, sure=max(0.9, similarity), possible=similarity), lookalikes.known_scores(found)
 
 
 def _confused(args: Namespace, run: runs.Run, index: dict[str, int]) -> set[tuple[int, int]]:
