@@ -28,7 +28,9 @@ def _checkpoint_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _train_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="FILE", help="label file of the training set: path<TAB>text a line")
+    parser.add_argument(
+        "--data", metavar="FILE", help="training set: a label file of path<TAB>text, or what 'data' reads"
+    )
     parser.add_argument("--val", metavar="FILE", help="label file of the validation set")
     parser.add_argument("--charset", metavar="FILE", help="one character a line; default: those of the training labels")
     parser.add_argument("--out", metavar="FOLDER", help="new folder for the run")
@@ -128,6 +130,20 @@ def _lookalikes_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
+    summaries = {"audit": "look at every line, as training does", "convert": "write any data set as LMDB"}
+    for name, summary in summaries.items():
+        sub = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        sub.add_argument("source", help="label file, LMDB, folder, labels.csv, or JSON of mmocr or docTR")
+        if name == "convert":
+            sub.add_argument("out", help="folder for the LMDB; one of a stopped conversion is gone on with")
+            sub.add_argument("--skip-bad", action="store_true", help="leave out, counted, images that cannot be read")
+        sub.add_argument("--charset", metavar="FILE", help="one character a line; default: those of the labels")
+        sub.add_argument("--config", metavar="FILE", help="YAML file, for the model and the limits of images")
+        _set_option(sub)
+
+
 COMMANDS = {
     "train": (_train_options, "commands.train", "train a recogniser on a label file"),
     "evaluate": (_evaluate_options, "reading.evaluate_run", "read a data set with a run and score it"),
@@ -135,6 +151,7 @@ COMMANDS = {
     "centers": (_centers_options, "reading.estimate", "make class centers with a trained run"),
     "lookalikes": (_lookalikes_options, "mining.mine", "find characters that look alike"),
     "parity": (_parity_options, "reading.parity_ladder", "compare every number with the PyTorch reference"),
+    "data": (_data_options, "conversion.run", "audit or convert a data set"),
     "demo": (_demo_options, "commands.demo", "train on rendered lines for four minutes, no data needed"),
 }
 

@@ -19,8 +19,9 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.data import atlas
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
-from jaxcrnn.data.labels import LabelFile, Source
+from jaxcrnn.data.labels import Source
 from jaxcrnn.data.loader import Batches
+from jaxcrnn.data.readers import open_source
 from jaxcrnn.data.synthetic import CHARACTERS, SyntheticLines
 from jaxcrnn.data.texts import Texts
 from jaxcrnn.errors import UserError
@@ -135,7 +136,7 @@ def _resume(args: Namespace) -> int:
 
 def _training_source(config: configs.Config) -> Source | None:
     """The lines to read, None where all are rendered."""
-    return LabelFile(config.data.train, config.data.limits) if config.text.share < 1 else None
+    return open_source(config.data.train, config.data.limits) if config.text.share < 1 else None
 
 
 def _charset(config: configs.Config, source: Source | None) -> Charset:
@@ -152,7 +153,7 @@ def _charset(config: configs.Config, source: Source | None) -> Charset:
 
 
 def _validation_source(config: configs.Config) -> Source | None:
-    return LabelFile(config.data.val, config.data.limits) if config.data.val else None
+    return open_source(config.data.val, config.data.limits) if config.data.val else None
 
 
 def _train(

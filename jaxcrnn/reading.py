@@ -18,7 +18,8 @@ from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit
 from jaxcrnn.data.images import ImageError, fit_height, read_gray
-from jaxcrnn.data.labels import LabelFile, Source
+from jaxcrnn.data.labels import Source
+from jaxcrnn.data.readers import open_source
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import Evaluation, Line, estimate_centers, evaluate, recognize
 from jaxcrnn.objective import PRESETS, LossConfig
@@ -54,7 +55,7 @@ def usable_lines(run: runs.Run, path: str, *, keep_text_faults: bool, skip_bad: 
       UserError: there are faults that are not to be skipped, or no line is left.
     """
     limits = run.config.data.limits
-    corpus = audit_lines(run.config, run.charset, LabelFile(path, limits), keep_text_faults=keep_text_faults)
+    corpus = audit_lines(run.config, run.charset, open_source(path, limits), keep_text_faults=keep_text_faults)
     if corpus.faults:
         print(report.audit_table(path, corpus), end="\n\n", file=shown_on)
     unusable = [fault for fault in corpus.faults if not (keep_text_faults and fault.kind in TEXT_KINDS)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -51,7 +52,8 @@ class LabelFile:
     """A label file as a `Source`.
 
     Windows line ends, a byte order mark and empty lines are accepted; the text starts after the first tab and is
-    kept as it is, spaces at its ends included. A line without a tab is kept in ``faults``.
+    kept as it is, spaces at its ends included. PaddleOCR's JSON list of paths stands for a row each. A line without a
+    tab is kept in ``faults``.
 
     Raises:
       UserError: the file cannot be read, is not UTF-8, or holds no row at all.
@@ -68,7 +70,7 @@ class LabelFile:
                 continue
             name, tab, text = line.partition("\t")
             if tab and name:
-                self.rows.append((number, name, text))
+                self.rows += [(number, each, text) for each in _names(name)]
             else:
                 shown = line if len(line) <= 40 else line[:40] + "..."
                 self.faults.append(
@@ -95,6 +97,18 @@ class LabelFile:
 
     def identity(self, index: int) -> Hashable:
         return (self.path.parent / self.rows[index][1]).resolve()
+
+
+def _names(name: str) -> list[str]:
+    """The paths of one line: one, or PaddleOCR's JSON list of several images with the same text."""
+    if name.startswith("["):
+        try:
+            found = json.loads(name)
+        except json.JSONDecodeError:
+            return [name]
+        if isinstance(found, list) and found and all(isinstance(each, str) for each in found):
+            return found
+    return [name]
 
 
 def write_lines(folder: Path, source: Source) -> Path:

@@ -1,0 +1,104 @@
+"""The commands about data sets: ``jaxcrnn data audit`` and ``jaxcrnn data convert``."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Hashable
+from pathlib import Path
+
+import numpy as np
+
+from jaxcrnn import config as configs
+from jaxcrnn import console, report
+from jaxcrnn.charset import Charset
+from jaxcrnn.data.audit import TEXT_KINDS, Corpus
+from jaxcrnn.data.labels import Fault, Source
+from jaxcrnn.data.lmdb_lines import LmdbLines, close, write_lmdb
+from jaxcrnn.data.readers import open_source
+from jaxcrnn.errors import UserError
+from jaxcrnn.reading import audit_lines
+
+
+def run(args: Namespace) -> int:
+    """``jaxcrnn data ACTION``."""
+    return _audit(args) if args.action == "audit" else _convert(args)
+
+
+def _looked_at(args: Namespace, *, keep_text_faults: bool) -> Corpus:
+    config = configs.load(args.config, args.set)
+    source = open_source(args.source, config.data.limits)
+    if args.charset:
+        charset = Charset.from_file(args.charset)
+    else:
+        texts = [source.text(i) for i in range(len(source))]
+        charset = Charset.from_labels(texts) if any(texts) else Charset("?")
+    corpus = audit_lines(config, charset, source, keep_text_faults=keep_text_faults)
+    print(report.audit_table(args.source, corpus))
+    return corpus
+
+
+def _audit(args: Namespace) -> int:
+    """``jaxcrnn data audit``: what training would find; 2 if anything."""
+    return 2 if _looked_at(args, keep_text_faults=False).faults else 0
+
+
+def _convert(args: Namespace) -> int:
+    """``jaxcrnn data convert``: any data set as LMDB, gone on with where it was stopped, read back and compared."""
+    out = Path(args.out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: a file; expected a folder for the LMDB")
+    corpus = _looked_at(args, keep_text_faults=True)
+    unusable = [fault for fault in corpus.faults if fault.kind not in TEXT_KINDS]
+    if unusable and not args.skip_bad:
+        raise UserError(f"{args.source}: {len(unusable)} faults, listed above; mend them, or leave such rows out with "
+                        "--skip-bad")  # fmt: skip
+    if not len(corpus):
+        raise UserError(f"{args.source}: no usable line")
+    chosen = _Chosen(corpus.source, corpus.indices)
+    with console.make() as shown:
+        before = write_lmdb(out, chosen, lambda done, total: shown.progress(done, total, "lines written"))
+    with console.make() as shown:
+        _compare(chosen, out, shown)
+    again = f", {before} of them by an earlier call" if before else ""
+    print(f"{len(chosen)} lines in {out}{again}; all read back and equal; {corpus.left_out} left out")
+    return 0
+
+
+class _Chosen:
+    """Some rows of a source, images in their own size."""
+
+    def __init__(self, source: Source, indices: np.ndarray) -> None:
+        self.source, self.indices = source, indices
+        self.faults: list[Fault] = []
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
+        return self.source[int(self.indices[index])]
+
+    def text(self, index: int) -> str:
+        return self.source.text(int(self.indices[index]))
+
+    def name(self, index: int) -> str:
+        return self.source.name(int(self.indices[index]))
+
+    def where(self, index: int) -> str:
+        return self.source.where(int(self.indices[index]))
+
+    def identity(self, index: int) -> Hashable:
+        return self.source.identity(int(self.indices[index]))
+
+
+def _compare(written: Source, folder: Path, shown: console.Plain) -> None:
+    close(folder)
+    read = LmdbLines(folder)
+    if len(read) != len(written) or read.faults:
+        raise RuntimeError(f"{folder}: {len(written)} lines were written, {len(read)} can be read")
+    for i in range(len(written)):
+        image, text = read[i]
+        expected, label = written[i]
+        if text != label or not np.array_equal(image, expected):
+            raise RuntimeError(f"{read.where(i)}: not what was written from {written.where(i)}")
+        if (i + 1) % 200 == 0 or i + 1 == len(written):
+            shown.progress(i + 1, len(written), "lines read back")

@@ -1,0 +1,187 @@
+"""Whatever people keep their lines in, as a `Source`: told apart by what stands at the path."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from jaxcrnn.charset import read_text
+from jaxcrnn.data.images import Limits, read_gray
+from jaxcrnn.data.labels import MALFORMED, Fault, LabelFile, Source
+from jaxcrnn.data.lmdb_lines import LmdbLines
+from jaxcrnn.errors import UserError
+
+
+class Row(NamedTuple):
+    """One image file and its text."""
+
+    where: str
+    file: Path
+    name: str
+    text: str
+
+
+class Rows:
+    """Image files with known texts as a `Source`."""
+
+    def __init__(self, rows: list[Row], faults: list[Fault], limits: Limits) -> None:
+        self.rows, self.faults, self.limits = rows, faults, limits
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
+        row = self.rows[index]
+        return read_gray(row.file, self.limits, row.name), row.text
+
+    def text(self, index: int) -> str:
+        return self.rows[index].text
+
+    def name(self, index: int) -> str:
+        return self.rows[index].name
+
+    def where(self, index: int) -> str:
+        return self.rows[index].where
+
+    def identity(self, index: int) -> Hashable:
+        return self.rows[index].file.resolve()
+
+
+class Joined:
+    """Several sources one after the other."""
+
+    def __init__(self, parts: Sequence[Source]) -> None:
+        self.parts = parts
+        self.faults = [fault for part in parts for fault in part.faults]
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def _at(self, index: int) -> tuple[Source, int]:
+        part = int(np.searchsorted(self._ends, index, side="right"))
+        return self.parts[part], index - int(self._ends[part] - len(self.parts[part]))
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
+        part, at = self._at(index)
+        return part[at]
+
+    def text(self, index: int) -> str:
+        part, at = self._at(index)
+        return part.text(at)
+
+    def name(self, index: int) -> str:
+        part, at = self._at(index)
+        return part.name(at)
+
+    def where(self, index: int) -> str:
+        part, at = self._at(index)
+        return part.where(at)
+
+    def identity(self, index: int) -> Hashable:
+        part, at = self._at(index)
+        return part.identity(at)
+
+
+def open_source(path: str | Path, limits: Limits | None = None) -> Source:
+    """Opens a data set.
+
+    A folder with LMDBs in it or below it; a folder with EasyOCR's ``labels.csv``; a folder of images whose names are
+    their labels (``text.png``, or ``text_7.png`` where a text occurs again); a ``.csv`` of EasyOCR; a ``.json`` of
+    mmocr or docTR; anything else is a label file.
+
+    Raises:
+      UserError: naming the file and, where there is one, the line.
+    """
+    path, limits = Path(path), limits or Limits()
+    if path.is_dir():
+        bases = sorted(file.parent for file in path.rglob("data.mdb"))
+        if bases:
+            parts = [LmdbLines(base, limits) for base in bases]
+            return parts[0] if len(parts) == 1 else Joined(parts)
+        if (path / "labels.csv").is_file():
+            return _easyocr(path / "labels.csv", limits)
+        return _named(path, limits)
+    if path.suffix.lower() == ".csv":
+        return _easyocr(path, limits)
+    if path.suffix.lower() == ".json":
+        return _json(path, limits)
+    return LabelFile(path, limits)
+
+
+def _filled(path: Path, rows: list[Row], faults: list[Fault], limits: Limits, expected: str) -> Rows:
+    if not rows and not faults:
+        raise UserError(f"{path}: no lines in it; expected {expected}")
+    return Rows(rows, faults, limits)
+
+
+def _named(folder: Path, limits: Limits) -> Rows:
+    endings = Image.registered_extensions()
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in endings)
+    rows = []
+    for file in files:
+        text, line, number = file.stem.rpartition("_")
+        text = text if line and number.isdigit() else file.stem
+        rows.append(Row(str(file), file, str(file.relative_to(folder)), text))
+    return _filled(folder, rows, [], limits, "LMDBs, a labels.csv, or images whose names are their labels")
+
+
+def _easyocr(path: Path, limits: Limits) -> Rows:
+    """EasyOCR's table: a header ``filename,words``, then a row an image; only the first comma parts them."""
+    lines = [line.removesuffix("\r") for line in read_text(path).split("\n")]
+    if lines[0].replace(" ", "") != "filename,words":
+        raise UserError(f"{path}, line 1: {lines[0][:40]!r}; expected the header filename,words")
+    rows, faults = [], []
+    for number, line in enumerate(lines[1:], start=2):
+        if not line:
+            continue
+        where = f"{path}, line {number}"
+        name, comma, text = line.partition(",")
+        if text.startswith('"') and text.endswith('"') and len(text) > 1:  # quoted by a program that writes true CSV
+            text = next(csv.reader(io.StringIO(text)))[0]
+        if name and comma:
+            rows.append(Row(where, path.parent / name, name, text))
+        else:
+            faults.append(Fault(MALFORMED, where, f"{line[:40]!r}; expected filename,words"))
+    return _filled(path, rows, faults, limits, "filename,words a line")
+
+
+def _json(path: Path, limits: Limits) -> Rows:
+    """docTR's ``{"image": "text"}``, beside the images or over a folder ``images``; mmocr's ``data_list``."""
+    try:
+        found = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+    rows, faults = [], []
+    for where, name, text in _pairs(path, found):
+        if isinstance(name, str) and name and isinstance(text, str):
+            file = path.parent / name
+            if not file.exists() and (path.parent / "images" / name).exists():
+                file = path.parent / "images" / name
+            rows.append(Row(where, file, name, text))
+        else:
+            faults.append(Fault(MALFORMED, where, f"{str((name, text))[:40]}; expected a path and a text"))
+    return _filled(path, rows, faults, limits, 'mmocr\'s "data_list" or docTR\'s {"image": "text"}')
+
+
+def _pairs(path: Path, found: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(found, dict) and isinstance(found.get("data_list"), list):
+        for number, entry in enumerate(found["data_list"], start=1):
+            entry = entry if isinstance(entry, dict) else {}
+            instances = entry.get("instances")
+            texts = [i.get("text") for i in instances if isinstance(i, dict)] if isinstance(instances, list) else [None]
+            for text in texts or [None]:
+                yield f"{path}, entry {number} of data_list", entry.get("img_path"), text
+    elif isinstance(found, dict):
+        for name, text in found.items():
+            yield f"{path}, {name!r}", name, text
+    else:
+        raise UserError(f"{path}: a JSON {type(found).__name__}; expected mmocr's \"data_list\" or docTR's "
+                        '{"image": "text"}')  # fmt: skip

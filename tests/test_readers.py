@@ -1,0 +1,258 @@
+"""Every format of data sets: read, written, and broken in each way it can be."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcrnn.cli import main
+from jaxcrnn.data.images import ImageError
+from jaxcrnn.data.labels import LabelFile, write_lines
+from jaxcrnn.data.readers import open_source
+from jaxcrnn.data.synthetic import SyntheticLines
+from jaxcrnn.errors import UserError
+
+lmdb = pytest.importorskip("lmdb", reason="the data extra is not installed")
+from jaxcrnn.data.lmdb_lines import LmdbLines, close, write_lmdb  # noqa: E402
+
+SOURCE = SyntheticLines(9, 5, "0123456789", (2, 3))
+
+
+def put(folder, items, remove=()):
+    close(folder)
+    with lmdb.open(str(folder), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
+        for key, value in items.items():
+            transaction.put(key.encode(), value)
+        for key in remove:
+            transaction.delete(key.encode())
+
+
+def as_lmdb(tmp_path):
+    write_lmdb(tmp_path / "l", SOURCE)
+    return tmp_path / "l"
+
+
+def as_nested_lmdbs(tmp_path):
+    for part in ("a/x", "b"):
+        write_lmdb(tmp_path / "n" / part, SOURCE)
+    return tmp_path / "n"
+
+
+def images(folder):
+    folder.mkdir()
+    write_lines(folder, SOURCE)
+    (folder / "labels.txt").unlink()
+    return [(f"{i}.png", SOURCE.text(i)) for i in range(len(SOURCE))]
+
+
+def as_label_file(tmp_path):
+    return write_lines(tmp_path, SOURCE)
+
+
+def as_paddles_lists(tmp_path):
+    rows = images(tmp_path / "i")
+    path = tmp_path / "i" / "train_list"
+    lines = [f'["{rows[0][0]}", "{rows[1][0]}"]\t{rows[0][1]}\n', *(f"{n}\t{t}\n" for n, t in rows[2:])]
+    path.write_text("".join(lines))
+    return path
+
+
+def as_names(tmp_path):
+    for name, text in images(tmp_path / "i"):
+        (tmp_path / "i" / name).rename(tmp_path / "i" / f"{text}_{name}")
+    return tmp_path / "i"
+
+
+def as_easyocr(tmp_path):
+    rows = images(tmp_path / "i")
+    (tmp_path / "i" / "labels.csv").write_text("filename,words\r\n" + "".join(f"{n},{t}\r\n" for n, t in rows))
+    return tmp_path / "i"
+
+
+def as_doctr(tmp_path):
+    rows = images(tmp_path / "images")
+    (tmp_path / "labels.json").write_text(json.dumps(dict(rows)))
+    return tmp_path / "labels.json"
+
+
+def as_mmocr(tmp_path):
+    rows = images(tmp_path / "i")
+    entries = [{"img_path": n, "instances": [{"text": t}]} for n, t in rows]
+    (tmp_path / "i" / "l.json").write_text(json.dumps({"metainfo": {}, "data_list": entries}))
+    return tmp_path / "i" / "l.json"
+
+
+FORMATS = {
+    "LMDB": as_lmdb, "nested LMDBs": as_nested_lmdbs, "label file": as_label_file,
+    "lists of PaddleOCR": as_paddles_lists, "names": as_names, "EasyOCR": as_easyocr, "docTR": as_doctr,
+    "mmocr": as_mmocr,
+}  # fmt: skip
+
+
+def contents(source):
+    return sorted((text, image.tobytes()) for image, text in (source[i] for i in range(len(source))))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_holds_the_lines_and_goes_through_lmdb(name, tmp_path, capsys):
+    path = FORMATS[name](tmp_path)
+    source = open_source(path)
+    expected = contents(SOURCE) * (2 if name == "nested LMDBs" else 1)
+    if name == "lists of PaddleOCR":  # two images under the first one's text
+        expected = [(SOURCE.text(0 if i == 1 else i), SOURCE[i][0].tobytes()) for i in range(5)]
+    assert contents(source) == sorted(expected)
+    assert not source.faults
+    assert [source.text(i) for i in range(len(source))] == [source[i][1] for i in range(len(source))]
+    assert len({source.identity(i) for i in range(len(source))}) == len(source)
+    assert main(["data", "convert", str(path), str(tmp_path / "out")]) == 0
+    assert f"{len(source)} lines in {tmp_path / 'out'}; all read back and equal; 0 left out" in capsys.readouterr().out
+    assert contents(LmdbLines(tmp_path / "out")) == sorted(expected)
+
+
+def test_what_is_written_is_what_others_read(tmp_path):
+    write_lmdb(tmp_path / "l", SOURCE)
+    close(tmp_path / "l")
+    with lmdb.open(str(tmp_path / "l"), readonly=True, lock=False) as environment, environment.begin() as transaction:
+        assert transaction.get(b"num-samples") == b"5"
+        image, text = SOURCE[0]
+        assert transaction.get(b"label-000000001").decode() == text
+        assert transaction.get(b"wh-000000001") == f"{image.shape[1]}_{image.shape[0]}".encode()
+        assert transaction.stat()["entries"] == 16
+
+
+def test_a_stopped_conversion_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("jaxcrnn.data.lmdb_lines.EVERY", 2)
+    label_file = write_lines(tmp_path, SOURCE)
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        read, opened = LabelFile.__getitem__, []
+
+        def stopped(self, index):
+            opened.append(index)
+            if len(opened) > 9:  # five looks of the audit, then two transactions of two
+                raise KeyboardInterrupt
+            return read(self, index)
+
+        patched.setattr(LabelFile, "__getitem__", stopped)
+        assert main(["data", "convert", str(label_file), str(out), "--set", "data.workers=1"]) == 130
+    close(out)
+    assert len(LmdbLines(out)) == 4
+    assert main(["data", "convert", str(label_file), str(out)]) == 0
+    assert "5 lines in" in (shown := capsys.readouterr().out)
+    assert "4 of them by an earlier call" in shown
+    other = tmp_path / "other"
+    other.mkdir()
+    assert main(["data", "convert", str(write_lines(other, SyntheticLines(1, 6))), str(out)]) == 2
+    assert "holds 5 samples of another data set" in capsys.readouterr().err
+    assert contents(LmdbLines(out)) == contents(SOURCE)
+
+
+def test_a_broken_sample_is_counted_and_loses_nothing_else(tmp_path, capsys):
+    folder = as_lmdb(tmp_path)
+    put(
+        folder, {"label-000000002": b"\xff\xfe", "image-000000003": b"no image"}, ["image-000000004", "label-000000005"]
+    )
+    source = LmdbLines(folder)
+    assert [fault.where.split(", ")[1] for fault in source.faults] == ["label-000000002", "label-000000005"]
+    assert "'utf-8' codec can't decode" in source.faults[0].detail
+    assert "no such key" in source.faults[1].detail
+    assert source.text(0) == SOURCE.text(0)
+    with pytest.raises(ImageError, match="image-000000003: not an image"):
+        source[1]
+    with pytest.raises(ImageError, match="image-000000004: no such key"):
+        source[2]
+    assert main(["data", "audit", str(folder)]) == 2
+    shown = capsys.readouterr().out
+    assert "5 lines, 1 usable" in shown
+    for expected in ("label-000000002", "image-000000003", "image-000000004", "label-000000005"):
+        assert expected in shown
+    assert main(["data", "convert", str(folder), str(tmp_path / "out")]) == 2
+    assert "4 faults, listed above" in capsys.readouterr().err
+    assert main(["data", "convert", str(folder), str(tmp_path / "out"), "--skip-bad"]) == 0
+    assert "1 lines in" in (shown := capsys.readouterr().out)
+    assert "4 left out" in shown
+
+
+def test_lmdbs_that_are_none(tmp_path):
+    folder = as_lmdb(tmp_path)
+    put(folder, {}, ["num-samples"])
+    with pytest.raises(UserError, match="has no key 'num-samples'; expected the number of samples"):
+        LmdbLines(folder)
+    put(folder, {"num-samples": b"many"})
+    with pytest.raises(UserError, match="'num-samples' is b'many'"):
+        LmdbLines(folder)
+    for name, data in (("empty", b""), ("text", b"this is no LMDB" * 1000)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data.mdb").write_bytes(data)
+        with pytest.raises(UserError, match=f"{name}: not read as LMDB"):
+            LmdbLines(tmp_path / name)
+
+
+def test_a_truncated_lmdb_gets_one_line(tmp_path, capsys):
+    folder = tmp_path / "long"
+    write_lmdb(folder, SyntheticLines(3, 300))
+    close(folder)
+    data = (folder / "data.mdb").read_bytes()
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    (cut / "data.mdb").write_bytes(data[: len(data) // 2])
+    assert main(["data", "audit", str(cut)]) == 2
+    captured = capsys.readouterr()
+    assert f"the file is cut short: {len(data) // 2:,} of {len(data):,} bytes" in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("l.json", "{", "line 1: not JSON"),
+        ("l.json", "[1]", "a JSON list; expected mmocr"),
+        ("l.json", "{}", "no lines in it"),
+        ("l.csv", "a.png,b\n", "line 1: 'a.png,b'; expected the header filename,words"),
+        ("l.csv", "filename,words\n", "no lines in it"),
+        ("folder/readme.md", "", "no lines in it; expected LMDBs, a labels.csv, or images"),
+    ],
+)
+def test_files_that_are_none(name, text, message, tmp_path):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        open_source(path.parent if name.startswith("folder") else path)
+
+
+def test_rows_that_are_none_are_faults(tmp_path):
+    Image.new("L", (30, 32)).save(tmp_path / "a.png")
+    (tmp_path / "l.csv").write_text('filename,words\na.png,"x, ""y"""\nno comma\n,empty\na.png,1,5\n')
+    source = open_source(tmp_path / "l.csv")
+    assert [source.text(i) for i in range(len(source))] == ['x, "y"', "1,5"]
+    assert [fault.where[-6:] for fault in source.faults] == ["line 3", "line 4"]
+    entries = [{"img_path": "a.png", "instances": [{"text": "x"}, {}]}, {"img_path": 3}, "odd"]
+    (tmp_path / "l.json").write_text(json.dumps({"data_list": entries}))
+    source = open_source(tmp_path / "l.json")
+    assert (len(source), len(source.faults)) == (1, 3)
+    assert "entry 2 of data_list" in source.faults[1].where
+
+
+def test_a_foreign_lmdb(shared, tmp_path):
+    """Two splits written by another program, without ``wh-`` keys."""
+    folder = tmp_path / "foreign"
+    shutil.copytree(shared / "data" / "lmdb_sample", folder)
+    source = open_source(folder)
+    assert len(source) == 4
+    assert source.text(0) == "我要这天,再遮不住我"
+    assert all(source[i][0].shape[0] > 8 for i in range(4))
+    assert main(["data", "convert", str(folder), str(tmp_path / "out")]) == 0
+    assert contents(LmdbLines(tmp_path / "out")) == contents(source)
+
+
+def test_training_reads_an_lmdb(tmp_path, capsys):
+    folder = as_lmdb(tmp_path)
+    put(folder, {}, ["image-000000002"])
+    assert main(["train", "--data", str(folder), "--out", str(tmp_path / "run")]) == 2
+    captured = capsys.readouterr()
+    assert "image-000000002: no such key" in captured.out
+    assert "1 faults in the data" in captured.err
+    assert np.asarray(open_source(folder)[0][0]).dtype == np.uint8
