@@ -18,6 +18,7 @@ from PIL import Image
 from jaxcrnn import center_files
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.labels import write_lines
+from jaxcrnn.data.lmdb_lines import write_lmdb
 from jaxcrnn.data.synthetic import SyntheticLines
 from jaxcrnn.types import CenterState
 
@@ -52,7 +53,26 @@ def prepare(root: Path) -> None:
         state = CenterState(np.zeros((len(characters) + 1, size)), np.ones(len(characters) + 1))
         center_files.save(root / f"{name}.safetensors", state, Charset(characters))
     (root / "cut.safetensors").write_bytes((root / "words.safetensors").read_bytes()[:-50])
+    lmdb_folders(root, source)
+    (root / "broken.json").write_text("{1: 2")
+    (root / "table.csv").write_text("0.png,1\n")
+    (root / "twice.txt").write_text("12\n23\n")
+    (root / "fonts").mkdir()
+    (root / "fonts" / "text.ttf").write_text("this is no font")
     (root / "evil.pkl").write_bytes(pickle.dumps({0: print}))
+
+
+def lmdb_folders(root: Path, source: SyntheticLines) -> None:
+    """One LMDB, one that is cut in half, and one that lacks a key."""
+    import lmdb
+
+    write_lmdb(root / "lmdb", SyntheticLines(6, 40, "0123456789", (3, 3)))
+    (root / "lmdb-cut").mkdir()
+    whole = (root / "lmdb" / "data.mdb").read_bytes()
+    (root / "lmdb-cut" / "data.mdb").write_bytes(whole[: len(whole) // 2])
+    write_lmdb(root / "lmdb-uncounted", source)
+    with lmdb.open(str(root / "lmdb-uncounted")) as environment, environment.begin(write=True) as transaction:
+        transaction.delete(b"num-samples")
 
 
 def rows(root: Path, *lines: str) -> list[str]:
@@ -66,6 +86,8 @@ def cases(root: Path) -> list[tuple[str, list[str], int | None]]:
     """What is wrong, the arguments, and a limit on the size of written files."""
     train = ["train", "--data", "good.txt", "--out", "new", *SMALL]
     second = ["train", "--data", "good.txt", "--out", "new", "--init-from", "run", "--preset", "flow2"]
+    mined = ["--charset", "digits.txt", "--out", "groups.txt"]
+    drawn = ["train", "--charset", "digits.txt", "--out", "new", *SMALL, "text.share=1"]
     data = [
         ("a line without a tab", "0.png 123"), ("a missing image", "none.png\t1"), ("a 0-byte image", "zero.png\t1"),
         ("a truncated PNG", "cut.png\t1"), ("a text file named .png", "text.png\t1"),
@@ -112,6 +134,17 @@ def cases(root: Path) -> list[tuple[str, list[str], int | None]]:
         )),
         ("a charset unlike that of --init-from", [*second, "--centers", "head", "--charset", "words.txt"], None),
         ("a model unlike that of --init-from", [*second, "--centers", "head", "--set", "model.hidden=9"], None),
+        ("a truncated LMDB", ["train", "--data", "lmdb-cut", "--out", "new"], None),
+        ("an LMDB without the number of samples", ["train", "--data", "lmdb-uncounted", "--out", "new"], None),
+        ("a file named .json", ["data", "audit", "broken.json"], None),
+        ("a table without its header", ["data", "audit", "table.csv"], None),
+        ("another data set in the LMDB to write", ["data", "convert", "good.txt", "lmdb"], None),
+        ("a font that is none", ["lookalikes", "mine", *mined, "--fonts", "fonts"], None),
+        ("a folder without fonts", ["lookalikes", "mine", *mined, "--fonts", "empty"], None),
+        ("a table of look-alikes that is none", ["lookalikes", "mine", *mined, "--table", "good.txt"], None),
+        ("a character in two groups", [*drawn, "text.source=lookalikes", "text.groups=twice.txt"], None),
+        ("a text to render that is not there", [*drawn, "text.source=none.txt"], None),
+        ("a share that leaves no line to read", [*train, "text.share=0.99"], None),
     ]  # fmt: skip
 
 
