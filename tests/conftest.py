@@ -4,6 +4,8 @@ import os
 from importlib.metadata import version
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Programs that tests start get as many: how work is split among threads depends on it, and with that the last bit.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 # Tests compile far more than they compute: without LLVM's optimisation and with XLA's older way of making loops a step
 # compiles in a fourth of the time (12.1 s of CPU time with the first flag alone, 3.0 s with both). XLA ends the program
 # at a flag it does not know, and newer ones no longer know the second.
@@ -28,7 +30,6 @@ _CACHE = os.environ.setdefault(
 )
 jax.config.update("jax_compilation_cache_dir", _CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
