@@ -182,11 +182,11 @@ def _facts(corpora: tuple[Corpus | None, Corpus | None]) -> dict[str, Any]:
 def _audited(
     config: configs.Config, charset: Charset, source: Source | None, validation: Source | None, skip_bad: bool
 ) -> tuple[Corpus | None, Corpus | None]:
-    corpus = audit_lines(config, charset, source, keep_text_faults=False) if source else None
+    corpus = audit_lines(config, charset, source, keep_text_faults=False) if source is not None else None
     if corpus is not None:
         print(report.audit_table("training set", corpus))
     # A validation line the charset cannot spell is an error of the recogniser: leaving it out would flatter.
-    val = audit_lines(config, charset, validation, keep_text_faults=skip_bad) if validation else None
+    val = audit_lines(config, charset, validation, keep_text_faults=skip_bad) if validation is not None else None
     if val is not None:
         print(report.audit_table("validation set", val))
         used = {corpus.source.identity(int(i)) for i in corpus.indices} if corpus is not None else set()

@@ -224,6 +224,7 @@ def bad_labels(tmp_path, rows):
     ("row", "shown"),
     [
         ("no tab", "malformed line"),
+        ("none of its rows has one", "malformed line"),
         ("none.png\ta", "none.png: no such file"),
         ("zero.png\ta", "zero.png: the file is empty (0 bytes)"),
         ("cut.png\ta", "truncated"),
@@ -234,7 +235,7 @@ def bad_labels(tmp_path, rows):
     ],
 )
 def test_bad_rows_stop_the_run_and_leave_nothing(tmp_path, row, shown, capsys):
-    data = bad_labels(tmp_path, [row, "a.png\ta"] if not row.startswith("a.png") else [row])
+    data = bad_labels(tmp_path, [row] if row.startswith(("a.png", "none of")) else [row, "a.png\ta"])
     (tmp_path / "chars.txt").write_text("a\n")
     arguments = train_args(data, tmp_path / "run", val=False)
     assert main([*arguments, "--charset", str(tmp_path / "chars.txt")]) == 2
