@@ -222,11 +222,7 @@ def _stream(config: configs.Config, charset: Charset, corpus: Corpus | None) -> 
 
 def _rendered(config: configs.Config, charset: Charset, count: int) -> Stream:
     text, seed, characters = config.text, config.run.seed, "".join(charset.characters)
-    if text.fonts == "embedded":
-        glyphs = atlas.embedded().select(characters)
-    else:
-        fonts = atlas.system_fonts(characters) if text.fonts == "system" else atlas.find_fonts(text.fonts)
-        glyphs = atlas.build(characters, fonts)
+    glyphs = atlas.of_fonts(text.fonts, characters)
     drawable = atlas.common(characters, glyphs)
     texts = Texts(text, drawable, seed)
     print(f"rendering {len(drawable)} characters in {len(glyphs.fonts)} typefaces: {', '.join(glyphs.fonts)}")

@@ -17,11 +17,11 @@ from jaxcrnn.charset import Charset, read_text
 from jaxcrnn.data.images import Limits
 from jaxcrnn.data.texts import TextConfig
 from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.looks import LEVELS, RenderConfig
 from jaxcrnn.loop import LoopConfig
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
-from jaxcrnn.render import LEVELS, RenderConfig
 from jaxcrnn.train import TrainConfig
 
 

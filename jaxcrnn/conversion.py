@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Hashable
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,12 @@ import numpy as np
 from jaxcrnn import config as configs
 from jaxcrnn import console, report
 from jaxcrnn.charset import Charset
-from jaxcrnn.data.audit import TEXT_KINDS, Corpus
-from jaxcrnn.data.labels import Fault, Source
+from jaxcrnn.data.audit import Corpus
+from jaxcrnn.data.labels import Source
 from jaxcrnn.data.lmdb_lines import LmdbLines, close, write_lmdb
-from jaxcrnn.data.readers import open_source
+from jaxcrnn.data.readers import Joined, open_source
 from jaxcrnn.errors import UserError
-from jaxcrnn.reading import audit_lines
+from jaxcrnn.reading import audit_lines, check_usable
 
 
 def run(args: Namespace) -> int:
@@ -48,13 +47,8 @@ def _convert(args: Namespace) -> int:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: a file; expected a folder for the LMDB")
     corpus = _looked_at(args, keep_text_faults=True)
-    unusable = [fault for fault in corpus.faults if fault.kind not in TEXT_KINDS]
-    if unusable and not args.skip_bad:
-        raise UserError(f"{args.source}: {len(unusable)} faults, listed above; mend them, or leave such rows out with "
-                        "--skip-bad")  # fmt: skip
-    if not len(corpus):
-        raise UserError(f"{args.source}: no usable line")
-    chosen = _Chosen(corpus.source, corpus.indices)
+    check_usable(corpus, args.source, keep_text_faults=True, skip_bad=args.skip_bad)
+    chosen = Joined([corpus.source], corpus.indices)
     with console.make() as shown:
         before = write_lmdb(out, chosen, lambda done, total: shown.progress(done, total, "lines written"))
     with console.make() as shown:
@@ -62,32 +56,6 @@ def _convert(args: Namespace) -> int:
     again = f", {before} of them by an earlier call" if before else ""
     print(f"{len(chosen)} lines in {out}{again}; all read back and equal; {corpus.left_out} left out")
     return 0
-
-
-class _Chosen:
-    """Some rows of a source, images in their own size."""
-
-    def __init__(self, source: Source, indices: np.ndarray) -> None:
-        self.source, self.indices = source, indices
-        self.faults: list[Fault] = []
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
-        return self.source[int(self.indices[index])]
-
-    def text(self, index: int) -> str:
-        return self.source.text(int(self.indices[index]))
-
-    def name(self, index: int) -> str:
-        return self.source.name(int(self.indices[index]))
-
-    def where(self, index: int) -> str:
-        return self.source.where(int(self.indices[index]))
-
-    def identity(self, index: int) -> Hashable:
-        return self.source.identity(int(self.indices[index]))
 
 
 def _compare(written: Source, folder: Path, shown: console.Plain) -> None:

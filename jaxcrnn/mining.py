@@ -17,7 +17,7 @@ from jaxcrnn.data.atlas import SIZE, Atlas
 from jaxcrnn.data.groups import read_table, write_groups
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate
-from jaxcrnn.reading import usable_lines
+from jaxcrnn.reading import usable_lines, validation_path
 
 TABLED = 0.65  # least score of a table's pair; tables are made by many hands and hold pairs that look nothing alike
 
@@ -86,10 +86,9 @@ def _characters(args: Namespace, run: runs.Run | None) -> str:
 
 
 def _glyphs(fonts: str, characters: str) -> Atlas:
+    glyphs = atlases.of_fonts(fonts, characters)
     if fonts == "embedded":
-        return atlases.embedded().select(characters)
-    paths = atlases.system_fonts(characters) if fonts == "system" else atlases.find_fonts(fonts)
-    glyphs = atlases.build(characters, paths)
+        return glyphs
     for name, missing in glyphs.missing().items():
         print(f"{name} lacks {len(missing)} of {len(characters)} characters: {' '.join(missing[:20])}"
               + (" ..." if len(missing) > 20 else ""))  # fmt: skip
@@ -108,9 +107,7 @@ def _by_glyphs(glyphs: Atlas, similarity: float) -> tuple[dict[tuple[int, int], 
 
 
 def _confused(args: Namespace, run: runs.Run, index: dict[str, int]) -> set[tuple[int, int]]:
-    path = args.data or run.config.data.val
-    if not path:
-        raise UserError("the run has no validation set; give --data FILE, a label file of path<TAB>text")
+    path = validation_path(run, args.data)
     corpus = usable_lines(run, path, keep_text_faults=True, skip_bad=args.skip_bad, shown_on=sys.stderr)
     state, _ = run.state("best")
     data = run.config.data

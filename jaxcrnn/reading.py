@@ -58,6 +58,16 @@ def usable_lines(run: runs.Run, path: str, *, keep_text_faults: bool, skip_bad: 
     corpus = audit_lines(run.config, run.charset, open_source(path, limits), keep_text_faults=keep_text_faults)
     if corpus.faults:
         print(report.audit_table(path, corpus), end="\n\n", file=shown_on)
+    check_usable(corpus, path, keep_text_faults=keep_text_faults, skip_bad=skip_bad)
+    return corpus
+
+
+def check_usable(corpus: Corpus, path: str, *, keep_text_faults: bool, skip_bad: bool) -> None:
+    """Stops at faults that are not to be skipped, and where no line is left.
+
+    Raises:
+      UserError: either.
+    """
     unusable = [fault for fault in corpus.faults if not (keep_text_faults and fault.kind in TEXT_KINDS)]
     if unusable and not skip_bad:
         raise UserError(
@@ -65,15 +75,24 @@ def usable_lines(run: runs.Run, path: str, *, keep_text_faults: bool, skip_bad: 
         )
     if not len(corpus):
         raise UserError(f"{path}: no usable line")
-    return corpus
+
+
+def validation_path(run: runs.Run, given: str | None) -> str:
+    """The data set that was given, else the run's validation set.
+
+    Raises:
+      UserError: there is neither.
+    """
+    path = given or run.config.data.val
+    if not path:
+        raise UserError("the run has no validation set; give --data FILE, a label file of path<TAB>text")
+    return path
 
 
 def evaluate_run(args: Namespace) -> int:
     """``jaxcrnn evaluate``."""
     run = runs.open_run(Path(args.run))
-    path = args.data or run.config.data.val
-    if not path:
-        raise UserError("the run has no validation set; give --data FILE, a label file of path<TAB>text")
+    path = validation_path(run, args.data)
     if args.charset:
         runs.same_charset(run, Charset.from_file(args.charset, run.config.data.blank), args.charset)
     if args.batch_size is not None and args.batch_size < 1:

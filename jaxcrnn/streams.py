@@ -17,7 +17,8 @@ import numpy as np
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.buckets import Planned
 from jaxcrnn.data.texts import Texts, length_classes
-from jaxcrnn.render import Glyphs, RenderConfig, render
+from jaxcrnn.looks import RenderConfig
+from jaxcrnn.render import Glyphs, render
 from jaxcrnn.types import Batch
 
 AHEAD = 2  # batches whose rendering is asked for before they are needed

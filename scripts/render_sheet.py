@@ -16,7 +16,8 @@ from jaxcrnn.data import atlas
 from jaxcrnn.data.images import Limits, fit_height
 from jaxcrnn.data.labels import LabelFile
 from jaxcrnn.data.texts import TextConfig, Texts
-from jaxcrnn.render import LEVELS, Glyphs, render
+from jaxcrnn.looks import LEVELS
+from jaxcrnn.render import Glyphs, render
 
 WIDTH, GAP, ROWS = 400, 6, 14
 

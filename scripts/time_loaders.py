@@ -21,7 +21,8 @@ from jaxcrnn.data.lmdb_lines import LmdbLines, write_lmdb
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.data.readers import open_source
 from jaxcrnn.data.texts import TextConfig, Texts
-from jaxcrnn.render import LEVELS, Glyphs
+from jaxcrnn.looks import LEVELS
+from jaxcrnn.render import Glyphs
 from jaxcrnn.streams import RenderedBatches
 from jaxcrnn.train import init_state, train_step
 

@@ -24,6 +24,7 @@ FLOORS = [
         "sharding",
         "augment",
         "convolution",
+        "looks",
         "render",
     },
     {"backbones", "normalization", "recurrent", "model", "optim", "objective", "convert", "streams"},
@@ -39,7 +40,7 @@ SIDEWAYS = {
     ("charset", "errors"), ("data", "errors"), ("data", "charset"), ("data", "types"), ("data", "data"),
     ("assign", "ctc"), ("losses", "ctc"), ("centers", "assign"), ("centers", "decode"), ("centers", "losses"),
     ("model", "backbones"), ("model", "recurrent"), ("backbones", "normalization"), ("loop", "evaluate"),
-    ("parity", "answers"), ("cli", "commands"), ("commands", "reading"), ("mining", "reading"),
+    ("parity", "answers"), ("render", "looks"), ("cli", "commands"), ("commands", "reading"), ("mining", "reading"),
     ("conversion", "reading"),
 }  # fmt: skip
 MODULES = sorted(p for p in ROOT.rglob("*.py") if p.name not in ("__init__.py", "__main__.py"))

@@ -12,7 +12,8 @@ import slow_render
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.atlas import Atlas, embedded
 from jaxcrnn.errors import UserError
-from jaxcrnn.render import EASY, HARD, LEVELS, Glyphs, RenderConfig, draw, paint, render
+from jaxcrnn.looks import EASY, HARD, LEVELS, RenderConfig
+from jaxcrnn.render import Glyphs, draw, paint, render
 
 CHARS = "01未末土士Agj"
 CHARSET = Charset(CHARS)

@@ -15,7 +15,8 @@ from jaxcrnn.data.images import Limits
 from jaxcrnn.data.labels import LabelFile
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.data.texts import TextConfig, Texts
-from jaxcrnn.render import HARD, LEVELS, Glyphs, RenderConfig
+from jaxcrnn.looks import HARD, LEVELS, RenderConfig
+from jaxcrnn.render import Glyphs
 from jaxcrnn.streams import MixedBatches, RenderedBatches
 
 CHARS = "0123456789土士"

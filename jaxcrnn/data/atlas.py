@@ -190,6 +190,17 @@ def embedded() -> Atlas:
         return load(path)
 
 
+def of_fonts(fonts: str, characters: str) -> Atlas:
+    """The atlas of some characters in ``"embedded"`` or ``"system"`` fonts, or in those of a folder.
+
+    Raises:
+      UserError: as `system_fonts`, `find_fonts` and `build`.
+    """
+    if fonts == "embedded":
+        return embedded().select(characters)
+    return build(characters, system_fonts(characters) if fonts == "system" else find_fonts(fonts))
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()

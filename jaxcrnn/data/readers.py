@@ -55,17 +55,18 @@ class Rows:
 
 
 class Joined:
-    """Several sources one after the other."""
+    """Several sources one after the other, or some rows of them: those that ``indices`` lists."""
 
-    def __init__(self, parts: Sequence[Source]) -> None:
-        self.parts = parts
+    def __init__(self, parts: Sequence[Source], indices: np.ndarray | None = None) -> None:
+        self.parts, self.indices = parts, indices
         self.faults = [fault for part in parts for fault in part.faults]
         self._ends = np.cumsum([len(part) for part in parts])
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self._ends[-1]) if self.indices is None else len(self.indices)
 
     def _at(self, index: int) -> tuple[Source, int]:
+        index = index if self.indices is None else int(self.indices[index])
         part = int(np.searchsorted(self._ends, index, side="right"))
         return self.parts[part], index - int(self._ends[part] - len(self.parts[part]))
 

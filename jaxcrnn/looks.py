@@ -1,0 +1,95 @@
+"""How rendered lines may look: the ranges that the renderer draws from, at three levels."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+import jax
+
+from jaxcrnn.errors import UserError
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class RenderConfig:
+    """How lines may look; every line draws its own values uniformly. Lengths are in ems unless said otherwise.
+
+    Attributes:
+      level: the values that those not given are taken from: ``"easy"``, ``"medium"`` or ``"hard"``.
+      height: H, rows of the images.
+      width: W, columns of the images, a multiple of 8; a line that is longer is set narrower.
+      smallest: em of the smallest line, as a share of the height.
+      largest: em of the largest.
+      narrow: narrowest setting, 1 is the font's own.
+      size: relative change of each character's size, both ways.
+      loose: widest space between characters.
+      pitch: change of each space, both ways.
+      baseline: shift of each character up or down.
+      margin: widest paper left of the first and right of the last character.
+      offset: shift of the line up or down, as a share of the height.
+      slant: horizontal shift for each unit of height, both ways.
+      rotation: in radians, both ways; less for a line so long that its ends would leave the image.
+      perspective: relative growth from one end to the other and from top to bottom, both ways.
+      wave: amplitude of a smooth wave in both directions.
+      bold: how far strokes grow, of a pixel.
+      thin: how far they shrink.
+      lowres: largest factor of a reduction and enlargement.
+      blur: largest standard deviation of a blur in pixels.
+      contrast: least contrast of ink and paper, of a range of 2.
+      texture: largest standard deviation of the paper's unevenness, of a range of 2.
+      noise: of the noise.
+      blocks: largest quantisation step of 8x8 blocks' frequencies, of a range of 2, as JPEG leaves them.
+      rule: probability of each of four straight lines: above, below, left, right.
+      invert: probability that black and white are exchanged.
+    """
+
+    level: str = "medium"
+    height: int = field(default=32, metadata={"derived": True})
+    width: int = field(default=320, metadata={"derived": True})
+    smallest: float = 0.62
+    largest: float = 0.86
+    narrow: float = 0.6
+    size: float = 0.04
+    loose: float = 0.2
+    pitch: float = 0.03
+    baseline: float = 0.03
+    margin: float = 0.4
+    offset: float = 0.08
+    slant: float = 0.05
+    rotation: float = 0.015
+    perspective: float = 0.05
+    wave: float = 0.02
+    bold: float = 0.8
+    thin: float = 0.1
+    lowres: float = 1.7
+    blur: float = 0.6
+    contrast: float = 0.8
+    texture: float = 0.06
+    noise: float = 0.06
+    blocks: float = 0.2
+    rule: float = 0.06
+    invert: float = 0.03
+
+    def __post_init__(self) -> None:
+        if self.width % 8 or self.height % 8 or self.width < 8 or self.height < 8:
+            raise UserError(f"render.width and height are {self.width} and {self.height}; expected multiples of 8")
+        if self.level not in ("easy", "medium", "hard"):
+            raise UserError(f"render.level is {self.level!r}; expected easy, medium or hard")
+        for name, value in asdict(self).items():
+            if name != "level" and value < 0:
+                raise UserError(f"render.{name} is {value}; expected 0 or more")
+        if not 0 < self.smallest <= self.largest or not self.narrow > 0:
+            raise UserError("render.smallest, largest and narrow: expected 0 < smallest <= largest and 0 < narrow")
+
+
+EASY = RenderConfig(
+    level="easy", narrow=0.9, size=0.0, loose=0.1, pitch=0.0, baseline=0.0, offset=0.04, slant=0.0, rotation=0.0,
+    perspective=0.0, wave=0.0, bold=0.4, thin=0.0, lowres=1.0, blur=0.3, contrast=1.4, texture=0.0, noise=0.02,
+    blocks=0.0, rule=0.0, invert=0.0,
+)  # fmt: skip
+HARD = RenderConfig(
+    level="hard", narrow=0.5, size=0.08, loose=0.35, pitch=0.08, baseline=0.06, offset=0.12, slant=0.2, rotation=0.04,
+    perspective=0.15, wave=0.06, bold=1.0, thin=0.3, lowres=2.2, blur=1.0, contrast=0.5, texture=0.15, noise=0.12,
+    blocks=0.35, rule=0.12, invert=0.1,
+)  # fmt: skip
+LEVELS = {"easy": EASY, "medium": RenderConfig(), "hard": HARD}
