@@ -29,7 +29,11 @@ def _checkpoint_option(parser: argparse.ArgumentParser) -> None:
 
 def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", metavar="FILE", help="training set: a label file of path<TAB>text, or what 'data' reads"
+        "--data",
+        nargs="+",
+        metavar="FILE",
+        help="training set: a label file of path<TAB>text, or what 'data' reads; of several, data.weights says how "
+        "many lines of a batch come from each",
     )
     parser.add_argument("--val", metavar="FILE", help="label file of the validation set")
     parser.add_argument("--charset", metavar="FILE", help="one character a line; default: those of the training labels")
@@ -132,12 +136,23 @@ def _lookalikes_options(parser: argparse.ArgumentParser) -> None:
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
-    summaries = {"audit": "look at every line, as training does", "convert": "write any data set as LMDB"}
+    summaries = {
+        "audit": "look at every line, as training does",
+        "convert": "write any data set as LMDB or ArrayRecord",
+    }
     for name, summary in summaries.items():
         sub = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        sub.add_argument("source", help="label file, LMDB, folder, labels.csv, or JSON of mmocr or docTR")
+        sub.add_argument("source", help="label file, LMDB, ArrayRecord, folder, labels.csv, or JSON of mmocr or docTR")
         if name == "convert":
-            sub.add_argument("out", help="folder for the LMDB; one of a stopped conversion is gone on with")
+            sub.add_argument("out", help="folder to write; one of a stopped conversion is gone on with")
+            sub.add_argument("--format", default="lmdb", choices=["lmdb", "arrayrecord"], help="lmdb is the default")
+            sub.add_argument(
+                "--shard-lines",
+                type=int,
+                default=10_000,
+                metavar="N",
+                help="lines of an ArrayRecord file; default: 10000",
+            )
             sub.add_argument("--skip-bad", action="store_true", help="leave out, counted, images that cannot be read")
         sub.add_argument("--charset", metavar="FILE", help="one character a line; default: those of the labels")
         sub.add_argument("--config", metavar="FILE", help="YAML file, for the model and the limits of images")

@@ -13,24 +13,19 @@ from typing import Any
 import jax
 from PIL import Image
 
-from jaxcrnn import center_files, console, objective, report, runs
+from jaxcrnn import center_files, console, objective, runs, training_data
 from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
 from jaxcrnn.data import atlas
-from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import Source
-from jaxcrnn.data.loader import Batches
-from jaxcrnn.data.readers import open_source
 from jaxcrnn.data.synthetic import CHARACTERS, SyntheticLines
-from jaxcrnn.data.texts import Texts
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate
 from jaxcrnn.loop import fit
 from jaxcrnn.objective import CHOICES, PRESETS, LossConfig
 from jaxcrnn.reading import audit_lines, print_evaluation
-from jaxcrnn.render import Glyphs
-from jaxcrnn.streams import MixedBatches, RenderedBatches, Stream
+from jaxcrnn.streams import Stream
 from jaxcrnn.train import eval_variables, init_state
 from jaxcrnn.types import TrainState
 
@@ -49,11 +44,11 @@ def train(args: Namespace) -> int:
                         "rendered lines alone")  # fmt: skip
     if not args.out:
         raise UserError("no place for the run; give --out FOLDER")
-    source = _training_source(config)
+    source = training_data.source(config)
     charset = _charset_of(origin, config) if origin else _charset(config, source)
     first, facts = _first_state(config, charset, origin, args)
     facts["skip_bad"] = args.skip_bad
-    _train(config, charset, source, _validation_source(config), Path(args.out), facts, first)
+    _train(config, charset, source, training_data.validation(config), Path(args.out), facts, first)
     return 0
 
 
@@ -70,7 +65,8 @@ def _charset_of(origin: runs.Run, config: configs.Config) -> Charset:
 
 def _train_config(args: Namespace, origin: runs.Run | None) -> configs.Config:
     """The whole configuration: defaults or those of the run to go on from, the file, then the options."""
-    flags = {"train": args.data, "val": args.val, "charset": args.charset}
+    data = args.data or [""]
+    flags = {"train": data[0], "val": args.val, "charset": args.charset}
     if args.checkpoint and not origin:
         raise UserError("--checkpoint says which of the run of --init-from is meant; give --init-from RUN")
     sets = [f"loss.preset={args.preset}"] if args.preset else []
@@ -84,9 +80,11 @@ def _train_config(args: Namespace, origin: runs.Run | None) -> configs.Config:
         raise UserError(f"--centers {args.centers}: the preset {config.loss.preset!r} keeps no centers; expected "
                         f"another --preset, one of {', '.join(list(PRESETS)[1:])}")  # fmt: skip
     given: dict[str, Any] = {name: str(Path(value).resolve()) for name, value in flags.items() if value}
+    given |= {"more": tuple(str(Path(path).resolve()) for path in (data[1:] if args.data else config.data.more))}
     loss = dataclasses.replace(config.loss, start=start) if args.centers else config.loss
-    data, text = dataclasses.replace(config.data, **given), config.text.with_whole_paths()
-    return dataclasses.replace(config, loss=loss, data=data, text=text)
+    return dataclasses.replace(
+        config, loss=loss, data=dataclasses.replace(config.data, **given), text=config.text.with_whole_paths()
+    )
 
 
 def _first_state(
@@ -127,16 +125,11 @@ def _resume(args: Namespace) -> int:
             raise UserError(f"--resume goes on with the run's own data; leave out --{flag}")
     if args.charset:
         runs.same_charset(run, Charset.from_file(args.charset, run.config.data.blank), args.charset)
-    source = _training_source(run.config)
+    source = training_data.source(run.config)
     skip_bad = args.skip_bad or bool(run.facts().get("skip_bad"))
-    corpora = _audited(run.config, run.charset, source, _validation_source(run.config), skip_bad)
-    _go(run, _stream(run.config, run.charset, corpora[0]), *corpora)
+    corpora = training_data.audited(run.config, run.charset, source, training_data.validation(run.config), skip_bad)
+    _go(run, training_data.stream(run.config, run.charset, corpora[0]), *corpora)
     return 0
-
-
-def _training_source(config: configs.Config) -> Source | None:
-    """The lines to read, None where all are rendered."""
-    return open_source(config.data.train, config.data.limits) if config.text.share < 1 else None
 
 
 def _charset(config: configs.Config, source: Source | None) -> Charset:
@@ -152,10 +145,6 @@ def _charset(config: configs.Config, source: Source | None) -> Charset:
     return Charset.from_labels(texts, config.data.blank)
 
 
-def _validation_source(config: configs.Config) -> Source | None:
-    return open_source(config.data.val, config.data.limits) if config.data.val else None
-
-
 def _train(
     config: configs.Config,
     charset: Charset,
@@ -165,74 +154,12 @@ def _train(
     facts: dict[str, Any],
     first: TrainState | None = None,
 ) -> None:
-    corpora = _audited(config, charset, source, validation, facts["skip_bad"])
-    batches = _stream(config, charset, corpora[0])  # before the folder: what stops it leaves nothing behind
-    run = runs.create(out, config, charset, {**facts, "data": _facts(corpora)})
+    corpora = training_data.audited(config, charset, source, validation, facts["skip_bad"])
+    batches = training_data.stream(
+        config, charset, corpora[0]
+    )  # before the folder: what stops it leaves nothing behind
+    run = runs.create(out, config, charset, {**facts, "data": training_data.facts(corpora)})
     _go(run, batches, *corpora, first)
-
-
-def _facts(corpora: tuple[Corpus | None, Corpus | None]) -> dict[str, Any]:
-    return {
-        name: {"lines": len(corpus), "left_out": corpus.left_out, "faults": corpus.counts()}
-        for name, corpus in zip(("train", "val"), corpora, strict=True)
-        if corpus
-    }
-
-
-def _audited(
-    config: configs.Config, charset: Charset, source: Source | None, validation: Source | None, skip_bad: bool
-) -> tuple[Corpus | None, Corpus | None]:
-    corpus = audit_lines(config, charset, source, keep_text_faults=False) if source is not None else None
-    if corpus is not None:
-        print(report.audit_table("training set", corpus))
-    # A validation line the charset cannot spell is an error of the recogniser: leaving it out would flatter.
-    val = audit_lines(config, charset, validation, keep_text_faults=skip_bad) if validation is not None else None
-    if val is not None:
-        print(report.audit_table("validation set", val))
-        used = {corpus.source.identity(int(i)) for i in corpus.indices} if corpus is not None else set()
-        shared = used & {val.source.identity(int(i)) for i in val.indices}
-        if shared:
-            print(f"warning: {len(shared)} images are in both sets; validation will look better than it is")
-    bad = sum(len(looked_at.faults) for looked_at in (corpus, val) if looked_at is not None)
-    if bad and not skip_bad:
-        raise UserError(f"{bad} faults in the data, listed above; mend them, or leave such rows out with --skip-bad")
-    if corpus is not None and not len(corpus):
-        raise UserError("no usable line in the training set")
-    if val is not None and not len(val):
-        raise UserError("no usable line in the validation set")
-    return corpus, val
-
-
-def _stream(config: configs.Config, charset: Charset, corpus: Corpus | None) -> Stream:
-    """The batches of a run: read lines, rendered lines, or some of each."""
-    data, text, seed = config.data, config.text, config.run.seed
-    rendered = round(text.share * data.batch_size)
-    parts: list[Stream] = []
-    if corpus is not None:
-        if rendered == data.batch_size or (text.share and not rendered):
-            raise UserError(f"text.share is {text.share}; of {data.batch_size} lines (data.batch_size) that leaves no "
-                            f"line to be {'read' if rendered else 'rendered'}")  # fmt: skip
-        widths = plans.choose(corpus.widths, data.buckets)
-        count = data.batch_size - rendered
-        parts.append(Batches(corpus, widths, count, seed=seed, workers=data.workers, repeat_rare=data.repeat_rare))
-    if rendered:
-        parts.append(_rendered(config, charset, rendered))
-    return parts[0] if len(parts) == 1 else MixedBatches(parts)
-
-
-def _rendered(config: configs.Config, charset: Charset, count: int) -> Stream:
-    text, seed, characters = config.text, config.run.seed, "".join(charset.characters)
-    glyphs = atlas.of_fonts(text.fonts, characters)
-    drawable = atlas.common(characters, glyphs)
-    texts = Texts(text, drawable, seed)
-    print(f"rendering {len(drawable)} characters in {len(glyphs.fonts)} typefaces: {', '.join(glyphs.fonts)}")
-    for name, missing in glyphs.missing().items():
-        print(f"  {name} lacks {len(missing)}: {' '.join(missing[:20])}{' ...' if len(missing) > 20 else ''}")
-    if len(drawable) < len(characters):
-        print(f"  {len(characters) - len(drawable)} characters are in no typeface and are never rendered")
-    if texts.left_out:
-        print(f"  {sum(texts.left_out.values())} characters of {text.source} left out: not in the charset or typefaces")
-    return RenderedBatches(texts, charset, Glyphs.of(glyphs, charset), config.render, count, seed)
 
 
 def _go(

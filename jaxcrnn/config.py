@@ -30,7 +30,10 @@ class DataConfig:
     """What is read, and how.
 
     Attributes:
-      train: label file of the training set.
+      train: the training set: a label file, or another format that `jaxcrnn.data.readers.open_source` reads.
+      more: further training sets.
+      weights: how many lines of a batch come from ``train`` and from each of ``more``, in proportion; empty draws
+        from all of them as from one set.
       val: label file of the validation set; empty for none.
       charset: file of the characters; empty takes those of the training labels.
       blank: where the CTC blank stands, ``"first"`` or ``"last"``.
@@ -42,9 +45,12 @@ class DataConfig:
       max_pixels: most pixels an image file may have.
       cache_mb: memory for decoded images.
       workers: threads that read images ahead.
+      processes: worker processes that read them instead, with grain; 0 for threads. The same batches either way.
     """
 
     train: str = ""
+    more: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
     val: str = ""
     charset: str = ""
     blank: str = "first"
@@ -55,6 +61,7 @@ class DataConfig:
     max_pixels: int = 32_000_000
     cache_mb: int = 1024
     workers: int = 2
+    processes: int = 0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "buckets", "max_width", "max_pixels", "workers"):
@@ -62,6 +69,8 @@ class DataConfig:
                 raise UserError(f"data.{name} is {getattr(self, name)}; expected 1 or more")
         if not 0 <= self.repeat_rare <= 1:
             raise UserError(f"data.repeat_rare is {self.repeat_rare}; expected 0 to 1, a share of the lines")
+        if self.processes < 0:
+            raise UserError(f"data.processes is {self.processes}; expected 0 or more")
 
     @property
     def limits(self) -> Limits:
@@ -163,9 +172,9 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         kinds = [k for k in get_args(kind) if k is not type(None)]
         return None if value is None else _convert(value, kinds[0], where)
     if get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple) or any(type(v) is not int for v in value):
-            raise UserError(f"{where} is {value!r}; expected whole numbers in brackets, such as [1, 2]")
-        return tuple(value)
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{where} is {value!r}; expected values in brackets, such as [1, 2]")
+        return tuple(_convert(v, get_args(kind)[0], f"{where}, one of the values") for v in value)
     if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
         try:
             return float(value)

@@ -10,9 +10,10 @@ import numpy as np
 from jaxcrnn import config as configs
 from jaxcrnn import console, report
 from jaxcrnn.charset import Charset
+from jaxcrnn.data.array_records import write_array_records
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import Source
-from jaxcrnn.data.lmdb_lines import LmdbLines, close, write_lmdb
+from jaxcrnn.data.lmdb_lines import close, write_lmdb
 from jaxcrnn.data.readers import Joined, open_source
 from jaxcrnn.errors import UserError
 from jaxcrnn.reading import audit_lines, check_usable
@@ -42,15 +43,24 @@ def _audit(args: Namespace) -> int:
 
 
 def _convert(args: Namespace) -> int:
-    """``jaxcrnn data convert``: any data set as LMDB, gone on with where it was stopped, read back and compared."""
+    """``jaxcrnn data convert``: any data set as LMDB or ArrayRecord, read back and compared."""
     out = Path(args.out)
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: a file; expected a folder for the LMDB")
+        raise UserError(f"{out}: a file; expected a folder to write to")
+    if args.shard_lines < 1:
+        raise UserError(f"--shard-lines {args.shard_lines}: expected 1 or more")
     corpus = _looked_at(args, keep_text_faults=True)
     check_usable(corpus, args.source, keep_text_faults=True, skip_bad=args.skip_bad)
     chosen = Joined([corpus.source], corpus.indices)
     with console.make() as shown:
-        before = write_lmdb(out, chosen, lambda done, total: shown.progress(done, total, "lines written"))
+
+        def written(done: int, total: int) -> None:
+            shown.progress(done, total, "lines written")
+
+        if args.format == "lmdb":
+            before = write_lmdb(out, chosen, written)
+        else:
+            before = write_array_records(out, chosen, args.shard_lines, written)
     with console.make() as shown:
         _compare(chosen, out, shown)
     again = f", {before} of them by an earlier call" if before else ""
@@ -60,7 +70,7 @@ def _convert(args: Namespace) -> int:
 
 def _compare(written: Source, folder: Path, shown: console.Plain) -> None:
     close(folder)
-    read = LmdbLines(folder)
+    read = open_source(folder)
     if len(read) != len(written) or read.faults:
         raise RuntimeError(f"{folder}: {len(written)} lines were written, {len(read)} can be read")
     for i in range(len(written)):

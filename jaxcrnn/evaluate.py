@@ -172,7 +172,9 @@ def _chunk(
         images = [chunk[i][1] for i in planned.items]
         none = [np.zeros(0, np.int32)] * len(images)
         rows = 1 if len(images) == 1 else batch_size
-        out = jax.device_get(run_eval(config, state, collate(images, none, rows, LADDER[planned.bucket], 1)))
+        out = jax.device_get(
+            run_eval(config, state, collate(images, none, rows, config.model.height, LADDER[planned.bucket], 1))
+        )
         for row, item in enumerate(planned.items):
             lines[int(item)] = _line(charset, out, row, chunk[item][0])
     return [lines[i] for i in range(len(chunk))]

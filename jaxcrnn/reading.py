@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -19,7 +19,7 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit
 from jaxcrnn.data.images import ImageError, fit_height, read_gray
 from jaxcrnn.data.labels import Source
-from jaxcrnn.data.readers import open_source
+from jaxcrnn.data.readers import open_sources
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import Evaluation, Line, estimate_centers, evaluate, recognize
 from jaxcrnn.objective import PRESETS, LossConfig
@@ -48,14 +48,16 @@ def audit_lines(config: configs.Config, charset: Charset, source: Source, *, kee
         )
 
 
-def usable_lines(run: runs.Run, path: str, *, keep_text_faults: bool, skip_bad: bool, shown_on: TextIO) -> Corpus:
-    """The lines of a label file that a run can use, after showing the faults of the others.
+def usable_lines(
+    run: runs.Run, paths: Sequence[str], *, keep_text_faults: bool, skip_bad: bool, shown_on: TextIO
+) -> Corpus:
+    """The lines of data sets that a run can use, after showing the faults of the others.
 
     Raises:
       UserError: there are faults that are not to be skipped, or no line is left.
     """
-    limits = run.config.data.limits
-    corpus = audit_lines(run.config, run.charset, open_source(path, limits), keep_text_faults=keep_text_faults)
+    source, path = open_sources(paths, run.config.data.limits), ", ".join(paths)
+    corpus = audit_lines(run.config, run.charset, source, keep_text_faults=keep_text_faults)
     if corpus.faults:
         print(report.audit_table(path, corpus), end="\n\n", file=shown_on)
     check_usable(corpus, path, keep_text_faults=keep_text_faults, skip_bad=skip_bad)
@@ -98,7 +100,7 @@ def evaluate_run(args: Namespace) -> int:
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: expected 1 or more")
     shown_on = sys.stderr if args.json else sys.stdout
-    corpus = usable_lines(run, path, keep_text_faults=True, skip_bad=args.skip_bad, shown_on=shown_on)
+    corpus = usable_lines(run, [path], keep_text_faults=True, skip_bad=args.skip_bad, shown_on=shown_on)
     state, step = run.state(args.checkpoint)
     batch_size = args.batch_size or run.config.data.batch_size
     buckets = run.config.data.buckets
@@ -190,17 +192,17 @@ def _inputs(given: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | byte
 def estimate(args: Namespace) -> int:
     """``jaxcrnn centers estimate``."""
     run = runs.open_run(Path(args.run))
-    path = args.data or run.config.data.train
-    if not path:
+    data = run.config.data
+    paths = [args.data] if args.data else [data.train, *data.more]
+    if not all(paths):
         raise UserError("the run does not name its training set; give --data FILE, a label file of path<TAB>text")
     out = Path(args.out or run.folder / "centers.safetensors")
     # Refused before the work, not after it.
     if out.is_dir() or not out.parent.is_dir():
         raise UserError(f"{out}: expected --out FILE, a file in a folder that exists")
     skip_bad = args.skip_bad or run.facts().get("skip_bad", False)
-    corpus = usable_lines(run, path, keep_text_faults=False, skip_bad=skip_bad, shown_on=sys.stdout)
+    corpus = usable_lines(run, paths, keep_text_faults=False, skip_bad=skip_bad, shown_on=sys.stdout)
     state, step = run.state(args.checkpoint)
-    data = run.config.data
     centers, exact = estimate_centers(
         run.train_config, state, corpus, batch_size=data.batch_size, buckets=data.buckets, workers=data.workers
     )
@@ -210,7 +212,7 @@ def estimate(args: Namespace) -> int:
     center_files.save(out, centers, run.charset)
     counts = np.asarray(centers.counts)
     unseen = [run.charset.name(int(i)) for i in np.flatnonzero(counts == 0)]
-    print(f"{run.folder}, checkpoint of step {step}, on {path}")
+    print(f"{run.folder}, checkpoint of step {step}, on {', '.join(paths)}")
     print(f"{exact} of {len(corpus)} lines recognised exactly, {int(counts.sum())} frames; {corpus.left_out} left out")
     print(f"{len(counts) - len(unseen)} of {len(counts)} classes have a center, {len(unseen)} were never seen", end="")
     print((": " + " ".join(unseen[:40]) + (" ..." if len(unseen) > 40 else "")) if unseen else "")

@@ -56,9 +56,13 @@ def main() -> None:
             corpus = audit(
                 kind, charset, lambda width: width // 4, 32, Limits()
             )  # nothing kept: every image is decoded
-            for workers in (1, 2):
-                stream = Batches(corpus, buckets.choose(corpus.widths, 2), args.batch, workers=workers)
-                print(f"{name}, {workers} workers: {rate(stream, args.seconds):,.0f} lines a second", flush=True)
+            for workers, processes in ((1, 0), (2, 0), (1, 1), (2, 2)):
+                widths = buckets.choose(corpus.widths, 2)
+                stream = Batches(corpus, widths, args.batch, workers=workers, processes=processes)
+                print(
+                    f"{name}, {processes or workers} {'processes' if processes else 'threads'}: {rate(stream, args.seconds):,.0f} lines a second",
+                    flush=True,
+                )
     stream = None
     for level, look in LEVELS.items():
         texts = Texts(TextConfig(source="lookalikes", shortest=7, longest=7), atlas.characters, 0)

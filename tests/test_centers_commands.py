@@ -232,7 +232,7 @@ def center_mistakes(reader, centers_file, tmp_path):
         "checkpoint of nothing": (["--data", "x", "--checkpoint", "3"], "give --init-from RUN"),
         "centers contradicted": ([*first, "--centers", "head", "--set", "loss.start=zeros"], "contradict each other"),
         "not finite": ([*first, "--centers", saved("n.st", size * np.nan)], "not finite numbers"),
-        "ignored no list": ([*first, "--set", "loss.ignored=x"], "expected whole numbers in brackets"),
+        "ignored no list": ([*first, "--set", "loss.ignored=x"], "expected values in brackets"),
         "negative weight": ([*first, "--set", "loss.weight=-1"], "loss.weight is -1.0; expected 0 or more"),
     }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Label files, the audit, buckets, batches."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -188,6 +189,33 @@ def test_batches_are_a_function_of_seed_and_step(lines_file):
         assert p.bucket == q.bucket
         for x, y in zip(a, b, strict=True):
             np.testing.assert_array_equal(x, y)
+
+
+def test_processes_and_parts_of_a_batch_make_the_same_batches(lines_file):
+    pytest.importorskip("grain", reason="the data extra is not installed")
+    corpus = corpus_of(lines_file, 1 << 30)
+    whole = list(Batches(corpus, (64, 128), 6, seed=1).training(2, 9))
+    others = [list(Batches(corpus, (64, 128), 6, seed=1, processes=2).training(2, 9))]
+    parts = [list(Batches(corpus, (64, 128), 6, seed=1, shard=(i, 3)).training(2, 9)) for i in range(3)]
+    others.append([(p, type(b)(*map(np.concatenate, zip(b, c, d, strict=True))))
+                   for (p, b), (_, c), (_, d) in zip(*parts, strict=True)])  # fmt: skip
+    for other in others:
+        for (p, a), (q, b) in zip(whole, other, strict=True):
+            np.testing.assert_array_equal(p.items, q.items)
+            for x, y in zip(a, b, strict=True):
+                np.testing.assert_array_equal(x, y)
+    with pytest.raises(UserError, match="6 lines a step cannot be read by 4 processes"):
+        Batches(corpus, (64, 128), 6, shard=(0, 4))
+
+
+def test_a_fault_in_a_worker_process_is_one_line(lines_file, tmp_path):
+    pytest.importorskip("grain", reason="the data extra is not installed")
+    shutil.copytree(lines_file.parent, tmp_path / "copy")
+    corpus = corpus_of(tmp_path / "copy" / lines_file.name, 0)
+    (tmp_path / "copy" / "5.png").write_bytes(b"gone")
+    with pytest.raises(ImageError, match=r"5\.png: not an image") as caught:
+        list(Batches(corpus, (64, 128), 6, processes=1).training(0, 4))
+    assert caught.value.kind == "unreadable image"
 
 
 def test_fingerprint_follows_the_data(lines_file):

@@ -32,7 +32,7 @@ FLOORS = [
     {"answers", "evaluate", "loop", "parity"},
     {"report", "config"},
     {"runs"},
-    {"cli", "commands", "conversion", "mining", "reading"},
+    {"cli", "commands", "conversion", "mining", "reading", "training_data"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Two modules of one floor may use each other as long as no circle arises; these do.
@@ -41,7 +41,7 @@ SIDEWAYS = {
     ("assign", "ctc"), ("losses", "ctc"), ("centers", "assign"), ("centers", "decode"), ("centers", "losses"),
     ("model", "backbones"), ("model", "recurrent"), ("backbones", "normalization"), ("loop", "evaluate"),
     ("parity", "answers"), ("render", "looks"), ("cli", "commands"), ("commands", "reading"), ("mining", "reading"),
-    ("conversion", "reading"),
+    ("conversion", "reading"), ("commands", "training_data"), ("training_data", "reading"),
 }  # fmt: skip
 MODULES = sorted(p for p in ROOT.rglob("*.py") if p.name not in ("__init__.py", "__main__.py"))
 

@@ -1,10 +1,12 @@
 """Rendered and mixed batches: functions of seed and step, of the right shapes, with the lines they say."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
+from jaxcrnn import training_data
 from jaxcrnn.charset import Charset
 from jaxcrnn.cli import main
 from jaxcrnn.config import load, to_yaml
@@ -12,8 +14,9 @@ from jaxcrnn.data import buckets
 from jaxcrnn.data.atlas import embedded
 from jaxcrnn.data.audit import audit
 from jaxcrnn.data.images import Limits
-from jaxcrnn.data.labels import LabelFile
+from jaxcrnn.data.labels import LabelFile, write_lines
 from jaxcrnn.data.loader import Batches
+from jaxcrnn.data.synthetic import SyntheticLines
 from jaxcrnn.data.texts import TextConfig, Texts
 from jaxcrnn.looks import HARD, LEVELS, RenderConfig
 from jaxcrnn.render import Glyphs
@@ -95,9 +98,42 @@ def test_training_on_rendered_and_read_lines(lines_file, tmp_path, capsys):
     assert all(row["loss"] > 0 for row in rows)
 
 
+def test_several_sets_by_weight(lines_file, tmp_path, capsys):
+    """Each set has its share of every batch, and what is drawn from one does not depend on the other."""
+    other = tmp_path / "other"
+    other.mkdir()
+    second = write_lines(other, SyntheticLines(8, 3, "0123456789", (1, 2)))
+    config = load(None, ["data.batch_size=4", "data.weights=[3, 1]", "data.buckets=1"])
+    paths = {"train": str(lines_file), "more": (str(second),)}
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **paths))
+    corpora = training_data.audited(config, CHARSET, training_data.source(config), None, skip_bad=False)
+    mixed = training_data.stream(config, CHARSET, corpora[0])
+    assert f"3 of 4 lines a step from {lines_file}, 24 lines\n1 of 4" in capsys.readouterr().out
+    texts = {"first": set(), "second": set()}
+    for _, batch in mixed.training(0, 8):
+        for b in range(4):
+            ids = np.asarray(batch.labels)[b, : int(batch.label_lengths[b])].tolist()
+            texts["first" if b < 3 else "second"].add(CHARSET.decode(ids))
+    assert texts["first"] == {LabelFile(lines_file).text(i) for i in range(24)}
+    assert texts["second"] == {LabelFile(second).text(i) for i in range(3)}
+    # Without weights they are one set: 27 lines in 7 steps.
+    plain = dataclasses.replace(config, data=dataclasses.replace(config.data, weights=()))
+    assert training_data.stream(plain, CHARSET, corpora[0]).steps_per_epoch == 7
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            ["--data", "{lines}", "--set", "data.weights=[1, 2]"],
+            "expected a number above 0 for each of 1 training sets",
+        ),
+        (["--data", "{lines}", "{lines}", "--set", "data.weights=[1, -2]"], "above 0 for each of 2 training sets"),
+        (
+            ["--data", "{lines}", "{other}", "--set", "data.weights=[1, 99]"],
+            "data.weights leave no line of 32 for {lines}",
+        ),
+        (["--data", "{lines}", "{lines}"], "24 faults in the data"),
         ([], "give --data FILE"),
         (["--data", "{lines}", "--set", "text.share=0.01"], "leaves no line to be rendered"),
         (["--data", "{lines}", "--set", "text.share=0.99"], "leaves no line to be read"),
@@ -108,10 +144,12 @@ def test_training_on_rendered_and_read_lines(lines_file, tmp_path, capsys):
 )
 def test_mistakes_get_one_line(options, message, lines_file, tmp_path, capsys):
     (tmp_path / "chars.txt").write_text("未\n末\n", encoding="utf-8")
-    places = {"lines": lines_file, "chars": tmp_path / "chars.txt"}
+    (tmp_path / "other").mkdir()
+    other = write_lines(tmp_path / "other", SyntheticLines(8, 2, "0123456789", (1, 2)))
+    places = {"lines": lines_file, "chars": tmp_path / "chars.txt", "other": other}
     assert main(["train", "--out", str(tmp_path / "run"), *(o.format(**places) for o in options)]) == 2
     error = capsys.readouterr().err
-    assert message in error
+    assert message.format(**places) in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 

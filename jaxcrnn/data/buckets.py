@@ -121,6 +121,19 @@ def epoch(
     return [plan[i] for i in rng.permutation(len(plan))]
 
 
+def shares(weights: Sequence[float], count: int) -> list[int]:
+    """``count`` in whole parts proportional to the weights, the largest remainders rounded up.
+
+    >>> shares([1, 1, 4], 8)
+    [1, 1, 6]
+    """
+    exact = np.asarray(weights, float) * (count / sum(weights))
+    parts = np.floor(exact + 1e-9).astype(int)
+    for i in np.argsort(parts - exact, kind="stable")[: count - parts.sum()]:
+        parts[i] += 1
+    return parts.tolist()
+
+
 def label_slots(widths: np.ndarray, lengths: np.ndarray, buckets: Sequence[int]) -> tuple[int, ...]:
     """Label slots L of each bucket: the longest label among the lines that fit it, at least 1."""
     home = bucket_of(widths, buckets)

@@ -28,6 +28,9 @@ class ImageError(UserError):
         super().__init__(message)
         self.kind = kind
 
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.kind, str(self))  # it comes out of worker processes
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -102,6 +105,13 @@ def _to_gray(image: Image.Image) -> np.ndarray:
         paper = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(paper, image)
     return np.asarray(image.convert("L"))
+
+
+def to_png(gray: np.ndarray) -> bytes:
+    """A gray image ``[h, w]`` as the bytes of a PNG file."""
+    png = io.BytesIO()
+    Image.fromarray(gray).save(png, "PNG")
+    return png.getvalue()
 
 
 def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image") -> np.ndarray:

@@ -5,15 +5,13 @@ Numbers start at 1. Newer writers add ``wh-%09d`` = ``"{w}_{h}"``; it is written
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from jaxcrnn.data.images import MISSING, ImageError, Limits, read_gray
+from jaxcrnn.data.images import MISSING, ImageError, Limits, read_gray, to_png
 from jaxcrnn.data.labels import MALFORMED, Fault, Source
 from jaxcrnn.errors import UserError, first_line
 
@@ -59,7 +57,7 @@ class LmdbLines:
 
     def __init__(self, folder: str | Path, limits: Limits | None = None) -> None:
         self.folder, self.limits = Path(folder), limits or Limits()
-        self.environment = _environment(self.folder)
+        _environment(self.folder)
         self.faults: list[Fault] = []
         self.rows: list[tuple[int, str]] = []
         count = self._get(COUNT.decode())
@@ -81,7 +79,7 @@ class LmdbLines:
         import lmdb
 
         try:
-            with self.environment.begin() as transaction:
+            with _environment(self.folder).begin() as transaction:
                 value: bytes | None = transaction.get(key.encode())
         except lmdb.Error as error:
             raise UserError(f"{self.folder}, {key}: {first_line(error)}; is the file cut short?") from None
@@ -150,10 +148,8 @@ def write_lmdb(folder: Path, source: Source, progress: Callable[[int, int], None
 
 
 def _sample(number: int, gray: np.ndarray, text: str) -> dict[bytes, bytes]:
-    png = io.BytesIO()
-    Image.fromarray(gray).save(png, "PNG")
     size = f"{gray.shape[1]}_{gray.shape[0]}".encode()
-    parts = {"image": png.getvalue(), "label": text.encode(), "wh": size}
+    parts = {"image": to_png(gray), "label": text.encode(), "wh": size}
     return {f"{name}-{number:09d}".encode(): value for name, value in parts.items()}
 
 

@@ -1,11 +1,11 @@
-"""Batches as numpy arrays, made by threads ahead of the device."""
+"""Batches as numpy arrays, made by threads or processes ahead of the device."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
+from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
@@ -13,6 +13,8 @@ import numpy as np
 
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
+from jaxcrnn.data.processes import ahead
+from jaxcrnn.errors import UserError
 from jaxcrnn.types import Batch
 
 
@@ -22,18 +24,19 @@ def to_float(gray: np.ndarray) -> np.ndarray:
 
 
 def collate(
-    images: Sequence[np.ndarray], labels: Sequence[np.ndarray], batch_size: int, width: int, slots: int
+    images: Sequence[np.ndarray], labels: Sequence[np.ndarray], batch_size: int, height: int, width: int, slots: int
 ) -> Batch:
     """Pads lines into one batch of a fixed shape; samples beyond the given ones have width 0.
 
     Args:
-      images: uint8 ``[H, w]`` each, ``w <= width``.
+      images: uint8 ``[H, w]`` each, ``w <= width``; none at all is fine.
       labels: class ids of each.
       batch_size: B of the result.
+      height: H.
       width: W of the result.
       slots: L of the result.
     """
-    pixels = np.ones((batch_size, images[0].shape[0], width, 1), np.float32)
+    pixels = np.ones((batch_size, height, width, 1), np.float32)
     widths, lengths = np.zeros(batch_size, np.int32), np.zeros(batch_size, np.int32)
     ids = np.zeros((batch_size, slots), np.int32)
     for b, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -46,12 +49,21 @@ def collate(
 class Batches:
     """The batches of a corpus, for training by step number and for evaluation in order.
 
+    Args:
+      corpus: the lines.
+      buckets: widths that batches are padded to.
+      batch_size: lines a step.
+      seed: of the order.
+      workers: threads that read ahead.
+      repeat_rare: the share of the lines below which a character counts as rare (`jaxcrnn.data.buckets.repeats`).
+      processes: worker processes that read training batches ahead instead of threads (needs grain); the same batches.
+      shard: which equal part of every batch this process reads, and of how many; the parts side by side are the batch.
+
     Attributes:
       buckets: widths, ascending.
       slots: label slots of each bucket.
       steps_per_epoch: batches of one epoch.
-      shown: how often an epoch shows each line, or None for once; follows from ``repeat_rare``, the share of the
-        lines below which a character counts as rare (`jaxcrnn.data.buckets.repeats`).
+      shown: how often an epoch shows each line, or None for once.
     """
 
     def __init__(
@@ -63,20 +75,23 @@ class Batches:
         seed: int = 0,
         workers: int = 2,
         repeat_rare: float = 0.0,
+        processes: int = 0,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
+        if batch_size % shard[1]:
+            raise UserError(f"{batch_size} lines a step cannot be read by {shard[1]} processes in equal parts")
         self.corpus = corpus
         self.buckets = tuple(buckets)
         self.batch_size = batch_size
         self.seed = seed
-        self.workers = workers
+        self.workers, self.processes = workers, processes
+        self.shard = shard
         lengths = np.asarray([len(label) for label in corpus.labels])
         self.slots = plans.label_slots(corpus.widths, lengths, self.buckets)
         self.shown = plans.repeats(corpus.labels, repeat_rare) if repeat_rare else None
         lines = len(corpus) if self.shown is None else round(self.shown.sum())
         self.steps_per_epoch = -(-lines // batch_size)
-        self._epoch = lru_cache(maxsize=2)(
-            lambda number: plans.epoch(corpus.widths, self.buckets, batch_size, seed, number, self.shown)
-        )
+        self._epochs: dict[int, list[plans.Planned]] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -86,20 +101,39 @@ class Batches:
     def planned(self, step: int) -> plans.Planned:
         """What training step ``step`` (from 0) is fed: a function of the seed and the step alone."""
         number, position = divmod(step, self.steps_per_epoch)
-        return self._epoch(number)[position]
+        if number not in self._epochs:
+            lines = (self.corpus.widths, self.buckets, self.batch_size)
+            plan = plans.epoch(*lines, self.seed, number, self.shown)
+            self._epochs = {n: p for n, p in self._epochs.items() if n == number - 1} | {number: plan}
+        return self._epochs[number][position]
 
     def make(self, planned: plans.Planned) -> Batch:
-        """Reads the images of one planned batch."""
+        """Reads the images of one planned batch, or of this process's part of it."""
+        number, parts = self.shard
+        rows = self.batch_size // parts
+        items = planned.items[number * rows : (number + 1) * rows].tolist()
         return collate(
-            [self.corpus.image(int(i)) for i in planned.items],
-            [self.corpus.labels[int(i)] for i in planned.items],
-            self.batch_size,
+            [self.corpus.image(i) for i in items],
+            [self.corpus.labels[i] for i in items],
+            rows,
+            self.corpus.height,
             self.buckets[planned.bucket],
             self.slots[planned.bucket],
         )
 
+    def at(self, step: int) -> tuple[plans.Planned, Batch]:
+        """The plan of a training step, and its batch."""
+        planned = self.planned(step)
+        return planned, self.make(planned)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker process gets: not the decoded images, which every one of them would hold."""
+        return self.__dict__ | {"corpus": replace(self.corpus, cache={}), "_epochs": {}}
+
     def training(self, start: int, stop: int) -> Iterator[tuple[plans.Planned, Batch]]:
         """The batches of steps ``start`` to ``stop - 1``."""
+        if self.processes:
+            return ahead(self.at, start, stop, self.processes)
         return self._ahead(self.planned(step) for step in range(start, stop))
 
     def in_order(self) -> Iterator[tuple[plans.Planned, Batch]]:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from jaxcrnn.charset import read_text
+from jaxcrnn.data.array_records import SUFFIX, ArrayRecordLines, shards
 from jaxcrnn.data.images import Limits, read_gray
 from jaxcrnn.data.labels import MALFORMED, Fault, LabelFile, Source
 from jaxcrnn.data.lmdb_lines import LmdbLines
@@ -55,20 +56,24 @@ class Rows:
 
 
 class Joined:
-    """Several sources one after the other, or some rows of them: those that ``indices`` lists."""
+    """Several sources one after the other, or some rows of them: those that ``indices`` lists.
+
+    Attributes:
+      ends: where each part ends, of the rows of all parts.
+    """
 
     def __init__(self, parts: Sequence[Source], indices: np.ndarray | None = None) -> None:
         self.parts, self.indices = parts, indices
         self.faults = [fault for part in parts for fault in part.faults]
-        self._ends = np.cumsum([len(part) for part in parts])
+        self.ends = np.cumsum([len(part) for part in parts])
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if self.indices is None else len(self.indices)
+        return int(self.ends[-1]) if self.indices is None else len(self.indices)
 
     def _at(self, index: int) -> tuple[Source, int]:
         index = index if self.indices is None else int(self.indices[index])
-        part = int(np.searchsorted(self._ends, index, side="right"))
-        return self.parts[part], index - int(self._ends[part] - len(self.parts[part]))
+        part = int(np.searchsorted(self.ends, index, side="right"))
+        return self.parts[part], index - int(self.ends[part] - len(self.parts[part]))
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
         part, at = self._at(index)
@@ -94,9 +99,9 @@ class Joined:
 def open_source(path: str | Path, limits: Limits | None = None) -> Source:
     """Opens a data set.
 
-    A folder with LMDBs in it or below it; a folder with EasyOCR's ``labels.csv``; a folder of images whose names are
-    their labels (``text.png``, or ``text_7.png`` where a text occurs again); a ``.csv`` of EasyOCR; a ``.json`` of
-    mmocr or docTR; anything else is a label file.
+    A folder with LMDBs or ArrayRecord files in it or below it; a folder with EasyOCR's ``labels.csv``; a folder of
+    images whose names are their labels (``text.png``, or ``text_7.png`` where a text occurs again); an
+    ``.array_record``; a ``.csv`` of EasyOCR; a ``.json`` of mmocr or docTR; anything else is a label file.
 
     Raises:
       UserError: naming the file and, where there is one, the line.
@@ -104,17 +109,26 @@ def open_source(path: str | Path, limits: Limits | None = None) -> Source:
     path, limits = Path(path), limits or Limits()
     if path.is_dir():
         bases = sorted(file.parent for file in path.rglob("data.mdb"))
-        if bases:
-            parts = [LmdbLines(base, limits) for base in bases]
+        parts: list[Source] = [LmdbLines(base, limits) for base in bases]
+        parts += [ArrayRecordLines(file, limits) for file in shards(path)]
+        if parts:
             return parts[0] if len(parts) == 1 else Joined(parts)
         if (path / "labels.csv").is_file():
             return _easyocr(path / "labels.csv", limits)
         return _named(path, limits)
+    if path.suffix == SUFFIX:
+        return ArrayRecordLines(path, limits)
     if path.suffix.lower() == ".csv":
         return _easyocr(path, limits)
     if path.suffix.lower() == ".json":
         return _json(path, limits)
     return LabelFile(path, limits)
+
+
+def open_sources(paths: Sequence[str | Path], limits: Limits | None = None) -> Source:
+    """Opens several data sets as one, one after the other."""
+    parts = [open_source(path, limits) for path in paths]
+    return parts[0] if len(parts) == 1 else Joined(parts)
 
 
 def _filled(path: Path, rows: list[Row], faults: list[Fault], limits: Limits, expected: str) -> Rows:
@@ -131,7 +145,9 @@ def _named(folder: Path, limits: Limits) -> Rows:
         text, line, number = file.stem.rpartition("_")
         text = text if line and number.isdigit() else file.stem
         rows.append(Row(str(file), file, str(file.relative_to(folder)), text))
-    return _filled(folder, rows, [], limits, "LMDBs, a labels.csv, or images whose names are their labels")
+    return _filled(
+        folder, rows, [], limits, "LMDBs, ArrayRecord files, a labels.csv, or images whose names are their labels"
+    )
 
 
 def _easyocr(path: Path, limits: Limits) -> Rows:

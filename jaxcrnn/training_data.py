@@ -1,0 +1,138 @@
+"""What a run trains and validates on: sources opened, looked at, and made into batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxcrnn import config as configs
+from jaxcrnn import report
+from jaxcrnn.charset import Charset
+from jaxcrnn.data import atlas
+from jaxcrnn.data import buckets as plans
+from jaxcrnn.data.audit import Corpus
+from jaxcrnn.data.labels import Source
+from jaxcrnn.data.loader import Batches
+from jaxcrnn.data.readers import Joined, open_source, open_sources
+from jaxcrnn.data.texts import Texts
+from jaxcrnn.errors import UserError
+from jaxcrnn.reading import audit_lines
+from jaxcrnn.render import Glyphs
+from jaxcrnn.streams import MixedBatches, RenderedBatches, Stream
+
+Corpora = tuple[Corpus | None, Corpus | None]
+
+
+def source(config: configs.Config) -> Source | None:
+    """The lines to read, of one data set or of several joined; None where all are rendered.
+
+    Raises:
+      UserError: a data set cannot be opened, or the weights are not one for each.
+    """
+    if config.text.share >= 1:
+        return None
+    weights, count = config.data.weights, 1 + len(config.data.more)
+    if weights and (len(weights) != count or min(weights) <= 0):
+        raise UserError(f"data.weights are {list(weights)}; expected a number above 0 for each of {count} training "
+                        "sets (--data A B, or data.train and data.more)")  # fmt: skip
+    return open_sources((config.data.train, *config.data.more), config.data.limits)
+
+
+def validation(config: configs.Config) -> Source | None:
+    """The lines to validate on, or None."""
+    return open_source(config.data.val, config.data.limits) if config.data.val else None
+
+
+def facts(corpora: Corpora) -> dict[str, Any]:
+    """What ``run.json`` says of the data."""
+    return {
+        name: {"lines": len(corpus), "left_out": corpus.left_out, "faults": corpus.counts()}
+        for name, corpus in zip(("train", "val"), corpora, strict=True)
+        if corpus is not None
+    }
+
+
+def audited(
+    config: configs.Config, charset: Charset, train: Source | None, val: Source | None, skip_bad: bool
+) -> Corpora:
+    """Both sets after a look at every line, with a table of each.
+
+    Raises:
+      UserError: there are faults that are not to be skipped, or no line is left.
+    """
+    corpus = audit_lines(config, charset, train, keep_text_faults=False) if train is not None else None
+    if corpus is not None:
+        print(report.audit_table("training set", corpus))
+    # A validation line the charset cannot spell is an error of the recogniser: leaving it out would flatter.
+    looked_at = audit_lines(config, charset, val, keep_text_faults=skip_bad) if val is not None else None
+    if looked_at is not None:
+        print(report.audit_table("validation set", looked_at))
+        used = {corpus.source.identity(int(i)) for i in corpus.indices} if corpus is not None else set()
+        shared = used & {looked_at.source.identity(int(i)) for i in looked_at.indices}
+        if shared:
+            print(f"warning: {len(shared)} images are in both sets; validation will look better than it is")
+    bad = sum(len(found.faults) for found in (corpus, looked_at) if found is not None)
+    if bad and not skip_bad:
+        raise UserError(f"{bad} faults in the data, listed above; mend them, or leave such rows out with --skip-bad")
+    if corpus is not None and not len(corpus):
+        raise UserError("no usable line in the training set")
+    if looked_at is not None and not len(looked_at):
+        raise UserError("no usable line in the validation set")
+    return corpus, looked_at
+
+
+def stream(config: configs.Config, charset: Charset, corpus: Corpus | None) -> Stream:
+    """The batches of a run: read lines, of one set or of several by weight, rendered lines, or some of each.
+
+    Raises:
+      UserError: a part would have no line of a batch.
+    """
+    data, text = config.data, config.text
+    rendered = round(text.share * data.batch_size)
+    parts: list[Stream] = []
+    if corpus is not None:
+        if rendered == data.batch_size or (text.share and not rendered):
+            raise UserError(f"text.share is {text.share}; of {data.batch_size} lines (data.batch_size) that leaves no "
+                            f"line to be {'read' if rendered else 'rendered'}")  # fmt: skip
+        parts += _read(config, corpus, data.batch_size - rendered)
+    if rendered:
+        parts.append(_rendered(config, charset, rendered))
+    return parts[0] if len(parts) == 1 else MixedBatches(parts)
+
+
+def _read(config: configs.Config, corpus: Corpus, count: int) -> list[Stream]:
+    """Batches of the lines read: one stream, or one for each weight."""
+    data = config.data
+    widths = plans.choose(corpus.widths, data.buckets)
+    how: dict[str, Any] = {
+        "seed": config.run.seed, "workers": data.workers, "processes": data.processes, "repeat_rare": data.repeat_rare
+    }  # fmt: skip
+    if not (data.more and data.weights and isinstance(corpus.source, Joined)):
+        return [Batches(corpus, widths, count, **how)]
+    lines, paths = plans.shares(data.weights, count), (data.train, *data.more)
+    parts: list[Stream] = []
+    of_part = np.searchsorted(corpus.source.ends, corpus.indices, side="right")
+    for number, (path, each) in enumerate(zip(paths, lines, strict=True)):
+        own = corpus.only(np.flatnonzero(of_part == number))
+        if not each or not len(own):
+            lacking = f"no usable line in {path}" if each else f"data.weights leave no line of {count} for {path}"
+            raise UserError(f"{lacking}; expected at least one of each training set in a batch")
+        print(f"{each} of {count} lines a step from {path}, {len(own)} lines")
+        parts.append(Batches(own, widths, each, **how))
+    return parts
+
+
+def _rendered(config: configs.Config, charset: Charset, count: int) -> Stream:
+    text, seed, characters = config.text, config.run.seed, "".join(charset.characters)
+    glyphs = atlas.of_fonts(text.fonts, characters)
+    drawable = atlas.common(characters, glyphs)
+    texts = Texts(text, drawable, seed)
+    print(f"rendering {len(drawable)} characters in {len(glyphs.fonts)} typefaces: {', '.join(glyphs.fonts)}")
+    for name, missing in glyphs.missing().items():
+        print(f"  {name} lacks {len(missing)}: {' '.join(missing[:20])}{' ...' if len(missing) > 20 else ''}")
+    if len(drawable) < len(characters):
+        print(f"  {len(characters) - len(drawable)} characters are in no typeface and are never rendered")
+    if texts.left_out:
+        print(f"  {sum(texts.left_out.values())} characters of {text.source} left out: not in the charset or typefaces")
+    return RenderedBatches(texts, charset, Glyphs.of(glyphs, charset), config.render, count, seed)
