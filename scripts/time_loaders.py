@@ -59,10 +59,8 @@ def main() -> None:
             for workers, processes in ((1, 0), (2, 0), (1, 1), (2, 2)):
                 widths = buckets.choose(corpus.widths, 2)
                 stream = Batches(corpus, widths, args.batch, workers=workers, processes=processes)
-                print(
-                    f"{name}, {processes or workers} {'processes' if processes else 'threads'}: {rate(stream, args.seconds):,.0f} lines a second",
-                    flush=True,
-                )
+                readers = f"{processes or workers} {'processes' if processes else 'threads'}"
+                print(f"{name}, {readers}: {rate(stream, args.seconds):,.0f} lines a second", flush=True)
     stream = None
     for level, look in LEVELS.items():
         texts = Texts(TextConfig(source="lookalikes", shortest=7, longest=7), atlas.characters, 0)
