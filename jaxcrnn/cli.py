@@ -132,6 +132,18 @@ def _lookalikes_options(parser: argparse.ArgumentParser) -> None:
     mine.add_argument(
         "--skip-bad", action="store_true", help="leave out, counted, images of --data that cannot be read"
     )
+    score = actions.add_parser(
+        "score", help="score predictions of any program", description="Score what was read, character by character."
+    )
+    score.add_argument(
+        "--predictions",
+        required=True,
+        metavar="FILE",
+        help="path<TAB>prediction<TAB>truth a line, as 'evaluate --predictions' writes, or index [prediction] [truth]",
+    )
+    score.add_argument("--groups", metavar="FILE", help="look-alike groups, one a line; default: those in the package")
+    score.add_argument("--most", type=int, default=20, metavar="N", help="confusions to show; default: 20")
+    score.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
@@ -164,7 +176,7 @@ COMMANDS = {
     "evaluate": (_evaluate_options, "reading.evaluate_run", "read a data set with a run and score it"),
     "recognize": (_recognize_options, "reading.recognize_images", "read images with a run: text and confidence"),
     "centers": (_centers_options, "reading.estimate", "make class centers with a trained run"),
-    "lookalikes": (_lookalikes_options, "mining.mine", "find characters that look alike"),
+    "lookalikes": (_lookalikes_options, "mining.run", "find characters that look alike, and score how they are read"),
     "parity": (_parity_options, "reading.parity_ladder", "compare every number with the PyTorch reference"),
     "data": (_data_options, "conversion.run", "audit or convert a data set"),
     "demo": (_demo_options, "commands.demo", "train on rendered lines for four minutes, no data needed"),

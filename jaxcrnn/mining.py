@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxcrnn import console, lookalikes, runs
+from jaxcrnn import console, lookalikes, runs, scoring
 from jaxcrnn.charset import Charset
 from jaxcrnn.data import atlas as atlases
 from jaxcrnn.data.atlas import SIZE, Atlas
@@ -20,6 +20,11 @@ from jaxcrnn.evaluate import evaluate
 from jaxcrnn.reading import usable_lines, validation_path
 
 TABLED = 0.65  # least score of a table's pair; tables are made by many hands and hold pairs that look nothing alike
+
+
+def run(args: Namespace) -> int:
+    """``jaxcrnn lookalikes ACTION``."""
+    return mine(args) if args.action == "mine" else scoring.score(args)
 
 
 def mine(args: Namespace) -> int:

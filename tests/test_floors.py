@@ -21,6 +21,8 @@ FLOORS = [
         "decode",
         "metrics",
         "lookalikes",
+        "bootstrap",
+        "confusions",
         "sharding",
         "augment",
         "convolution",
@@ -32,7 +34,7 @@ FLOORS = [
     {"answers", "evaluate", "loop", "parity"},
     {"report", "config"},
     {"runs"},
-    {"cli", "commands", "conversion", "mining", "reading", "training_data"},
+    {"cli", "commands", "conversion", "mining", "reading", "training_data", "scoring"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Two modules of one floor may use each other as long as no circle arises; these do.
@@ -41,7 +43,7 @@ SIDEWAYS = {
     ("assign", "ctc"), ("losses", "ctc"), ("centers", "assign"), ("centers", "decode"), ("centers", "losses"),
     ("model", "backbones"), ("model", "recurrent"), ("backbones", "normalization"), ("loop", "evaluate"),
     ("parity", "answers"), ("render", "looks"), ("cli", "commands"), ("commands", "reading"), ("mining", "reading"),
-    ("conversion", "reading"), ("commands", "training_data"), ("training_data", "reading"),
+    ("conversion", "reading"), ("commands", "training_data"), ("training_data", "reading"), ("mining", "scoring"),
 }  # fmt: skip
 MODULES = sorted(p for p in ROOT.rglob("*.py") if p.name not in ("__init__.py", "__main__.py"))
 
@@ -77,7 +79,7 @@ def test_imports_go_down(path):
     ("library", "allowed"),
     [
         ("flax", {"backbones", "normalization", "recurrent", "model"}),
-        ("argparse", {"cli", "commands", "conversion", "mining", "reading"}),
+        ("argparse", {"cli", "commands", "conversion", "mining", "reading", "scoring"}),
         ("orbax", {"checkpoint"}),
         ("chex", set()),
         ("torch", set()),

@@ -1,0 +1,151 @@
+"""Scores for look-alikes on hand-made cases, and intervals that cover what they should."""
+
+import json
+
+import numpy as np
+import pytest
+from rapidfuzz.distance import Levenshtein
+
+from jaxcrnn import bootstrap
+from jaxcrnn.cli import main
+from jaxcrnn.confusions import align, members, rates, score
+
+GROUPS = ["未末", "土士", "己已巳"]
+GROUP = members(GROUPS)
+
+CASES = {
+    # truth, read: members, recalled, substituted, edits
+    "right": ("未末", "未末", 2, 2, 0, 0),
+    "a look-alike": ("未来", "末来", 1, 0, 1, 1),
+    "another character": ("未来", "日来", 1, 0, 0, 1),
+    "a look-alike of another group": ("未来", "士来", 1, 0, 0, 1),
+    "no look-alike misread": ("中未", "十未", 1, 1, 0, 1),
+    "deleted before": ("中未土", "末土", 2, 1, 1, 2),
+    "deleted itself": ("中未土", "中土", 2, 1, 0, 1),
+    "deleted after": ("未中土", "末土", 2, 1, 1, 2),
+    "inserted before": ("未土", "中末土", 2, 1, 1, 2),
+    "inserted after": ("未土", "末中土", 2, 1, 1, 2),
+    "inserted twice": ("未土", "未未土", 2, 2, 0, 1),
+    "deleted and inserted": ("一未二三", "未二三四", 1, 1, 0, 2),
+    "repeated": ("己己己", "己已己", 3, 2, 1, 1),
+    "repeated, one lost": ("己己己", "己己", 3, 2, 0, 1),
+    "repeated, one lost and one misread": ("己己己", "巳己", 3, 1, 1, 2),
+    "exchanged": ("未末", "末未", 2, 0, 2, 2),
+    "moved around": ("己已巳", "已巳己", 3, 2, 0, 2),
+    "empty prediction": ("未土", "", 2, 0, 0, 2),
+    "empty truth": ("", "未", 0, 0, 0, 1),
+    "both empty": ("", "", 0, 0, 0, 0),
+    "no members": ("中文", "中又", 0, 0, 0, 1),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_counts_of_a_line(name):
+    truth, read, inside, recalled, substituted, edits = CASES[name]
+    lines = score([read], [truth], GROUPS).lines
+    found = {field: int(values[0]) for field, values in lines._asdict().items()}
+    assert found == {
+        "correct": int(truth == read), "edits": edits, "characters": len(truth), "members": inside,
+        "recalled": recalled, "substituted": substituted, "alike": int(bool(truth) and inside == len(truth)),
+    }  # fmt: skip
+
+
+def test_alignments_are_shortest_and_whole():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        truth, read = ("".join(rng.choice(list("未末土中"), n)) for n in rng.integers(0, 7, 2))
+        pairs = align(truth, read, GROUP)
+        assert "".join(a for a, _ in pairs) == truth
+        assert "".join(b for _, b in pairs) == read
+        assert sum(a != b for a, b in pairs) == Levenshtein.distance(truth, read)
+        assert ("", "") not in pairs
+
+
+def test_rates_and_confusions():
+    found = score(["末来", "末未", "土", "十未"], ["未来", "未未", "士", "中未"], GROUPS)
+    values = {name: rate.value for name, rate in rates(found.lines).items()}
+    # 7 characters, 4 of them wrong; 5 members, 3 of them read as the other; two lines of look-alikes alone.
+    assert values == pytest.approx({"lines": 0, "characters": 3 / 7, "recall": 2 / 5, "substituted": 3 / 5, "alike": 0})
+    assert found.confusions[0] == ("未", "末", 2, 4, True)
+    assert {c[:3] for c in found.confusions[1:]} == {("士", "土", 1), ("中", "十", 1)}
+    assert rates(score([], [], GROUPS).lines)["lines"].value == 0
+
+
+def arms(rng, seeds, lines, gain, spread):
+    """Two arms of the same lines; ``gain`` is what the first reads better, ``spread`` how far seeds differ."""
+    hard = rng.normal(size=lines) * 0.25
+
+    def arm(mean):
+        probability = np.clip(mean + hard + rng.normal(size=(seeds, 1)) * spread, 0, 1)
+        return (rng.random((seeds, lines)) < probability).astype(float)
+
+    return arm(0.6 + gain), arm(0.6)
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(3, 0.0), (3, 0.02), (3, 0.05), (1, 0.0)])
+def test_intervals_cover_the_truth(seeds, spread):
+    rng, gain, trials = np.random.default_rng(1), 0.04, 150
+    covered, ones = 0, np.ones((seeds, 200))
+    for trial in range(trials):
+        one, two = arms(rng, seeds, 200, gain, spread)
+        found = bootstrap.difference(one, ones, two, ones, replicates=300, seed=trial)
+        covered += found.low <= gain <= found.high
+        assert found.low <= found.value <= found.high
+    # Clipping of probabilities takes some of the gain away, 0.002 at this difficulty.
+    assert covered / trials > 0.9
+
+
+def test_seeds_and_lines_are_paired():
+    rng = np.random.default_rng(2)
+    two = (rng.random((4, 300)) < rng.random(300)).astype(float)  # lines differ far more than arms
+    one = two.copy()
+    one[:, :12] = 1
+    ones = np.ones_like(two)
+    paired = bootstrap.difference(one, ones, two, ones)
+    assert paired.low > 0
+    shuffled = bootstrap.difference(one[:, rng.permutation(300)], ones, two, ones)
+    assert (shuffled.high - shuffled.low) > 2 * (paired.high - paired.low)
+    # What all arms of a seed share is no difference.
+    drift = np.asarray([[0.0], [3.0], [6.0], [9.0]])
+    assert bootstrap.difference(one + drift, ones, two + drift, ones) == pytest.approx(paired)
+    same = bootstrap.difference(two, ones, two, ones)
+    assert same == (0, 0, 0)
+
+
+PREDICTIONS = {
+    "ours": "a.png\t末来\t未来\nb.png\t土\t土\n",
+    "published": "0 [末来] [未来]\n1 [土] [土]\n",
+}
+
+
+@pytest.mark.parametrize("layout", PREDICTIONS)
+def test_score_command(layout, tmp_path, capsys):
+    path, groups = tmp_path / "p.txt", tmp_path / "g.txt"
+    path.write_text(PREDICTIONS[layout], encoding="utf-8")
+    groups.write_text("\n".join(GROUPS), encoding="utf-8")
+    assert main(["lookalikes", "score", "--predictions", str(path), "--groups", str(groups)]) == 0
+    shown = capsys.readouterr().out
+    assert "read as a look-alike" in shown
+    assert "50.00%" in shown
+    assert "未" in shown
+    assert main(["lookalikes", "score", "--predictions", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rates"]["substituted"] == {"rate": 0.5, "count": 1, "of": 2}
+    assert found["confusions"][0] == {"written": "未", "read": "末", "count": 1, "of": 1, "alike": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.png\t末\n", "line 1: 'a.png\\t末'; expected path<TAB>prediction<TAB>truth"),
+        ("a.png\t末\t未\n0 [a] [b\n", "line 2: '0 [a] [b'"),
+        ("0 [a] [b] [c]\n", "line 1: '0 [a] [b] [c]'; which bracket ends the prediction cannot be told"),
+        ("", "no line in it"),
+    ],
+)
+def test_predictions_that_are_none(text, message, tmp_path, capsys):
+    (tmp_path / "p.txt").write_text(text, encoding="utf-8")
+    assert main(["lookalikes", "score", "--predictions", str(tmp_path / "p.txt")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
