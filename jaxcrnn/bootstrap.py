@@ -55,7 +55,8 @@ def difference(
 def _draws(shape: tuple[int, ...], replicates: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """How often each seed ``[R,S]`` and each line ``[R,N]`` is drawn."""
     rng = np.random.default_rng(seed)
-    return tuple(rng.multinomial(n, np.full(n, 1 / n), size=replicates) for n in shape)  # type: ignore[return-value]
+    seeds, lines = (rng.multinomial(n, np.full(n, 1 / n), size=replicates).astype(float) for n in shape)
+    return seeds, lines
 
 
 def _mean_rates(

@@ -171,12 +171,21 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
         _set_option(sub)
 
 
+def _compare_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("plan", help="YAML file: config, start, arms, seeds, tests")
+    parser.add_argument(
+        "--out", required=True, metavar="FOLDER", help="of the comparison; a stopped one is gone on with"
+    )
+    _set_option(parser)
+
+
 COMMANDS = {
     "train": (_train_options, "commands.train", "train a recogniser on a label file"),
     "evaluate": (_evaluate_options, "reading.evaluate_run", "read a data set with a run and score it"),
     "recognize": (_recognize_options, "reading.recognize_images", "read images with a run: text and confidence"),
     "centers": (_centers_options, "reading.estimate", "make class centers with a trained run"),
     "lookalikes": (_lookalikes_options, "mining.run", "find characters that look alike, and score how they are read"),
+    "compare": (_compare_options, "compare.run", "train a grid of losses and seeds, and say which differ"),
     "parity": (_parity_options, "reading.parity_ladder", "compare every number with the PyTorch reference"),
     "data": (_data_options, "conversion.run", "audit or convert a data set"),
     "demo": (_demo_options, "commands.demo", "train on rendered lines for four minutes, no data needed"),
@@ -211,6 +220,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from jaxcrnn.allocator import keep_freed_memory
 
         keep_freed_memory()
+        from jaxcrnn.compiled import keep_compiled
+
+        keep_compiled()
         module, function = COMMANDS[args.command][1].split(".")
         return int(getattr(import_module(f"jaxcrnn.{module}"), function)(args))
     except UserError as error:

@@ -16,7 +16,6 @@ from PIL import Image
 from jaxcrnn import center_files, console, objective, runs, training_data
 from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
-from jaxcrnn.data import atlas
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import Source
 from jaxcrnn.data.synthetic import CHARACTERS, SyntheticLines
@@ -45,7 +44,7 @@ def train(args: Namespace) -> int:
     if not args.out:
         raise UserError("no place for the run; give --out FOLDER")
     source = training_data.source(config)
-    charset = _charset_of(origin, config) if origin else _charset(config, source)
+    charset = _charset_of(origin, config) if origin else training_data.charset(config, source)
     first, facts = _first_state(config, charset, origin, args)
     facts["skip_bad"] = args.skip_bad
     _train(config, charset, source, training_data.validation(config), Path(args.out), facts, first)
@@ -130,19 +129,6 @@ def _resume(args: Namespace) -> int:
     corpora = training_data.audited(run.config, run.charset, source, training_data.validation(run.config), skip_bad)
     _go(run, training_data.stream(run.config, run.charset, corpora[0]), *corpora)
     return 0
-
-
-def _charset(config: configs.Config, source: Source | None) -> Charset:
-    if config.data.charset:
-        return Charset.from_file(config.data.charset, config.data.blank)
-    if source is None:
-        if config.text.fonts != "embedded":
-            raise UserError("no charset to render; give --charset FILE, one character a line")
-        return Charset(atlas.embedded().characters, config.data.blank)
-    texts = [source.text(i) for i in range(len(source))]
-    if not any(texts):
-        raise UserError(f"{config.data.train}: no label has a character; expected path<TAB>text")
-    return Charset.from_labels(texts, config.data.blank)
 
 
 def _train(

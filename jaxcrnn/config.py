@@ -104,18 +104,31 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = (), base: Co
     Raises:
       UserError: an unknown key (with the nearest known one), or a value of the wrong type or range.
     """
+    return build([(read_yaml(path), str(path))] if path else [], overrides, base)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What a YAML file holds, ``{}`` for nothing.
+
+    Raises:
+      UserError: the file cannot be read or is not YAML, naming the line.
+    """
+    try:
+        return yaml.safe_load(read_text(path)) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or first_line(error)
+        raise UserError(f"{path}{at}: not YAML: {problem}") from None
+
+
+def build(given: Sequence[tuple[Any, str]], overrides: Sequence[str] = (), base: Config | None = None) -> Config:
+    """As `load`, from sections of keys and values, each with the name that messages call it by."""
     values: dict[str, Any] = {}
     if base:
         _merge(values, yaml.safe_load(to_yaml(base)), "the run")
-    if path:
-        try:
-            loaded = yaml.safe_load(read_text(path)) or {}
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            at = f", line {mark.line + 1}" if mark else ""
-            problem = getattr(error, "problem", None) or first_line(error)
-            raise UserError(f"{path}{at}: not YAML: {problem}") from None
-        _merge(values, loaded, str(path))
+    for sections, source in given:
+        _merge(values, sections, source)
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals or name.count(".") != 1:

@@ -15,6 +15,7 @@ from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.loader import Batches, collate
 from jaxcrnn.errors import UserError
+from jaxcrnn.predictions import Predictions
 from jaxcrnn.train import TrainConfig, estimate_step, eval_step
 from jaxcrnn.types import CenterState, TrainState
 
@@ -47,6 +48,10 @@ class Evaluation(NamedTuple):
     truths: list[str]
     loss: float
     spelled: int
+
+    def predictions(self) -> Predictions:
+        """Names, readings and truths."""
+        return Predictions([line.name for line in self.lines], [line.text for line in self.lines], list(self.truths))
 
     def score(self, rule: str = "exact") -> metrics.Score:
         """Scores under one of the named rules."""

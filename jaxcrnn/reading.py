@@ -23,6 +23,7 @@ from jaxcrnn.data.readers import open_sources
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import Evaluation, Line, estimate_centers, evaluate, recognize
 from jaxcrnn.objective import PRESETS, LossConfig
+from jaxcrnn.predictions import write_predictions
 from jaxcrnn.train import eval_variables
 
 
@@ -106,7 +107,7 @@ def evaluate_run(args: Namespace) -> int:
     buckets = run.config.data.buckets
     result = evaluate(run.train_config, state, run.charset, corpus, batch_size=batch_size, buckets=buckets)
     if args.predictions:
-        _write_predictions(Path(args.predictions), result)
+        write_predictions(Path(args.predictions), result.predictions())
     if args.json:
         print(report.evaluation_json(result, corpus, {"run": str(run.folder), "data": str(path), "step": step}))
         return 0
@@ -123,14 +124,6 @@ def print_evaluation(run: runs.Run, step: int, path: str, corpus: Corpus, result
     if positions:
         print(report.position_table(result), end="\n\n")
     print(report.mistakes(result))
-
-
-def _write_predictions(path: Path, result: Evaluation) -> None:
-    rows = [f"{line.name}\t{line.text}\t{truth}\n" for line, truth in zip(result.lines, result.truths, strict=True)]
-    try:
-        path.write_text("".join(rows), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; expected a file that can be written") from None
 
 
 def recognize_images(args: Namespace) -> int:

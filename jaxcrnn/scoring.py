@@ -3,62 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from argparse import Namespace
-from pathlib import Path
-from typing import NamedTuple
 
 from jaxcrnn import confusions
-from jaxcrnn.charset import read_text
 from jaxcrnn.console import table
 from jaxcrnn.data.groups import read_groups
 from jaxcrnn.data.texts import GROUPS
-from jaxcrnn.errors import UserError
-
-BRACKETS = re.compile(r"\S+\s+\[(.*)\]\s*\[(.*)\]\s*")
-BETWEEN = re.compile(r"\]\s*\[")
-
-
-class Predictions(NamedTuple):
-    """What was read and what is written, of N lines.
-
-    Attributes:
-      names: paths or numbers of the images.
-      read: N texts.
-      truths: N texts.
-    """
-
-    names: list[str]
-    read: list[str]
-    truths: list[str]
-
-
-def read_predictions(path: str | Path) -> Predictions:
-    """Reads ``path<TAB>prediction<TAB>truth``, or ``index [prediction] [truth]``, a line an image.
-
-    Raises:
-      UserError: the file cannot be read, has no line, or a line is neither, naming it.
-    """
-    found = Predictions([], [], [])
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        line = line.removesuffix("\r")
-        if not line:
-            continue
-        parts = line.split("\t")
-        if len(parts) != 3:
-            match = BRACKETS.fullmatch(line)
-            if not match:
-                raise UserError(f"{path}, line {number}: {line[:40]!r}; expected path<TAB>prediction<TAB>truth, or "
-                                "index [prediction] [truth]")  # fmt: skip
-            if len(BETWEEN.findall(line)) > 1:
-                raise UserError(f"{path}, line {number}: {line[:40]!r}; which bracket ends the prediction cannot be "
-                                "told; expected path<TAB>prediction<TAB>truth")  # fmt: skip
-            parts = [line.split()[0], *match.groups()]
-        for values, value in zip(found, parts, strict=True):
-            values.append(value)
-    if not found.names:
-        raise UserError(f"{path}: no line in it; expected path<TAB>prediction<TAB>truth")
-    return found
+from jaxcrnn.predictions import read_predictions
 
 
 def groups_of(path: str) -> list[str]:

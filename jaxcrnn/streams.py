@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.buckets import Planned
+from jaxcrnn.data.labels import Fault
 from jaxcrnn.data.texts import Texts, length_classes
 from jaxcrnn.looks import RenderConfig
 from jaxcrnn.render import Glyphs, render
@@ -55,6 +56,12 @@ def _render(
     return render(keys, glyphs, labels, lengths, config)
 
 
+def _width(config: RenderConfig, pitch: float, longest: int) -> int:
+    """Pixels that are enough for a line of so many characters, a multiple of 16."""
+    pixels = config.height * (pitch * longest + 2 * config.margin * config.largest)
+    return int(-(-pixels // 16) * 16)
+
+
 class RenderedBatches:
     """Rendered lines as a `Stream`: line ``step * B + b`` is a function of ``(seed, step, b)``.
 
@@ -76,9 +83,7 @@ class RenderedBatches:
         self.batch_size, self.seed, self.steps_per_epoch = batch_size, seed, 1
         self.lengths = length_classes(texts.config)
         self.slots = tuple(longest for _, longest in self.lengths)
-        margins = 2 * config.margin * config.largest
-        pixels = [config.height * (texts.config.pitch * longest + margins) for longest in self.slots]
-        self.buckets = tuple(int(-(-p // 16) * 16) for p in pixels)
+        self.buckets = tuple(_width(config, texts.config.pitch, longest) for longest in self.slots)
         self.configs = [dataclasses.replace(config, width=width) for width in self.buckets]
 
     @property
@@ -106,6 +111,58 @@ class RenderedBatches:
         key = jax.random.key(self.seed)
         images, widths = _render(key, indices, self.glyphs, labels, lengths, self.configs[bucket])
         return Planned(bucket, indices), Batch(images, widths, jnp.asarray(labels), jnp.asarray(lengths))
+
+
+class RenderedLines:
+    """A fixed number of rendered lines as a data set (`jaxcrnn.data.labels.Source`): line i follows from seed and i.
+
+    Args:
+      texts: what is written.
+      charset: spells it.
+      glyphs: of the charset.
+      config: how lines look; its width is set here.
+      count: of lines.
+      seed: of the looks.
+    """
+
+    def __init__(
+        self, texts: Texts, charset: Charset, glyphs: Glyphs, config: RenderConfig, count: int, seed: int
+    ) -> None:
+        self.faults: list[Fault] = []
+        self.count, self.seed = count, seed
+        self._texts = [texts.draw(i) for i in range(count)]
+        width = _width(config, texts.config.pitch, texts.config.longest)
+        self._images: list[np.ndarray] = []
+        size = min(count, 64)
+        for start in range(0, count, size):
+            indices = np.arange(start, start + size, dtype=np.uint32)  # a last batch that is not full draws too many
+            written = [charset.encode(texts.draw(i)) for i in indices.tolist()]
+            labels = np.zeros((size, texts.config.longest), np.int32)
+            for b, ids in enumerate(written):
+                labels[b, : len(ids)] = ids
+            lengths = np.asarray([len(ids) for ids in written], np.int32)
+            look = dataclasses.replace(config, width=width)
+            drawn = jax.device_get(_render(jax.random.key(seed), indices, glyphs, labels, lengths, look))
+            gray = np.rint((np.asarray(drawn[0])[..., 0] + 1) * 127.5).astype(np.uint8)
+            self._images += [g[:, :w] for g, w in zip(gray, drawn[1].tolist(), strict=True)]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
+        return self._images[index], self._texts[index]
+
+    def text(self, index: int) -> str:
+        return self._texts[index]
+
+    def name(self, index: int) -> str:
+        return f"line {index}"
+
+    def where(self, index: int) -> str:
+        return f"rendered line {index}"
+
+    def identity(self, index: int) -> Hashable:
+        return self.seed, index
 
 
 class MixedBatches:

@@ -15,7 +15,7 @@ from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import Source
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.data.readers import Joined, open_source, open_sources
-from jaxcrnn.data.texts import Texts
+from jaxcrnn.data.texts import TextConfig, Texts
 from jaxcrnn.errors import UserError
 from jaxcrnn.reading import audit_lines
 from jaxcrnn.render import Glyphs
@@ -42,6 +42,24 @@ def source(config: configs.Config) -> Source | None:
 def validation(config: configs.Config) -> Source | None:
     """The lines to validate on, or None."""
     return open_source(config.data.val, config.data.limits) if config.data.val else None
+
+
+def charset(config: configs.Config, source: Source | None) -> Charset:
+    """The charset of a new run: that of a file, of the labels, or of the embedded atlas.
+
+    Raises:
+      UserError: none of them gives one.
+    """
+    if config.data.charset:
+        return Charset.from_file(config.data.charset, config.data.blank)
+    if source is None:
+        if config.text.fonts != "embedded":
+            raise UserError("no charset to render; give --charset FILE, one character a line")
+        return Charset(atlas.embedded().characters, config.data.blank)
+    texts = [source.text(i) for i in range(len(source))]
+    if not any(texts):
+        raise UserError(f"{config.data.train}: no label has a character; expected path<TAB>text")
+    return Charset.from_labels(texts, config.data.blank)
 
 
 def facts(corpora: Corpora) -> dict[str, Any]:
@@ -123,9 +141,22 @@ def _read(config: configs.Config, corpus: Corpus, count: int) -> list[Stream]:
     return parts
 
 
+def typefaces(text: TextConfig, characters: str) -> atlas.Atlas:
+    """The glyphs to render with."""
+    glyphs = atlas.of_fonts(text.fonts, characters)
+    return glyphs.only(text.typefaces) if text.typefaces else glyphs
+
+
+def writing(config: configs.Config, charset: Charset, seed: int) -> tuple[Texts, Charset, Glyphs]:
+    """What rendered lines are made of: texts of a seed, their spelling, their glyphs."""
+    characters = "".join(charset.characters)
+    glyphs = typefaces(config.text, characters)
+    return Texts(config.text, atlas.common(characters, glyphs), seed), charset, Glyphs.of(glyphs, charset)
+
+
 def _rendered(config: configs.Config, charset: Charset, count: int) -> Stream:
     text, seed, characters = config.text, config.run.seed, "".join(charset.characters)
-    glyphs = atlas.of_fonts(text.fonts, characters)
+    glyphs = typefaces(text, characters)
     drawable = atlas.common(characters, glyphs)
     texts = Texts(text, drawable, seed)
     print(f"rendering {len(drawable)} characters in {len(glyphs.fonts)} typefaces: {', '.join(glyphs.fonts)}")

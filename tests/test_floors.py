@@ -11,7 +11,7 @@ import jaxcrnn
 
 ROOT = Path(jaxcrnn.__file__).parent
 FLOORS = [
-    {"types", "charset", "data", "errors", "console", "allocator", "precision"},
+    {"types", "charset", "data", "errors", "console", "allocator", "precision", "compiled"},
     {
         "ctc",
         "assign",
@@ -23,6 +23,7 @@ FLOORS = [
         "lookalikes",
         "bootstrap",
         "confusions",
+        "predictions",
         "sharding",
         "augment",
         "convolution",
@@ -32,9 +33,9 @@ FLOORS = [
     {"backbones", "normalization", "recurrent", "model", "optim", "objective", "convert", "streams"},
     {"train", "checkpoint", "center_files"},
     {"answers", "evaluate", "loop", "parity"},
-    {"report", "config"},
-    {"runs"},
-    {"cli", "commands", "conversion", "mining", "reading", "training_data", "scoring"},
+    {"report", "config", "results"},
+    {"runs", "grid"},
+    {"cli", "commands", "conversion", "mining", "reading", "training_data", "scoring", "compare"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Two modules of one floor may use each other as long as no circle arises; these do.
@@ -44,6 +45,7 @@ SIDEWAYS = {
     ("model", "backbones"), ("model", "recurrent"), ("backbones", "normalization"), ("loop", "evaluate"),
     ("parity", "answers"), ("render", "looks"), ("cli", "commands"), ("commands", "reading"), ("mining", "reading"),
     ("conversion", "reading"), ("commands", "training_data"), ("training_data", "reading"), ("mining", "scoring"),
+    ("compare", "training_data"), ("compare", "reading"), ("compiled", "data"),
 }  # fmt: skip
 MODULES = sorted(p for p in ROOT.rglob("*.py") if p.name not in ("__init__.py", "__main__.py"))
 
@@ -79,7 +81,7 @@ def test_imports_go_down(path):
     ("library", "allowed"),
     [
         ("flax", {"backbones", "normalization", "recurrent", "model"}),
-        ("argparse", {"cli", "commands", "conversion", "mining", "reading", "scoring"}),
+        ("argparse", {"cli", "commands", "conversion", "mining", "reading", "scoring", "compare"}),
         ("orbax", {"checkpoint"}),
         ("chex", set()),
         ("torch", set()),

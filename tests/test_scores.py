@@ -84,11 +84,11 @@ def arms(rng, seeds, lines, gain, spread):
 
 @pytest.mark.parametrize(("seeds", "spread"), [(3, 0.0), (3, 0.02), (3, 0.05), (1, 0.0)])
 def test_intervals_cover_the_truth(seeds, spread):
-    rng, gain, trials = np.random.default_rng(1), 0.04, 150
-    covered, ones = 0, np.ones((seeds, 200))
+    rng, gain, trials = np.random.default_rng(1), 0.04, 100
+    covered, ones = 0, np.ones((seeds, 150))
     for trial in range(trials):
-        one, two = arms(rng, seeds, 200, gain, spread)
-        found = bootstrap.difference(one, ones, two, ones, replicates=300, seed=trial)
+        one, two = arms(rng, seeds, 150, gain, spread)
+        found = bootstrap.difference(one, ones, two, ones, replicates=200, seed=trial)
         covered += found.low <= gain <= found.high
         assert found.low <= found.value <= found.high
     # Clipping of probabilities takes some of the gain away, 0.002 at this difficulty.

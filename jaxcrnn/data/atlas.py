@@ -50,6 +50,19 @@ class Atlas(NamedTuple):
                    for name, row in zip(self.fonts, self.present, strict=True)}  # fmt: skip
         return {name: characters for name, characters in lacking.items() if characters}
 
+    def only(self, fonts: Sequence[str]) -> Atlas:
+        """The same characters in some of the fonts.
+
+        Raises:
+          UserError: a name that is none of them.
+        """
+        for name in fonts:
+            if name not in self.fonts:
+                raise UserError(f"{name!r} is no typeface here; expected some of {', '.join(self.fonts)}")
+        at = [self.fonts.index(name) for name in fonts]
+        return self._replace(fonts=tuple(fonts), tiles=self.tiles[at], advances=self.advances[at],
+                             present=self.present[at])  # fmt: skip
+
     def select(self, characters: str) -> Atlas:
         """The same fonts for other characters, in their order; those the atlas lacks are not present in any font."""
         index = {c: i for i, c in enumerate(self.characters)}

@@ -26,6 +26,7 @@ class TextConfig:
       share: of every batch that is rendered; 1 trains on rendered lines alone and needs no label file.
       source: ``"uniform"`` over the charset, ``"lookalikes"``, or a UTF-8 text file to take pieces of.
       fonts: ``"embedded"`` for the typefaces in the package (about 360 characters), ``"system"``, or a folder.
+      typefaces: names of those to render in, as training prints them; empty for all.
       groups: file of look-alike groups for ``"lookalikes"``; empty for those in the package.
       bias: share of the characters that ``"lookalikes"`` draws from a group, each group as often as another.
       repeat: probability that a character is the one before it again, which CTC must part with a blank.
@@ -38,6 +39,7 @@ class TextConfig:
     share: float = 0.0
     source: str = "uniform"
     fonts: str = "embedded"
+    typefaces: tuple[str, ...] = ()
     groups: str = ""
     bias: float = 0.7
     repeat: float = 0.05
@@ -59,11 +61,11 @@ class TextConfig:
         if not 0.1 <= self.pitch <= 4:
             raise UserError(f"text.pitch is {self.pitch}; expected 0.1 to 4, a share of the height")
 
-    def with_whole_paths(self) -> TextConfig:
-        """The same from any working folder."""
+    def with_whole_paths(self, base: Path = Path()) -> TextConfig:
+        """The same from any working folder, paths that are not whole being relative to ``base``."""
         paths = {"source": KINDS, "fonts": ("embedded", "system"), "groups": ("",)}
         given: dict[str, Any] = {name: getattr(self, name) for name in paths}
-        whole = {name: str(Path(given[name]).resolve()) for name, words in paths.items() if given[name] not in words}
+        whole = {name: str((base / given[name]).resolve()) for name, words in paths.items() if given[name] not in words}
         return replace(self, **(given | whole))
 
 

@@ -1,0 +1,217 @@
+"""The command that runs a grid of losses and seeds and says which differ: ``jaxcrnn compare``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from argparse import Namespace
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxcrnn import center_files, console, grid, runs, training_data
+from jaxcrnn.charset import Charset
+from jaxcrnn.config import Config
+from jaxcrnn.data.audit import Corpus
+from jaxcrnn.data.labels import LabelFile, Source, write_lines
+from jaxcrnn.data.texts import GROUPS
+from jaxcrnn.errors import UserError
+from jaxcrnn.evaluate import estimate_centers, evaluate
+from jaxcrnn.loop import fit
+from jaxcrnn.predictions import write_predictions
+from jaxcrnn.reading import audit_lines, check_usable
+from jaxcrnn.results import Results, collect
+from jaxcrnn.streams import RenderedLines, Stream
+from jaxcrnn.train import eval_variables, init_state
+from jaxcrnn.types import CenterState, TrainState
+
+RECIPE, PLAN, RESULTS, GROUPS_FILE = "recipe.json", "plan.yaml", "results.json", "groups.txt"
+
+
+def run(args: Namespace) -> int:
+    """``jaxcrnn compare``."""
+    plan = grid.read(args.plan, args.set)
+    out = Path(args.out)
+    results = compare(plan, out)
+    if results is None:
+        print(f"stopped; go on with: jaxcrnn compare {args.plan} --out {out}")
+        return 0
+    print(f"\nthe comparison is in {out}; look at it with: jaxcrnn report {out}")
+    return 0
+
+
+def compare(plan: grid.Plan, out: Path) -> Results | None:
+    """Runs what is missing of a comparison, and prints and writes what all of it says.
+
+    Returns:
+      The results, None if it was stopped by a signal.
+    """
+    made = _Grid(plan, out)
+    arms = [(seed, name) for seed in plan.seeds for name in plan.arms]
+    for number, (seed, name) in enumerate(arms, start=1):
+        if made.finished(made.folder(name, seed)):
+            print(f"[{number}/{len(arms)}] {name}, seed {seed}: finished before")
+            continue
+        if not made.finished(made.folder(grid.START, seed)):
+            print(f"[{number}/{len(arms)}] plain CTC that all arms of seed {seed} go on from")
+            if not made.train(grid.START, seed):
+                return None
+        print(f"[{number}/{len(arms)}] {name}, seed {seed}")
+        if not made.train(name, seed):
+            return None
+        if number < len(arms):
+            collect(out).save(out / RESULTS)
+    results = collect(out)
+    results.save(out / RESULTS)
+    (out / "results.md").write_text(results.markdown(), encoding="utf-8")
+    print("\n" + results.text())
+    return results
+
+
+class _Grid:
+    """A comparison's folder: test sets, starts, runs.
+
+    ``tests/NAME/labels.txt``, ``start/seed-N`` and ``ARM/seed-N``, each a run folder with ``NAME.txt``, the predictions
+    on each test set, written when the run is finished.
+    """
+
+    def __init__(self, plan: grid.Plan, out: Path) -> None:
+        self.plan, self.out = plan, out
+        self.charset = self._charset()
+        self.streams: dict[int, tuple[Stream, Corpus | None]] = {}
+        out.mkdir(parents=True, exist_ok=True)
+        others = [p.name for p in out.iterdir()] if not (out / PLAN).exists() else []
+        if others:
+            raise UserError(f"{out}: holds {others[0]} and no {PLAN}; expected a new folder, or a comparison's")
+        (out / PLAN).write_text(plan.text, encoding="utf-8")
+        (out / "comparison.json").write_text(
+            json.dumps({"baseline": plan.baseline, "seeds": plan.seeds, "arms": list(plan.arms)}), encoding="utf-8"
+        )
+        shutil.copyfile(plan.groups or GROUPS, out / GROUPS_FILE)
+        self.tests = self._tests()
+
+    def _charset(self) -> Charset:
+        train = self.plan.start
+        return training_data.charset(train, training_data.source(train))
+
+    def folder(self, name: str, seed: int) -> Path:
+        return self.out / name / f"seed-{seed}"
+
+    def finished(self, folder: Path) -> bool:
+        """Whether a run has been trained and has read every test set."""
+        return all((folder / f"{name}.txt").exists() for name in self.tests)
+
+    def _tests(self) -> dict[str, Corpus]:
+        """The test sets, rendered and written the first time."""
+        tests, config = self.plan.tests, self.plan.test_config
+        paths = {name: Path(file) for name, file in tests.files.items()}
+        if not paths:
+            paths = {name: self.out / "tests" / name / "labels.txt" for name in ("full", "lookalike")}
+            recipe = json.dumps(
+                {
+                    "tests": dataclasses.asdict(tests) | {"files": None},
+                    "text": dataclasses.asdict(config.text),
+                    "render": dataclasses.asdict(config.render),
+                    "groups": (self.out / GROUPS_FILE).read_text(encoding="utf-8"),
+                    "charset": self.charset.hash,
+                },
+                ensure_ascii=False,
+            )
+            kept = self.out / "tests" / RECIPE
+            if kept.exists() and kept.read_text(encoding="utf-8") != recipe:
+                raise UserError(f"{kept}: the test sets there are of another recipe; expected a new folder")
+            if not kept.exists():
+                for name, path in paths.items():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_lines(path.parent, self.rendered(config, name, tests.lines, tests.seed))
+                kept.write_text(recipe, encoding="utf-8")  # last: what is there without it is written again
+        return {name: self._looked_at(LabelFile(path), name) for name, path in paths.items()}
+
+    def _looked_at(self, source: Source, name: str) -> Corpus:
+        corpus = audit_lines(self.plan.start, self.charset, source, keep_text_faults=True)
+        check_usable(corpus, name, keep_text_faults=True, skip_bad=False)
+        return corpus
+
+    def rendered(self, config: Config, kind: str, count: int, seed: int) -> RenderedLines:
+        """Rendered lines of the whole charset, or of characters of look-alike groups alone."""
+        more = {"source": "uniform"} if kind == "full" else {"source": "lookalikes", "bias": 1.0}
+        text = dataclasses.replace(config.text, **more, groups=str(self.out / GROUPS_FILE))
+        written = training_data.writing(dataclasses.replace(config, text=text), self.charset, seed)
+        return RenderedLines(*written, config.render, count, seed)
+
+    def stream(self, seed: int) -> tuple[Stream, Corpus | None]:
+        """What every run of a seed is trained on."""
+        if seed not in self.streams:
+            config = _seeded(self.plan.start, seed)
+            corpus, _ = training_data.audited(config, self.charset, training_data.source(config), None, False)
+            self.streams = {seed: (training_data.stream(config, self.charset, corpus), corpus)}
+        return self.streams[seed]
+
+    def train(self, name: str, seed: int) -> bool:
+        """Trains one run to its end and reads the test sets; False if it was stopped."""
+        folder = self.folder(name, seed)
+        config = _seeded(self.plan.start if name == grid.START else self.plan.arms[name], seed)
+        if folder.exists() and not (folder / runs.FACTS).exists():
+            shutil.rmtree(folder)  # stopped while it was made: nothing has been trained
+        if folder.exists():
+            run = runs.open_run(folder)
+            if run.config != config:
+                raise UserError(f"{folder}: was trained with other settings than the plan's; expected a new folder")
+        else:
+            run = runs.create(folder, config, self.charset, {"loss": config.loss.parts._asdict()})
+        stream, corpus = self.stream(seed)
+        first = None if name == grid.START else self._first(run, seed, corpus)
+        with console.make() as shown:
+            done = fit(
+                run.train_config, run.config.run, self.charset, stream, None, folder, shown, lambda row: None, first
+            )
+        if done.stopped:
+            return False
+        for test, lines in self.tests.items():
+            result = evaluate(
+                run.train_config, done.state, self.charset, lines, batch_size=32, buckets=config.data.buckets
+            )
+            write_predictions(folder / f"{test}.txt", result.predictions())
+            score = result.score()
+            print(f"  {test}: {score.line_accuracy:.2%} of lines right, {score.character_accuracy:.2%} of characters")
+        return True
+
+    def _first(self, run: runs.Run, seed: int, corpus: Corpus | None) -> TrainState:
+        """The start's weights, and centers as the arm's loss wants them."""
+        start = runs.open_run(self.folder(grid.START, seed))
+        before, _ = start.state("latest")
+        loss = run.config.loss
+        given = None
+        if loss.has_centers and loss.parts.start == "estimate":
+            given = self._estimated(start, before, corpus)
+        key = jax.random.key(seed)
+        return init_state(run.train_config, key, variables=eval_variables(before), centers=given)
+
+    def _estimated(self, start: runs.Run, before: TrainState, corpus: Corpus | None) -> CenterState:
+        """Centers from the start's run, made once a seed."""
+        path = start.folder / "centers.safetensors"
+        if not path.exists():
+            if corpus is None:
+                config = self.plan.start
+                seed = start.config.run.seed + 1_000_000_007  # lines that training does not show
+                lines = RenderedLines(
+                    *training_data.writing(config, self.charset, seed), config.render, self.plan.estimate_lines, seed
+                )
+                corpus = self._looked_at(lines, "lines to estimate centers on")
+            data = start.config.data
+            centers, exact = estimate_centers(
+                start.train_config, before, corpus, batch_size=data.batch_size, buckets=data.buckets
+            )
+            if not exact:
+                raise UserError(f"{start.folder}: not one of {len(corpus)} lines is recognised exactly, so no centers "
+                                "can be estimated; expected more steps in 'start'")  # fmt: skip
+            counts = np.asarray(centers.counts)
+            print(f"  centers from {exact} of {len(corpus)} lines; {(counts == 0).sum()} classes never seen")
+            center_files.save(path, centers, self.charset)
+        return center_files.load(path, self.charset, 2 * start.config.model.hidden)
+
+
+def _seeded(config: Config, seed: int) -> Config:
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, seed=seed))

@@ -1,0 +1,223 @@
+"""What a comparison says: rates of every arm, their intervals, and a verdict for each."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxcrnn import bootstrap, confusions
+from jaxcrnn.bootstrap import Interval
+from jaxcrnn.console import table
+from jaxcrnn.data.groups import read_groups
+from jaxcrnn.errors import UserError
+from jaxcrnn.predictions import read_predictions
+
+# What the table shows: look-alikes misread, and lines right; the rest is in the JSON.
+SHOWN = ("lines", "characters", "substituted")
+JUDGED = ("substituted", "lines")
+
+
+@dataclass(frozen=True)
+class Rated:
+    """One rate of one arm on one test set.
+
+    Attributes:
+      name: in words.
+      rate: mean over the seeds.
+      gain: difference from the baseline, None for the baseline itself.
+      better: 1 where more is better, -1 where less is.
+      of: what is counted, over all seeds.
+    """
+
+    name: str
+    rate: Interval
+    gain: Interval | None
+    better: int
+    of: int
+
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse`` or ``not distinguishable``."""
+        if self.gain is None or self.gain.low <= 0 <= self.gain.high:
+            return "not distinguishable"
+        return "better" if (self.gain.value > 0) == (self.better > 0) else "worse"
+
+
+@dataclass(frozen=True)
+class Results:
+    """A comparison's results.
+
+    Attributes:
+      baseline: the arm that the others are compared with.
+      arms: test set -> arm -> rate -> `Rated`; the start is an arm, too.
+      seeds: how many seeds each arm has.
+      speeds: median steps a second of each arm.
+      missing: runs that are not there yet.
+    """
+
+    baseline: str
+    arms: dict[str, dict[str, dict[str, Rated]]]
+    seeds: dict[str, int]
+    speeds: dict[str, float]
+    missing: int
+
+    def save(self, path: Path) -> None:
+        """Writes everything as JSON."""
+        path.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1), encoding="utf-8")
+
+    def text(self) -> str:
+        """Tables and sentences for a terminal."""
+        parts = []
+        for test in self.arms:
+            head, rows = self.rows(test)
+            parts.append(f"{test}\n\n" + table(head, rows))
+        return "\n\n".join([*parts, "\n".join(self.sentences()), *self.warnings()])
+
+    def markdown(self) -> str:
+        """The same as Markdown."""
+        parts = []
+        for test in self.arms:
+            head, rows = self.rows(test)
+            cells: list[list[object]] = [[*head], ["---"] * len(head), *rows]
+            lines = [f"| {' | '.join(map(str, row))} |" for row in cells]
+            parts.append(f"### `{test}`\n\n" + "\n".join(lines))
+        return "\n\n".join([*parts, "\n".join(f"- {s}" for s in self.sentences()), *self.warnings()]) + "\n"
+
+    def rows(self, test: str) -> tuple[list[str], list[list[object]]]:
+        """Header and one row an arm: rates, each with its difference from the baseline and that one's interval."""
+        head, rows = ["arm", "seeds"], []
+        for number, (arm, rated) in enumerate(self.arms[test].items()):
+            row: list[object] = [arm, self.seeds[arm]]
+            for key in SHOWN:
+                one = rated[key]
+                row += [f"{one.rate.value:.2%}", _points(one.gain) if one.gain else ""]
+                if not number:
+                    head += [one.name, f"against {self.baseline}"]
+            speed = self.speeds.get(arm)
+            rows.append([*row, f"{speed:.2f}" if speed else ""])
+        return [*head, "steps/s"], rows
+
+    def sentences(self) -> list[str]:
+        """One for each arm but the baseline."""
+        said = []
+        tests = list(self.arms)
+        for arm in self.arms[tests[0]]:
+            if arm in (self.baseline, "start"):
+                continue
+            parts = []
+            for test in tests:
+                for key in JUDGED:
+                    one = self.arms[test][arm][key]
+                    if one.gain and one.of:
+                        parts.append(f"{one.name} on {test} {_points(one.gain)}: {one.verdict}")
+            said.append(f"{arm}: " + "; ".join(parts) + ".")
+        return said
+
+    def warnings(self) -> list[str]:
+        """What the reader must know of the figures."""
+        few = min(self.seeds.values())
+        known = "Differences are in points, with 95 % intervals of a paired bootstrap over lines and seeds."
+        if few == 1:
+            known += (
+                " With one seed they know about lines only: another seed may say the opposite, so this proves nothing."
+            )
+        return [known] + ([f"{self.missing} runs are missing yet."] if self.missing else [])
+
+
+def _points(gain: Interval) -> str:
+    return f"{100 * gain.value:+.2f} [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
+
+
+def collect(folder: Path, replicates: int = 2000) -> Results:
+    """Scores every finished run of a comparison.
+
+    Args:
+      folder: of the comparison.
+      replicates: of the bootstrap.
+
+    Raises:
+      UserError: it is none, no run of the baseline is finished, or predictions are not of the same lines.
+    """
+    known, groups = description(folder), read_groups(folder / "groups.txt")
+    tests = sorted({path.stem for path in folder.glob("*/seed-*/*.txt")} - {"charset"})
+    counts: dict[str, dict[str, dict[int, confusions.LineCounts]]] = {}
+    lines: dict[str, list[str]] = {}
+    missing = 0
+    for test in tests:
+        for arm in ("start", *known["arms"]):
+            for seed in known["seeds"]:
+                path = folder / arm / f"seed-{seed}" / f"{test}.txt"
+                if not path.exists():
+                    missing += arm != "start" and test == tests[0]
+                    continue
+                given = read_predictions(path)
+                if given.names != lines.setdefault(test, given.names):
+                    raise UserError(f"{path}: predictions of other lines than the other runs'; expected the same")
+                scored = confusions.score(given.read, given.truths, groups).lines
+                counts.setdefault(test, {}).setdefault(arm, {})[seed] = scored
+    baseline = known["baseline"]
+    if not any(counts.get(test, {}).get(baseline) for test in tests):
+        raise UserError(f"{folder}: no run of {baseline} is finished; expected some of 'jaxcrnn compare'")
+    arms: dict[str, dict[str, dict[str, Rated]]] = {}
+    for test, of_test in counts.items():
+        arms[test] = {}
+        for arm, of_arm in of_test.items():
+            # Only seeds that both have can be paired.
+            both = sorted(of_arm.keys() & of_test[baseline].keys())
+            one, two = [of_arm[s] for s in both or of_arm], [of_test[baseline][s] for s in both]
+            arms[test][arm] = _rated(one, two if both and arm != baseline else None, replicates)
+    first = counts[tests[0]]
+    return Results(
+        baseline, arms, {arm: len(of_arm) for arm, of_arm in first.items()},
+        {arm: speed for arm in first if (speed := _speed(folder / arm))}, missing,
+    )  # fmt: skip
+
+
+def description(folder: Path) -> dict[str, Any]:
+    """What a comparison consists of.
+
+    Raises:
+      UserError: the folder is no comparison.
+    """
+    path = folder / "comparison.json"
+    try:
+        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{folder}: no comparison; expected what 'jaxcrnn compare --out' made") from None
+    return known
+
+
+def _rated(
+    of_arm: Sequence[confusions.LineCounts], base: Sequence[confusions.LineCounts] | None, replicates: int
+) -> dict[str, Rated]:
+    mine = [confusions.rates(counts) for counts in of_arm]
+    theirs = [confusions.rates(counts) for counts in base] if base else None
+    rated = {}
+    for key, rate in mine[0].items():
+        over, under = (np.stack([getattr(rates[key], part) for rates in mine]) for part in ("over", "under"))
+        gain = None
+        if theirs:
+            other = [np.stack([getattr(rates[key], part) for rates in theirs]) for part in ("over", "under")]
+            gain = bootstrap.difference(over, under, other[0], other[1], replicates=replicates)
+        value = bootstrap.rate(over, under, replicates=replicates)
+        rated[key] = Rated(rate.name, value, gain, rate.better, int(under.sum()))
+    return rated
+
+
+def _speed(folder: Path) -> float | None:
+    """Median steps a second over the rows of all seeds' logs, compilation and validation not counted."""
+    speeds = []
+    for log in sorted(folder.glob("seed-*/metrics.jsonl")):
+        size = 0
+        for row in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
+            if row.get("images_per_second"):
+                steps = row["step"] - size
+                size = row["step"]
+                speeds.append(row["images_per_second"] * steps / row["samples"])
+    return statistics.median(speeds) if speeds else None
