@@ -84,8 +84,11 @@ class Charset:
 
     @classmethod
     def from_labels(cls, texts: Iterable[str], blank: str = "first") -> Charset:
-        """The characters that occur in ``texts``, in the order of their code points."""
-        return cls(sorted(set().union(*texts)), blank)
+        """The characters that occur in ``texts``, in the order of their code points.
+
+        Line ends can be in no charset and are left out: the audit names the labels that have them.
+        """
+        return cls(sorted(set().union(*texts) - {"\r", "\n"}), blank)
 
     def save(self, path: str | Path) -> None:
         """Writes the file that ``from_file`` reads. The place of the blank is not in it."""

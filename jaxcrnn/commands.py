@@ -41,6 +41,9 @@ def train(args: Namespace) -> int:
     if not config.data.train and config.text.share < 1:
         raise UserError("no training data; give --data FILE, a label file of path<TAB>text, or --set text.share=1 for "
                         "rendered lines alone")  # fmt: skip
+    if args.data and config.text.share >= 1:
+        raise UserError(f"--data {args.data[0]}: text.share=1 leaves nothing to read; expected a smaller text.share, "
+                        "or no --data")  # fmt: skip
     if not args.out:
         raise UserError("no place for the run; give --out FOLDER")
     source = training_data.source(config)

@@ -7,6 +7,7 @@ import json
 import shutil
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -136,8 +137,11 @@ class _Grid:
 
     def rendered(self, config: Config, kind: str, count: int, seed: int) -> RenderedLines:
         """Rendered lines of the whole charset, or of characters of look-alike groups alone."""
-        more = {"source": "uniform"} if kind == "full" else {"source": "lookalikes", "bias": 1.0}
-        text = dataclasses.replace(config.text, **more, groups=str(self.out / GROUPS_FILE))
+        groups = str(self.out / GROUPS_FILE)
+        alike: dict[str, Any] = {"source": "lookalikes", "bias": 1.0, "groups": groups}
+        text = dataclasses.replace(
+            config.text, **(alike if kind == "lookalike" else {"source": "uniform", "groups": ""})
+        )
         written = training_data.writing(dataclasses.replace(config, text=text), self.charset, seed)
         return RenderedLines(*written, config.render, count, seed)
 

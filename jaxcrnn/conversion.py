@@ -45,6 +45,11 @@ def _audit(args: Namespace) -> int:
 def _convert(args: Namespace) -> int:
     """``jaxcrnn data convert``: any data set as LMDB or ArrayRecord, read back and compared."""
     out = Path(args.out)
+    given = Path(args.source)
+    if not args.out:
+        raise UserError("no folder to write; give one after the data set")
+    if given.exists() and (out.resolve() == given.resolve() or given.resolve() in out.resolve().parents):
+        raise UserError(f"{out}: is inside the data set itself; expected a folder elsewhere")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: a file; expected a folder to write to")
     if args.shard_lines < 1:
@@ -62,13 +67,18 @@ def _convert(args: Namespace) -> int:
         else:
             before = write_array_records(out, chosen, args.shard_lines, written)
     with console.make() as shown:
-        _compare(chosen, out, shown)
+        _compare(chosen, out, shown, before)
     again = f", {before} of them by an earlier call" if before else ""
     print(f"{len(chosen)} lines in {out}{again}; all read back and equal; {corpus.left_out} left out")
     return 0
 
 
-def _compare(written: Source, folder: Path, shown: console.Plain) -> None:
+def _compare(written: Source, folder: Path, shown: console.Plain, before: int) -> None:
+    """Reads everything back. Where an earlier call wrote lines, the data set may have changed since.
+
+    Raises:
+      UserError: a line that an earlier call wrote is not the data set's.
+    """
     close(folder)
     read = open_source(folder)
     if len(read) != len(written) or read.faults:
@@ -77,6 +87,9 @@ def _compare(written: Source, folder: Path, shown: console.Plain) -> None:
         image, text = read[i]
         expected, label = written[i]
         if text != label or not np.array_equal(image, expected):
+            if before:
+                raise UserError(f"{read.where(i)}: not what {written.where(i)} is now; the data set changed since an "
+                                "earlier call, expected a new folder")  # fmt: skip
             raise RuntimeError(f"{read.where(i)}: not what was written from {written.where(i)}")
         if (i + 1) % 200 == 0 or i + 1 == len(written):
             shown.progress(i + 1, len(written), "lines read back")

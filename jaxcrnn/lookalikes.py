@@ -72,6 +72,36 @@ def neighbours(
     return Neighbours(indices, scores)
 
 
+def similarities(tiles: np.ndarray, present: np.ndarray, pairs: np.ndarray, *, rows: int = 4096) -> np.ndarray:
+    """How alike given pairs are, as `alike` scores them.
+
+    Args:
+      tiles: ``[F,N,S,S]``, as `neighbours`.
+      present: ``[F,N]``.
+      pairs: ``[P,2]`` int.
+      rows: pairs compared at a time.
+
+    Returns:
+      ``[P]`` float32; -1 for a pair that no font has both of.
+    """
+    used, at = np.unique(pairs, return_inverse=True)
+    at = at.reshape(-1, 2)
+    ways, both = np.zeros((2, 2, len(at)), np.float32), np.zeros(len(at), np.float32)  # ways, directions, pairs
+    for font, there in zip(tiles, present, strict=True):
+        shared = there[used[at]].all(1)
+        both += shared
+        for way, prepare in zip(ways, (_standing, _stretched), strict=True):
+            vectors = _shifted(prepare(font[used]))
+            for start in range(0, len(at), rows):
+                here = slice(start, start + rows)
+                for direction, (i, j) in zip(way, (at[here].T, at[here, ::-1].T), strict=True):
+                    best = np.einsum("pd,spd->sp", vectors[0, i], vectors[:, j]).max(0)
+                    direction[here] += np.where(shared[here], best, 0)
+    ways /= np.maximum(both, 1)
+    scores = np.minimum(np.maximum(ways[0], ways[1] + LIFT), 1).mean(0)
+    return np.where(both > 0, scores, -1).astype(np.float32)
+
+
 def _standing(tiles: np.ndarray) -> np.ndarray:
     """Tiles at 20 x 20 as they stand, slightly blurred."""
     n, size, _ = tiles.shape

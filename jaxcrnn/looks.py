@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 
 import jax
@@ -76,8 +77,11 @@ class RenderConfig:
         if self.level not in ("easy", "medium", "hard"):
             raise UserError(f"render.level is {self.level!r}; expected easy, medium or hard")
         for name, value in asdict(self).items():
-            if name != "level" and value < 0:
+            if name != "level" and not 0 <= value < math.inf:
                 raise UserError(f"render.{name} is {value}; expected 0 or more")
+        for name, most in (("contrast", 2), ("largest", 2), ("margin", 10)):
+            if getattr(self, name) > most:
+                raise UserError(f"render.{name} is {getattr(self, name)}; expected {most} or less")
         if not 0 < self.smallest <= self.largest or not self.narrow > 0:
             raise UserError("render.smallest, largest and narrow: expected 0 < smallest <= largest and 0 < narrow")
 

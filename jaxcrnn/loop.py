@@ -8,7 +8,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,8 +157,12 @@ class _Run:
         names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.params)]
         began = time.monotonic()
         step, pending = start, None
-        with _stop_flag() as stopping, self.log_path.open("a", encoding="utf-8") as log:
-            for planned, batch in self.batches.training(start, stop):
+        with (
+            _stop_flag() as stopping,
+            self.log_path.open("a", encoding="utf-8") as log,
+            closing(self.batches.training(start, stop)) as batches,
+        ):
+            for planned, batch in batches:
                 state, info = self._program(planned.bucket, state, batch)(self.config, state, batch, self.key)
                 # The info of the step before is fetched while this one runs, so the device never waits for us.
                 if pending:

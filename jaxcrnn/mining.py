@@ -29,16 +29,8 @@ def run(args: Namespace) -> int:
 
 def mine(args: Namespace) -> int:
     """``jaxcrnn lookalikes mine``: glyphs, tables and a run's confusions, merged into groups."""
-    out = Path(args.out)
-    for path in (out, Path(args.picture) if args.picture else out):
-        if path.is_dir() or not path.parent.is_dir():
-            raise UserError(f"{path}: expected a file in a folder that exists")
-    if not 0 < args.similarity <= 1:
-        raise UserError(f"--similarity {args.similarity}: expected more than 0, at most 1")
-    if not (args.fonts or args.table or args.run):
-        raise UserError("nothing to find look-alikes by; give --fonts FOLDER, --table FILE or --run RUN")
-    if args.picture and not args.fonts:
-        raise UserError("--picture draws glyphs; give --fonts FOLDER, or --fonts embedded")
+    out = _checked(args)
+    tables = {Path(path).name: read_table(path) for path in args.table}
     run = runs.open_run(Path(args.run)) if args.run else None
     characters = _characters(args, run)
     index = {c: i for i, c in enumerate(characters)}
@@ -50,20 +42,22 @@ def mine(args: Namespace) -> int:
         glyphs = _glyphs(args.fonts, characters)
         pairs, scores = _by_glyphs(glyphs, args.similarity)
         sources.append(f"{len(pairs)} pairs by glyphs of {', '.join(glyphs.fonts)}")
-    for path in args.table:
-        table = {tuple(sorted(index[c] for c in p)) for p in read_table(path) if len(p) == 2 and p <= index.keys()}
-        taken = {(i, j): scores.get((i, j), scores.get((j, i), 0.0)) for i, j in table}
-        if glyphs is not None:
-            taken = {pair: score for pair, score in taken.items() if score >= TABLED}
+    for name, table in tables.items():
+        known = sorted(_ordered(*(index[c] for c in p)) for p in table if len(p) == 2 and p <= index.keys())
+        taken, why = _tabled(known, glyphs)
         for pair, score in taken.items():
             pairs[pair] = max(pairs.get(pair, 0), score)
             scores[pair] = max(score, args.similarity)
-        sources.append(f"{len(taken)} of {len(table)} pairs of {Path(path).name}")
+        sources.append(f"{len(taken)} of {len(known)} pairs of {name}{why}")
     if run:
         confused = _confused(args, run, index)
         for pair in confused:
             pairs[pair] = scores[pair] = 1.0
         sources.append(f"{len(confused)} pairs that {run.folder.name} confuses at least {args.least} times")
+    unwritable = [p for p in pairs if not all(_can_be_written(characters[i]) for i in p)]
+    if unwritable:
+        pairs = {pair: score for pair, score in pairs.items() if pair not in set(unwritable)}
+        sources.append(f"{len(unwritable)} pairs with a space or '#' left out, which a file of groups cannot hold")
     groups = ["".join(characters[i] for i in group) for group in
               lookalikes.merge(pairs, scores, least=args.similarity, largest=args.largest)]  # fmt: skip
     if not groups:
@@ -75,6 +69,48 @@ def mine(args: Namespace) -> int:
         picture(glyphs, groups).save(args.picture)
         print(f"drawn as {args.picture}")
     return 0
+
+
+def _checked(args: Namespace) -> Path:
+    """The file to write, after a look at every option, before any work."""
+    out, drawn = Path(args.out), Path(args.picture) if args.picture else None
+    for path in (out, drawn or out):
+        if path.is_dir() or not path.parent.is_dir():
+            raise UserError(f"{path}: expected a file in a folder that exists")
+    if not 0 < args.similarity <= 1:
+        raise UserError(f"--similarity {args.similarity}: expected more than 0, at most 1")
+    for name, value, least in (("largest", args.largest, 2), ("least", args.least, 1)):
+        if value < least:
+            raise UserError(f"--{name} {value}: expected {least} or more")
+    if not (args.fonts or args.table or args.run):
+        raise UserError("nothing to find look-alikes by; give --fonts FOLDER, --table FILE or --run RUN")
+    if args.data and not args.run:
+        raise UserError("--data is what --run reads; give --run RUN")
+    if drawn and not args.fonts:
+        raise UserError("--picture draws glyphs; give --fonts FOLDER, or --fonts embedded")
+    if drawn and drawn.resolve() == out.resolve():
+        raise UserError(f"{out}: given to --out and to --picture; expected two files")
+    if drawn and drawn.suffix.lower() not in Image.registered_extensions():
+        raise UserError(f"{drawn}: no ending of an image; expected a name such as groups.png")
+    return out
+
+
+def _ordered(one: int, two: int) -> tuple[int, int]:
+    return min(one, two), max(one, two)
+
+
+def _can_be_written(character: str) -> bool:
+    return not atlases.is_space(character) and character != "#"
+
+
+def _tabled(known: list[tuple[int, int]], glyphs: Atlas | None) -> tuple[dict[tuple[int, int], float], str]:
+    """The pairs of a table that are alike enough to see, with their scores, and what became of the others."""
+    if glyphs is None or not known:
+        return dict.fromkeys(known, 0.0), ""
+    found = lookalikes.similarities(glyphs.tiles, glyphs.present, np.asarray(known))
+    taken = {(i, j): float(score) for (i, j), score in zip(known, found, strict=True) if score >= TABLED}
+    unseen = int((found < 0).sum())
+    return taken, f" ({unseen} with a character that no font has)" if unseen else ""
 
 
 def _characters(args: Namespace, run: runs.Run | None) -> str:
@@ -92,17 +128,14 @@ def _characters(args: Namespace, run: runs.Run | None) -> str:
 
 def _glyphs(fonts: str, characters: str) -> Atlas:
     glyphs = atlases.of_fonts(fonts, characters)
-    if fonts == "embedded":
-        return glyphs
-    for name, missing in glyphs.missing().items():
-        print(f"{name} lacks {len(missing)} of {len(characters)} characters: {' '.join(missing[:20])}"
-              + (" ..." if len(missing) > 20 else ""))  # fmt: skip
+    for line in glyphs.lacking():
+        print(line)
     return glyphs
 
 
 def _by_glyphs(glyphs: Atlas, similarity: float) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], float]]:
     # A space looks like every other space, and a number sign would begin a comment in the file of groups.
-    wanted = [not atlases.is_space(c) and c != "#" for c in glyphs.characters]
+    wanted = [_can_be_written(c) for c in glyphs.characters]
     inked = glyphs.present & np.asarray(wanted)[None, :]
     with console.make() as shown:
         found = lookalikes.neighbours(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
@@ -44,7 +45,7 @@ class Stream(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
-    def training(self, start: int, stop: int) -> Iterator[tuple[Planned, Batch]]:
+    def training(self, start: int, stop: int) -> Generator[tuple[Planned, Batch], None, None]:
         """The batches of steps ``start`` to ``stop - 1``, a function of the seed and the step alone."""
 
 
@@ -88,11 +89,17 @@ class RenderedBatches:
 
     @property
     def fingerprint(self) -> str:
-        known = {"text": asdict(self.texts.config), "render": asdict(self.configs[0]), "seed": self.seed}
+        glyphs = hashlib.sha256(np.asarray(self.glyphs.tiles[0]).tobytes() + np.asarray(self.glyphs.present).tobytes())
+        known = {
+            "glyphs": glyphs.hexdigest(),
+            "text": asdict(self.texts.config),
+            "render": asdict(self.configs[0]),
+            "seed": self.seed,
+        }
         spelled = repr(sorted(known.items())) + self.charset.hash + "\n".join(self.texts.pieces or self.texts.groups)
         return hashlib.sha256(spelled.encode()).hexdigest()
 
-    def training(self, start: int, stop: int) -> Iterator[tuple[Planned, Batch]]:
+    def training(self, start: int, stop: int) -> Generator[tuple[Planned, Batch], None, None]:
         waiting: deque[tuple[Planned, Batch]] = deque()
         for step in range(start, stop):
             waiting.append(self._batch(step))
@@ -188,14 +195,15 @@ class MixedBatches:
     def fingerprint(self) -> str:
         return hashlib.sha256("".join(part.fingerprint for part in self.parts).encode()).hexdigest()
 
-    def training(self, start: int, stop: int) -> Iterator[tuple[Planned, Batch]]:
-        streams = [part.training(start, stop) for part in self.parts]
-        for step in zip(*streams, strict=True):
-            width = max(part.buckets[planned.bucket] for part, (planned, _) in zip(self.parts, step, strict=True))
-            bucket = self.buckets.index(width)
-            batches = [_padded(batch, width, self.slots[bucket]) for _, batch in step]
-            items = np.concatenate([planned.items for planned, _ in step])
-            yield Planned(bucket, items), Batch(*(jnp.concatenate(arrays) for arrays in zip(*batches, strict=True)))
+    def training(self, start: int, stop: int) -> Generator[tuple[Planned, Batch], None, None]:
+        with ExitStack() as stack:
+            streams = [stack.enter_context(closing(part.training(start, stop))) for part in self.parts]
+            for step in zip(*streams, strict=True):
+                width = max(part.buckets[planned.bucket] for part, (planned, _) in zip(self.parts, step, strict=True))
+                bucket = self.buckets.index(width)
+                batches = [_padded(batch, width, self.slots[bucket]) for _, batch in step]
+                items = np.concatenate([planned.items for planned, _ in step])
+                yield Planned(bucket, items), Batch(*(jnp.concatenate(arrays) for arrays in zip(*batches, strict=True)))
 
 
 def _padded(batch: Batch, width: int, slots: int) -> Batch:

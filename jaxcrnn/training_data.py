@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def source(config: configs.Config) -> Source | None:
     if config.text.share >= 1:
         return None
     weights, count = config.data.weights, 1 + len(config.data.more)
-    if weights and (len(weights) != count or min(weights) <= 0):
+    if weights and (len(weights) != count or not all(0 < weight < math.inf for weight in weights)):
         raise UserError(f"data.weights are {list(weights)}; expected a number above 0 for each of {count} training "
                         "sets (--data A B, or data.train and data.more)")  # fmt: skip
     return open_sources((config.data.train, *config.data.more), config.data.limits)
@@ -123,8 +124,10 @@ def _read(config: configs.Config, corpus: Corpus, count: int) -> list[Stream]:
     """Batches of the lines read: one stream, or one for each weight."""
     data = config.data
     widths = plans.choose(corpus.widths, data.buckets)
+    mixed = bool(config.text.share) or (bool(data.weights) and len(data.more) > 0)
     how: dict[str, Any] = {
-        "seed": config.run.seed, "workers": data.workers, "processes": data.processes, "repeat_rare": data.repeat_rare
+        "seed": config.run.seed, "workers": data.workers, "processes": data.processes, "repeat_rare": data.repeat_rare,
+        "full": mixed,
     }  # fmt: skip
     if not (data.more and data.weights and isinstance(corpus.source, Joined)):
         return [Batches(corpus, widths, count, **how)]
@@ -160,10 +163,12 @@ def _rendered(config: configs.Config, charset: Charset, count: int) -> Stream:
     drawable = atlas.common(characters, glyphs)
     texts = Texts(text, drawable, seed)
     print(f"rendering {len(drawable)} characters in {len(glyphs.fonts)} typefaces: {', '.join(glyphs.fonts)}")
-    for name, missing in glyphs.missing().items():
-        print(f"  {name} lacks {len(missing)}: {' '.join(missing[:20])}{' ...' if len(missing) > 20 else ''}")
+    for line in glyphs.lacking():
+        print(f"  {line}")
     if len(drawable) < len(characters):
         print(f"  {len(characters) - len(drawable)} characters are in no typeface and are never rendered")
     if texts.left_out:
         print(f"  {sum(texts.left_out.values())} characters of {text.source} left out: not in the charset or typefaces")
+    if texts.too_short:
+        print(f"  {texts.too_short} pieces of {text.source} left out: shorter than {text.shortest} (text.shortest)")
     return RenderedBatches(texts, charset, Glyphs.of(glyphs, charset), config.render, count, seed)

@@ -218,6 +218,20 @@ def test_a_fault_in_a_worker_process_is_one_line(lines_file, tmp_path):
     assert caught.value.kind == "unreadable image"
 
 
+def test_parts_of_a_mixture_have_no_short_batch(lines_file):
+    """Neither at the end of an epoch nor where the set is smaller than its share of a batch."""
+    corpus = corpus_of(lines_file, 0)
+    for lines, size in ((corpus, 7), (corpus.only(np.arange(3)), 5)):
+        batches = Batches(lines, (64, 128), size, seed=1, full=True)
+        planned = [batches.planned(step) for step in range(2 * batches.steps_per_epoch)]
+        assert all(len(p.items) == size for p in planned)
+        assert {int(i) for p in planned for i in p.items} == set(range(len(lines)))
+        for p in planned:
+            assert (lines.widths[p.items] <= batches.buckets[p.bucket]).all()
+        again = Batches(lines, (64, 128), size, seed=1, full=True)
+        np.testing.assert_array_equal(again.planned(len(planned) - 1).items, planned[-1].items)
+
+
 def test_fingerprint_follows_the_data(lines_file):
     corpus = corpus_of(lines_file, 0)
     before = corpus.fingerprint

@@ -97,6 +97,27 @@ def test_tables_are_taken_with_a_grain_of_salt(tmp_path, capsys):
     assert "1 of 3 pairs of t.txt" in capsys.readouterr().out
     assert main([*plain, "--out", str(tmp_path / "g.txt")]) == 0
     assert read_groups(tmp_path / "g.txt") == ["未末8"]
+    # What a file of groups cannot hold is said, and what no font has cannot be compared.
+    (tmp_path / "t.txt").write_text("未\t末\n#\t8\n龘\t8\n", encoding="utf-8")
+    (tmp_path / "c.txt").write_text("未\n末\n8\n#\n龘\n", encoding="utf-8")
+    assert main([*plain, "--out", str(tmp_path / "g.txt")]) == 0
+    assert sorted(read_groups(tmp_path / "g.txt")) == ["8龘", "未末"]
+    assert "1 pairs with a space or '#' left out" in capsys.readouterr().out
+    assert main([*plain, "--fonts", "embedded", "--out", str(tmp_path / "g.txt")]) == 0
+    shown = capsys.readouterr().out
+    assert "gbsn00lp lacks 2 of 5 characters: # 龘" in shown
+    assert "1 of 3 pairs of t.txt (2 with a character that no font has)" in shown
+
+
+def test_given_pairs_score_as_neighbours_do():
+    atlas = embedded()
+    found = lookalikes.neighbours(atlas.tiles[:, :40], atlas.present[:, :40], count=39)
+    scores = lookalikes.known_scores(found)
+    pairs = np.asarray([(i, j) for i in range(40) for j in range(i)])
+    expected = [(scores[int(i), int(j)] + scores[int(j), int(i)]) / 2 for i, j in pairs]
+    np.testing.assert_allclose(
+        lookalikes.similarities(atlas.tiles, atlas.present, pairs, rows=100), expected, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,6 +128,13 @@ def test_tables_are_taken_with_a_grain_of_salt(tmp_path, capsys):
         (["--fonts", "embedded", "--out", "{tmp}/no/g.txt"], "expected a file in a folder that exists"),
         (["--fonts", "{tmp}/none", "--charset", "{tmp}/c.txt", "--out", "{tmp}/g.txt"], "no such folder"),
         (["--table", "{tmp}/t.txt", "--out", "{tmp}/g.txt", "--picture", "{tmp}/g.png"], "--picture draws glyphs"),
+        (
+            ["--fonts", "embedded", "--out", "{tmp}/g.png", "--picture", "{tmp}/g.png"],
+            "given to --out and to --picture",
+        ),
+        (["--fonts", "embedded", "--out", "{tmp}/g.txt", "--picture", "{tmp}/g.xyz"], "no ending of an image"),
+        (["--fonts", "embedded", "--out", "{tmp}/g.txt", "--largest", "1"], "--largest 1: expected 2 or more"),
+        (["--fonts", "embedded", "--out", "{tmp}/g.txt", "--data", "d.txt"], "--data is what --run reads"),
         (["--fonts", "embedded", "--similarity", "2", "--out", "{tmp}/g.txt"], "expected more than 0, at most 1"),
         (["--fonts", "embedded", "--charset", "{tmp}/one.txt", "--out", "{tmp}/g.txt"], "no look-alikes found among 2"),
     ],

@@ -148,7 +148,9 @@ def test_a_stopped_conversion_goes_on(tmp_path, monkeypatch, capsys):
         patched.setattr(LabelFile, "__getitem__", stopped)
         assert main(["data", "convert", str(label_file), str(out), "--set", "data.workers=1"]) == 130
     close(out)
-    assert len(LmdbLines(out)) == 4
+    with pytest.raises(UserError, match="a conversion that was stopped after 4 of 5 lines"):
+        LmdbLines(out)
+    close(out)
     assert main(["data", "convert", str(label_file), str(out)]) == 0
     assert "5 lines in" in (shown := capsys.readouterr().out)
     assert "4 of them by an earlier call" in shown
@@ -157,6 +159,42 @@ def test_a_stopped_conversion_goes_on(tmp_path, monkeypatch, capsys):
     assert main(["data", "convert", str(write_lines(other, SyntheticLines(1, 6))), str(out)]) == 2
     assert "holds 5 samples of another data set" in capsys.readouterr().err
     assert contents(LmdbLines(out)) == contents(SOURCE)
+
+
+def test_a_folder_of_something_else_is_not_written_to(tmp_path, capsys):
+    label_file = write_lines(tmp_path, SOURCE)
+
+    def refused(out, message, source=label_file, *options):
+        assert main(["data", "convert", str(source), str(out), *options]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
+
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    put(foreign, {"00000_cat": b"1", "image-000000001": b"2"})
+    refused(foreign, "holds unknown samples of another data set")
+    folder = as_names(tmp_path)
+    refused(folder, "expected a new folder, or one of a conversion")
+    refused(folder / "inside", "is inside the data set itself", folder)
+    refused("", "no folder to write")
+    shards = as_array_records(tmp_path)
+    refused(shards, "holds lines-00000-of-00003.array_record")
+    for form in ("lmdb", "arrayrecord"):
+        out = tmp_path / form
+        assert main(["data", "convert", str(label_file), str(out), "--format", form]) == 0
+        kept = (tmp_path / "3.png").read_bytes()
+        Image.new("L", (30, 32)).save(tmp_path / "3.png")
+        refused(out, "the data set changed since an earlier call", label_file, "--format", form)
+        (tmp_path / "3.png").write_bytes(kept)
+    close(tmp_path / "lmdb")
+    put(tmp_path / "lmdb", {"label-000000002": b"other"})
+    refused(tmp_path / "lmdb", "label-000000002: not the label of")
+    close(tmp_path / "lmdb")
+    size = (tmp_path / "lmdb" / "data.mdb").stat().st_size
+    with (tmp_path / "lmdb" / "data.mdb").open("r+b") as file:
+        file.truncate(8192)
+    refused(tmp_path / "lmdb", f"the file is cut short: 8,192 of {size:,} bytes")
 
 
 def test_stopped_shards_are_gone_on_with(tmp_path, capsys):
@@ -203,6 +241,12 @@ def test_a_broken_record_is_counted_and_loses_nothing_else(tmp_path, capsys):
         assert f"record {number}" in shown
         assert what in shown
     data = path.read_bytes()
+    at = data.index(png) + len(png) // 2
+    (tmp_path / "d.array_record").write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
+    damaged = open_source(tmp_path / "d.array_record")
+    assert len(damaged) == 1
+    assert [fault.where.split(", ")[1] for fault in damaged.faults] == ["record 0", "record 1", "record 3"]
+    assert "Corrupted" in damaged.faults[0].detail
     for name, cut, message in (("cut", len(data) // 2, "cut short"), ("stub", 100, "cut short")):
         (tmp_path / f"{name}.array_record").write_bytes(data[:cut])
         assert main(["data", "audit", str(tmp_path / f"{name}.array_record")]) == 2
@@ -246,6 +290,9 @@ def test_lmdbs_that_are_none(tmp_path):
     put(folder, {"num-samples": b"many"})
     with pytest.raises(UserError, match="'num-samples' is b'many'"):
         LmdbLines(folder)
+    put(folder, {"num-samples": b"300000000"})
+    with pytest.raises(UserError, match="'num-samples' is 300000000 and there are 16 keys"):
+        LmdbLines(folder)
     for name, data in (("empty", b""), ("text", b"this is no LMDB" * 1000)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "data.mdb").write_bytes(data)
@@ -273,6 +320,7 @@ def test_a_truncated_lmdb_gets_one_line(tmp_path, capsys):
         ("l.json", "{", "line 1: not JSON"),
         ("l.json", "[1]", "a JSON list; expected mmocr"),
         ("l.json", "{}", "no lines in it"),
+        ("l.json", "[" * 100_000, "nested too deeply"),
         ("l.csv", "a.png,b\n", "line 1: 'a.png,b'; expected the header filename,words"),
         ("l.csv", "filename,words\n", "no lines in it"),
         ("folder/readme.md", "", "no lines in it; expected LMDBs, ArrayRecord files, a labels.csv"),
@@ -286,17 +334,42 @@ def test_files_that_are_none(name, text, message, tmp_path):
         open_source(path.parent if name.startswith("folder") else path)
 
 
-def test_rows_that_are_none_are_faults(tmp_path):
+def test_rows_that_are_none_are_faults(tmp_path, capsys):
     Image.new("L", (30, 32)).save(tmp_path / "a.png")
-    (tmp_path / "l.csv").write_text('filename,words\na.png,"x, ""y"""\nno comma\n,empty\na.png,1,5\n')
+    rows = [
+        'a.png,"x, ""y"""',
+        "no comma",
+        ",empty",
+        "a.png,1,5",
+        'a.png,"a", "b"',
+        'a.png,"open',
+        '"a.png","z"',
+        '"a"',
+    ]
+    (tmp_path / "l.csv").write_text('"filename","words"\n' + "\n".join(rows) + "\n")
     source = open_source(tmp_path / "l.csv")
-    assert [source.text(i) for i in range(len(source))] == ['x, "y"', "1,5"]
-    assert [fault.where[-6:] for fault in source.faults] == ["line 3", "line 4"]
-    entries = [{"img_path": "a.png", "instances": [{"text": "x"}, {}]}, {"img_path": 3}, "odd"]
+    assert [source.text(i) for i in range(len(source))] == ['x, "y"', "1,5", "z"]
+    assert [fault.where[-6:] for fault in source.faults] == [f"line {n}" for n in (3, 4, 6, 7, 9)]
+    (tmp_path / "d.json").write_text('{"a.png": "1", "a.png": "2", "b.png": "\\ud800"}')
+    source = open_source(tmp_path / "d.json")
+    assert [source.text(i) for i in range(len(source))] == ["1", "2"]
+    assert "'\\ud800'" in source.faults[0].detail
+    assert main(["data", "audit", str(tmp_path / "d.json")]) == 2
+    assert "image listed twice" in capsys.readouterr().out
+    entries = [{"img_path": "a.png", "instances": [{"text": "x"}, {}, "odd"]}, {"img_path": 3}, "odd"]
     (tmp_path / "l.json").write_text(json.dumps({"data_list": entries}))
     source = open_source(tmp_path / "l.json")
-    assert (len(source), len(source.faults)) == (1, 3)
-    assert "entry 2 of data_list" in source.faults[1].where
+    assert (len(source), len(source.faults)) == (1, 4)
+    assert "entry 2 of data_list" in source.faults[2].where
+    # A label that no charset can spell, and a name that no file can have, cost their own rows.
+    labels = {"a.png": "1\n2", "b\0.png": "3", "c.png": "4"}
+    Image.new("L", (30, 32)).save(tmp_path / "c.png")
+    (tmp_path / "e.json").write_text(json.dumps(labels))
+    assert main(["data", "audit", str(tmp_path / "e.json")]) == 2
+    shown = capsys.readouterr().out
+    assert "3 lines, 1 usable" in shown
+    assert "'\\n' (U+000A)" in shown
+    assert "null byte" in shown
 
 
 def test_a_foreign_lmdb(shared, tmp_path):

@@ -98,6 +98,15 @@ def test_training_on_rendered_and_read_lines(lines_file, tmp_path, capsys):
     assert all(row["loss"] > 0 for row in rows)
 
 
+def test_other_glyphs_are_other_data():
+    """A font added to the folder changes the lines, so a run that was started without it cannot be gone on with."""
+    glyphs = Glyphs.of(embedded(), CHARSET)
+    texts = Texts(TextConfig(longest=4, widths=2), CHARS, 0)
+    fewer = Glyphs.of(embedded().only(["gbsn00lp", "gkai00mp"]), CHARSET)
+    prints = [RenderedBatches(texts, CHARSET, g, RenderConfig(), 4, 0).fingerprint for g in (glyphs, fewer)]
+    assert prints[0] != prints[1]
+
+
 def test_several_sets_by_weight(lines_file, tmp_path, capsys):
     """Each set has its share of every batch, and what is drawn from one does not depend on the other."""
     other = tmp_path / "other"
@@ -134,6 +143,14 @@ def test_several_sets_by_weight(lines_file, tmp_path, capsys):
             "data.weights leave no line of 32 for {lines}",
         ),
         (["--data", "{lines}", "{lines}"], "24 faults in the data"),
+        (["--data", "{lines}", "--set", "text.share=1"], "text.share=1 leaves nothing to read"),
+        (["--data", "{lines}", "{lines}", "--set", "data.weights=[1, .nan]"], "above 0 for each of 2 training sets"),
+        (["--set", "text.share=1", "text.groups=g.txt"], "text.groups is for text.source=lookalikes"),
+        (["--set", "text.share=1", "text.longest=100000"], "text.longest is 100000; expected 500 or less"),
+        (["--set", "text.share=1", "text.typefaces=[Song]"], "'Song' is no typeface here; expected some of gbsn00lp"),
+        (["--set", "render.noise=.nan"], "render.noise is nan; expected 0 or more"),
+        (["--set", "render.margin=.inf"], "render.margin is inf; expected 0 or more"),
+        (["--set", "render.contrast=5"], "render.contrast is 5.0; expected 2 or less"),
         ([], "give --data FILE"),
         (["--data", "{lines}", "--set", "text.share=0.01"], "leaves no line to be rendered"),
         (["--data", "{lines}", "--set", "text.share=0.99"], "leaves no line to be read"),

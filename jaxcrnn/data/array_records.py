@@ -60,14 +60,18 @@ class ArrayRecordLines:
         except (RuntimeError, ValueError, OSError) as error:
             raise UserError(f"{self.path}: not read as ArrayRecord ({first_line(error)})") from None
 
-    def _read(self, start: int, stop: int) -> list[bytes]:
+    def _read(self, start: int, stop: int) -> list[bytes | str]:
+        """Records, or why they cannot be read; one that is damaged does not take the others with it."""
         try:
-            records: list[bytes] = self._reader.read(start, stop)
+            return list(self._reader.read(start, stop))
         except (RuntimeError, ValueError, IndexError) as error:
-            raise UserError(f"{self.path}, records {start} to {stop - 1}: {first_line(error)}") from None
-        return records
+            if stop == start + 1:
+                return [first_line(error)]
+        return [record for number in range(start, stop) for record in self._read(number, number + 1)]
 
-    def _unpacked(self, record: bytes) -> tuple[bytes, str]:
+    def _unpacked(self, record: bytes | str) -> tuple[bytes, str]:
+        if isinstance(record, str):
+            raise ValueError(record)
         try:
             found = self._msgpack.unpackb(record)
         except Exception as error:  # whatever the bytes were, the package has a class of its own for it
@@ -95,8 +99,8 @@ class ArrayRecordLines:
         try:
             data, _ = self._unpacked(self._reader.read([number])[0])
         except (RuntimeError, ValueError) as error:
-            raise ImageError(UNREADABLE, f"{self.where(index)}: {first_line(error)}") from None
-        return read_gray(data, self.limits, self.where(index)), text
+            raise ImageError(UNREADABLE, f"{self.name(index)}: {first_line(error)}") from None
+        return read_gray(data, self.limits, self.name(index)), text
 
     def text(self, index: int) -> str:
         return self.rows[index][1]
@@ -120,7 +124,9 @@ def shards(folder: Path) -> list[Path]:
     found = sorted(folder.rglob(f"*{SUFFIX}"))
     named = [(path, match) for path in found if (match := NAME.fullmatch(path.name))]
     for path, match in named:
-        base, _, count = match.groups()
+        base, number, count = match.groups()
+        if int(number) >= int(count):
+            raise UserError(f"{path}: number {int(number)} of {int(count)} shards; expected 0 to {int(count) - 1}")
         missing = [
             name
             for i in range(int(count))
@@ -154,7 +160,7 @@ def write_array_records(
         folder.mkdir(parents=True, exist_ok=True)
         others = sorted(path.name for path in folder.iterdir() if path not in paths and path.suffix != ".unfinished")
     except OSError as error:
-        raise UserError(f"{folder}: {first_line(error)}; expected a new folder, or one to go on with") from None
+        raise UserError(f"{folder}: {error.strerror or error}; expected a new folder, or one to go on with") from None
     if others:
         raise UserError(f"{folder}: holds {others[0]}; expected a new folder, or one of the same conversion")
     before = 0
@@ -181,4 +187,6 @@ def write_array_records(
             kept = "finished shards are kept, the same command goes on"
             raise UserError(f"{path}: {first_line(error)}; {kept}") from None
         progress(rows.stop, len(source))
+    for left in folder.glob("*.unfinished"):
+        left.unlink()
     return before

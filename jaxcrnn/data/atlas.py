@@ -15,6 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from jaxcrnn.charset import name_of
 from jaxcrnn.errors import UserError
 
 SIZE = 40  # rows and columns of a tile
@@ -49,6 +50,15 @@ class Atlas(NamedTuple):
         lacking = {name: "".join(c for c, there in zip(self.characters, row, strict=True) if not there)
                    for name, row in zip(self.fonts, self.present, strict=True)}  # fmt: skip
         return {name: characters for name, characters in lacking.items() if characters}
+
+    def lacking(self, most: int = 20) -> list[str]:
+        """A line for each font that lacks characters, with the first of them."""
+        return [
+            f"{name} lacks {len(missing)} of {len(self.characters)} characters: "
+            + " ".join(c if c.isprintable() else name_of(c) for c in missing[:most])
+            + (" ..." if len(missing) > most else "")
+            for name, missing in self.missing().items()
+        ]
 
     def only(self, fonts: Sequence[str]) -> Atlas:
         """The same characters in some of the fonts.

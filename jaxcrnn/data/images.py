@@ -74,6 +74,8 @@ def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "
         raise ImageError(MISSING, f"{name}: no such file") from None
     except OSError as error:
         raise ImageError(UNREADABLE, f"{name}: {error.strerror or error}") from None
+    except ValueError as error:  # a name that no file can have
+        raise ImageError(UNREADABLE, f"{name!r}: {error}") from None
     if not data:
         raise ImageError(UNREADABLE, f"{name}: the file is empty (0 bytes)")
     try:

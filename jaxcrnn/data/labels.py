@@ -96,7 +96,15 @@ class LabelFile:
         return f"{self.path}, line {self.rows[index][0]}"
 
     def identity(self, index: int) -> Hashable:
-        return (self.path.parent / self.rows[index][1]).resolve()
+        return identity(self.path.parent / self.rows[index][1])
+
+
+def identity(file: Path) -> Hashable:
+    """Equal for two names of the same file; of one that cannot be looked up, the name itself."""
+    try:
+        return file.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return str(file)
 
 
 def _names(name: str) -> list[str]:

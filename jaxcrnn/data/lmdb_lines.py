@@ -16,29 +16,35 @@ from jaxcrnn.data.labels import MALFORMED, Fault, Source
 from jaxcrnn.errors import UserError, first_line
 
 COUNT = b"num-samples"
+WRITTEN = b"jaxcrnn-written"  # how many of how many, while a conversion is not finished
 EVERY = 500  # samples a transaction: what a stopped conversion has to do again
 
 _opened: dict[Path, Any] = {}  # LMDB allows one environment of a folder in a process
 
 
-def _environment(folder: Path) -> Any:
+def _opened_safely(folder: Path, **how: Any) -> Any:
+    """An environment, unless the file is no LMDB or shorter than it says: pages are mapped, not read, and one beyond
+    the end of the file would kill the whole program."""
     try:
         import lmdb
     except ImportError:
         raise UserError(f"{folder}: reading LMDB needs the package lmdb; expected the extra 'data'") from None
+    try:
+        environment = lmdb.open(str(folder), **how)
+    except lmdb.Error as error:
+        raise UserError(f"{folder}: not read as LMDB ({first_line(error)})") from None
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    found = (folder / "data.mdb").stat().st_size
+    if found < needed and environment.stat()["entries"]:
+        environment.close()
+        raise UserError(f"{folder / 'data.mdb'}: the file is cut short: {found:,} of {needed:,} bytes")
+    return environment
+
+
+def _environment(folder: Path) -> Any:
     folder = folder.resolve()
     if folder not in _opened:
-        try:
-            environment = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, max_spare_txns=16)
-        except lmdb.Error as error:
-            raise UserError(f"{folder}: not read as LMDB ({first_line(error)})") from None
-        # Pages are mapped, not read: one beyond the end of the file would kill the whole program.
-        needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-        found = (folder / "data.mdb").stat().st_size
-        if found < needed:
-            environment.close()
-            raise UserError(f"{folder / 'data.mdb'}: the file is cut short: {found:,} of {needed:,} bytes")
-        _opened[folder] = environment
+        _opened[folder] = _opened_safely(folder, readonly=True, lock=False, readahead=False, max_spare_txns=16)
     return _opened[folder]
 
 
@@ -61,6 +67,13 @@ class LmdbLines:
         self.faults: list[Fault] = []
         self.rows: list[tuple[int, str]] = []
         count = self._get(COUNT.decode())
+        if unfinished := self._get(WRITTEN.decode()):
+            raise UserError(f"{self.folder}: a conversion that was stopped after {unfinished.decode()} lines; expected "
+                            "a whole one, the same 'data convert' goes on with it")  # fmt: skip
+        entries = _environment(self.folder).stat()["entries"]
+        if count is not None and count.isdigit() and int(count) > entries:
+            raise UserError(f"{self.folder}: 'num-samples' is {int(count)} and there are {entries} keys; expected a "
+                            "key for each image and label")  # fmt: skip
         if count is None or not count.isdigit():
             found = "has no key 'num-samples'" if count is None else f"'num-samples' is {count[:20]!r}"
             raise UserError(f"{self.folder}: {found}; expected the number of samples under that key")
@@ -92,8 +105,8 @@ class LmdbLines:
         number, text = self.rows[index]
         data = self._get(f"image-{number:09d}")
         if data is None:
-            raise ImageError(MISSING, f"{self.where(index)}: no such key")
-        return read_gray(data, self.limits, self.where(index)), text
+            raise ImageError(MISSING, f"{self.name(index)}: no such key")
+        return read_gray(data, self.limits, self.name(index)), text
 
     def text(self, index: int) -> str:
         return self.rows[index][1]
@@ -121,30 +134,53 @@ def write_lmdb(folder: Path, source: Source, progress: Callable[[int, int], None
     import lmdb
 
     close(folder)
+    expected = "expected a new folder, or one of a conversion to go on with"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        environment = lmdb.open(str(folder), map_size=64 << 20)
-    except (OSError, lmdb.Error) as error:
-        expected = "expected a new folder, or one of a conversion to go on with"
-        raise UserError(f"{folder}: {first_line(error)}; {expected}") from None
+        others = sorted(path.name for path in folder.iterdir() if path.name not in ("data.mdb", "lock.mdb"))
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror or error}; {expected}") from None
+    if others:
+        raise UserError(f"{folder}: holds {others[0]}; {expected}")
+    environment = _opened_safely(folder, map_size=64 << 20)
     try:
-        with environment.begin() as transaction:
-            done = int(transaction.get(COUNT) or b"0")
-            last = transaction.get(f"label-{done:09d}".encode()) if done else None
-        if done > len(source) or (done and last != source.text(done - 1).encode()):
-            raise UserError(f"{folder}: holds {done} samples of another data set; expected a new folder")
+        done = _done(environment, folder, source)
         for start in range(done, len(source), EVERY):
             stop = min(start + EVERY, len(source))
-            items = {COUNT: str(stop).encode()}
+            items = {WRITTEN: f"{stop} of {len(source)}".encode()}
             for i in range(start, stop):
                 items |= _sample(i + 1, *source[i])
             _put(environment, items)
             progress(stop, len(source))
+        with environment.begin(write=True) as transaction:  # last: without it the data set is not whole
+            transaction.put(COUNT, str(len(source)).encode())
+            transaction.delete(WRITTEN)
         return done
     except (OSError, lmdb.Error) as error:
         raise UserError(f"{folder}: {first_line(error)}; what was written is kept, the same command goes on") from None
     finally:
         environment.close()
+
+
+def _done(environment: Any, folder: Path, source: Source) -> int:
+    """How many samples an earlier call has written of this source.
+
+    Raises:
+      UserError: what is there is of something else.
+    """
+    with environment.begin() as transaction:
+        known = transaction.get(WRITTEN) or transaction.get(COUNT) or b"0"
+        count, _, total = known.decode("utf-8", "replace").partition(" of ")
+        done = int(count) if count.isdigit() else 0
+        labels = [transaction.get(f"label-{i + 1:09d}".encode()) for i in range(min(done, len(source)))]
+    foreign = done > len(source) or (total or str(done or len(source))) != str(len(source))
+    if foreign or (not done and environment.stat()["entries"]):
+        raise UserError(f"{folder}: holds {done or 'unknown'} samples of another data set; expected a new folder")
+    for i, label in enumerate(labels):
+        if label != source.text(i).encode():
+            raise UserError(f"{folder}, label-{i + 1:09d}: not the label of {source.where(i)}; expected a new folder, "
+                            "or one of the same data set")  # fmt: skip
+    return done
 
 
 def _sample(number: int, gray: np.ndarray, text: str) -> dict[bytes, bytes]:

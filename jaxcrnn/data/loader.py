@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -57,6 +57,7 @@ class Batches:
       workers: threads that read ahead.
       repeat_rare: the share of the lines below which a character counts as rare (`jaxcrnn.data.buckets.repeats`).
       processes: worker processes that read training batches ahead instead of threads (needs grain); the same batches.
+      full: fill the batch that ends an epoch, or every one of a set smaller than a batch, with lines drawn again.
       shard: which equal part of every batch this process reads, and of how many; the parts side by side are the batch.
 
     Attributes:
@@ -76,6 +77,7 @@ class Batches:
         workers: int = 2,
         repeat_rare: float = 0.0,
         processes: int = 0,
+        full: bool = False,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
         if batch_size % shard[1]:
@@ -85,7 +87,7 @@ class Batches:
         self.batch_size = batch_size
         self.seed = seed
         self.workers, self.processes = workers, processes
-        self.shard = shard
+        self.full, self.shard = full, shard
         lengths = np.asarray([len(label) for label in corpus.labels])
         self.slots = plans.label_slots(corpus.widths, lengths, self.buckets)
         self.shown = plans.repeats(corpus.labels, repeat_rare) if repeat_rare else None
@@ -105,7 +107,13 @@ class Batches:
             lines = (self.corpus.widths, self.buckets, self.batch_size)
             plan = plans.epoch(*lines, self.seed, number, self.shown)
             self._epochs = {n: p for n, p in self._epochs.items() if n == number - 1} | {number: plan}
-        return self._epochs[number][position]
+        planned = self._epochs[number][position]
+        lacking = self.batch_size - len(planned.items)
+        if not (self.full and lacking):
+            return planned
+        fitting = np.flatnonzero(self.corpus.widths <= self.buckets[planned.bucket])
+        drawn = np.random.default_rng([self.seed, number, position]).choice(fitting, lacking)
+        return planned._replace(items=np.concatenate([planned.items, drawn]))
 
     def make(self, planned: plans.Planned) -> Batch:
         """Reads the images of one planned batch, or of this process's part of it."""
@@ -130,17 +138,17 @@ class Batches:
         """What a worker process gets: not the decoded images, which every one of them would hold."""
         return self.__dict__ | {"corpus": replace(self.corpus, cache={}), "_epochs": {}}
 
-    def training(self, start: int, stop: int) -> Iterator[tuple[plans.Planned, Batch]]:
+    def training(self, start: int, stop: int) -> Generator[tuple[plans.Planned, Batch], None, None]:
         """The batches of steps ``start`` to ``stop - 1``."""
         if self.processes:
             return ahead(self.at, start, stop, self.processes)
         return self._ahead(self.planned(step) for step in range(start, stop))
 
-    def in_order(self) -> Iterator[tuple[plans.Planned, Batch]]:
+    def in_order(self) -> Generator[tuple[plans.Planned, Batch], None, None]:
         """Every line once, each in its own bucket."""
         return self._ahead(iter(plans.in_order(self.corpus.widths, self.buckets, self.batch_size)))
 
-    def _ahead(self, plan: Iterator[plans.Planned]) -> Iterator[tuple[plans.Planned, Batch]]:
+    def _ahead(self, plan: Iterator[plans.Planned]) -> Generator[tuple[plans.Planned, Batch], None, None]:
         waiting: deque[tuple[plans.Planned, Future[Batch]]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
             try:

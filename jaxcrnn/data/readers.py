@@ -15,7 +15,7 @@ from PIL import Image
 from jaxcrnn.charset import read_text
 from jaxcrnn.data.array_records import SUFFIX, ArrayRecordLines, shards
 from jaxcrnn.data.images import Limits, read_gray
-from jaxcrnn.data.labels import MALFORMED, Fault, LabelFile, Source
+from jaxcrnn.data.labels import MALFORMED, Fault, LabelFile, Source, identity
 from jaxcrnn.data.lmdb_lines import LmdbLines
 from jaxcrnn.errors import UserError
 
@@ -52,7 +52,7 @@ class Rows:
         return self.rows[index].where
 
     def identity(self, index: int) -> Hashable:
-        return self.rows[index].file.resolve()
+        return identity(self.rows[index].file)
 
 
 class Joined:
@@ -153,39 +153,83 @@ def _named(folder: Path, limits: Limits) -> Rows:
 def _easyocr(path: Path, limits: Limits) -> Rows:
     """EasyOCR's table: a header ``filename,words``, then a row an image; only the first comma parts them."""
     lines = [line.removesuffix("\r") for line in read_text(path).split("\n")]
-    if lines[0].replace(" ", "") != "filename,words":
+    if lines[0].replace(" ", "").replace('"', "") != "filename,words":
         raise UserError(f"{path}, line 1: {lines[0][:40]!r}; expected the header filename,words")
     rows, faults = [], []
     for number, line in enumerate(lines[1:], start=2):
         if not line:
             continue
         where = f"{path}, line {number}"
-        name, comma, text = line.partition(",")
-        if text.startswith('"') and text.endswith('"') and len(text) > 1:  # quoted by a program that writes true CSV
-            text = next(csv.reader(io.StringIO(text)))[0]
-        if name and comma:
+        try:
+            name, text = _two(line)
             rows.append(Row(where, path.parent / name, name, text))
-        else:
-            faults.append(Fault(MALFORMED, where, f"{line[:40]!r}; expected filename,words"))
+        except ValueError as error:
+            faults.append(Fault(MALFORMED, where, f"{line[:40]!r}; {error}"))
     return _filled(path, rows, faults, limits, "filename,words a line")
+
+
+def _two(line: str) -> tuple[str, str]:
+    """File name and text of a row; either may be quoted, as programs do that write true CSV."""
+    if line.startswith('"'):
+        fields = next(csv.reader(io.StringIO(line), strict=True), [])
+        if len(fields) != 2:
+            raise ValueError("expected filename,words")
+        return fields[0], fields[1]
+    name, comma, text = line.partition(",")
+    if not name or not comma:
+        raise ValueError("expected filename,words")
+    if text.startswith('"'):
+        try:
+            fields = next(csv.reader(io.StringIO(text), strict=True))
+        except csv.Error:
+            fields = []
+        if len(fields) != 1:
+            raise ValueError("expected a quoted text to be one whole field")
+        text = fields[0]
+    return name, text
 
 
 def _json(path: Path, limits: Limits) -> Rows:
     """docTR's ``{"image": "text"}``, beside the images or over a folder ``images``; mmocr's ``data_list``."""
     try:
-        found = json.loads(read_text(path))
+        found = json.loads(read_text(path), object_pairs_hook=_Entries)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+    except RecursionError:
+        raise UserError(f"{path}: JSON nested too deeply; expected mmocr's or docTR's labels") from None
     rows, faults = [], []
     for where, name, text in _pairs(path, found):
-        if isinstance(name, str) and name and isinstance(text, str):
+        if isinstance(name, str) and name and isinstance(text, str) and _is_unicode(name + text):
             file = path.parent / name
-            if not file.exists() and (path.parent / "images" / name).exists():
+            if not _exists(file) and _exists(path.parent / "images" / name):
                 file = path.parent / "images" / name
             rows.append(Row(where, file, name, text))
         else:
-            faults.append(Fault(MALFORMED, where, f"{str((name, text))[:40]}; expected a path and a text"))
+            faults.append(Fault(MALFORMED, where, f"{ascii((name, text))[:60]}; expected a path and a text"))
     return _filled(path, rows, faults, limits, 'mmocr\'s "data_list" or docTR\'s {"image": "text"}')
+
+
+class _Entries(dict[str, Any]):
+    """A JSON object that still knows all its pairs, so that a name given twice is no name lost."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written at all: JSON can spell half a character."""
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _pairs(path: Path, found: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -193,11 +237,12 @@ def _pairs(path: Path, found: Any) -> Iterator[tuple[str, Any, Any]]:
         for number, entry in enumerate(found["data_list"], start=1):
             entry = entry if isinstance(entry, dict) else {}
             instances = entry.get("instances")
-            texts = [i.get("text") for i in instances if isinstance(i, dict)] if isinstance(instances, list) else [None]
+            inside = instances if isinstance(instances, list) else []
+            texts = [i.get("text") if isinstance(i, dict) else None for i in inside]
             for text in texts or [None]:
                 yield f"{path}, entry {number} of data_list", entry.get("img_path"), text
     elif isinstance(found, dict):
-        for name, text in found.items():
+        for name, text in getattr(found, "pairs", found.items()):
             yield f"{path}, {name!r}", name, text
     else:
         raise UserError(f"{path}: a JSON {type(found).__name__}; expected mmocr's \"data_list\" or docTR's "

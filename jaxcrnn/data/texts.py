@@ -56,6 +56,12 @@ class TextConfig:
             raise UserError(
                 f"text.shortest and longest are {self.shortest} and {self.longest}; expected 1 <= shortest <= longest"
             )
+        if self.longest > 500:
+            raise UserError(f"text.longest is {self.longest}; expected 500 or less")
+        if self.groups and self.source != "lookalikes":
+            raise UserError(f"text.groups is for text.source=lookalikes; the source is {self.source!r}")
+        if not (self.source and self.fonts):
+            raise UserError("text.source and text.fonts: expected a word or a path, found nothing")
         if self.widths < 1:
             raise UserError(f"text.widths is {self.widths}; expected 1 or more")
         if not 0.1 <= self.pitch <= 4:
@@ -79,6 +85,7 @@ class Texts:
 
     Attributes:
       left_out: characters of the groups or of the text file that are not among ``characters``, with their counts.
+      too_short: pieces of the text file that are shorter than the shortest line and are not used.
 
     Raises:
       UserError: nothing can be drawn, or a file cannot be read.
@@ -88,6 +95,7 @@ class Texts:
         self.config, self.characters, self.seed = config, characters, seed
         self._drawable = set(characters)
         self.left_out: dict[str, int] = {}
+        self.too_short = 0
         self.groups: Sequence[str] = ()
         self.pieces: list[str] = []
         if not characters:
@@ -101,7 +109,9 @@ class Texts:
             # A character that cannot be drawn parts a line in two: nothing is joined that did not stand together.
             for line in read_text(config.source).split("\n"):
                 known = self._known(line.removesuffix("\r"), gap="\n")
-                self.pieces += [piece for piece in known.split("\n") if len(piece) >= config.shortest]
+                pieces = known.split("\n")
+                self.pieces += [piece for piece in pieces if len(piece) >= config.shortest]
+                self.too_short += sum(0 < len(piece) < config.shortest for piece in pieces)
             if not self.pieces:
                 raise UserError(
                     f"{config.source}: no line of {config.shortest} characters of the charset; expected UTF-8 text, "
@@ -120,7 +130,10 @@ class Texts:
         return "".join(kept)
 
     def draw(self, index: int, shortest: int | None = None, longest: int | None = None) -> str:
-        """Text ``index``, of a length between two others than the config's where those are given."""
+        """Text ``index``, of a length between two others than the config's where those are given.
+
+        A piece of a text file may be shorter than that: it is taken whole.
+        """
         rng = np.random.default_rng([self.seed, index])
         low, high = shortest or self.config.shortest, longest or self.config.longest
         length = int(rng.integers(low, high + 1))
