@@ -179,6 +179,20 @@ def _compare_options(parser: argparse.ArgumentParser) -> None:
     _set_option(parser)
 
 
+def _report_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", help="run folder, or a comparison's")
+    parser.add_argument("--out", metavar="FILE", help="page to write; default: report.html in the folder")
+    parser.add_argument("--data", metavar="FILE", help="lines to read for it; default: the validation or test set")
+    parser.add_argument(
+        "--groups", metavar="FILE", help="look-alike groups; default: the comparison's, or the package's"
+    )
+    parser.add_argument(
+        "--projector", metavar="FOLDER", help="also write features for TensorBoard's embedding projector"
+    )
+    parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, images that cannot be read")
+    _checkpoint_option(parser)
+
+
 COMMANDS = {
     "train": (_train_options, "commands.train", "train a recogniser on a label file"),
     "evaluate": (_evaluate_options, "reading.evaluate_run", "read a data set with a run and score it"),
@@ -186,6 +200,7 @@ COMMANDS = {
     "centers": (_centers_options, "reading.estimate", "make class centers with a trained run"),
     "lookalikes": (_lookalikes_options, "mining.run", "find characters that look alike, and score how they are read"),
     "compare": (_compare_options, "compare.run", "train a grid of losses and seeds, and say which differ"),
+    "report": (_report_options, "reporting.run", "one page that shows a run or a comparison"),
     "parity": (_parity_options, "reading.parity_ladder", "compare every number with the PyTorch reference"),
     "data": (_data_options, "conversion.run", "audit or convert a data set"),
     "demo": (_demo_options, "commands.demo", "train on rendered lines for four minutes, no data needed"),

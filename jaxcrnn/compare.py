@@ -87,11 +87,15 @@ class _Grid:
         if others:
             raise UserError(f"{out}: holds {others[0]} and no {PLAN}; expected a new folder, or a comparison's")
         (out / PLAN).write_text(plan.text, encoding="utf-8")
-        (out / "comparison.json").write_text(
-            json.dumps({"baseline": plan.baseline, "seeds": plan.seeds, "arms": list(plan.arms)}), encoding="utf-8"
-        )
         shutil.copyfile(plan.groups or GROUPS, out / GROUPS_FILE)
         self.tests = self._tests()
+        known = {
+            "baseline": plan.baseline,
+            "seeds": plan.seeds,
+            "arms": list(plan.arms),
+            "tests": plan.tests.files or {name: f"tests/{name}/labels.txt" for name in self.tests},
+        }
+        (out / "comparison.json").write_text(json.dumps(known, ensure_ascii=False), encoding="utf-8")
 
     def _charset(self) -> Charset:
         train = self.plan.start

@@ -1,0 +1,234 @@
+"""The parts of a report page, made of logs and of what recognisers read."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxcrnn import confusions, page, svg
+from jaxcrnn.charset import Charset
+from jaxcrnn.data.atlas import Atlas
+from jaxcrnn.data.audit import Corpus
+from jaxcrnn.inspection import Features, Seen, plane, separation
+
+POINTS = 120  # of a curve; a longer log is averaged
+CARDS = 12
+MAPPED = 6  # groups whose characters are drawn on the map
+MARKS = 260  # characters on it
+
+
+class Reader(NamedTuple):
+    """A recogniser that has read some lines."""
+
+    name: str
+    seen: list[Seen]
+    features: Features
+
+
+def logs(folders: Mapping[str, Sequence[Path]], key: str) -> dict[str, list[tuple[float, float]]]:
+    """One value of ``metrics.jsonl`` over the steps, averaged over the runs of each name."""
+    curves = {}
+    for name, runs in folders.items():
+        values: dict[int, list[float]] = defaultdict(list)
+        for folder in runs:
+            path = folder / "metrics.jsonl"
+            for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+                row = json.loads(line)
+                if row.get(key) is not None:
+                    values[row["step"]].append(row[key])
+        points = [(step, float(np.mean(found))) for step, found in sorted(values.items())]
+        if points:
+            size = -(-len(points) // POINTS)
+            chunks = [points[i : i + size] for i in range(0, len(points), size)]
+            curves[name] = [tuple(np.mean(chunk, axis=0)) for chunk in chunks]
+    return curves
+
+
+def curves(folders: Mapping[str, Sequence[Path]]) -> str:
+    """Loss and accuracy while training."""
+    known = (
+        ("CTC loss", "ctc", "nats", False), ("Lines right while training", "line_accuracy", "lines", True),
+        ("Lines right, validation", "val_line_accuracy", "lines", True), ("Center loss", "center", "loss", False),
+    )  # fmt: skip
+    figures = []
+    for caption, key, unit, percent in known:
+        if found := logs(folders, key):
+            chart = svg.line_chart(found, title=caption, x_label="step", y_label=unit, percent=percent, zero=percent)
+            figures.append((caption, chart))
+    return page.charts(figures) if figures else page.text("No log is there.")
+
+
+def distances(folders: Mapping[str, Sequence[Path]]) -> str:
+    """How far features are from their own center and from the look-alike's."""
+    figures = []
+    known = (
+        ("To the own center", "distance_to_own"), ("To the look-alike's center", "distance_to_lookalike"),
+        ("Between both centers", "distance_between"),
+    )  # fmt: skip
+    for caption, key in known:
+        if found := logs(folders, key):
+            chart = svg.line_chart(found, title=caption, x_label="step", y_label="distance", zero=True)
+            figures.append((caption, chart))
+    if not figures:
+        return page.text("The loss keeps no centers, so there are no distances.")
+    said = ("Means over the frames that belong to a character. The look-alike of a frame is the most probable class "
+            "other than its own.")  # fmt: skip
+    return page.text(said) + page.charts(figures)
+
+
+def confused(
+    readers: Sequence[Reader], corpus: Corpus, groups: Sequence[str], glyphs: Atlas, counted: Mapping[str, int]
+) -> str:
+    """The most frequent confusions of the first reader as pictures, and how often each reader makes them.
+
+    Args:
+      readers: the first one's confusions are shown.
+      corpus: what they read.
+      groups: of look-alikes.
+      glyphs: that characters are drawn with.
+      counted: lines that the readers' names stand for, shown in the text.
+    """
+    texts = corpus.texts
+    scored = [confusions.score([s.text for s in r.seen], texts, groups) for r in readers]
+    found = scored[0].confusions
+    if not found:
+        return page.text(f"{readers[0].name} read every character right.")
+    counts = [{(c.written, c.read): c.times for c in one.confusions} for one in scored]
+    head = ["written", "read", "look-alikes", *(r.name for r in readers), "of"]
+    rows = [
+        [_shown(c.written), _shown(c.read), "yes" if c.alike else "",
+         *(count.get((c.written, c.read), 0) for count in counts), c.among or ""]
+        for c in found[:30]
+    ]  # fmt: skip
+    first = readers[0]
+    items = []
+    for c in found[:CARDS]:
+        if example := _example(first, corpus, texts, (c.written, c.read), groups):
+            items.append(_card(c, example, first.seen, corpus, texts, glyphs))
+    lines = ", ".join(f"{name}: {count} lines" for name, count in counted.items())
+    return (
+        page.text(f"The most frequent confusions of {first.name}, each with a line in which it happens ({lines}).")
+        + page.cards(items)
+        + page.table(head, rows, "Confusions and how often each recogniser makes them")
+    )
+
+
+def _example(
+    reader: Reader, corpus: Corpus, texts: Sequence[str], pair: tuple[str, str], groups: Sequence[str]
+) -> tuple[int, float | None] | None:
+    """A line with the confusion, the one it was surest in, and how sure it was of the character."""
+    group = confusions.members(groups)
+    best: tuple[int, float | None] | None = None
+    for seen in reader.seen:
+        if seen.text == texts[seen.item] or (pair[0] and pair[0] not in texts[seen.item]):
+            continue
+        at = 0
+        for written, read in confusions.align(texts[seen.item], seen.text, group):
+            if (written, read) == pair:
+                sure = seen.probabilities[at] if read else None
+                if best is None or (sure or 0) > (best[1] or 0):
+                    best = seen.item, sure
+            at += bool(read)
+    return best
+
+
+def _card(
+    c: confusions.Confusion, example: tuple[int, float | None], seen: Sequence[Seen], corpus: Corpus,
+    texts: Sequence[str], glyphs: Atlas,
+) -> str:  # fmt: skip
+    item, sure = example
+    line = page.picture(corpus.image(item), f"a line that reads {texts[item]}", "line")
+    how = "" if sure is None else f", {sure:.1%} sure of {_shown(c.read)}"
+    pair = f'<span class="soft" aria-hidden="true">read as</span>{glyph(c.read, glyphs)}'
+    return (
+        f'<div class="pair">{glyph(c.written, glyphs)}{pair}</div>{line}'
+        f"<p>written {escape(texts[item])}<br>read {escape(seen[item].text) or '(nothing)'}{escape(how)}</p>"
+        f'<p class="soft">{c.times} of {c.among}{" , look-alikes" if c.alike else ""}</p>'.replace(" , ", ", ")
+    )
+
+
+def glyph(character: str, glyphs: Atlas) -> str:
+    """A character as a picture, or as text where no font has it."""
+    index = glyphs.characters.find(character) if character else -1
+    there = np.flatnonzero(glyphs.present[:, index]).tolist() if index >= 0 else []
+    if there:
+        return page.picture(255 - glyphs.tiles[there[0], index], character, "glyph")
+    return f"<span>{escape(_shown(character))}</span>"
+
+
+def _shown(character: str) -> str:
+    return repr(character) if character.isspace() else character or "(nothing)"
+
+
+def feature_map(readers: Sequence[Reader], charset: Charset, groups: Sequence[str]) -> str:
+    """Features of characters in a plane, one map a reader, colored by group."""
+    chosen, said = _chosen(readers[-1], charset, groups)
+    if not chosen:
+        return page.text("No two characters of a group are in the data, so there is nothing to map.")
+    classes = {c: n for n, group in enumerate(chosen) for c in group}
+    figures = []
+    for reader in readers:
+        vectors, ids = reader.features.vectors, reader.features.classes
+        inside = np.flatnonzero(np.isin(ids, list(classes)))
+        apart = separation(vectors[inside], ids[inside], chosen)
+        flat = plane(vectors[inside])[0]
+        points = [
+            (float(x), float(y), charset.name(int(c)), classes[int(c)])
+            for (x, y), c in zip(flat[:MARKS], ids[inside][:MARKS], strict=True)
+        ]
+        title = f"{reader.name}: look-alikes {apart:.2f} spreads apart"
+        figures.append((title, svg.scatter(points, title=f"Map of character features, {title}")))
+    keys = " ".join(
+        f'<li class="f{n}">{escape("".join(charset.name(c) for c in g))}</li>' for n, g in enumerate(chosen)
+    )
+    explained = (
+        "Each character stands where its feature lies in the plane of the first two principal components of that "
+        "recogniser's own features; a group has one color. The number in the title is measured in all dimensions: "
+        "the distance between the means of two look-alikes, divided by the root mean square distance of characters to "
+        f"their own mean. {said}"
+    )
+    return page.text(explained) + f'<ul class="keys" aria-label="Groups">{keys}</ul>' + page.charts(figures)
+
+
+def _chosen(reader: Reader, charset: Charset, groups: Sequence[str]) -> tuple[list[list[int]], str]:
+    """The groups with most characters in the data, at least two of each group."""
+    ids, counts = np.unique(reader.features.classes, return_counts=True)
+    found = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    known = set(charset.characters)
+    scored = []
+    for group in groups:
+        inside = [c for c in (charset.encode(m)[0] for m in group if m in known) if found.get(c, 0) > 1]
+        if len(inside) > 1:
+            scored.append((sum(found[c] for c in inside), inside))
+    scored.sort(key=lambda one: -one[0])
+    return [inside for _, inside in scored[:MAPPED]], f"{min(len(scored), MAPPED)} of {len(scored)} groups are drawn."
+
+
+def lines(reader: Reader, corpus: Corpus, times: Mapping[int, float], most: int = 8) -> str:
+    """The hardest lines, misread ones first and of those the least sure, and the slowest.
+
+    Args:
+      reader: whose.
+      corpus: the lines.
+      times: milliseconds a line, by item.
+      most: of each.
+    """
+    texts = corpus.texts
+    hardest = sorted(reader.seen, key=lambda s: (s.text == texts[s.item], min(s.probabilities, default=0.0)))[:most]
+    slowest = sorted(times, key=lambda item: (-times[item], -int(corpus.widths[item])))[:most]
+
+    def card(item: int, what: str) -> str:
+        seen = reader.seen[item]
+        wrong = "" if seen.text == texts[item] else f"<p>read {escape(seen.text) or '(nothing)'}</p>"
+        picture = page.picture(corpus.image(item), f"a line that reads {texts[item]}", "line")
+        return f'{picture}<p>written {escape(texts[item])}</p>{wrong}<p class="soft">{escape(what)}</p>'
+
+    hard = [card(s.item, f"least sure character {min(s.probabilities, default=0.0):.1%}") for s in hardest]
+    slow = [card(item, f"{times[item]:.1f} ms in a batch, {corpus.widths[item]} px wide") for item in slowest]
+    return f"<h3>Hardest of {escape(reader.name)}</h3>{page.cards(hard)}<h3>Slowest</h3>{page.cards(slow)}"

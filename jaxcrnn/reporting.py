@@ -1,0 +1,202 @@
+"""The command that makes a page of a run or of a comparison: ``jaxcrnn report``."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from jaxcrnn import confusions, page, panels, projector, results, runs, svg, training_data
+from jaxcrnn.data import atlas
+from jaxcrnn.data import buckets as plans
+from jaxcrnn.data.atlas import Atlas
+from jaxcrnn.data.audit import Corpus
+from jaxcrnn.data.groups import read_groups
+from jaxcrnn.data.loader import Batches
+from jaxcrnn.data.texts import GROUPS
+from jaxcrnn.errors import UserError
+from jaxcrnn.evaluate import run_eval
+from jaxcrnn.inspection import look
+from jaxcrnn.metrics import RULES
+from jaxcrnn.metrics import score as score_lines
+from jaxcrnn.page import Section
+from jaxcrnn.panels import Reader
+from jaxcrnn.reading import usable_lines, validation_path
+from jaxcrnn.types import TrainState
+
+
+def run(args: Namespace) -> int:
+    """``jaxcrnn report``."""
+    folder = Path(args.folder)
+    out = Path(args.out) if args.out else folder / "report.html"
+    if out.is_dir() or not out.parent.is_dir():
+        raise UserError(f"{out}: expected a file in a folder that exists")
+    made = _of_comparison(folder, args) if (folder / "comparison.json").exists() else _of_run(folder, args)
+    try:
+        out.write_text(made.html, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{out}: {error.strerror or error}; expected a file that can be written") from None
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in any browser")
+    if args.projector:
+        where = Path(args.projector)
+        count = projector.write(where, made.reader.features, made.corpus, made.run.charset)
+        total = len(made.reader.features.classes)
+        print(f"{where}: {count} of {total} characters of {made.reader.name}; look at them with: tensorboard --logdir "
+              f"{where}")  # fmt: skip
+    return 0
+
+
+class _Made:
+    """A page, and what it was made of."""
+
+    def __init__(self, html: str, reader: Reader, run: runs.Run, corpus: Corpus) -> None:
+        self.html, self.reader, self.run, self.corpus = html, reader, run, corpus
+
+
+def _read(name: str, opened: runs.Run, state: TrainState, corpus: Corpus) -> Reader:
+    data = opened.config.data
+    seen, features = look(opened.train_config, state, opened.charset, corpus, buckets=data.buckets)
+    return Reader(name, seen, features)
+
+
+def _glyphs(opened: runs.Run) -> Atlas:
+    """Glyphs of the run's own fonts where it rendered, else the embedded ones."""
+    characters = "".join(opened.charset.characters)
+    if opened.config.text.share:
+        try:
+            return training_data.typefaces(opened.config.text, characters)
+        except UserError as error:
+            print(f"glyphs are drawn from the embedded atlas: {error}")
+    return atlas.embedded().select(characters)
+
+
+def _times(opened: runs.Run, state: TrainState, corpus: Corpus) -> dict[int, float]:
+    """Milliseconds a line takes in a batch of its bucket, compilation not counted."""
+    batches = Batches(corpus, plans.choose(corpus.widths, opened.config.data.buckets), 32)
+    times: dict[int, float] = {}
+    for planned, batch in batches.in_order():
+        jax.block_until_ready(run_eval(opened.train_config, state, batch))
+        began = time.perf_counter()
+        jax.block_until_ready(run_eval(opened.train_config, state, batch))
+        each = 1000 * (time.perf_counter() - began) / len(planned.items)
+        times |= dict.fromkeys(planned.items.tolist(), each)
+    return times
+
+
+def _score_tables(reader: Reader, corpus: Corpus, groups: Sequence[str]) -> str:
+    texts, read = corpus.texts, [seen.text for seen in reader.seen]
+    rows = []
+    for rule in RULES:
+        try:
+            s = score_lines(read, texts, rule)
+        except UserError as error:
+            rows.append([rule, f"not measured: {error}", "", "", ""])
+            continue
+        rows.append([rule, f"{s.line_accuracy:.2%}", f"{s.character_accuracy:.2%}", f"{s.normalized_similarity:.4f}",
+                     f"{s.correct}/{s.lines}"])  # fmt: skip
+    head = ["rule", "lines right", "characters right", "1-NED", "lines"]
+    rates = confusions.rates(confusions.score(read, texts, groups).lines).values()
+    of_groups = [[r.name, f"{r.value:.2%}", f"{r.over.sum()}/{r.under.sum()}"] for r in rates]
+    return page.table(head, rows, "Scores under every rule") + page.table(
+        ["look-alikes", "", "of"], of_groups, "Scores for look-alikes"
+    )
+
+
+def _of_run(folder: Path, args: Namespace) -> _Made:
+    opened = runs.open_run(folder)
+    path = validation_path(opened, args.data)
+    corpus = _lines(opened, path, args)
+    groups = read_groups(args.groups or GROUPS)
+    state, step = opened.state(args.checkpoint)
+    after = _read("this run", opened, state, corpus)
+    readers = [after]
+    origin = opened.facts().get("init_from", {}).get("run")
+    if origin and (Path(origin) / runs.CONFIG).exists():
+        before = runs.open_run(Path(origin))
+        if before.charset.hash == opened.charset.hash:
+            readers.insert(0, _read("before", before, before.state("best")[0], corpus))
+    logged = {folder.name: [folder]}
+    parts = opened.config.loss.parts
+    facts = [
+        ("checkpoint of step", step), ("lines read", f"{len(corpus)} of {path}, {corpus.left_out} left out"),
+        ("charset", f"{len(opened.charset)} characters"), ("loss", opened.config.loss.preset),
+        ("weight of the center loss", parts.weight), ("steps asked for", opened.config.optim.steps),
+        ("seed", opened.config.run.seed),
+    ]  # fmt: skip
+    sections = [
+        Section("accuracy", "Accuracy", _score_tables(after, corpus, groups)),
+        Section("curves", "Curves", panels.curves(logged)),
+        Section("confusions", "Confusions", panels.confused(
+            [after, *readers[:-1]], corpus, groups, _glyphs(opened), {"read": len(corpus)})),
+        Section("distances", "Distances to centers", panels.distances(logged)),
+        Section("features", "Features of characters", panels.feature_map(readers, opened.charset, groups)),
+        Section("lines", "Hardest and slowest lines", panels.lines(after, corpus, _times(opened, state, corpus))),
+    ]  # fmt: skip
+    lead = page.table(["", ""], facts, "Facts about the run")
+    return _Made(page.page(f"Run {folder.name}", lead, sections), after, opened, corpus)
+
+
+def _lines(opened: runs.Run, path: str, args: Namespace) -> Corpus:
+    import sys
+
+    return usable_lines(opened, [path], keep_text_faults=True, skip_bad=args.skip_bad, shown_on=sys.stdout)
+
+
+def _of_comparison(folder: Path, args: Namespace) -> _Made:
+    known = results.description(folder)
+    found = results.collect(folder)
+    groups = read_groups(args.groups or folder / "groups.txt")
+    test = list(found.arms)[-1]
+    path = args.data or str(folder / known["tests"][test])
+    arms = {arm: [folder / arm / f"seed-{seed}" for seed in known["seeds"]] for arm in known["arms"]}
+    arms = {arm: there for arm, places in arms.items() if (there := [p for p in places if (p / runs.FACTS).exists()])}
+    rated = found.arms[test]
+    others = [arm for arm in known["arms"] if arm in rated and arm != found.baseline]
+    best = min(others, key=lambda arm: rated[arm]["substituted"].rate.value, default=found.baseline)
+    names = list(dict.fromkeys(["start", found.baseline, best]))
+    places = {name: folder / name / f"seed-{known['seeds'][0]}" for name in names}
+    opened = {name: runs.open_run(place) for name, place in places.items() if (place / runs.FACTS).exists()}
+    corpus = _lines(opened[found.baseline], path, args)
+    states = {name: one.state("latest")[0] for name, one in opened.items()}
+    readers = {name: _read(name, one, states[name], corpus) for name, one in opened.items()}
+    order = [readers[found.baseline], *(r for name, r in readers.items() if name != found.baseline)]
+    one = opened[found.baseline]
+    accuracy = page.bullets(found.sentences())
+    for name in found.arms:
+        head, rows = found.rows(name)
+        accuracy += f"<h3>{name}</h3>" + page.table(head, rows, f"Arms on the test set {name}")
+    shown = f"{test}, the first seed's runs of {', '.join(opened)}"
+    sections = [
+        Section("accuracy", "Accuracy", accuracy + page.text(*found.warnings())),
+        Section("intervals", "Differences", _differences(found)),
+        Section("curves", "Curves", panels.curves(arms)),
+        Section("confusions", "Confusions", panels.confused(order, corpus, groups, _glyphs(one), {shown: len(corpus)})),
+        Section("distances", "Distances to centers", panels.distances(arms)),
+        Section("features", "Features before and after", panels.feature_map(
+            list(readers.values()), one.charset, groups)),
+        Section("lines", "Hardest and slowest lines", panels.lines(
+            readers[best], corpus, _times(opened[best], states[best], corpus))),
+    ]  # fmt: skip
+    lead = page.text(
+        f"{len(known['arms'])} ways of going on from plain CTC, each with {len(known['seeds'])} seed(s), compared with "
+        f"{found.baseline}, on {', '.join(found.arms)}."
+    )
+    return _Made(page.page(f"Comparison {folder.resolve().name}", lead, sections), readers[best], opened[best], corpus)
+
+
+def _differences(found: results.Results) -> str:
+    """Intervals as a chart a rate, arms below each other."""
+    figures = []
+    for test, arms in found.arms.items():
+        for key in results.JUDGED:
+            bars = {arm: rated[key].gain for arm, rated in arms.items() if rated[key].gain}
+            name = next(iter(arms.values()))[key].name
+            caption = f"{name}, {test}, against {found.baseline}"
+            figures.append((caption, svg.intervals({arm: (g.value, g.low, g.high) for arm, g in bars.items() if g},
+                                                   title=caption)))  # fmt: skip
+    return page.text("Points of a hundred; a bar that crosses the line at 0 tells nothing apart.") + page.charts(
+        figures
+    )
