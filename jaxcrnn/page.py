@@ -42,7 +42,8 @@ figure { margin: 0; } figcaption { font-weight: 600; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: 1rem; }
 .card { background: var(--box); border: 1px solid var(--rule); border-radius: .5rem; padding: .8rem; }
 .card p { margin: .3rem 0; }
-.pair { display: flex; gap: .5rem; align-items: center; font-size: 2.2rem; line-height: 1; }
+.pair { display: flex; gap: .6rem; align-items: center; font-size: 1.6rem; line-height: 1; min-height: 48px; }
+.as { font-size: .85rem; color: var(--soft); }
 .line { max-width: 100%; height: auto; max-height: 40px; background: #fff; border: 1px solid var(--rule); }
 .glyph { width: 48px; height: 48px; background: #fff; border: 1px solid var(--rule); }
 """ + "".join(f".s{i} {{ stroke: var(--c{i}); }} .f{i} {{ fill: var(--c{i}); }}\n" for i in range(8))

@@ -59,7 +59,8 @@ def curves(folders: Mapping[str, Sequence[Path]]) -> str:
     figures = []
     for caption, key, unit, percent in known:
         if found := logs(folders, key):
-            chart = svg.line_chart(found, title=caption, x_label="step", y_label=unit, percent=percent, zero=percent)
+            chart = svg.line_chart(found, title=caption, x_label="step", y_label=unit, percent=percent, zero=percent,
+                                   order=[*folders])  # fmt: skip
             figures.append((caption, chart))
     return page.charts(figures) if figures else page.text("No log is there.")
 
@@ -73,7 +74,9 @@ def distances(folders: Mapping[str, Sequence[Path]]) -> str:
     )  # fmt: skip
     for caption, key in known:
         if found := logs(folders, key):
-            chart = svg.line_chart(found, title=caption, x_label="step", y_label="distance", zero=True)
+            chart = svg.line_chart(
+                found, title=caption, x_label="step", y_label="distance", zero=True, order=[*folders]
+            )
             figures.append((caption, chart))
     if not figures:
         return page.text("The loss keeps no centers, so there are no distances.")
@@ -145,12 +148,17 @@ def _card(
     item, sure = example
     line = page.picture(corpus.image(item), f"a line that reads {texts[item]}", "line")
     how = "" if sure is None else f", {sure:.1%} sure of {_shown(c.read)}"
-    pair = f'<span class="soft" aria-hidden="true">read as</span>{glyph(c.read, glyphs)}'
+    pair = f'<span class="as">read as</span>{glyph(c.read, glyphs)}'
     return (
         f'<div class="pair">{glyph(c.written, glyphs)}{pair}</div>{line}'
         f"<p>written {escape(texts[item])}<br>read {escape(seen[item].text) or '(nothing)'}{escape(how)}</p>"
-        f'<p class="soft">{c.times} of {c.among}{" , look-alikes" if c.alike else ""}</p>'.replace(" , ", ", ")
+        f'<p class="soft">{_often(c)}</p>'
     )
+
+
+def _often(c: confusions.Confusion) -> str:
+    counted = f"{c.times} of {c.among} times" if c.written else f"{c.times} times"
+    return counted + (", look-alikes" if c.alike else "")
 
 
 def glyph(character: str, glyphs: Atlas) -> str:

@@ -104,20 +104,20 @@ class Results:
         return [*head, "steps/s"], rows
 
     def sentences(self) -> list[str]:
-        """One for each arm but the baseline."""
-        said = []
-        tests = list(self.arms)
-        for arm in self.arms[tests[0]]:
-            if arm in (self.baseline, "start"):
-                continue
-            parts = []
-            for test in tests:
-                for key in JUDGED:
-                    one = self.arms[test][arm][key]
-                    if one.gain and one.of:
-                        parts.append(f"{one.name} on {test} {_points(one.gain)}: {one.verdict}")
-            said.append(f"{arm}: " + "; ".join(parts) + ".")
-        return said
+        """One for each arm but the baseline: what is better, what is worse, what cannot be told."""
+        return [f"{arm}: {self.sentence(arm)}" for arm in self.arms[next(iter(self.arms))]
+                if arm not in (self.baseline, "start")]  # fmt: skip
+
+    def sentence(self, arm: str) -> str:
+        """How an arm differs from the baseline."""
+        said: dict[str, list[str]] = {"better": [], "worse": [], "not distinguishable": []}
+        for test, arms in self.arms.items():
+            for key in JUDGED:
+                one = arms[arm][key] if arm in arms else None
+                if one and one.gain and one.of:
+                    said[one.verdict].append(f"{one.name} on {test} ({_points(one.gain)})")
+        parts = [f"{verdict}: {', '.join(found)}" for verdict, found in said.items() if found]
+        return "; ".join(parts) + "." if parts else "no seed in common with the baseline."
 
     def warnings(self) -> list[str]:
         """What the reader must know of the figures."""

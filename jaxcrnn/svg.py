@@ -26,6 +26,7 @@ def line_chart(
     y_label: str,
     percent: bool = False,
     zero: bool = False,
+    order: Sequence[str] = (),
 ) -> str:
     """Lines over a common axis, with a key.
 
@@ -36,6 +37,7 @@ def line_chart(
       y_label: beside it.
       percent: the values are shares.
       zero: the axis begins at 0.
+      order: all names of a page, so that each has the same color and strokes in every chart.
     """
     drawn = {
         name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)] for name, points in series.items()
@@ -68,19 +70,21 @@ def line_chart(
     parts.append(
         f'<text x="11" y="{middle}" text-anchor="middle" transform="rotate(-90 11 {middle})">{escape(y_label)}</text>'
     )
-    for number, points in enumerate(drawn.values()):
+    numbers = {name: n for n, name in enumerate(order or drawn)}
+    for name, points in drawn.items():
+        number = numbers[name]
         spelled = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in points)
         parts.append(f'<polyline {series_style(number)} points="{spelled}"/>')
     ends = "; ".join(f"{name} ends at {_number(points[-1][1], percent)}" for name, points in drawn.items())
-    return _figure(parts, f"{title}. {ends}.") + key(list(drawn))
+    return _figure(parts, f"{title}. {ends}.") + key({name: numbers[name] for name in drawn})
 
 
-def key(names: Sequence[str]) -> str:
-    """What the lines of a chart stand for."""
+def key(names: Mapping[str, int]) -> str:
+    """What the lines of a chart stand for, each name with its number."""
     items = "".join(
         f'<li><svg class="key" viewBox="0 0 26 8" aria-hidden="true"><line {series_style(n)} x1="0" x2="26" y1="4" '
         f'y2="4"/></svg>{escape(name)}</li>'
-        for n, name in enumerate(names)
+        for name, n in names.items()
     )
     return f'<ul class="keys">{items}</ul>'
 

@@ -1,0 +1,340 @@
+"""A whole comparison in small: same data for all arms, gone on with after a stop, reported; plans that are none."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from jaxcrnn import compare, grid, page, results, svg
+from jaxcrnn.bootstrap import Interval
+from jaxcrnn.cli import main
+from jaxcrnn.predictions import Predictions, write_predictions
+from jaxcrnn.types import CenterState
+
+PLAN = """
+config:
+  data: {batch_size: 4}
+  model: {hidden: 8}
+  text: {share: 1.0, widths: 1, longest: 2, pitch: 0.5, typefaces: [gbsn00lp, wqy-microhei]}
+  render: {level: easy, margin: 0}
+  optim: {steps: 2, warmup: 0}
+  augment: {probability: 0}
+  run: {keep: 1, log_every: 1}
+start: {optim: {steps: 1}}
+arms:
+  ctc: {}
+  flow1: {loss: {preset: flow1}}
+seeds: [0, 1]
+tests: {lines: 6, typefaces: [gkai00mp]}
+estimate_lines: 4
+"""
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    path = tmp_path_factory.mktemp("plan") / "plan.yaml"
+    path.write_text(PLAN, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def comparison(plan, tmp_path_factory):
+    out = tmp_path_factory.mktemp("comparison") / "whole"
+    assert main(["compare", str(plan), "--out", str(out)]) == 0
+    return out
+
+
+def predictions(out):
+    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.glob("*/seed-*/*.txt"))}
+
+
+def test_all_arms_start_alike_and_see_the_same(comparison):
+    rows = {
+        (arm, seed): [
+            json.loads(row)
+            for row in (comparison / arm / f"seed-{seed}" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
+        for arm in ("ctc", "flow1")
+        for seed in (0, 1)
+    }
+    first = {key: found[0]["ctc"] for key, found in rows.items()}
+    assert first["ctc", 0] == first["flow1", 0]
+    assert first["ctc", 1] == first["flow1", 1]
+    assert first["ctc", 0] != first["ctc", 1]
+    assert all(len(found) == 2 for found in rows.values())
+    for test, letters in (("full", None), ("lookalike", "未末土士")):
+        labels = (comparison / "tests" / test / "labels.txt").read_text(encoding="utf-8").splitlines()
+        assert len(labels) == 6
+        if letters:  # every character is in a group
+            groups = "".join((comparison / "groups.txt").read_text(encoding="utf-8").split())
+            assert all(c in groups for line in labels for c in line.split("\t")[1])
+
+
+def test_a_stopped_comparison_goes_on(comparison, plan, tmp_path, monkeypatch, capsys):
+    out, read = tmp_path / "broken", compare.evaluate
+    calls = []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 6:  # start and ctc have read both sets, flow1 one of them
+            raise KeyboardInterrupt
+        return read(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(compare, "evaluate", interrupted)
+        assert main(["compare", str(plan), "--out", str(out)]) == 130
+    assert len(predictions(out)) == 5 + 3  # and three charsets
+    assert main(["compare", str(plan), "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "[1/4] ctc, seed 0: finished before" in shown
+    assert "not distinguishable" in shown
+    assert predictions(out) == predictions(comparison)
+    assert json.loads((out / "results.json").read_text()).keys() == {"baseline", "arms", "seeds", "speeds", "missing"}
+    (tmp_path / "other.yaml").write_text(PLAN.replace("preset: flow1", "preset: flow1, weight: 3"), encoding="utf-8")
+    (out / "flow1" / "seed-0" / "full.txt").unlink()
+    assert main(["compare", str(tmp_path / "other.yaml"), "--out", str(out)]) == 2
+    assert "was trained with other settings than the plan's" in capsys.readouterr().err
+    (tmp_path / "other.yaml").write_text(PLAN.replace("lines: 6", "lines: 7"), encoding="utf-8")
+    assert main(["compare", str(tmp_path / "other.yaml"), "--out", str(out)]) == 2
+    assert "test sets there are of another recipe" in capsys.readouterr().err
+
+
+def test_estimated_centers_come_from_the_start(comparison, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "flow2"
+    shutil.copytree(comparison, out)
+    path = tmp_path / "flow2.yaml"
+    path.write_text(PLAN.replace("flow1", "flow2").replace("seeds: [0, 1]", "seeds: [0]"), encoding="utf-8")
+    assert main(["compare", str(path), "--out", str(out)]) == 2
+    assert "not one of 4 lines is recognised exactly" in capsys.readouterr().err
+    given = CenterState(np.full((366, 16), 0.5, np.float32), np.ones(366, np.float32))
+    asked = []
+    monkeypatch.setattr(compare, "estimate_centers", lambda *a, **k: asked.append(1) or (given, 3))
+    assert main(["compare", str(path), "--out", str(out)]) == 0
+    assert "centers from 3 of 4 lines; 0 classes never seen" in capsys.readouterr().out
+    assert (out / "start" / "seed-0" / "centers.safetensors").exists()
+    assert asked == [1]
+    log = (out / "flow2" / "seed-0" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(log[0])["center"] > 0
+
+
+BAD = {
+    "arms: {}": "arms is {}; expected names",
+    "arms: {ctc: {}, a/b: {}}": "'a/b' cannot be the name of an arm",
+    "arms: {ctc: {}, x: {optim: {steps: 3}}}": "arms.x takes 3 steps and ctc 2",
+    "arms: {ctc: {}, x: {data: {batch_size: 8}}}": "arms.x has another 'data' than ctc",
+    "arms: {ctc: {}, x: {loss: {preset: flow9}}}": "loss.preset is 'flow9'",
+    "arms: {ctc: {}, x: {los: {}}}": "arms.x: 'los' is no section",
+    "arms: {ctc: {}}\nbaseline: x": "baseline is 'x'; expected one of the arms: ctc",
+    "arms: {ctc: {}}\nseeds: 3": "seeds is 3; expected whole numbers in brackets",
+    "arms: {ctc: {}}\nseeds: [1, 1]": "expected each once",
+    "arms: {ctc: {}}\nstart: {loss: {preset: flow1}}": "the loss keeps centers; expected plain CTC",
+    "arms: {ctc: {}}\ntests: {line: 3}": "expected some of lines, seed",
+    "arms: {ctc: {}}\ntests: {lines: 0}": "at least 1 line",
+    "arms: {ctc: {}}\nrms: 1": "'rms' is no key of a comparison",
+    "- 1": "expected keys such as 'arms:', found list",
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_plans_that_are_none(text, tmp_path, capsys):
+    (tmp_path / "p.yaml").write_text(("config: {optim: {steps: 2}}\n" if text[0] != "-" else "") + text)
+    assert main(["compare", str(tmp_path / "p.yaml"), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert BAD[text] in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def made_up(tmp_path, arms, seeds=(0, 1, 2), lines=80):
+    """A comparison's folder with predictions alone: each arm misreads a share of the look-alikes."""
+    rng = np.random.default_rng(0)
+    # Each place has a group of its own, so that no misread line is shorter to explain by a shift.
+    truths = ["".join(rng.choice(list(pair)) for pair in ("未末", "土士", "日曰", "人入")) for _ in range(lines)]
+    known = {"baseline": "ctc", "seeds": list(seeds), "arms": list(arms), "tests": {"lookalike": "x"}}
+    (tmp_path / "comparison.json").write_text(json.dumps(known))
+    (tmp_path / "groups.txt").write_text("未末\n土士\n日曰\n人入\n", encoding="utf-8")
+    other = dict(zip("未末土士日曰人入", "末未士土曰日入人", strict=True))
+    for arm, share in arms.items():
+        for seed in seeds:
+            wrong = np.random.default_rng([seed, 8]).random((lines, 4)) < share
+            read = ["".join(other[c] if w else c for c, w in zip(t, row, strict=True))
+                    for t, row in zip(truths, wrong, strict=True)]  # fmt: skip
+            folder = tmp_path / arm / f"seed-{seed}"
+            folder.mkdir(parents=True)
+            write_predictions(folder / "lookalike.txt", Predictions([str(i) for i in range(lines)], read, truths))
+    return tmp_path
+
+
+def test_verdicts(tmp_path):
+    found = results.collect(made_up(tmp_path, {"ctc": 0.2, "same": 0.2, "good": 0.05, "bad": 0.5}))
+    said = dict(s.split(": ", 1) for s in found.sentences())
+    assert said["same"].startswith("not distinguishable: read as a look-alike on lookalike (+0.00 [+0.00, +0.00])")
+    assert said["good"].startswith("better: read as a look-alike on lookalike (-1")
+    assert said["bad"].startswith("worse: read as a look-alike on lookalike (+")
+    rated = found.arms["lookalike"]["ctc"]["substituted"]
+    assert rated.of == 3 * 80 * 4
+    assert rated.rate.low < 0.2 < rated.rate.high
+    assert found.warnings() == [
+        "Differences are in points, with 95 % intervals of a paired bootstrap over lines and seeds."
+    ]
+    # One seed proves nothing, and says so; arms with fewer seeds are paired with what both have.
+    shutil.rmtree(tmp_path / "good" / "seed-1")
+    assert results.collect(tmp_path).missing == 1
+    for seed in (1, 2):
+        for arm in ("ctc", "same", "good", "bad"):
+            shutil.rmtree(tmp_path / arm / f"seed-{seed}", ignore_errors=True)
+    assert "another seed may say the opposite, so this proves nothing" in " ".join(results.collect(tmp_path).warnings())
+
+
+def test_predictions_of_other_lines_are_not_compared(tmp_path):
+    made_up(tmp_path, {"ctc": 0.2, "other": 0.2}, seeds=(0,))
+    path = tmp_path / "other" / "seed-0" / "lookalike.txt"
+    path.write_text(path.read_text(encoding="utf-8").replace("0\t", "99\t", 1), encoding="utf-8")
+    with pytest.raises(Exception, match="predictions of other lines than the other runs'"):
+        results.collect(tmp_path)
+
+
+class Checker(HTMLParser):
+    """Collects what a page would load, its headings, and tags left open."""
+
+    def __init__(self):
+        super().__init__()
+        self.loads, self.tags, self.open, self.alts = [], set(), [], []
+
+    def handle_starttag(self, tag, attributes):
+        known = dict(attributes)
+        self.tags.add(tag)
+        self.loads += [v for k, v in known.items() if k in ("src", "href", "srcset", "action", "data") and v]
+        if tag == "img":
+            self.alts.append(known.get("alt"))
+        if tag not in ("meta", "link", "img", "br") and not self.get_starttag_text().endswith("/>"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def report(comparison):
+    assert main(["report", str(comparison), "--projector", str(comparison / "projector")]) == 0
+    return comparison / "report.html"
+
+
+def test_the_page_is_whole_and_loads_nothing(report):
+    text = report.read_text(encoding="utf-8")
+    checker = Checker()
+    checker.feed(text)
+    assert not checker.open
+    assert not {"script", "iframe", "object", "form"} & checker.tags
+    assert all(load.startswith(("#", "data:")) for load in checker.loads)
+    assert not re.search(r"url\(|@import|https?:", text)
+    assert all(checker.alts)
+    for heading in ("Accuracy", "Differences", "Curves", "Confusions", "Distances", "Features before", "Hardest"):
+        assert heading in text
+    assert "another seed" not in text
+
+
+def test_the_projector_has_a_picture_a_character(report):
+    folder = report.parent / "projector"
+    vectors = (folder / "tensors.tsv").read_text().splitlines()
+    names = (folder / "metadata.tsv").read_text(encoding="utf-8").splitlines()
+    assert names[0] == "character\tline"
+    assert len(vectors) == len(names) - 1 > 0
+    assert all(len(row.split("\t")) == 16 for row in vectors)
+    assert 'tensor_path: "tensors.tsv"' in (folder / "projector_config.pbtxt").read_text()
+    assert (folder / "sprite.png").stat().st_size > 100
+
+
+def test_a_run_has_a_page_too(comparison, tmp_path, capsys):
+    lines = comparison / "tests" / "full" / "labels.txt"
+    out = tmp_path / "page.html"
+    assert main(["report", str(comparison / "flow1" / "seed-0"), "--data", str(lines), "--out", str(out)]) == 0
+    assert "Distances to centers" in out.read_text(encoding="utf-8")
+    assert main(["report", str(comparison / "flow1" / "seed-0")]) == 2
+    assert "give --data FILE" in capsys.readouterr().err
+    assert main(["report", str(tmp_path)]) == 2
+    assert "not a run folder" in capsys.readouterr().err
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+def test_the_page_in_a_browser(report, tmp_path):
+    """It is shown without a word on the console, and no request leaves it."""
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
+             "--disable-quic", "--disable-gpu", "--no-sandbox", "--enable-logging=stderr"]  # fmt: skip
+
+    def shown(url, name):
+        shot, log = tmp_path / f"{name}.png", tmp_path / f"{name}.json"
+        done = subprocess.run(
+            [CHROMIUM, "--headless", *quiet, f"--user-data-dir={tmp_path / name}", f"--log-net-log={log}",
+             "--window-size=390,1200", f"--screenshot={shot}", url],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert shot.exists(), done.stderr[-500:]
+        return done.stderr, re.findall(r'"url":"(\w+:[^"]*)"', log.read_text(errors="replace"))
+
+    # The browser asks its maker a thing or two when it starts; what a page asks for is seen beside that.
+    (tmp_path / "other.html").write_text('<img src="http://127.0.0.1:9/x.png"><script>console.log("heard")</script>')
+    said, asked = shown((tmp_path / "other.html").as_uri(), "other")
+    assert "heard" in said
+    assert any(url.startswith("http://127.0.0.1:9/") for url in asked)
+    own = {url for url in asked if "127.0.0.1" not in url}
+    said, asked = shown(report.as_uri(), "page")
+    assert "CONSOLE" not in said
+    assert not [url for url in asked if url.startswith("http") and "127.0.0.1" in url]
+    assert {url.split("/")[2] for url in asked if url.startswith("http")} <= {u.split("/")[2] for u in own if "//" in u}
+
+
+HOSTILE = '<script>alert("x")</script>'
+
+
+def test_every_label_is_text():
+    made = [
+        page.page(HOSTILE, page.text(HOSTILE), [page.Section("a", HOSTILE, page.bullets([HOSTILE]))]),
+        page.table([HOSTILE], [[HOSTILE]], HOSTILE),
+        page.picture(np.zeros((2, 2), np.uint8), HOSTILE, "line"),
+        page.charts([(HOSTILE, "")]),
+        svg.line_chart({HOSTILE: [(0, 1), (1, 2)]}, title=HOSTILE, x_label=HOSTILE, y_label=HOSTILE),
+        svg.scatter([(0, 0, HOSTILE, 1)], title=HOSTILE),
+        svg.intervals({HOSTILE: (0.1, 0.0, 0.2)}, title=HOSTILE),
+    ]
+    for html in made:
+        assert "<script" not in html
+        assert 'alert("' not in html
+
+
+def test_charts_put_points_where_they_belong():
+    chart = svg.line_chart({"a": [(0, 0.0), (10, 1.0), (5, float("nan"))]}, title="t", x_label="x", y_label="y")
+    (points,) = re.findall(r'points="([^"]*)"', chart)
+    (x0, y0), (x1, y1) = (map(float, p.split(",")) for p in points.split())
+    assert (x0, y0) == (svg.LEFT, svg.HEIGHT - svg.BOTTOM)
+    assert (x1, y1) == (svg.WIDTH - svg.RIGHT, svg.TOP)
+    assert "nothing to draw" in svg.line_chart({"a": []}, title="t", x_label="x", y_label="y")
+    bars = svg.intervals({"up": (0.02, 0.01, 0.03)}, title="t")
+    low, high = (float(re.search(rf'class="bar" .*?{k}="([\d.]+)"', bars).group(1)) for k in ("x1", "x2"))
+    axis = float(re.search(r'class="axis" x1="([\d.]+)"', bars).group(1))
+    assert axis < low < high
+
+
+def test_intervals_of_results_are_plain_numbers(tmp_path):
+    found = results.collect(made_up(tmp_path, {"ctc": 0.2, "x": 0.1}, seeds=(0, 1)))
+    found.save(tmp_path / "r.json")
+    read = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    gain = Interval(*read["arms"]["lookalike"]["x"]["substituted"]["gain"])
+    assert gain.low < gain.value < gain.high < 0
+
+
+def test_the_committed_plans_are_read():
+    from pathlib import Path
+
+    for path in sorted(Path(__file__).parents[1].glob("scripts/does_it_help*.yaml")):
+        assert grid.read(path).baseline == "ctc"
