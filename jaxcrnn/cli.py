@@ -81,7 +81,7 @@ def _recognize_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", metavar="FOLDER", help="new folder for the run; default: runs/demo")
+    parser.add_argument("--out", metavar="FOLDER", help="folder of the comparison; default: a new one, runs/demo")
     _set_option(parser)
 
 
@@ -203,7 +203,7 @@ COMMANDS = {
     "report": (_report_options, "reporting.run", "one page that shows a run or a comparison"),
     "parity": (_parity_options, "reading.parity_ladder", "compare every number with the PyTorch reference"),
     "data": (_data_options, "conversion.run", "audit or convert a data set"),
-    "demo": (_demo_options, "commands.demo", "train on rendered lines for four minutes, no data needed"),
+    "demo": (_demo_options, "demo.run", "compare four losses on rendered look-alikes in some minutes, no data needed"),
 }
 
 

@@ -1,29 +1,23 @@
-"""The commands that train: train and demo."""
+"""The command that trains."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
-import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-from PIL import Image
 
 from jaxcrnn import center_files, console, objective, runs, training_data
 from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import Source
-from jaxcrnn.data.synthetic import CHARACTERS, SyntheticLines
 from jaxcrnn.errors import UserError
-from jaxcrnn.evaluate import evaluate
 from jaxcrnn.loop import fit
 from jaxcrnn.objective import CHOICES, PRESETS, LossConfig
-from jaxcrnn.reading import audit_lines, print_evaluation
 from jaxcrnn.streams import Stream
 from jaxcrnn.train import eval_variables, init_state
 from jaxcrnn.types import TrainState
@@ -194,49 +188,3 @@ class _tracker:
     def __exit__(self, *_: object) -> None:
         if self.writer:
             self.writer.close()
-
-
-DEMO = (
-    "optim.steps=300",
-    "optim.warmup=40",
-    "optim.learning_rate=0.002",
-    "data.buckets=1",
-    "model.hidden=128",
-    "run.eval_every=150",
-    "augment.tilt=0.02",
-    "augment.noise=0.05",
-)
-
-
-def demo(args: Namespace) -> int:
-    """``jaxcrnn demo``: trains on rendered lines for about four minutes and shows what it reads."""
-    began = time.monotonic()
-    out = Path(args.out) if args.out else _fresh(Path("runs"), "demo")
-    config = configs.load(None, [*DEMO, *args.set])
-    print(f"training on lines rendered from Pillow's own font: {len(CHARACTERS)} letters and digits, 3 to 7 a line")
-    unseen = SyntheticLines(2, 200)
-    _train(config, Charset(CHARACTERS), SyntheticLines(1, 4000), unseen, out, {"skip_bad": False})
-    run = runs.open_run(out)
-    state, step = run.state("best")
-    corpus = audit_lines(config, run.charset, unseen, keep_text_faults=True)
-    result = evaluate(run.train_config, state, run.charset, corpus, buckets=config.data.buckets)
-    print()
-    print_evaluation(run, step, "200 rendered lines it has never seen", corpus, result, positions=False)
-    folder = out / "examples"
-    folder.mkdir(exist_ok=True)
-    print("\na few of them, kept as images:")
-    rows = []
-    for i in range(6):
-        image = Image.fromarray(corpus.image(i))
-        image.save(folder / f"{i}.png")
-        line = result.lines[i]
-        rows.append((str(folder / f"{i}.png"), result.truths[i], line.text, f"{line.confidence:.3f}"))
-    print(console.table(("image", "written", "read", "confidence"), rows))
-    print(f"\n{console.duration(time.monotonic() - began)} in all. The run is in {out}. Read an image with it:")
-    print(f"  {Path(sys.argv[0]) if Path(sys.argv[0]).name == 'jaxcrnn' else 'jaxcrnn'} recognize {out} {folder}")
-    return 0
-
-
-def _fresh(parent: Path, name: str) -> Path:
-    numbered = (parent / (name if i == 1 else f"{name}-{i}") for i in range(1, 10_000))
-    return next(path for path in numbered if not path.exists())

@@ -362,12 +362,3 @@ def test_help(command, capsys):
 def test_print_config(capsys):
     assert main(["train", "--print-config", "--set", "optim.steps=5"]) == 0
     assert "steps: 5" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_demo(tmp_path, capsys):
-    assert main(["demo", "--out", str(tmp_path / "demo"), "--set", "optim.steps=20"]) == 0
-    out = capsys.readouterr().out
-    assert "200 rendered lines it has never seen" in out
-    assert main(["recognize", str(tmp_path / "demo"), str(tmp_path / "demo" / "examples")]) == 0
-    assert capsys.readouterr().out.count("\n") == 6

@@ -121,6 +121,18 @@ def test_estimated_centers_come_from_the_start(comparison, tmp_path, monkeypatch
     assert json.loads(log[0])["center"] > 0
 
 
+def test_demo(tmp_path, monkeypatch, capsys):
+    """All of the demo but the time it takes; ``make demo`` is run in full from fresh clones."""
+    given = CenterState(np.full((42, 16), 0.5, np.float32), np.ones(42, np.float32))
+    monkeypatch.setattr(compare, "estimate_centers", lambda *a, **k: (given, 3))
+    small = ["optim.steps=1", "model.hidden=8", "data.batch_size=2", "optim.warmup=0"]
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--set", *small]) == 0
+    shown = capsys.readouterr().out
+    for expected in ("flow1", "flow2", "aligned", "another seed may say the opposite", "report.html"):
+        assert expected in shown
+    assert (tmp_path / "demo" / "report.html").exists()
+
+
 BAD = {
     "arms: {}": "arms is {}; expected names",
     "arms: {ctc: {}, a/b: {}}": "'a/b' cannot be the name of an arm",

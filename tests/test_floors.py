@@ -35,7 +35,7 @@ FLOORS = [
     {"answers", "evaluate", "loop", "parity", "inspection"},
     {"report", "config", "results", "panels", "page", "projector"},
     {"runs", "grid"},
-    {"cli", "commands", "conversion", "mining", "reading", "training_data", "scoring", "compare", "reporting"},
+    {"cli", "commands", "conversion", "mining", "reading", "training_data", "scoring", "compare", "reporting", "demo"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Two modules of one floor may use each other as long as no circle arises; these do.
@@ -46,7 +46,7 @@ SIDEWAYS = {
     ("parity", "answers"), ("render", "looks"), ("cli", "commands"), ("commands", "reading"), ("mining", "reading"),
     ("conversion", "reading"), ("commands", "training_data"), ("training_data", "reading"), ("mining", "scoring"),
     ("compare", "training_data"), ("compare", "reading"), ("compiled", "data"), ("panels", "page"),
-    ("reporting", "training_data"), ("reporting", "reading"),
+    ("reporting", "training_data"), ("reporting", "reading"), ("demo", "compare"), ("demo", "reporting"),
 }  # fmt: skip
 MODULES = sorted(p for p in ROOT.rglob("*.py") if p.name not in ("__init__.py", "__main__.py"))
 
@@ -82,7 +82,7 @@ def test_imports_go_down(path):
     ("library", "allowed"),
     [
         ("flax", {"backbones", "normalization", "recurrent", "model"}),
-        ("argparse", {"cli", "commands", "conversion", "mining", "reading", "scoring", "compare", "reporting"}),
+        ("argparse", {"cli", "commands", "conversion", "mining", "reading", "scoring", "compare", "reporting", "demo"}),
         ("orbax", {"checkpoint"}),
         ("chex", set()),
         ("torch", set()),
