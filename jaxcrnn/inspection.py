@@ -109,18 +109,22 @@ def _seen(item: int, best: np.ndarray, sure: np.ndarray, charset: Charset, wide:
     return Seen(item, charset.decode(ids), probabilities, places)
 
 
-def plane(*sets: np.ndarray) -> list[np.ndarray]:
+def plane(sets: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Sets of vectors ``[N,D]`` in the plane of their own first two principal components, each ``[N,2]``.
 
-    Each set has a plane of its own, because two trained models do not share their axes; all are scaled by the root
-    mean square distance to their mean, so that only how characters stand to each other is compared.
+    Each set has a plane of its own, because two trained models do not share their axes. All are scaled by the root mean
+    square distance to their mean, and a set of as many vectors as the first is turned or mirrored to lie as that does
+    (orthogonal Procrustes), so that only how characters stand to each other differs.
     """
-    flat = []
+    flat: list[np.ndarray] = []
     for vectors in sets:
         centered = vectors - vectors.mean(0)
         _, _, axes = np.linalg.svd(centered, full_matrices=False)
-        scale = np.sqrt(np.square(centered).sum(1).mean()) or 1.0
-        flat.append(centered @ axes[:2].T / scale)
+        placed = centered @ axes[:2].T / (np.sqrt(np.square(centered).sum(1).mean()) or 1.0)
+        if flat and len(flat[0]) == len(placed):
+            left, _, right = np.linalg.svd(placed.T @ flat[0])
+            placed = placed @ left @ right
+        flat.append(placed)
     return flat
 
 

@@ -46,7 +46,9 @@ figure { margin: 0; } figcaption { font-weight: 600; }
 .as { font-size: .85rem; color: var(--soft); }
 .line { max-width: 100%; height: auto; max-height: 40px; background: #fff; border: 1px solid var(--rule); }
 .glyph { width: 48px; height: 48px; background: #fff; border: 1px solid var(--rule); }
-""" + "".join(f".s{i} {{ stroke: var(--c{i}); }} .f{i} {{ fill: var(--c{i}); }}\n" for i in range(8))
+""" + "".join(
+    f".s{i} {{ stroke: var(--c{i}); }} .f{i} {{ fill: var(--c{i}); color: var(--c{i}); }}\n" for i in range(8)
+)
 
 
 class Section(NamedTuple):

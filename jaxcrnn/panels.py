@@ -181,11 +181,11 @@ def feature_map(readers: Sequence[Reader], charset: Charset, groups: Sequence[st
         return page.text("No two characters of a group are in the data, so there is nothing to map.")
     classes = {c: n for n, group in enumerate(chosen) for c in group}
     figures = []
-    for reader in readers:
+    within = [np.flatnonzero(np.isin(r.features.classes, list(classes))) for r in readers]
+    planes = plane([r.features.vectors[inside] for r, inside in zip(readers, within, strict=True)])
+    for reader, inside, flat in zip(readers, within, planes, strict=True):
         vectors, ids = reader.features.vectors, reader.features.classes
-        inside = np.flatnonzero(np.isin(ids, list(classes)))
         apart = separation(vectors[inside], ids[inside], chosen)
-        flat = plane(vectors[inside])[0]
         points = [
             (float(x), float(y), charset.name(int(c)), classes[int(c)])
             for (x, y), c in zip(flat[:MARKS], ids[inside][:MARKS], strict=True)
@@ -197,9 +197,9 @@ def feature_map(readers: Sequence[Reader], charset: Charset, groups: Sequence[st
     )
     explained = (
         "Each character stands where its feature lies in the plane of the first two principal components of that "
-        "recogniser's own features; a group has one color. The number in the title is measured in all dimensions: "
-        "the distance between the means of two look-alikes, divided by the root mean square distance of characters to "
-        f"their own mean. {said}"
+        "recogniser's own features, turned to lie as the first; a group has one color. The number in the title is "
+        "measured in all dimensions: the distance between the means of two look-alikes, divided by the root mean square "
+        f"distance of characters to their own mean. {said}"
     )
     return page.text(explained) + f'<ul class="keys" aria-label="Groups">{keys}</ul>' + page.charts(figures)
 

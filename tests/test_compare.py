@@ -12,6 +12,7 @@ import pytest
 from jaxcrnn import compare, grid, page, results, svg
 from jaxcrnn.bootstrap import Interval
 from jaxcrnn.cli import main
+from jaxcrnn.inspection import plane, separation
 from jaxcrnn.predictions import Predictions, write_predictions
 from jaxcrnn.types import CenterState
 
@@ -350,3 +351,20 @@ def test_the_committed_plans_are_read():
 
     for path in sorted(Path(__file__).parents[1].glob("scripts/does_it_help*.yaml")):
         assert grid.read(path).baseline == "ctc"
+
+
+def test_maps_of_features():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(40, 2)) @ rng.normal(size=(2, 6))
+    turned = vectors @ np.linalg.qr(rng.normal(size=(6, 6)))[0] * 3 + 1
+    one, two = plane([vectors, turned])
+    np.testing.assert_allclose(one, two, atol=1e-9)  # the same but for axes, scale and place
+    distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
+    drawn = np.linalg.norm(one[:, None] - one[None], axis=-1)
+    np.testing.assert_allclose(drawn / drawn[0, 1], distances / distances[0, 1], rtol=1e-6)
+    classes = np.repeat([1, 2, 3], 30)
+    points = np.asarray([[0.0, 0], [4, 0], [0, 9]])[classes - 1] + rng.normal(size=(90, 2))
+    # Means 4 apart, the root mean square distance to them sqrt(2).
+    assert separation(points, classes, [[1, 2]]) == pytest.approx(4 / np.sqrt(2), rel=0.15)
+    assert separation(points, classes, [[1, 3]]) > 2 * separation(points, classes, [[1, 2]])
+    assert separation(points, classes, [[7, 8]]) == 0
