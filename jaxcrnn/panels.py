@@ -198,8 +198,8 @@ def feature_map(readers: Sequence[Reader], charset: Charset, groups: Sequence[st
     explained = (
         "Each character stands where its feature lies in the plane of the first two principal components of that "
         "recogniser's own features, turned to lie as the first; a group has one color. The number in the title is "
-        "measured in all dimensions: the distance between the means of two look-alikes, divided by the root mean square "
-        f"distance of characters to their own mean. {said}"
+        "measured in all dimensions: the distance between the means of two look-alikes, divided by the root mean "
+        f"square distance of characters to their own mean. {said}"
     )
     return page.text(explained) + f'<ul class="keys" aria-label="Groups">{keys}</ul>' + page.charts(figures)
 
