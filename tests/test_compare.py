@@ -5,11 +5,12 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jaxcrnn import compare, grid, page, results, svg
+from jaxcrnn import compare, grid, page, reporting, results, svg
 from jaxcrnn.bootstrap import Interval
 from jaxcrnn.cli import main
 from jaxcrnn.inspection import plane, separation
@@ -123,15 +124,20 @@ def test_estimated_centers_come_from_the_start(comparison, tmp_path, monkeypatch
 
 
 def test_demo(tmp_path, monkeypatch, capsys):
-    """All of the demo but the time it takes; ``make demo`` is run in full from fresh clones."""
-    given = CenterState(np.full((42, 16), 0.5, np.float32), np.ones(42, np.float32))
-    monkeypatch.setattr(compare, "estimate_centers", lambda *a, **k: (given, 3))
-    small = ["optim.steps=1", "model.hidden=8", "data.batch_size=2", "optim.warmup=0"]
-    assert main(["demo", "--out", str(tmp_path / "demo"), "--set", *small]) == 0
-    shown = capsys.readouterr().out
-    for expected in ("flow1", "flow2", "aligned", "another seed may say the opposite", "report.html"):
-        assert expected in shown
-    assert (tmp_path / "demo" / "report.html").exists()
+    """What it compares and what it says; ``make demo`` does it in full."""
+    asked = []
+    monkeypatch.setattr(compare, "compare", lambda plan, out: asked.append((plan, out)) or "results")
+    monkeypatch.setattr(reporting, "run", lambda args: asked.append(args.folder) or 0)
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
+    (plan, out), page_of = asked
+    assert list(plan.arms) == ["ctc", "flow1", "flow2", "aligned"]
+    assert plan.seeds == (0,)
+    assert Path(plan.start.data.charset).exists()
+    assert page_of == str(out) == str(tmp_path / "demo")
+    assert "jaxcrnn recognize" in capsys.readouterr().out
+    monkeypatch.setattr(compare, "compare", lambda plan, out: None)
+    assert main(["demo", "--out", str(out)]) == 0
+    assert f"go on with: jaxcrnn demo --out {out}" in capsys.readouterr().out
 
 
 BAD = {
@@ -347,8 +353,6 @@ def test_intervals_of_results_are_plain_numbers(tmp_path):
 
 
 def test_the_committed_plans_are_read():
-    from pathlib import Path
-
     for path in sorted(Path(__file__).parents[1].glob("scripts/does_it_help*.yaml")):
         assert grid.read(path).baseline == "ctc"
 
