@@ -75,12 +75,11 @@ def _train_config(args: Namespace, origin: runs.Run | None) -> configs.Config:
     if args.centers and not config.loss.has_centers:
         raise UserError(f"--centers {args.centers}: the preset {config.loss.preset!r} keeps no centers; expected "
                         f"another --preset, one of {', '.join(list(PRESETS)[1:])}")  # fmt: skip
-    given: dict[str, Any] = {name: str(Path(value).resolve()) for name, value in flags.items() if value}
-    given |= {"more": tuple(str(Path(path).resolve()) for path in (data[1:] if args.data else config.data.more))}
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value}
+    given |= {"more": tuple(data[1:])} if args.data else {}
     loss = dataclasses.replace(config.loss, start=start) if args.centers else config.loss
-    return dataclasses.replace(
-        config, loss=loss, data=dataclasses.replace(config.data, **given), text=config.text.with_whole_paths()
-    )
+    read = dataclasses.replace(config.data, **given).with_whole_paths()
+    return dataclasses.replace(config, loss=loss, data=read, text=config.text.with_whole_paths())
 
 
 def _first_state(
@@ -138,9 +137,8 @@ def _train(
     first: TrainState | None = None,
 ) -> None:
     corpora = training_data.audited(config, charset, source, validation, facts["skip_bad"])
-    batches = training_data.stream(
-        config, charset, corpora[0]
-    )  # before the folder: what stops it leaves nothing behind
+    # Before the folder: what stops it leaves nothing behind.
+    batches = training_data.stream(config, charset, corpora[0])
     run = runs.create(out, config, charset, {**facts, "data": training_data.facts(corpora)})
     _go(run, batches, *corpora, first)
 

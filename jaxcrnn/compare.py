@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from jaxcrnn import center_files, console, grid, runs, training_data
-from jaxcrnn.charset import Charset
 from jaxcrnn.config import Config
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import LabelFile, Source, write_lines
@@ -62,8 +61,6 @@ def compare(plan: grid.Plan, out: Path) -> Results | None:
         print(f"[{number}/{len(arms)}] {name}, seed {seed}")
         if not made.train(name, seed):
             return None
-        if number < len(arms):
-            collect(out).save(out / RESULTS)
     results = collect(out)
     results.save(out / RESULTS)
     (out / "results.md").write_text(results.markdown(), encoding="utf-8")
@@ -80,7 +77,7 @@ class _Grid:
 
     def __init__(self, plan: grid.Plan, out: Path) -> None:
         self.plan, self.out = plan, out
-        self.charset = self._charset()
+        self.charset = training_data.charset(plan.start, training_data.source(plan.start))
         self.streams: dict[int, tuple[Stream, Corpus | None]] = {}
         out.mkdir(parents=True, exist_ok=True)
         others = [p.name for p in out.iterdir()] if not (out / PLAN).exists() else []
@@ -96,10 +93,6 @@ class _Grid:
             "tests": plan.tests.files or {name: f"tests/{name}/labels.txt" for name in self.tests},
         }
         (out / "comparison.json").write_text(json.dumps(known, ensure_ascii=False), encoding="utf-8")
-
-    def _charset(self) -> Charset:
-        train = self.plan.start
-        return training_data.charset(train, training_data.source(train))
 
     def folder(self, name: str, seed: int) -> Path:
         return self.out / name / f"seed-{seed}"

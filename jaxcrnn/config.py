@@ -72,6 +72,15 @@ class DataConfig:
         if self.processes < 0:
             raise UserError(f"data.processes is {self.processes}; expected 0 or more")
 
+    def with_whole_paths(self, base: Path = Path()) -> DataConfig:
+        """The same from any working folder, paths that are not whole being relative to ``base``."""
+
+        def whole(path: str) -> str:
+            return str((base / path).resolve()) if path else ""
+
+        single = {name: whole(getattr(self, name)) for name in ("train", "val", "charset")}
+        return dataclasses.replace(self, more=tuple(whole(path) for path in self.more), **single)  # type: ignore[arg-type]
+
     @property
     def limits(self) -> Limits:
         """Sizes an image may have."""

@@ -11,6 +11,11 @@ import numpy as np
 NOTHING = ""  # stands where a character is missing or too many
 
 
+def shown(character: str) -> str:
+    """A character as a table shows it: spaces and nothing by name."""
+    return repr(character) if character.isspace() else character or "(nothing)"
+
+
 def members(groups: Iterable[str]) -> dict[str, int]:
     """The number of each character's group.
 
@@ -24,7 +29,8 @@ def align(truth: str, read: str, group: dict[str, int]) -> list[tuple[str, str]]
     """Which character was read where which stands, ``""`` for none: insertions and deletions.
 
     Of all alignments with the fewest edits the one with the fewest insertions and deletions is taken (a line is more
-    often misread in place than shifted there and back), of these one with the most substitutions within a group.
+    often misread in place than shifted there and back), of these one with the most substitutions within a group, of
+    these the one that inserts and deletes last.
 
     Args:
       truth: what is written.
@@ -54,15 +60,15 @@ def align(truth: str, read: str, group: dict[str, int]) -> list[tuple[str, str]]
     pairs = []
     i, j = rows - 1, columns - 1
     while i or j:
-        if i and j and cost[i][j] == cost[i - 1][j - 1] + swap(i - 1, j - 1):
-            i, j = i - 1, j - 1
-            pairs.append((truth[i], read[j]))
-        elif i and cost[i][j] == cost[i - 1][j] + shift:
+        if i and cost[i][j] == cost[i - 1][j] + shift:
             i -= 1
             pairs.append((truth[i], NOTHING))
-        else:
+        elif j and cost[i][j] == cost[i][j - 1] + shift:
             j -= 1
             pairs.append((NOTHING, read[j]))
+        else:
+            i, j = i - 1, j - 1
+            pairs.append((truth[i], read[j]))
     return pairs[::-1]
 
 
@@ -113,6 +119,11 @@ def rates(counts: LineCounts) -> dict[str, Rate]:
         "alike": ("look-alike lines right", counts.correct * counts.alike, counts.alike, 1),
     }
     return {name: Rate(*parts) for name, parts in known.items()}
+
+
+def rate_rows(counts: LineCounts) -> list[tuple[str, str, str]]:
+    """A table's rows: each rate's name, its value, and what it is counted among."""
+    return [(r.name, f"{r.value:.2%}", f"{r.over.sum()}/{r.under.sum()}") for r in rates(counts).values()]
 
 
 class Confusion(NamedTuple):

@@ -14,7 +14,6 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.loader import Batches, collate
-from jaxcrnn.errors import UserError
 from jaxcrnn.predictions import Predictions
 from jaxcrnn.train import TrainConfig, estimate_step, eval_step
 from jaxcrnn.types import CenterState, TrainState
@@ -59,14 +58,7 @@ class Evaluation(NamedTuple):
 
     def scores(self) -> tuple[dict[str, metrics.Score], dict[str, str]]:
         """Scores under every rule, and why a rule is missing."""
-        scored: dict[str, metrics.Score] = {}
-        absent: dict[str, str] = {}
-        for rule in metrics.RULES:
-            try:
-                scored[rule] = self.score(rule)
-            except UserError as error:
-                absent[rule] = str(error)
-        return scored, absent
+        return metrics.scores([line.text for line in self.lines], self.truths)
 
 
 def evaluate(

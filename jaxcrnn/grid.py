@@ -94,15 +94,9 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
 
     def config(more: Any, where: str) -> Config:
         built = configs.build([shared, (more or {}, f"{path}: {where}")], overrides)
-        data = {
-            key: str((Path(path).parent / value).resolve())
-            for key in ("train", "val", "charset")
-            if (value := getattr(built.data, key))
-        }
+        base = Path(path).parent
         return dataclasses.replace(
-            built,
-            data=dataclasses.replace(built.data, **data),  # type: ignore[arg-type]
-            text=built.text.with_whole_paths(Path(path).parent),
+            built, data=built.data.with_whole_paths(base), text=built.text.with_whole_paths(base)
         )
 
     start = config(given.get("start"), "start")

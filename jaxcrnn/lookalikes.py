@@ -235,19 +235,6 @@ def known_scores(found: Neighbours) -> dict[tuple[int, int], float]:
     }
 
 
-def confusions(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
-    """Which character was read in the place of which, over (truth, prediction) pairs, by edit distance."""
-    from rapidfuzz.distance import Levenshtein
-
-    counts: dict[tuple[str, str], int] = {}
-    for truth, read in pairs:
-        for op in Levenshtein.editops(truth, read):
-            if op.tag == "replace":
-                pair = truth[op.src_pos], read[op.dest_pos]
-                counts[pair] = counts.get(pair, 0) + 1
-    return counts
-
-
 def agreement(groups: Sequence[str], table: Iterable[frozenset[str]], characters: str) -> tuple[float, float, int, int]:
     """How pairs within groups agree with a table of pairs.
 

@@ -104,6 +104,18 @@ def score(predictions: Sequence[str], references: Sequence[str], rule: str = "ex
     return Score(lines, correct, edits, characters, similarity)
 
 
+def scores(predictions: Sequence[str], references: Sequence[str]) -> tuple[dict[str, Score], dict[str, str]]:
+    """Scores under every rule, and why a rule is missing."""
+    scored: dict[str, Score] = {}
+    absent: dict[str, str] = {}
+    for rule in RULES:
+        try:
+            scored[rule] = score(predictions, references, rule)
+        except UserError as error:
+            absent[rule] = str(error)
+    return scored, absent
+
+
 def by_position(predictions: Sequence[str], references: Sequence[str]) -> list[tuple[int, int]]:
     """For each position of the references: how many characters stand there, and how many of them were read right.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxcrnn import console, lookalikes, runs, scoring
+from jaxcrnn import confusions, console, lookalikes, runs, scoring
 from jaxcrnn.charset import Charset
 from jaxcrnn.data import atlas as atlases
 from jaxcrnn.data.atlas import SIZE, Atlas
@@ -150,12 +150,12 @@ def _confused(args: Namespace, run: runs.Run, index: dict[str, int]) -> set[tupl
     state, _ = run.state("best")
     data = run.config.data
     result = evaluate(run.train_config, state, run.charset, corpus, batch_size=data.batch_size, buckets=data.buckets)
-    read = zip(result.truths, (line.text for line in result.lines), strict=True)
+    scored = confusions.score([line.text for line in result.lines], result.truths, groups=[])
     counts: dict[tuple[int, int], int] = {}
-    for (truth, wrong), count in lookalikes.confusions(read).items():
-        if truth in index and wrong in index:
-            pair = min(index[truth], index[wrong]), max(index[truth], index[wrong])
-            counts[pair] = counts.get(pair, 0) + count
+    for c in scored.confusions:
+        if c.written in index and c.read in index:
+            pair = _ordered(index[c.written], index[c.read])
+            counts[pair] = counts.get(pair, 0) + c.times
     return {pair for pair, count in counts.items() if count >= args.least}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,17 +32,26 @@ class Reader(NamedTuple):
     features: Features
 
 
-def logs(folders: Mapping[str, Sequence[Path]], key: str) -> dict[str, list[tuple[float, float]]]:
-    """One value of ``metrics.jsonl`` over the steps, averaged over the runs of each name."""
+Log = list[dict[str, Any]]
+
+
+def logs(folders: Mapping[str, Sequence[Path]]) -> dict[str, list[Log]]:
+    """The rows of ``metrics.jsonl`` of every run of each name."""
+    return {name: [_log(folder / "metrics.jsonl") for folder in runs] for name, runs in folders.items()}
+
+
+def _log(path: Path) -> Log:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def over_steps(logged: Mapping[str, Sequence[Log]], key: str) -> dict[str, list[tuple[float, float]]]:
+    """One value of the logs over the steps, averaged over the runs of each name."""
     curves = {}
-    for name, runs in folders.items():
+    for name, runs in logged.items():
         values: dict[int, list[float]] = defaultdict(list)
-        for folder in runs:
-            path = folder / "metrics.jsonl"
-            for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-                row = json.loads(line)
-                if row.get(key) is not None:
-                    values[row["step"]].append(row[key])
+        for row in itertools.chain.from_iterable(runs):
+            if row.get(key) is not None:
+                values[row["step"]].append(row[key])
         points = [(step, float(np.mean(found))) for step, found in sorted(values.items())]
         if points:
             size = -(-len(points) // POINTS)
@@ -50,7 +60,7 @@ def logs(folders: Mapping[str, Sequence[Path]], key: str) -> dict[str, list[tupl
     return curves
 
 
-def curves(folders: Mapping[str, Sequence[Path]]) -> str:
+def curves(logged: Mapping[str, Sequence[Log]]) -> str:
     """Loss and accuracy while training."""
     known = (
         ("CTC loss", "ctc", "nats", False), ("Lines right while training", "line_accuracy", "lines", True),
@@ -58,14 +68,14 @@ def curves(folders: Mapping[str, Sequence[Path]]) -> str:
     )  # fmt: skip
     figures = []
     for caption, key, unit, percent in known:
-        if found := logs(folders, key):
+        if found := over_steps(logged, key):
             chart = svg.line_chart(found, title=caption, x_label="step", y_label=unit, percent=percent, zero=percent,
-                                   order=[*folders])  # fmt: skip
+                                   order=[*logged])  # fmt: skip
             figures.append((caption, chart))
     return page.charts(figures) if figures else page.text("No log is there.")
 
 
-def distances(folders: Mapping[str, Sequence[Path]]) -> str:
+def distances(logged: Mapping[str, Sequence[Log]]) -> str:
     """How far features are from their own center and from the look-alike's."""
     figures = []
     known = (
@@ -73,10 +83,8 @@ def distances(folders: Mapping[str, Sequence[Path]]) -> str:
         ("Between both centers", "distance_between"),
     )  # fmt: skip
     for caption, key in known:
-        if found := logs(folders, key):
-            chart = svg.line_chart(
-                found, title=caption, x_label="step", y_label="distance", zero=True, order=[*folders]
-            )
+        if found := over_steps(logged, key):
+            chart = svg.line_chart(found, title=caption, x_label="step", y_label="distance", zero=True, order=[*logged])
             figures.append((caption, chart))
     if not figures:
         return page.text("The loss keeps no centers, so there are no distances.")
@@ -105,7 +113,7 @@ def confused(
     counts = [{(c.written, c.read): c.times for c in one.confusions} for one in scored]
     head = ["written", "read", "look-alikes", *(r.name for r in readers), "of"]
     rows = [
-        [_shown(c.written), _shown(c.read), "yes" if c.alike else "",
+        [confusions.shown(c.written), confusions.shown(c.read), "yes" if c.alike else "",
          *(count.get((c.written, c.read), 0) for count in counts), c.among or ""]
         for c in found[:30]
     ]  # fmt: skip
@@ -147,7 +155,7 @@ def _card(
 ) -> str:  # fmt: skip
     item, sure = example
     line = page.picture(corpus.image(item), f"a line that reads {texts[item]}", "line")
-    how = "" if sure is None else f", {sure:.1%} sure of {_shown(c.read)}"
+    how = "" if sure is None else f", {sure:.1%} sure of {confusions.shown(c.read)}"
     pair = f'<span class="as">read as</span>{glyph(c.read, glyphs)}'
     return (
         f'<div class="pair">{glyph(c.written, glyphs)}{pair}</div>{line}'
@@ -167,11 +175,7 @@ def glyph(character: str, glyphs: Atlas) -> str:
     there = np.flatnonzero(glyphs.present[:, index]).tolist() if index >= 0 else []
     if there:
         return page.picture(255 - glyphs.tiles[there[0], index], character, "glyph")
-    return f"<span>{escape(_shown(character))}</span>"
-
-
-def _shown(character: str) -> str:
-    return repr(character) if character.isspace() else character or "(nothing)"
+    return f"<span>{escape(confusions.shown(character))}</span>"
 
 
 def feature_map(readers: Sequence[Reader], charset: Charset, groups: Sequence[str]) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
-from jaxcrnn import confusions, page, panels, projector, results, runs, svg, training_data
+from jaxcrnn import confusions, metrics, page, panels, projector, results, runs, svg, training_data
 from jaxcrnn.data import atlas
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.atlas import Atlas
@@ -20,8 +22,6 @@ from jaxcrnn.data.texts import GROUPS
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import run_eval
 from jaxcrnn.inspection import look
-from jaxcrnn.metrics import RULES
-from jaxcrnn.metrics import score as score_lines
 from jaxcrnn.page import Section
 from jaxcrnn.panels import Reader
 from jaxcrnn.reading import usable_lines, validation_path
@@ -49,11 +49,13 @@ def run(args: Namespace) -> int:
     return 0
 
 
-class _Made:
+class _Made(NamedTuple):
     """A page, and what it was made of."""
 
-    def __init__(self, html: str, reader: Reader, run: runs.Run, corpus: Corpus) -> None:
-        self.html, self.reader, self.run, self.corpus = html, reader, run, corpus
+    html: str
+    reader: Reader
+    run: runs.Run
+    corpus: Corpus
 
 
 def _read(name: str, opened: runs.Run, state: TrainState, corpus: Corpus) -> Reader:
@@ -88,18 +90,12 @@ def _times(opened: runs.Run, state: TrainState, corpus: Corpus) -> dict[int, flo
 
 def _score_tables(reader: Reader, corpus: Corpus, groups: Sequence[str]) -> str:
     texts, read = corpus.texts, [seen.text for seen in reader.seen]
-    rows = []
-    for rule in RULES:
-        try:
-            s = score_lines(read, texts, rule)
-        except UserError as error:
-            rows.append([rule, f"not measured: {error}", "", "", ""])
-            continue
-        rows.append([rule, f"{s.line_accuracy:.2%}", f"{s.character_accuracy:.2%}", f"{s.normalized_similarity:.4f}",
-                     f"{s.correct}/{s.lines}"])  # fmt: skip
+    scored, absent = metrics.scores(read, texts)
+    rows = [[rule, f"{s.line_accuracy:.2%}", f"{s.character_accuracy:.2%}", f"{s.normalized_similarity:.4f}",
+             f"{s.correct}/{s.lines}"] for rule, s in scored.items()]  # fmt: skip
+    rows += [[rule, f"not measured: {why}", "", "", ""] for rule, why in absent.items()]
     head = ["rule", "lines right", "characters right", "1-NED", "lines"]
-    rates = confusions.rates(confusions.score(read, texts, groups).lines).values()
-    of_groups = [[r.name, f"{r.value:.2%}", f"{r.over.sum()}/{r.under.sum()}"] for r in rates]
+    of_groups = confusions.rate_rows(confusions.score(read, texts, groups).lines)
     return page.table(head, rows, "Scores under every rule") + page.table(
         ["look-alikes", "", "of"], of_groups, "Scores for look-alikes"
     )
@@ -118,7 +114,7 @@ def _of_run(folder: Path, args: Namespace) -> _Made:
         before = runs.open_run(Path(origin))
         if before.charset.hash == opened.charset.hash:
             readers.insert(0, _read("before", before, before.state("best")[0], corpus))
-    logged = {folder.name: [folder]}
+    logged = panels.logs({folder.name: [folder]})
     parts = opened.config.loss.parts
     facts = [
         ("checkpoint of step", step), ("lines read", f"{len(corpus)} of {path}, {corpus.left_out} left out"),
@@ -140,8 +136,6 @@ def _of_run(folder: Path, args: Namespace) -> _Made:
 
 
 def _lines(opened: runs.Run, path: str, args: Namespace) -> Corpus:
-    import sys
-
     return usable_lines(opened, [path], keep_text_faults=True, skip_bad=args.skip_bad, shown_on=sys.stdout)
 
 
@@ -153,6 +147,7 @@ def _of_comparison(folder: Path, args: Namespace) -> _Made:
     path = args.data or str(folder / known["tests"][test])
     arms = {arm: [folder / arm / f"seed-{seed}" for seed in known["seeds"]] for arm in known["arms"]}
     arms = {arm: there for arm, places in arms.items() if (there := [p for p in places if (p / runs.FACTS).exists()])}
+    logged = panels.logs(arms)
     rated = found.arms[test]
     others = [arm for arm in known["arms"] if arm in rated and arm != found.baseline]
     best = min(others, key=lambda arm: rated[arm]["substituted"].rate.value, default=found.baseline)
@@ -172,9 +167,9 @@ def _of_comparison(folder: Path, args: Namespace) -> _Made:
     sections = [
         Section("accuracy", "Accuracy", accuracy + page.text(*found.warnings())),
         Section("intervals", "Differences", _differences(found)),
-        Section("curves", "Curves", panels.curves(arms)),
+        Section("curves", "Curves", panels.curves(logged)),
         Section("confusions", "Confusions", panels.confused(order, corpus, groups, _glyphs(one), {shown: len(corpus)})),
-        Section("distances", "Distances to centers", panels.distances(arms)),
+        Section("distances", "Distances to centers", panels.distances(logged)),
         Section("features", "Features before and after", panels.feature_map(
             list(readers.values()), one.charset, groups)),
         Section("lines", "Hardest and slowest lines", panels.lines(

@@ -6,6 +6,7 @@ import json
 from argparse import Namespace
 
 from jaxcrnn import confusions
+from jaxcrnn.confusions import shown
 from jaxcrnn.console import table
 from jaxcrnn.data.groups import read_groups
 from jaxcrnn.data.texts import GROUPS
@@ -33,11 +34,7 @@ def score(args: Namespace) -> int:
 
 def rate_table(scores: confusions.Scores) -> str:
     """One row a rate, with how much stands behind it."""
-    rows = [
-        (rate.name, f"{rate.value:.2%}", f"{rate.over.sum()}/{rate.under.sum()}")
-        for rate in confusions.rates(scores.lines).values()
-    ]
-    return table(("score", "", "of"), rows)
+    return table(("score", "", "of"), confusions.rate_rows(scores.lines))
 
 
 def confusion_table(found: list[confusions.Confusion], most: int) -> str:
@@ -45,15 +42,11 @@ def confusion_table(found: list[confusions.Confusion], most: int) -> str:
     if not found:
         return "every character was read right"
     rows = [
-        (_shown(c.written), _shown(c.read), c.times, c.among or "", "look-alikes" if c.alike else "")
+        (shown(c.written), shown(c.read), c.times, c.among or "", "look-alikes" if c.alike else "")
         for c in found[:most]
     ]
     rest = f"\n... and {len(found) - most} more kinds" if len(found) > most else ""
     return table(("written", "read", "times", "of", ""), rows) + rest
-
-
-def _shown(character: str) -> str:
-    return repr(character) if character.isspace() else character or "(nothing)"
 
 
 def as_json(scores: confusions.Scores, facts: dict[str, object]) -> str:

@@ -150,25 +150,27 @@ def typefaces(text: TextConfig, characters: str) -> atlas.Atlas:
     return glyphs.only(text.typefaces) if text.typefaces else glyphs
 
 
-def writing(config: configs.Config, charset: Charset, seed: int) -> tuple[Texts, Charset, Glyphs]:
-    """What rendered lines are made of: texts of a seed, their spelling, their glyphs."""
+def writing(
+    config: configs.Config, charset: Charset, seed: int, glyphs: atlas.Atlas | None = None
+) -> tuple[Texts, Charset, Glyphs]:
+    """What rendered lines are made of: texts of a seed, their spelling, their glyphs (those of the configuration)."""
     characters = "".join(charset.characters)
-    glyphs = typefaces(config.text, characters)
+    glyphs = glyphs or typefaces(config.text, characters)
     return Texts(config.text, atlas.common(characters, glyphs), seed), charset, Glyphs.of(glyphs, charset)
 
 
 def _rendered(config: configs.Config, charset: Charset, count: int) -> Stream:
-    text, seed, characters = config.text, config.run.seed, "".join(charset.characters)
+    text, characters = config.text, "".join(charset.characters)
     glyphs = typefaces(text, characters)
-    drawable = atlas.common(characters, glyphs)
-    texts = Texts(text, drawable, seed)
-    print(f"rendering {len(drawable)} characters in {len(glyphs.fonts)} typefaces: {', '.join(glyphs.fonts)}")
+    written = writing(config, charset, config.run.seed, glyphs)
+    texts = written[0]
+    print(f"rendering {len(texts.characters)} characters in {len(glyphs.fonts)} typefaces: {', '.join(glyphs.fonts)}")
     for line in glyphs.lacking():
         print(f"  {line}")
-    if len(drawable) < len(characters):
-        print(f"  {len(characters) - len(drawable)} characters are in no typeface and are never rendered")
+    if len(texts.characters) < len(characters):
+        print(f"  {len(characters) - len(texts.characters)} characters are in no typeface and are never rendered")
     if texts.left_out:
         print(f"  {sum(texts.left_out.values())} characters of {text.source} left out: not in the charset or typefaces")
     if texts.too_short:
         print(f"  {texts.too_short} pieces of {text.source} left out: shorter than {text.shortest} (text.shortest)")
-    return RenderedBatches(texts, charset, Glyphs.of(glyphs, charset), config.render, count, seed)
+    return RenderedBatches(*written, config.render, count, config.run.seed)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcrnn import lookalikes
+from jaxcrnn import confusions, lookalikes
 from jaxcrnn.cli import main
 from jaxcrnn.data.atlas import embedded
 from jaxcrnn.data.groups import read_groups, write_groups
@@ -64,8 +64,9 @@ def test_groups_are_merged_only_where_all_are_alike():
 
 
 def test_confusions_by_edit_distance():
-    read = [("未来", "末来"), ("未土", "末"), ("己已日", "己己日"), ("", "a"), ("日", "")]
-    assert lookalikes.confusions(read) == {("未", "末"): 2, ("已", "己"): 1}
+    truths, read = zip(("未来", "末来"), ("未土", "末"), ("己已日", "己己日"), ("", "a"), ("日", ""), strict=True)
+    found = confusions.score(read, truths, groups=[]).confusions
+    assert {(c.written, c.read): c.times for c in found if c.written and c.read} == {("未", "末"): 2, ("已", "己"): 1}
 
 
 def test_agreement_with_a_table():
