@@ -123,7 +123,9 @@ def fit(
             config, loop, charset, batches, validation, folder / "metrics.jsonl", console, track, checkpoints, totals,
             key, fingerprint,
         )  # fmt: skip
-        return run.go(state)
+        # A restored state is bound to its device and a fresh one is not: bound alike, both run the same program, and one
+        # that was kept (`jaxcrnn.compiled`) serves a resumed run too.
+        return run.go(jax.device_put(state, jax.devices()[0]))
 
 
 @dataclass

@@ -138,6 +138,10 @@ def run_cli(arguments, **options):
     )
 
 
+def kept_programs():
+    return len(list(Path(jax.config.jax_compilation_cache_dir).glob("jit_train_step-*-cache")))
+
+
 def test_a_stopped_run_resumes_bitwise(lines_file, tmp_path, run_folder):
     settings = ["--set", "run.eval_every=100", "optim.steps=20", "model.dropout=0.2", "augment.probability=1"]
     whole, part = tmp_path / "whole", tmp_path / "part"
@@ -152,7 +156,9 @@ def test_a_stopped_run_resumes_bitwise(lines_file, tmp_path, run_folder):
     assert 2 <= stopped_at < 20
     assert f"stopped at step {stopped_at}" in out
     assert main(["train", "--resume", str(part)]) == 0
+    programs = kept_programs()
     assert main(train_args(lines_file, whole, *settings, val=False)) == 0
+    assert kept_programs() == programs > 0  # what was compiled for a resumed run serves a fresh one
     (a, a_step), (b, b_step) = leaves(whole), leaves(part)
     assert a_step == b_step == 20
     for x, y in zip(a, b, strict=True):
