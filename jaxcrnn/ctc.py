@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 
 from jaxcrnn.precision import wide
@@ -44,18 +44,41 @@ def ctc_loss(logits: Array, lengths: Array, labels: Array, label_lengths: Array,
       ``[B]`` float32 in nats. An infeasible sample (see `is_feasible`) gives 0 and a gradient of zero, as
       torch's ``zero_infinity=True`` does; count them with `is_feasible`.
     """
-    feasible = is_feasible(lengths, labels, label_lengths)
-    # optax gives an infeasible label about 1e5 and a misleading gradient, so it never sees one: these samples are
-    # computed with an empty label, which is finite, and masked after.
-    shown = jnp.where(feasible, label_lengths, 0)
-    frame_padding = jnp.arange(logits.shape[1])[None, :] >= lengths[:, None]
-    slot_padding = jnp.arange(labels.shape[1])[None, :] >= shown[:, None]
-    clean = jnp.where(frame_padding[:, :, None], 0.0, wide(logits))
-    losses = optax.ctc_loss(
-        clean, frame_padding.astype(clean.dtype), labels, slot_padding.astype(clean.dtype), blank_id=blank
-    )
+    return _negative_log(logits, lengths, labels, label_lengths, blank)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _negative_log(logits: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> Array:
+    lattice = _lattice(logits, lengths, labels, label_lengths, blank)
+    _, last = _arrive(lattice, lengths, ways=1)
+    return _losses(lattice, last[0], is_feasible(lengths, labels, label_lengths))[0]
+
+
+def _losses(lattice: Lattice, last: Array, feasible: Array) -> tuple[Array, Array]:
+    """The losses, and what each path's log probability is measured against: 0 where there is none."""
+    log_p = jnp.where(feasible, jax.nn.logsumexp(jnp.where(lattice.ends, last, -jnp.inf), 1), 0.0)
     # A log probability is never positive; float32 lets confident samples slip by a few 1e-6.
-    return jnp.where(feasible, jnp.maximum(losses, 0.0), 0.0)
+    return jnp.maximum(-log_p, 0.0), log_p
+
+
+def _forward(logits: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> tuple[Array, Any]:
+    losses, posteriors, lattice, there = _posteriors(logits, lengths, labels, label_lengths, blank)
+    return losses, (logits, lattice.norm, posteriors, lattice.classes, there)
+
+
+def _backward(blank: int, saved: Any, d_losses: Array) -> tuple[Array, None, None, None]:
+    """Softmax minus posteriors (Graves et al., 2006, eq. 16); no path, no gradient."""
+    logits, norm, posteriors, classes, there = saved
+    weight = jnp.where(there, d_losses[:, None], 0.0)
+    softmax = jnp.exp(jnp.where(there[:, :, None], wide(logits), 0.0) - norm[:, :, None])
+    shares = posteriors.transpose(1, 0, 2) * weight[:, :, None]
+    b, t = jnp.arange(logits.shape[0])[:, None, None], jnp.arange(logits.shape[1])[None, :, None]
+    d_logits = (softmax * weight[:, :, None]).at[:, :, blank].add(-shares[:, :, ::2].sum(2))
+    d_logits = d_logits.at[b, t, classes[:, None, 1::2]].add(-shares[:, :, 1::2])
+    return d_logits.astype(logits.dtype), None, None, None
+
+
+_negative_log.defvjp(_forward, _backward)
 
 
 class Lattice(NamedTuple):
@@ -64,12 +87,16 @@ class Lattice(NamedTuple):
     States are ``S = 2L + 1``: blank, first character, blank, second character, ..., blank.
 
     Attributes:
+      norm: ``[B,T]`` log of the softmax's denominator.
       scores: ``[T,B,S]`` log probability of each frame's class in each state.
+      classes: ``[B,S]`` the class of each state, the blank's beyond the label.
       enter: ``[B,S]`` bool, states that may be entered from two states before: characters unlike the one before.
       ends: ``[B,S]`` bool, the states a path may end in.
     """
 
+    norm: Array
     scores: Array
+    classes: Array
     enter: Array
     ends: Array
 
@@ -83,16 +110,19 @@ def _lattice(logits: Array, lengths: Array, labels: Array, label_lengths: Array,
     slots = jnp.minimum(states // 2, labels.shape[1] - 1)
     classes = jnp.where(states % 2 == 1, jnp.take_along_axis(labels, slots, 1), blank)
     before = jnp.pad(classes[:, :-2], ((0, 0), (2, 0)), constant_values=-1)
-    scores = jnp.take_along_axis(clean, classes[:, None, :], 2) - jax.nn.logsumexp(clean, 2, keepdims=True)
+    norm = jax.nn.logsumexp(clean, 2)
+    scores = jnp.take_along_axis(clean, classes[:, None, :], 2) - norm[:, :, None]
     last = 2 * label_lengths[:, None]
     ends = (states == last) | (states == last - 1)
-    return Lattice(scores.transpose(1, 0, 2), (states % 2 == 1) & (states > 1) & (classes != before), ends)
+    enter = (states % 2 == 1) & (states > 1) & (classes != before)
+    return Lattice(norm, scores.transpose(1, 0, 2), classes, enter, ends)
 
 
 def _shifted(values: Array, enter: Array) -> tuple[Array, Array]:
     """Values of the state before, and of two states before where that way is open; ``-inf`` elsewhere."""
-    one = jnp.pad(values[:, :-1], ((0, 0), (1, 0)), constant_values=-jnp.inf)
-    two = jnp.pad(values[:, :-2], ((0, 0), (2, 0)), constant_values=-jnp.inf)
+    lead = [(0, 0)] * (values.ndim - 1)
+    one = jnp.pad(values[..., :-1], (*lead, (1, 0)), constant_values=-jnp.inf)
+    two = jnp.pad(values[..., :-2], (*lead, (2, 0)), constant_values=-jnp.inf)
     return one, jnp.where(enter, two, -jnp.inf)
 
 
@@ -106,6 +136,60 @@ def _start(lattice: Lattice) -> Array:
 def _reachable(lattice: Lattice) -> Array:
     """States not beyond the label's end."""
     return jnp.flip(jnp.cumsum(jnp.flip(lattice.ends, 1), 1), 1) > 0
+
+
+def _arrive(lattice: Lattice, lengths: Array, ways: int) -> tuple[Array, Array]:
+    """The sums over paths of Graves et al. (2006), eq. 6 to 11, both of them in one loop.
+
+    Seen from the end of the line and of the label, the backward variables are forward variables: frames and states are
+    reversed, and a state may be entered over another one where the other may be from it.
+
+    Args:
+      lattice: of the labels.
+      lengths: ``[B]`` valid frames.
+      ways: 1 for the forward variables alone, 2 for both.
+
+    Returns:
+      ``[T,ways,B,S]`` log of the summed probability of all ways to a state before the frame's own class is counted, the
+      backward one still reversed; and ``[ways,B,S]`` after the last frame.
+    """
+    frames = jnp.arange(lattice.scores.shape[0])[:, None]
+    scores, enter, start = lattice.scores[:, None], lattice.enter[None], _start(lattice)[None]
+    inside, first = (frames < lengths[None, :])[:, None], (frames == 0)[:, None]
+    if ways == 2:
+        back = jnp.pad(lattice.enter[:, ::-1], ((0, 0), (2, 0)))[:, :-2]
+        end = jnp.where(lattice.ends, 0.0, -jnp.inf).astype(start.dtype)
+        scores = jnp.concatenate([scores, scores[::-1, :, :, ::-1]], 1)
+        enter, start = jnp.stack([lattice.enter, back]), jnp.stack([start[0], end[:, ::-1]])
+        last = (frames == lengths[None, :] - 1)[::-1, None]
+        first = jnp.concatenate([jnp.broadcast_to(first, last.shape), last], 1)
+        inside = jnp.concatenate([inside, inside[::-1]], 1)
+
+    def step(carry: Array, frame: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        score, is_first, is_inside = frame
+        one, two = _shifted(carry, enter)
+        most = jnp.maximum(jnp.maximum(carry, one), two)
+        base = jnp.where(jnp.isneginf(most), 0.0, most)  # -inf minus itself is no number
+        summed = base + jnp.log(jnp.exp(carry - base) + jnp.exp(one - base) + jnp.exp(two - base))
+        arrived = jnp.where(is_first[..., None], carry, summed)
+        return jnp.where(is_inside[..., None], arrived + score, carry), arrived
+
+    final, arrived = jax.lax.scan(step, start, (scores, first, inside))
+    return arrived, final
+
+
+def _posteriors(
+    logits: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int
+) -> tuple[Array, Array, Lattice, Array]:
+    """Losses, posteriors ``[T,B,S]`` of the states, the lattice, and ``[B,T]`` where the posteriors are not 0."""
+    lattice = _lattice(logits, lengths, labels, label_lengths, blank)
+    arrived, final = _arrive(lattice, lengths, ways=2)
+    feasible = is_feasible(lengths, labels, label_lengths)
+    losses, log_p = _losses(lattice, final[0], feasible)
+    both = arrived[:, 0] + lattice.scores + arrived[::-1, 1, :, ::-1]
+    there = (jnp.arange(logits.shape[1])[None, :] < lengths[:, None]) & feasible[:, None]
+    posteriors = jnp.where(there.T[:, :, None], jnp.exp(both - log_p[None, :, None]), 0.0)
+    return losses, posteriors, lattice, there
 
 
 def slot_posteriors(logits: Array, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:
@@ -125,36 +209,8 @@ def slot_posteriors(logits: Array, lengths: Array, labels: Array, label_lengths:
       ``[B,T,L]`` float32 in [0, 1]; 0 in padded frames and slots and for infeasible samples. What a frame lacks to 1 is
       the blank's. No gradient flows through it.
     """
-    lattice = _lattice(jax.lax.stop_gradient(logits), lengths, labels, label_lengths, blank)
-    inside = jnp.arange(logits.shape[1])[:, None] < lengths[None, :]
-
-    def forward(alpha: Array, frame: tuple[Array, Array]) -> tuple[Array, Array]:
-        score, first = frame
-        one, two = _shifted(alpha, lattice.enter)
-        arrived = jnp.logaddexp(jnp.logaddexp(alpha, one), two)
-        alpha = score + jnp.where(first, alpha, arrived)
-        return alpha, alpha
-
-    def backward(beta: Array, frame: tuple[Array, Array]) -> tuple[Array, Array]:
-        """Beta without the frame's own score; ``beta`` comes with the score of the frame after."""
-        score, last = frame
-        two = jnp.pad(jnp.where(lattice.enter, beta, -jnp.inf)[:, 2:], ((0, 0), (0, 2)), constant_values=-jnp.inf)
-        one = jnp.pad(beta[:, 1:], ((0, 0), (0, 1)), constant_values=-jnp.inf)
-        here = jnp.where(last[:, None], end, jnp.logaddexp(jnp.logaddexp(beta, one), two))
-        return here + score, here
-
-    frames = jnp.arange(logits.shape[1])
-    end = jnp.where(lattice.ends, 0.0, -jnp.inf).astype(lattice.scores.dtype)
-    _, alphas = jax.lax.scan(forward, _start(lattice), (lattice.scores, frames == 0))
-    last = frames[:, None] == lengths[None, :] - 1
-    _, betas = jax.lax.scan(backward, jnp.full_like(end, -jnp.inf), (lattice.scores, last), reverse=True)
-    both = (alphas + betas)[:, :, 1::2]
-    everything = jax.nn.logsumexp(alphas + betas, 2, keepdims=True)
-    listed = jnp.arange(labels.shape[1])[None, :] < label_lengths[:, None]
-    feasible = is_feasible(lengths, labels, label_lengths)
-    shown = inside[:, :, None] & (listed & feasible[:, None])[None]
-    posteriors = jnp.where(shown, jnp.exp(both - jnp.where(shown, everything, 0.0)), 0.0)
-    return posteriors.transpose(1, 0, 2)
+    _, posteriors, *_ = _posteriors(jax.lax.stop_gradient(logits), lengths, labels, label_lengths, blank)
+    return posteriors[:, :, 1::2].transpose(1, 0, 2)
 
 
 def best_path(logits: Array, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:

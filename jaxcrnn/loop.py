@@ -123,8 +123,8 @@ def fit(
             config, loop, charset, batches, validation, folder / "metrics.jsonl", console, track, checkpoints, totals,
             key, fingerprint,
         )  # fmt: skip
-        # A restored state is bound to its device and a fresh one is not: bound alike, both run the same program, and one
-        # that was kept (`jaxcrnn.compiled`) serves a resumed run too.
+        # A restored state is bound to its device and a fresh one is not. Bound alike, both run the same program, and
+        # one that was kept (`jaxcrnn.compiled`) serves a resumed run too.
         return run.go(jax.device_put(state, jax.devices()[0]))
 
 
