@@ -42,7 +42,8 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Two modules of one floor may use each other as long as no circle arises; these do.
 SIDEWAYS = {
     ("charset", "errors"), ("data", "errors"), ("data", "charset"), ("data", "types"), ("data", "data"),
-    ("ctc", "fused"), ("assign", "ctc"), ("losses", "ctc"), ("centers", "assign"), ("centers", "decode"), ("centers", "losses"),
+    ("ctc", "fused"), ("assign", "ctc"), ("losses", "ctc"), ("centers", "assign"), ("centers", "decode"),
+    ("centers", "losses"),
     ("model", "backbones"), ("model", "recurrent"), ("backbones", "normalization"), ("loop", "evaluate"),
     ("parity", "answers"), ("render", "looks"), ("cli", "commands"), ("commands", "reading"), ("mining", "reading"),
     ("conversion", "reading"), ("commands", "training_data"), ("training_data", "reading"), ("mining", "scoring"),
