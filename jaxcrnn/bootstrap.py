@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -52,8 +53,9 @@ def difference(
     return _interval(tuple(a - b for a, b in zip(one, two, strict=True)), len(over))
 
 
+@lru_cache(maxsize=4)
 def _draws(shape: tuple[int, ...], replicates: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """How often each seed ``[R,S]`` and each line ``[R,N]`` is drawn."""
+    """How often each seed ``[R,S]`` and each line ``[R,N]`` is drawn; kept, because all arms share them."""
     rng = np.random.default_rng(seed)
     seeds, lines = (rng.multinomial(n, np.full(n, 1 / n), size=replicates).astype(float) for n in shape)
     return seeds, lines

@@ -176,6 +176,7 @@ def _compare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, metavar="FOLDER", help="of the comparison; a stopped one is gone on with"
     )
+    parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, rows that cannot be used")
     _set_option(parser)
 
 
@@ -190,7 +191,9 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
         "--projector", metavar="FOLDER", help="also write features for TensorBoard's embedding projector"
     )
     parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, images that cannot be read")
-    _checkpoint_option(parser)
+    parser.add_argument(
+        "--checkpoint", metavar="WHICH", help="of a run: best (the default), latest, or a step's number"
+    )
 
 
 COMMANDS = {

@@ -15,12 +15,13 @@ import numpy as np
 from jaxcrnn import center_files, console, grid, runs, training_data
 from jaxcrnn.config import Config
 from jaxcrnn.data.audit import Corpus
+from jaxcrnn.data.groups import read_groups
 from jaxcrnn.data.labels import LabelFile, Source, write_lines
 from jaxcrnn.data.texts import GROUPS
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import estimate_centers, evaluate
 from jaxcrnn.loop import fit
-from jaxcrnn.predictions import write_predictions
+from jaxcrnn.predictions import read_predictions, write_predictions
 from jaxcrnn.reading import audit_lines, check_usable
 from jaxcrnn.results import Results, collect
 from jaxcrnn.streams import RenderedLines, Stream
@@ -34,7 +35,7 @@ def run(args: Namespace) -> int:
     """``jaxcrnn compare``."""
     plan = grid.read(args.plan, args.set)
     out = Path(args.out)
-    results = compare(plan, out)
+    results = compare(plan, out, args.skip_bad)
     if results is None:
         print(f"stopped; go on with: jaxcrnn compare {args.plan} --out {out}")
         return 0
@@ -42,13 +43,23 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def compare(plan: grid.Plan, out: Path) -> Results | None:
+def compare(plan: grid.Plan, out: Path, skip_bad: bool = False) -> Results | None:
     """Runs what is missing of a comparison, and prints and writes what all of it says.
+
+    Args:
+      plan: what to compare.
+      out: folder of the comparison, new or of the same plan.
+      skip_bad: leave out, counted, rows of label files that cannot be used.
 
     Returns:
       The results, None if it was stopped by a signal.
+
+    Raises:
+      UserError: the folder holds something else, or runs and test sets of another plan.
     """
-    made = _Grid(plan, out)
+    for doubt in plan.warnings:
+        print(f"warning: {doubt}")
+    made = _Grid(plan, out, skip_bad)
     arms = [(seed, name) for seed in plan.seeds for name in plan.arms]
     for number, (seed, name) in enumerate(arms, start=1):
         if made.finished(made.folder(name, seed)):
@@ -75,24 +86,83 @@ class _Grid:
     on each test set, written when the run is finished.
     """
 
-    def __init__(self, plan: grid.Plan, out: Path) -> None:
-        self.plan, self.out = plan, out
+    def __init__(self, plan: grid.Plan, out: Path, skip_bad: bool) -> None:
+        self.plan, self.out, self.skip_bad = plan, out, skip_bad
         self.charset = training_data.charset(plan.start, training_data.source(plan.start))
         self.streams: dict[int, tuple[Stream, Corpus | None]] = {}
-        out.mkdir(parents=True, exist_ok=True)
-        others = [p.name for p in out.iterdir()] if not (out / PLAN).exists() else []
+        others = [p.name for p in out.iterdir()] if out.exists() and not (out / PLAN).exists() else []
         if others:
             raise UserError(f"{out}: holds {others[0]} and no {PLAN}; expected a new folder, or a comparison's")
+        # All that may be wrong with the plan comes first: a plan that is refused leaves the folder as it was.
+        groups = Path(plan.groups or GROUPS)
+        self.groups = read_groups(groups)
+        text = groups.read_text(encoding="utf-8")
+        sets = self._test_sets()
+        recipe = self._recipe(text)
+        kept = out / "tests" / RECIPE
+        if kept.exists() and kept.read_text(encoding="utf-8") != recipe:
+            raise UserError(f"{kept}: the test sets there are of another recipe; expected a new folder")
+        self._check_runs()
+        out.mkdir(parents=True, exist_ok=True)
         (out / PLAN).write_text(plan.text, encoding="utf-8")
-        shutil.copyfile(plan.groups or GROUPS, out / GROUPS_FILE)
-        self.tests = self._tests()
+        (out / GROUPS_FILE).write_text(text, encoding="utf-8")
+        if not kept.exists():
+            for name, source in sets.items():
+                if isinstance(source, RenderedLines):
+                    folder = out / "tests" / name
+                    folder.mkdir(parents=True, exist_ok=True)
+                    write_lines(folder, source)
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_text(recipe, encoding="utf-8")  # last: what is there without it is written again
+        files = plan.tests.files or {name: str(out / "tests" / name / "labels.txt") for name in sets}
+        self.tests = {name: self._looked_at(LabelFile(Path(path)), name) for name, path in files.items()}
+        self._check_predictions()
         known = {
             "baseline": plan.baseline,
             "seeds": plan.seeds,
             "arms": list(plan.arms),
-            "tests": plan.tests.files or {name: f"tests/{name}/labels.txt" for name in self.tests},
+            "tests": plan.tests.files or {name: f"tests/{name}/labels.txt" for name in sets},
+            "set": plan.overrides,
         }
         (out / "comparison.json").write_text(json.dumps(known, ensure_ascii=False), encoding="utf-8")
+
+    def _test_sets(self) -> dict[str, RenderedLines | LabelFile]:
+        """Lines of the test sets: files, or what will be rendered where it is not yet."""
+        tests, config = self.plan.tests, self.plan.test_config
+        if tests.files:
+            return {name: LabelFile(Path(path)) for name, path in tests.files.items()}
+        return {name: self.rendered(config, name, tests.lines, tests.seed) for name in ("full", "lookalike")}
+
+    def _recipe(self, groups: str) -> str:
+        """All that the test sets follow from."""
+        tests, config = self.plan.tests, self.plan.test_config
+        known: dict[str, Any] = {"tests": dataclasses.asdict(tests) | {"files": None}}
+        if tests.files:
+            known["files"] = {name: Path(path).read_text(encoding="utf-8") for name, path in tests.files.items()}
+        else:
+            known |= {"text": dataclasses.asdict(config.text), "render": dataclasses.asdict(config.render)}
+        return json.dumps({**known, "groups": groups, "charset": self.charset.hash}, ensure_ascii=False)
+
+    def _check_runs(self) -> None:
+        """Every run that is there must be what the plan asks for, or two things would stand under one name."""
+        for name, config in {grid.START: self.plan.start, **self.plan.arms}.items():
+            for seed in self.plan.seeds:
+                folder = self.folder(name, seed)
+                if not (folder / runs.FACTS).exists():
+                    continue
+                run = runs.open_run(folder)
+                if run.config != _seeded(config, seed) or run.charset.hash != self.charset.hash:
+                    raise UserError(f"{folder}: was trained with other settings than the plan has for {name!r}; "
+                                    "expected another name for the arm, or a new folder")  # fmt: skip
+
+    def _check_predictions(self) -> None:
+        for name in (grid.START, *self.plan.arms):
+            for seed in self.plan.seeds:
+                for test, corpus in self.tests.items():
+                    path = self.folder(name, seed) / f"{test}.txt"
+                    if path.exists() and read_predictions(path).truths != corpus.texts:
+                        raise UserError(f"{path}: predictions of other lines than {test} has; expected the same, or "
+                                        "none: without that file the run reads them again")  # fmt: skip
 
     def folder(self, name: str, seed: int) -> Path:
         return self.out / name / f"seed-{seed}"
@@ -101,41 +171,14 @@ class _Grid:
         """Whether a run has been trained and has read every test set."""
         return all((folder / f"{name}.txt").exists() for name in self.tests)
 
-    def _tests(self) -> dict[str, Corpus]:
-        """The test sets, rendered and written the first time."""
-        tests, config = self.plan.tests, self.plan.test_config
-        paths = {name: Path(file) for name, file in tests.files.items()}
-        if not paths:
-            paths = {name: self.out / "tests" / name / "labels.txt" for name in ("full", "lookalike")}
-            recipe = json.dumps(
-                {
-                    "tests": dataclasses.asdict(tests) | {"files": None},
-                    "text": dataclasses.asdict(config.text),
-                    "render": dataclasses.asdict(config.render),
-                    "groups": (self.out / GROUPS_FILE).read_text(encoding="utf-8"),
-                    "charset": self.charset.hash,
-                },
-                ensure_ascii=False,
-            )
-            kept = self.out / "tests" / RECIPE
-            if kept.exists() and kept.read_text(encoding="utf-8") != recipe:
-                raise UserError(f"{kept}: the test sets there are of another recipe; expected a new folder")
-            if not kept.exists():
-                for name, path in paths.items():
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    write_lines(path.parent, self.rendered(config, name, tests.lines, tests.seed))
-                kept.write_text(recipe, encoding="utf-8")  # last: what is there without it is written again
-        return {name: self._looked_at(LabelFile(path), name) for name, path in paths.items()}
-
     def _looked_at(self, source: Source, name: str) -> Corpus:
         corpus = audit_lines(self.plan.start, self.charset, source, keep_text_faults=True)
-        check_usable(corpus, name, keep_text_faults=True, skip_bad=False)
+        check_usable(corpus, name, keep_text_faults=True, skip_bad=self.skip_bad)
         return corpus
 
     def rendered(self, config: Config, kind: str, count: int, seed: int) -> RenderedLines:
         """Rendered lines of the whole charset, or of characters of look-alike groups alone."""
-        groups = str(self.out / GROUPS_FILE)
-        alike: dict[str, Any] = {"source": "lookalikes", "bias": 1.0, "groups": groups}
+        alike: dict[str, Any] = {"source": "lookalikes", "bias": 1.0, "groups": str(self.plan.groups or GROUPS)}
         text = dataclasses.replace(
             config.text, **(alike if kind == "lookalike" else {"source": "uniform", "groups": ""})
         )
@@ -146,7 +189,7 @@ class _Grid:
         """What every run of a seed is trained on."""
         if seed not in self.streams:
             config = _seeded(self.plan.start, seed)
-            corpus, _ = training_data.audited(config, self.charset, training_data.source(config), None, False)
+            corpus, _ = training_data.audited(config, self.charset, training_data.source(config), None, self.skip_bad)
             self.streams = {seed: (training_data.stream(config, self.charset, corpus), corpus)}
         return self.streams[seed]
 
@@ -158,8 +201,6 @@ class _Grid:
             shutil.rmtree(folder)  # stopped while it was made: nothing has been trained
         if folder.exists():
             run = runs.open_run(folder)
-            if run.config != config:
-                raise UserError(f"{folder}: was trained with other settings than the plan's; expected a new folder")
         else:
             run = runs.create(folder, config, self.charset, {"loss": config.loss.parts._asdict()})
         stream, corpus = self.stream(seed)

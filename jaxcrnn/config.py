@@ -116,6 +116,17 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = (), base: Co
     return build([(read_yaml(path), str(path))] if path else [], overrides, base)
 
 
+class _OnceEach(yaml.SafeLoader):
+    """Refuses a key that stands twice; YAML's own reader keeps the last and says nothing."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: str | Path) -> Any:
     """What a YAML file holds, ``{}`` for nothing.
 
@@ -123,7 +134,7 @@ def read_yaml(path: str | Path) -> Any:
       UserError: the file cannot be read or is not YAML, naming the line.
     """
     try:
-        return yaml.safe_load(read_text(path)) or {}
+        return yaml.load(read_text(path), _OnceEach) or {}
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark else ""

@@ -12,8 +12,8 @@ NOTHING = ""  # stands where a character is missing or too many
 
 
 def shown(character: str) -> str:
-    """A character as a table shows it: spaces and nothing by name."""
-    return repr(character) if character.isspace() else character or "(nothing)"
+    """A character as a table shows it: nothing, and what leaves no mark or moves the cursor, by name."""
+    return character if character.isprintable() and character.strip() else repr(character) if character else "(nothing)"
 
 
 def members(groups: Iterable[str]) -> dict[str, int]:
@@ -123,7 +123,10 @@ def rates(counts: LineCounts) -> dict[str, Rate]:
 
 def rate_rows(counts: LineCounts) -> list[tuple[str, str, str]]:
     """A table's rows: each rate's name, its value, and what it is counted among."""
-    return [(r.name, f"{r.value:.2%}", f"{r.over.sum()}/{r.under.sum()}") for r in rates(counts).values()]
+    return [
+        (r.name, f"{r.value:.2%}" if r.under.sum() else "-", f"{r.over.sum()}/{r.under.sum()}")
+        for r in rates(counts).values()
+    ]
 
 
 class Confusion(NamedTuple):

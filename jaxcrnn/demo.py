@@ -23,7 +23,7 @@ def run(args: Namespace) -> int:
         print(f"stopped; go on with: jaxcrnn demo --out {out}")
         return 0
     print()
-    page = {"out": None, "data": None, "groups": None, "projector": None, "skip_bad": False, "checkpoint": "latest"}
+    page = {"out": None, "data": None, "groups": None, "projector": None, "skip_bad": False, "checkpoint": None}
     reporting.run(Namespace(folder=str(out), **page))
     first = out / "tests" / "lookalike" / "0.png"
     print(f"{console.duration(time.monotonic() - began)} in all. Read a line with one of the recognisers:")

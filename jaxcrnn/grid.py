@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from jaxcrnn.errors import UserError
 
 KEYS = ("config", "start", "arms", "baseline", "seeds", "tests", "groups", "estimate_lines")
 START = "start"
+# What a comparison's folder holds beside the arms.
+TAKEN = (START, "tests", "plan.yaml", "groups.txt", "comparison.json", "results.json", "results.md", "report.html")
+SEEDS = 2**31  # more does not fit a key of jax's
 SAME = ("data", "model", "augment", "text", "render", "run")  # sections that an arm may not change
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -55,6 +58,8 @@ class Plan:
       groups: file of look-alike groups, empty for those in the package.
       estimate_lines: rendered lines that centers are estimated on, where an arm starts from estimated ones.
       text: of the file.
+      overrides: what was set on top of it.
+      warnings: what is allowed and should be known.
     """
 
     start: Config
@@ -66,6 +71,8 @@ class Plan:
     groups: str
     estimate_lines: int
     text: str
+    overrides: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
@@ -109,26 +116,49 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     for name, arm in built.items():
         _same(path, name, arm, built[baseline], baseline)
     seeds = given.get("seeds", [0, 1, 2])
-    if not isinstance(seeds, list) or not seeds or any(type(s) is not int or s < 0 for s in seeds):
-        raise UserError(f"{path}: seeds is {seeds!r}; expected whole numbers in brackets, such as [0, 1, 2]")
+    if not isinstance(seeds, list) or not seeds or any(not _is_seed(s) for s in seeds):
+        raise UserError(f"{path}: seeds is {seeds!r}; expected whole numbers below {SEEDS} in brackets, such as "
+                        "[0, 1, 2]")  # fmt: skip
     if len(set(seeds)) < len(seeds):
         raise UserError(f"{path}: seeds is {seeds!r}; expected each once")
     tests = _tests(path, given.get("tests") or {})
     look = {"render": tests.render, "text": tests.text | {"typefaces": list(tests.typefaces)}}
     groups, lines = given.get("groups", ""), given.get("estimate_lines", 2000)
+    if not isinstance(groups, str):
+        raise UserError(f"{path}: groups is {groups!r}; expected a file of look-alike groups")
     if type(lines) is not int or lines < 1:
         raise UserError(f"{path}: estimate_lines is {lines!r}; expected a whole number of 1 or more")
     return Plan(
         start, built, baseline, tuple(seeds), tests, config(look, "tests") if not tests.files else start,
-        str(Path(path).parent / groups) if groups else "", lines, read_text(path),
+        str((Path(path).parent / groups).resolve()) if groups else "", lines, read_text(path), tuple(overrides),
+        tuple(_doubts(built[baseline], tests, len(seeds))),
     )  # fmt: skip
+
+
+def _is_seed(value: Any) -> bool:
+    return type(value) is int and 0 <= value < SEEDS
+
+
+def _doubts(baseline: Config, tests: Tests, seeds: int) -> Iterator[str]:
+    """What makes a comparison say less than it seems to."""
+    if baseline.loss.has_centers:
+        yield "the baseline keeps centers itself: what is compared is not center loss against plain CTC"
+    if seeds < 3:
+        yield f"{seeds} of the 3 seeds that intervals over seeds want at least"
+    trained = baseline.text.typefaces
+    if tests.files or not baseline.text.share:
+        return
+    if shared := [face for face in tests.typefaces if not trained or face in trained]:
+        yield f"training sees the typefaces of the tests, too: {', '.join(shared)}"
+    if not (tests.typefaces or tests.render):
+        yield "the tests look as the training lines do; tests.typefaces or tests.render would make them differ"
 
 
 def _same(path: str | Path, name: str, arm: Config, other: Config, baseline: str) -> None:
     """Every arm sees the same data in the same order and takes the same steps, or nothing could be compared."""
-    if not NAME.fullmatch(name) or name == START:
+    if not NAME.fullmatch(name) or name in TAKEN:
         raise UserError(f"{path}: arms: {name!r} cannot be the name of an arm; expected letters, digits, '-', '_', "
-                        f"'+' and '.', and not {START!r}")  # fmt: skip
+                        f"'+' and '.', and none of {', '.join(TAKEN)}")  # fmt: skip
     for section in SAME:
         if getattr(arm, section) != getattr(other, section):
             raise UserError(f"{path}: arms.{name} has another {section!r} than {baseline}; arms may differ in 'loss' "
@@ -152,8 +182,15 @@ def _tests(path: str | Path, given: Any) -> Tests:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise UserError(f"{path}: tests.typefaces is {names!r}; expected names in brackets")
         values["typefaces"] = tuple(names)
-    if values.get("lines", 1) < 1 or values.get("seed", 0) < 0:
-        raise UserError(f"{path}: tests.lines and seed: expected at least 1 line and a seed of 0 or more")
+    if values.get("lines", 1) < 1 or not _is_seed(values.get("seed", 0)):
+        raise UserError(f"{path}: tests.lines and seed: expected at least 1 line and a seed from 0 to {SEEDS - 1}")
+    if values.get("files") and len(values) > 1:
+        others = ", ".join(f"tests.{key}" for key in values if key != "files")
+        raise UserError(f"{path}: {others}: for rendered tests, and tests.files gives others; expected one of both")
+    for name in values.get("files", {}):
+        if not NAME.fullmatch(str(name)) or name in ("charset", "results"):
+            raise UserError(f"{path}: tests.files: {name!r} cannot be the name of a test set; expected letters, "
+                            "digits, '-', '_', '+' and '.', and not 'charset'")  # fmt: skip
     values["files"] = {
         str(name): str((Path(path).parent / str(file)).resolve()) for name, file in values.get("files", {}).items()
     }

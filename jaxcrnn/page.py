@@ -30,7 +30,11 @@ nav ul, .keys { list-style: none; padding: 0; display: flex; flex-wrap: wrap; ga
 a { color: var(--c0); } :focus-visible { outline: 3px solid var(--c1); outline-offset: 2px; }
 .scroll { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--rule); white-space: nowrap; }
+th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--rule); white-space: nowrap;
+  vertical-align: top; }
+thead th { white-space: normal; min-width: 5rem; }
+th[scope=row] { position: sticky; left: 0; background: var(--paper); }
+summary { cursor: pointer; font-weight: 600; }
 td.n, th.n { text-align: right; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); gap: 1.5rem; }
 figure { margin: 0; } figcaption { font-weight: 600; }
@@ -88,9 +92,19 @@ def text(*paragraphs: str) -> str:
     return "".join(f"<p>{escape(p)}</p>" for p in paragraphs)
 
 
+def subheading(words: str) -> str:
+    """A heading inside a section."""
+    return f"<h3>{escape(words)}</h3>"
+
+
 def bullets(items: Sequence[str]) -> str:
     """A list of plain texts."""
     return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>" if items else ""
+
+
+def details(summary: str, body: str) -> str:
+    """HTML that is folded away until it is asked for."""
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], label: str) -> str:
@@ -101,13 +115,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], label: str) -> 
     body = ""
     for row in rows:
         first, *rest = row
-        cells = "".join(f"<td{k}>{escape(str(c))}</td>" for c, k in zip(rest, kind[1:], strict=True))
+        cells = "".join(f"<td{k}>{_lines(c)}</td>" for c, k in zip(rest, kind[1:], strict=True))
         body += f'<tr><th scope="row"{kind[0]}>{escape(str(first))}</th>{cells}</tr>'
     name = escape(label, quote=True)
     return (
         f'<div class="scroll" role="region" aria-label="{name}" tabindex="0"><table><thead><tr>{top}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _lines(cell: object) -> str:
+    return escape(str(cell)).replace("\n", "<br>")
 
 
 def _is_number(cell: object) -> bool:

@@ -20,6 +20,7 @@ from jaxcrnn.inspection import Features, Seen, plane, separation
 
 POINTS = 120  # of a curve; a longer log is averaged
 CARDS = 12
+SERIES = 8  # of a chart, as many as the page has colors
 MAPPED = 6  # groups whose characters are drawn on the map
 MARKS = 260  # characters on it
 
@@ -60,14 +61,19 @@ def over_steps(logged: Mapping[str, Sequence[Log]], key: str) -> dict[str, list[
     return curves
 
 
-def curves(logged: Mapping[str, Sequence[Log]]) -> str:
-    """Loss and accuracy while training."""
+def curves(logged: Mapping[str, Sequence[Log]], *, alone: bool) -> str:
+    """Loss and accuracy while training.
+
+    Args:
+      logged: of each name.
+      alone: whether it is one run; center losses of several are sums of different things, which no axis fits.
+    """
     known = (
         ("CTC loss", "ctc", "nats", False), ("Lines right while training", "line_accuracy", "lines", True),
         ("Lines right, validation", "val_line_accuracy", "lines", True), ("Center loss", "center", "loss", False),
     )  # fmt: skip
     figures = []
-    for caption, key, unit, percent in known:
+    for caption, key, unit, percent in known if alone else known[:-1]:
         if found := over_steps(logged, key):
             chart = svg.line_chart(found, title=caption, x_label="step", y_label=unit, percent=percent, zero=percent,
                                    order=[*logged])  # fmt: skip
@@ -190,9 +196,11 @@ def feature_map(readers: Sequence[Reader], charset: Charset, groups: Sequence[st
     for reader, inside, flat in zip(readers, within, planes, strict=True):
         vectors, ids = reader.features.vectors, reader.features.classes
         apart = separation(vectors[inside], ids[inside], chosen)
+        # Spread over all of them: they come in the order of their lines' widths.
+        chosen_marks = np.unique(np.linspace(0, len(inside) - 1, MARKS).astype(int))
         points = [
             (float(x), float(y), charset.name(int(c)), classes[int(c)])
-            for (x, y), c in zip(flat[:MARKS], ids[inside][:MARKS], strict=True)
+            for (x, y), c in zip(flat[chosen_marks], ids[inside][chosen_marks], strict=True)
         ]
         title = f"{reader.name}: look-alikes {apart:.2f} spreads apart"
         figures.append((title, svg.scatter(points, title=f"Map of character features, {title}")))
@@ -203,7 +211,7 @@ def feature_map(readers: Sequence[Reader], charset: Charset, groups: Sequence[st
         "Each character stands where its feature lies in the plane of the first two principal components of that "
         "recogniser's own features, turned to lie as the first; a group has one color. The number in the title is "
         "measured in all dimensions: the distance between the means of two look-alikes, divided by the root mean "
-        f"square distance of characters to their own mean. {said}"
+        f"square distance of characters to their own mean. {said} At most {MARKS} characters stand on a map."
     )
     return page.text(explained) + f'<ul class="keys" aria-label="Groups">{keys}</ul>' + page.charts(figures)
 

@@ -50,6 +50,9 @@ def read_predictions(path: str | Path) -> Predictions:
             parts = [line.split()[0], *match.groups()]
         for values, value in zip(found, parts, strict=True):
             values.append(value)
+    # With tabs between, too, brackets around every text are the layout's and not the texts'.
+    if all(text[:1] == "[" and text[-1:] == "]" for text in (*found.read, *found.truths)):
+        found = Predictions(found.names, [text[1:-1] for text in found.read], [text[1:-1] for text in found.truths])
     if not found.names:
         raise UserError(f"{path}: no line in it; expected path<TAB>prediction<TAB>truth")
     return found

@@ -106,7 +106,7 @@ def _of_run(folder: Path, args: Namespace) -> _Made:
     path = validation_path(opened, args.data)
     corpus = _lines(opened, path, args)
     groups = read_groups(args.groups or GROUPS)
-    state, step = opened.state(args.checkpoint)
+    state, step = opened.state(args.checkpoint or "best")
     after = _read("this run", opened, state, corpus)
     readers = [after]
     origin = opened.facts().get("init_from", {}).get("run")
@@ -124,7 +124,7 @@ def _of_run(folder: Path, args: Namespace) -> _Made:
     ]  # fmt: skip
     sections = [
         Section("accuracy", "Accuracy", _score_tables(after, corpus, groups)),
-        Section("curves", "Curves", panels.curves(logged)),
+        Section("curves", "Curves", panels.curves(logged, alone=True)),
         Section("confusions", "Confusions", panels.confused(
             [after, *readers[:-1]], corpus, groups, _glyphs(opened), {"read": len(corpus)})),
         Section("distances", "Distances to centers", panels.distances(logged)),
@@ -140,6 +140,8 @@ def _lines(opened: runs.Run, path: str, args: Namespace) -> Corpus:
 
 
 def _of_comparison(folder: Path, args: Namespace) -> _Made:
+    if args.checkpoint:
+        raise UserError(f"--checkpoint {args.checkpoint}: {folder} is a comparison, whose runs are shown as they ended")
     known = results.description(folder)
     found = results.collect(folder)
     groups = read_groups(args.groups or folder / "groups.txt")
@@ -147,39 +149,88 @@ def _of_comparison(folder: Path, args: Namespace) -> _Made:
     path = args.data or str(folder / known["tests"][test])
     arms = {arm: [folder / arm / f"seed-{seed}" for seed in known["seeds"]] for arm in known["arms"]}
     arms = {arm: there for arm, places in arms.items() if (there := [p for p in places if (p / runs.FACTS).exists()])}
-    logged = panels.logs(arms)
-    rated = found.arms[test]
-    others = [arm for arm in known["arms"] if arm in rated and arm != found.baseline]
-    best = min(others, key=lambda arm: rated[arm]["substituted"].rate.value, default=found.baseline)
-    names = list(dict.fromkeys(["start", found.baseline, best]))
-    places = {name: folder / name / f"seed-{known['seeds'][0]}" for name in names}
-    opened = {name: runs.open_run(place) for name, place in places.items() if (place / runs.FACTS).exists()}
+    best = _best(found, test)
+    drawn = _drawn(found, test, list(arms))
+    logged = panels.logs({arm: arms[arm] for arm in drawn})
+    seed, opened = _opened(folder, list(dict.fromkeys(["start", found.baseline, best])), known["seeds"])
     corpus = _lines(opened[found.baseline], path, args)
     states = {name: one.state("latest")[0] for name, one in opened.items()}
     readers = {name: _read(name, one, states[name], corpus) for name, one in opened.items()}
     order = [readers[found.baseline], *(r for name, r in readers.items() if name != found.baseline)]
     one = opened[found.baseline]
-    accuracy = page.bullets(found.sentences())
+    last = best if best in opened else found.baseline
+    shown = f"{Path(path).name if args.data else test}, seed {seed} of {', '.join(opened)}"
+    chosen = f"{best} is the arm that misreads the fewest look-alikes of {test}; that was chosen by these very lines."
+    few = f"{len(drawn)} of {len(arms)} arms are drawn: {found.baseline} and those that misread the fewest look-alikes."
+    why = page.text(chosen) if best != found.baseline else ""
+    fewer = page.text(few) if len(drawn) < len(arms) else ""
+    sections = [
+        Section("accuracy", "Accuracy", _accuracy(found)),
+        Section("intervals", "Differences", _differences(found)),
+        Section("curves", "Curves", fewer + panels.curves(logged, alone=False)),
+        Section("confusions", "Confusions", panels.confused(order, corpus, groups, _glyphs(one), {shown: len(corpus)})),
+        Section("distances", "Distances to centers", fewer + panels.distances(logged)),
+        Section("features", "Features before and after", why + panels.feature_map(
+            list(readers.values()), one.charset, groups)),
+        Section("lines", "Hardest and slowest lines", why + panels.lines(
+            readers[last], corpus, _times(opened[last], states[last], corpus))),
+    ]  # fmt: skip
+    seeds = len(known["seeds"])
+    lead = page.text(
+        f"{len(known['arms'])} ways of going on from plain CTC, each with {seeds} seed{'s' if seeds > 1 else ''}, "
+        f"compared with {found.baseline}, on {', '.join(found.arms)}."
+    )
+    return _Made(page.page(f"Comparison {folder.resolve().name}", lead, sections), readers[last], opened[last], corpus)
+
+
+def _best(found: results.Results, test: str) -> str:
+    """The arm besides the baseline with the fewest look-alikes misread."""
+    rated = found.arms[test]
+    others = [arm for arm in rated if arm not in (found.baseline, "start")]
+    return min(others, key=lambda arm: rated[arm]["substituted"].rate.value, default=found.baseline)
+
+
+def _drawn(found: results.Results, test: str, arms: Sequence[str]) -> list[str]:
+    """The arms whose curves are drawn: as many as there are colors."""
+    rated = found.arms[test]
+    ranked = sorted(
+        (arm for arm in arms if arm in rated and arm != found.baseline),
+        key=lambda arm: rated[arm]["substituted"].rate.value,
+    )
+    wanted = {found.baseline, *ranked[: panels.SERIES - 1]}
+    return [arm for arm in arms if arm in wanted]
+
+
+def _opened(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> tuple[int, dict[str, runs.Run]]:
+    """The runs of one seed: the first that all have, else the first that the baseline, the second name, has."""
+
+    def there(seed: int) -> list[str]:
+        return [name for name in names if (folder / name / f"seed-{seed}" / runs.FACTS).exists()]
+
+    seed = max(seeds, key=lambda seed: (names[1] in there(seed), len(there(seed))))
+    if names[1] not in there(seed):
+        raise UserError(f"{folder}: no run of {names[1]} is there to read lines with; expected its run folders")
+    return seed, {name: runs.open_run(folder / name / f"seed-{seed}") for name in there(seed)}
+
+
+def _accuracy(found: results.Results) -> str:
+    """What must be known first, what differs, the tables, and every verdict folded away."""
+    brief = []
+    for arm in found.seeds:
+        if arm not in (found.baseline, "start"):
+            said = found.verdicts(arm)
+            told = [f"{verdict}: {', '.join(said[verdict])}" for verdict in ("better", "worse") if said[verdict]]
+            brief.append(f"{arm}: {'; '.join(told) or 'not distinguishable in anything'}")
+    made = page.text(*found.warnings()) + page.bullets(brief)
     for name in found.arms:
         head, rows = found.rows(name)
-        accuracy += f"<h3>{name}</h3>" + page.table(head, rows, f"Arms on the test set {name}")
-    shown = f"{test}, the first seed's runs of {', '.join(opened)}"
-    sections = [
-        Section("accuracy", "Accuracy", accuracy + page.text(*found.warnings())),
-        Section("intervals", "Differences", _differences(found)),
-        Section("curves", "Curves", panels.curves(logged)),
-        Section("confusions", "Confusions", panels.confused(order, corpus, groups, _glyphs(one), {shown: len(corpus)})),
-        Section("distances", "Distances to centers", panels.distances(logged)),
-        Section("features", "Features before and after", panels.feature_map(
-            list(readers.values()), one.charset, groups)),
-        Section("lines", "Hardest and slowest lines", panels.lines(
-            readers[best], corpus, _times(opened[best], states[best], corpus))),
-    ]  # fmt: skip
-    lead = page.text(
-        f"{len(known['arms'])} ways of going on from plain CTC, each with {len(known['seeds'])} seed(s), compared with "
-        f"{found.baseline}, on {', '.join(found.arms)}."
-    )
-    return _Made(page.page(f"Comparison {folder.resolve().name}", lead, sections), readers[best], opened[best], corpus)
+        # A rate and its difference below each other: side by side, four of them fit no screen.
+        pairs = range(2, len(head) - 1, 2)
+        short = [*head[:2], *(head[i] for i in pairs), head[-1]]
+        cells = [[*row[:2], *(f"{row[i]}\n{row[i + 1]}" for i in pairs), row[-1]] for row in rows]
+        made += page.subheading(name) + page.table(short, cells, f"Arms on the test set {name}")
+    made += page.text(f"Below each rate: how far it is from that of {found.baseline}, with its interval.")
+    return made + page.details("Every verdict, with what cannot be told", page.bullets(found.sentences()))
 
 
 def _differences(found: results.Results) -> str:
@@ -188,10 +239,10 @@ def _differences(found: results.Results) -> str:
     for test, arms in found.arms.items():
         for key in results.JUDGED:
             bars = {arm: rated[key].gain for arm, rated in arms.items() if rated[key].gain}
-            name = next(iter(arms.values()))[key].name
-            caption = f"{name}, {test}, against {found.baseline}"
-            figures.append((caption, svg.intervals({arm: (g.value, g.low, g.high) for arm, g in bars.items() if g},
-                                                   title=caption)))  # fmt: skip
-    return page.text("Points of a hundred; a bar that crosses the line at 0 tells nothing apart.") + page.charts(
-        figures
-    )
+            one = next(iter(arms.values()))[key]
+            caption = f"{one.name}, {test}, against {found.baseline}"
+            figures.append((caption, svg.intervals(
+                {arm: (g.value, g.low, g.high) for arm, g in bars.items() if g}, title=caption,
+                x_label=f"points; {'right' if one.better > 0 else 'left'} is better",
+            )))  # fmt: skip
+    return page.text("A bar that crosses the line at 0 tells nothing apart.") + page.charts(figures)

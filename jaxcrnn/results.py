@@ -16,11 +16,11 @@ from jaxcrnn.bootstrap import Interval
 from jaxcrnn.console import table
 from jaxcrnn.data.groups import read_groups
 from jaxcrnn.errors import UserError
-from jaxcrnn.predictions import read_predictions
+from jaxcrnn.predictions import Predictions, read_predictions
 
-# What the table shows: look-alikes misread, and lines right; the rest is in the JSON.
-SHOWN = ("lines", "characters", "substituted")
-JUDGED = ("substituted", "lines")
+# A recogniser that reads nothing takes nothing for its look-alike: misread and read right are looked at together.
+SHOWN = ("substituted", "recall", "lines", "characters")
+JUDGED = ("substituted", "recall", "lines")
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,10 @@ class Results:
     Attributes:
       baseline: the arm that the others are compared with.
       arms: test set -> arm -> rate -> `Rated`; the start is an arm, too.
-      seeds: how many seeds each arm has.
+      seeds: how many seeds each arm is compared over: those that it shares with the baseline, on every test set.
       speeds: median steps a second of each arm.
-      missing: runs that are not there yet.
+      missing: runs that are not there yet, or have not read every test set.
+      damaged: logs that cannot be read, so that their speed is not known.
     """
 
     baseline: str
@@ -66,6 +67,7 @@ class Results:
     seeds: dict[str, int]
     speeds: dict[str, float]
     missing: int
+    damaged: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
         """Writes everything as JSON."""
@@ -96,7 +98,7 @@ class Results:
             row: list[object] = [arm, self.seeds[arm]]
             for key in SHOWN:
                 one = rated[key]
-                row += [f"{one.rate.value:.2%}", _points(one.gain) if one.gain else ""]
+                row += [f"{one.rate.value:.2%}", _points(one.gain) if one.gain else ""] if one.of else ["-", ""]
                 if not number:
                     head += [one.name, f"against {self.baseline}"]
             speed = self.speeds.get(arm)
@@ -110,31 +112,46 @@ class Results:
 
     def sentence(self, arm: str) -> str:
         """How an arm differs from the baseline."""
+        said = self.verdicts(arm)
+        parts = [f"{verdict}: {', '.join(found)}" for verdict, found in said.items() if found]
+        return "; ".join(parts) + "." if parts else "no seed in common with the baseline."
+
+    def verdicts(self, arm: str) -> dict[str, list[str]]:
+        """What is better, what worse, and what cannot be told, each with its difference."""
         said: dict[str, list[str]] = {"better": [], "worse": [], "not distinguishable": []}
         for test, arms in self.arms.items():
             for key in JUDGED:
                 one = arms[arm][key] if arm in arms else None
                 if one and one.gain and one.of:
                     said[one.verdict].append(f"{one.name} on {test} ({_points(one.gain)})")
-        parts = [f"{verdict}: {', '.join(found)}" for verdict, found in said.items() if found]
-        return "; ".join(parts) + "." if parts else "no seed in common with the baseline."
+        return said
 
     def warnings(self) -> list[str]:
         """What the reader must know of the figures."""
-        few = min(self.seeds.values())
-        known = "Differences are in points, with 95 % intervals of a paired bootstrap over lines and seeds."
+        few, most = min(self.seeds.values()), max(self.seeds.values())
+        known = ["Differences are in points, with 95 % intervals of a paired bootstrap over lines and seeds."]
         if few == 1:
-            known += (
+            known[0] += (
                 " With one seed they know about lines only: another seed may say the opposite, so this proves nothing."
             )
-        return [known] + ([f"{self.missing} runs are missing yet."] if self.missing else [])
+        judged = sum(len(found) for arm in self.seeds if arm not in (self.baseline, "start")
+                     for found in self.verdicts(arm).values())  # fmt: skip
+        if judged > 20:
+            known.append(f"Of {judged} intervals of 95 %, about {round(judged / 20)} leave out 0 by chance alone.")
+        if few < most:
+            known.append(f"An arm with fewer seeds than {self.baseline} is compared with {self.baseline} of these "
+                         "seeds alone, so its difference is not that of the two rates shown.")  # fmt: skip
+        if self.missing:
+            known.append(f"{self.missing} runs are missing yet.")
+        known += [f"{path} is damaged: the speed is not known." for path in self.damaged]
+        return known
 
 
 def _points(gain: Interval) -> str:
     return f"{100 * gain.value:+.2f} [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
 
 
-def collect(folder: Path, replicates: int = 2000) -> Results:
+def collect(folder: Path, replicates: int = 10_000) -> Results:
     """Scores every finished run of a comparison.
 
     Args:
@@ -145,24 +162,12 @@ def collect(folder: Path, replicates: int = 2000) -> Results:
       UserError: it is none, no run of the baseline is finished, or predictions are not of the same lines.
     """
     known, groups = description(folder), read_groups(folder / "groups.txt")
-    tests = sorted({path.stem for path in folder.glob("*/seed-*/*.txt")} - {"charset"})
-    counts: dict[str, dict[str, dict[int, confusions.LineCounts]]] = {}
-    lines: dict[str, list[str]] = {}
-    missing = 0
-    for test in tests:
-        for arm in ("start", *known["arms"]):
-            for seed in known["seeds"]:
-                path = folder / arm / f"seed-{seed}" / f"{test}.txt"
-                if not path.exists():
-                    missing += arm != "start" and test == tests[0]
-                    continue
-                given = read_predictions(path)
-                if given.names != lines.setdefault(test, given.names):
-                    raise UserError(f"{path}: predictions of other lines than the other runs'; expected the same")
-                scored = confusions.score(given.read, given.truths, groups).lines
-                counts.setdefault(test, {}).setdefault(arm, {})[seed] = scored
-    baseline = known["baseline"]
-    if not any(counts.get(test, {}).get(baseline) for test in tests):
+    names, baseline = ("start", *known["arms"]), known["baseline"]
+    counts = {test: _counts(folder, test, names, known["seeds"], groups) for test in known["tests"]}
+    runs = [(arm, seed) for arm in known["arms"] for seed in known["seeds"]]
+    missing = sum(any(seed not in found.get(arm, {}) for found in counts.values()) for arm, seed in runs)
+    counts = {test: found for test, found in counts.items() if baseline in found}
+    if not counts:
         raise UserError(f"{folder}: no run of {baseline} is finished; expected some of 'jaxcrnn compare'")
     arms: dict[str, dict[str, dict[str, Rated]]] = {}
     for test, of_test in counts.items():
@@ -172,11 +177,35 @@ def collect(folder: Path, replicates: int = 2000) -> Results:
             both = sorted(of_arm.keys() & of_test[baseline].keys())
             one, two = [of_arm[s] for s in both or of_arm], [of_test[baseline][s] for s in both]
             arms[test][arm] = _rated(one, two if both and arm != baseline else None, replicates)
-    first = counts[tests[0]]
+    shared: dict[str, set[int]] = {
+        arm: set(known["seeds"]) for arm in names if any(arm in of for of in counts.values())
+    }
+    for of_test in counts.values():
+        for arm in shared:
+            shared[arm] &= of_test.get(arm, {}).keys() & of_test[baseline].keys()
+    speeds, damaged = _speeds(folder, list(shared))
     return Results(
-        baseline, arms, {arm: len(of_arm) for arm, of_arm in first.items()},
-        {arm: speed for arm in first if (speed := _speed(folder / arm))}, missing,
+        baseline, arms, {arm: len(seeds) for arm, seeds in shared.items()}, speeds, missing, tuple(damaged),
     )  # fmt: skip
+
+
+def _counts(
+    folder: Path, test: str, arms: Sequence[str], seeds: Sequence[int], groups: Sequence[str]
+) -> dict[str, dict[int, confusions.LineCounts]]:
+    """Counts of every run that has read a test set, by arm and seed."""
+    counts: dict[str, dict[int, confusions.LineCounts]] = {}
+    first: Predictions | None = None
+    for arm in arms:
+        for seed in seeds:
+            path = folder / arm / f"seed-{seed}" / f"{test}.txt"
+            if not path.exists():
+                continue
+            given = read_predictions(path)
+            first = first or given
+            if (given.names, given.truths) != (first.names, first.truths):
+                raise UserError(f"{path}: predictions of other lines than the other runs'; expected the same")
+            counts.setdefault(arm, {})[seed] = confusions.score(given.read, given.truths, groups).lines
+    return counts
 
 
 def description(folder: Path) -> dict[str, Any]:
@@ -188,7 +217,9 @@ def description(folder: Path) -> dict[str, Any]:
     path = folder / "comparison.json"
     try:
         known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        if not {"arms", "seeds", "tests", "baseline"} <= set(known):
+            raise ValueError
+    except (OSError, ValueError, TypeError):
         raise UserError(f"{folder}: no comparison; expected what 'jaxcrnn compare --out' made") from None
     return known
 
@@ -210,14 +241,22 @@ def _rated(
     return rated
 
 
-def _speed(folder: Path) -> float | None:
-    """Median steps a second over the rows of all seeds' logs, compilation and validation not counted."""
-    speeds = []
-    for log in sorted(folder.glob("seed-*/metrics.jsonl")):
-        size = 0
-        for row in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
-            if row.get("images_per_second"):
-                steps = row["step"] - size
-                size = row["step"]
-                speeds.append(row["images_per_second"] * steps / row["samples"])
-    return statistics.median(speeds) if speeds else None
+def _speeds(folder: Path, arms: Sequence[str]) -> tuple[dict[str, float], list[str]]:
+    """Median steps a second of each arm, compilation and validation not counted, and logs that are damaged."""
+    speeds: dict[str, float] = {}
+    damaged = []
+    for arm in arms:
+        found = []
+        for log in sorted((folder / arm).glob("seed-*/metrics.jsonl")):
+            size = 0
+            try:
+                for row in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
+                    if row.get("images_per_second"):
+                        steps = row["step"] - size
+                        size = row["step"]
+                        found.append(row["images_per_second"] * steps / row["samples"])
+            except ValueError:
+                damaged.append(str(log))
+        if found:
+            speeds[arm] = statistics.median(found)
+    return speeds, damaged

@@ -10,6 +10,7 @@ from jaxcrnn.confusions import shown
 from jaxcrnn.console import table
 from jaxcrnn.data.groups import read_groups
 from jaxcrnn.data.texts import GROUPS
+from jaxcrnn.errors import UserError
 from jaxcrnn.predictions import read_predictions
 
 
@@ -20,6 +21,8 @@ def groups_of(path: str) -> list[str]:
 
 def score(args: Namespace) -> int:
     """``jaxcrnn lookalikes score``."""
+    if args.most < 1:
+        raise UserError(f"--most {args.most}: expected 1 or more")
     given = read_predictions(args.predictions)
     groups = groups_of(args.groups or "")
     scores = confusions.score(given.read, given.truths, groups)
@@ -52,7 +55,11 @@ def confusion_table(found: list[confusions.Confusion], most: int) -> str:
 def as_json(scores: confusions.Scores, facts: dict[str, object]) -> str:
     """Everything measured, as JSON."""
     rates = {
-        name: {"rate": rate.value, "count": int(rate.over.sum()), "of": int(rate.under.sum())}
+        name: {
+            "rate": rate.value if rate.under.sum() else None,
+            "count": int(rate.over.sum()),
+            "of": int(rate.under.sum()),
+        }
         for name, rate in confusions.rates(scores.lines).items()
     }
     found = [

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 360, 230  # as wide as a phone, so that text is not shrunk there
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 36
+LEFT, RIGHT, TOP, BOTTOM = 46, 16, 10, 36
 # Beside color, each series has strokes of its own, for people who do not tell the colors apart.
 DASHES = ("", "6 3", "2 3", "9 3 2 3", "1 2", "12 4")
 
@@ -89,19 +89,20 @@ def key(names: Mapping[str, int]) -> str:
     return f'<ul class="keys">{items}</ul>'
 
 
-def intervals(bars: Mapping[str, tuple[float, float, float]], *, title: str) -> str:
+def intervals(bars: Mapping[str, tuple[float, float, float]], *, title: str, x_label: str) -> str:
     """Estimates with their intervals, one below the other, in points of a hundred.
 
     Args:
       bars: ``(value, low, high)`` by name, as shares.
       title: read out by screen readers.
+      x_label: under the axis.
     """
     if not bars:
         return f"<p>{escape(title)}: nothing to draw.</p>"
     scaled = {name: [100 * part for part in bar] for name, bar in bars.items()}
     marks = ticks(min(0.0, *(bar[1] for bar in scaled.values())), max(0.0, *(bar[2] for bar in scaled.values())))
-    left, row = 100, 22
-    height = TOP + row * len(bars) + 24
+    left, row = min(max(100, 14 + 6 * max(map(len, bars))), WIDTH // 2), 22
+    height = TOP + row * len(bars) + 40
 
     def across(value: float) -> float:
         return left + (value - marks[0]) / (marks[-1] - marks[0]) * (WIDTH - left - 14)
@@ -110,8 +111,10 @@ def intervals(bars: Mapping[str, tuple[float, float, float]], *, title: str) -> 
     for mark in marks:
         kind = "axis" if mark == 0 else "grid"
         at = across(mark)
-        parts.append(f'<line class="{kind}" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{height - 20}"/>')
-        parts.append(f'<text x="{at:.1f}" y="{height - 6}" text-anchor="middle">{mark:g}</text>')
+        parts.append(f'<line class="{kind}" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{height - 36}"/>')
+        parts.append(f'<text x="{at:.1f}" y="{height - 22}" text-anchor="middle">{mark:g}</text>')
+    middle = (left + WIDTH - 14) / 2
+    parts.append(f'<text x="{middle}" y="{height - 5}" text-anchor="middle">{escape(x_label)}</text>')
     for number, (name, (value, low, high)) in enumerate(scaled.items()):
         y = TOP + row * (number + 0.5)
         parts.append(f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{escape(name)}</text>')

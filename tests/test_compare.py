@@ -96,14 +96,8 @@ def test_a_stopped_comparison_goes_on(comparison, plan, tmp_path, monkeypatch, c
     assert "[1/4] ctc, seed 0: finished before" in shown
     assert "not distinguishable" in shown
     assert predictions(out) == predictions(comparison)
-    assert json.loads((out / "results.json").read_text()).keys() == {"baseline", "arms", "seeds", "speeds", "missing"}
-    (tmp_path / "other.yaml").write_text(PLAN.replace("preset: flow1", "preset: flow1, weight: 3"), encoding="utf-8")
-    (out / "flow1" / "seed-0" / "full.txt").unlink()
-    assert main(["compare", str(tmp_path / "other.yaml"), "--out", str(out)]) == 2
-    assert "was trained with other settings than the plan's" in capsys.readouterr().err
-    (tmp_path / "other.yaml").write_text(PLAN.replace("lines: 6", "lines: 7"), encoding="utf-8")
-    assert main(["compare", str(tmp_path / "other.yaml"), "--out", str(out)]) == 2
-    assert "test sets there are of another recipe" in capsys.readouterr().err
+    known = {"baseline", "arms", "seeds", "speeds", "missing", "damaged"}
+    assert json.loads((out / "results.json").read_text()).keys() == known
 
 
 def test_estimated_centers_come_from_the_start(comparison, tmp_path, monkeypatch, capsys):
@@ -153,24 +147,96 @@ BAD = {
     "arms: {ctc: {}, x: {loss: {preset: flow9}}}": "loss.preset is 'flow9'",
     "arms: {ctc: {}, x: {los: {}}}": "arms.x: 'los' is no section",
     "arms: {ctc: {}}\nbaseline: x": "baseline is 'x'; expected one of the arms: ctc",
-    "arms: {ctc: {}}\nseeds: 3": "seeds is 3; expected whole numbers in brackets",
+    "arms: {ctc: {}}\nseeds: 3": "seeds is 3; expected whole numbers below 2147483648 in brackets",
     "arms: {ctc: {}}\nseeds: [1, 1]": "expected each once",
     "arms: {ctc: {}}\nstart: {loss: {preset: flow1}}": "the loss keeps centers; expected plain CTC",
     "arms: {ctc: {}}\ntests: {line: 3}": "expected some of lines, seed",
     "arms: {ctc: {}}\ntests: {lines: 0}": "at least 1 line",
     "arms: {ctc: {}}\nrms: 1": "'rms' is no key of a comparison",
+    "arms: {ctc: {}, tests: {}}": "'tests' cannot be the name of an arm",
+    "arms: {ctc: {}, ctc: {}}": "line 2: not YAML: the key 'ctc' stands twice",
+    "arms: {ctc: {}}\ngroups: [1]": "groups is [1]; expected a file",
+    "arms: {ctc: {}}\nseeds: [99999999999999999999]": "expected whole numbers below",
+    "arms: {ctc: {}}\ntests: {seed: 99999999999999999999}": "a seed from 0 to",
+    "arms: {ctc: {}}\ntests: {lines: 3, files: {a: b}}": "tests.lines: for rendered tests",
+    "arms: {ctc: {}}\ntests: {files: {charset: b}}": "'charset' cannot be the name of a test set",
+    "arms: {ctc: {}}\nconfig: {text: {share: 1.0}}\ntests: {typefaces: [none]}": "none",
+    "arms: {ctc: {}}\nconfig: {text: {share: 1.0}}\ngroups: nowhere.txt": "nowhere.txt: No such file",
     "- 1": "expected keys such as 'arms:', found list",
 }
 
 
 @pytest.mark.parametrize("text", BAD)
 def test_plans_that_are_none(text, tmp_path, capsys):
-    (tmp_path / "p.yaml").write_text(("config: {optim: {steps: 2}}\n" if text[0] != "-" else "") + text)
+    (tmp_path / "p.yaml").write_text(
+        ("config: {optim: {steps: 2}}\n" if "config" not in text and text[0] != "-" else "\n") + text
+    )
     assert main(["compare", str(tmp_path / "p.yaml"), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert BAD[text] in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+OTHERS = {
+    "weight": ("flow1: {loss: {preset: flow1}}", "flow1: {loss: {preset: flow1, weight: 3}}", "settings than the plan"),
+    "start": (
+        "start: {optim: {steps: 2}}",
+        "start: {optim: {steps: 3}}",
+        "start/seed-0: was trained with other settings",
+    ),
+    "model": ("model: {hidden: 8}", "model: {hidden: 16}", "start/seed-0: was trained with other settings"),
+    "tests": ("tests: {lines: 6", "tests: {lines: 7", "the test sets there are of another recipe"),
+    "groups": ("estimate_lines: 4", "estimate_lines: 4\ngroups: own.txt", "the test sets there are of another recipe"),
+}
+
+
+@pytest.mark.parametrize("change", OTHERS)
+def test_another_plan_in_the_same_folder_is_refused(change, comparison, tmp_path, capsys):
+    """And leaves everything as it was."""
+    old, new, message = OTHERS[change]
+    assert old in PLAN
+    (tmp_path / "p.yaml").write_text(PLAN.replace(old, new), encoding="utf-8")
+    (tmp_path / "own.txt").write_text("未末\n", encoding="utf-8")
+    before = {p: p.read_bytes() for p in comparison.rglob("*") if p.is_file()}
+    assert main(["compare", str(tmp_path / "p.yaml"), "--out", str(comparison)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert {p: p.read_bytes() for p in comparison.rglob("*") if p.is_file()} == before
+
+
+def test_what_was_read_is_of_these_lines(comparison, plan, tmp_path, capsys):
+    out = tmp_path / "copy"
+    shutil.copytree(comparison, out)
+    labels = out / "tests" / "full" / "labels.txt"
+    rows = labels.read_text(encoding="utf-8").splitlines()
+    labels.write_text("\n".join([rows[0].split("\t")[0] + "\t一", *rows[1:]]) + "\n", encoding="utf-8")
+    assert main(["compare", str(plan), "--out", str(out)]) == 2
+    assert "start/seed-0/full.txt: predictions of other lines than full has" in capsys.readouterr().err
+
+
+def test_a_half_finished_comparison_is_shown(comparison, tmp_path, capsys):
+    """A run of the baseline and a test set of an arm are missing, a log is cut short, a stray file is there."""
+    out = tmp_path / "copy"
+    shutil.copytree(comparison, out)
+    shutil.rmtree(out / "ctc" / "seed-0")
+    (out / "flow1" / "seed-1" / "lookalike.txt").unlink()
+    (out / "flow1" / "seed-0" / "stray.txt").write_text("a\tb\tc\n")
+    with (out / "flow1" / "seed-1" / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 3, "los')
+    found = results.collect(out)
+    assert list(found.arms) == ["full", "lookalike"]
+    assert found.missing == 2
+    assert found.seeds == {"start": 1, "ctc": 1, "flow1": 0}
+    said = " ".join(found.warnings())
+    assert "2 runs are missing yet." in said
+    assert "metrics.jsonl is damaged: the speed is not known." in said
+    assert main(["report", str(out), "--checkpoint", "latest"]) == 2
+    assert "is a comparison, whose runs are shown as they ended" in capsys.readouterr().err
+    (out / "comparison.json").write_text("[]")
+    assert main(["report", str(out)]) == 2
+    assert "no comparison; expected what" in capsys.readouterr().err
 
 
 def made_up(tmp_path, arms, seeds=(0, 1, 2), lines=80):
@@ -205,9 +271,19 @@ def test_verdicts(tmp_path):
     assert found.warnings() == [
         "Differences are in points, with 95 % intervals of a paired bootstrap over lines and seeds."
     ]
+    assert "recall" in results.SHOWN  # who reads nothing takes nothing for its look-alike
+    # Seeds that only one of both has are no pairs.
+    shutil.rmtree(tmp_path / "ctc" / "seed-2")
+    assert results.collect(tmp_path).seeds == {"ctc": 2, "same": 2, "good": 2, "bad": 2}
+    shutil.rmtree(tmp_path / "same" / "seed-0")
+    few = results.collect(tmp_path)
+    assert few.seeds["same"] == 1
+    assert "is compared with ctc of these seeds alone" in " ".join(few.warnings())
+    assert "this proves nothing" in " ".join(few.warnings())
+    assert few.missing == 2
     # One seed proves nothing, and says so; arms with fewer seeds are paired with what both have.
     shutil.rmtree(tmp_path / "good" / "seed-1")
-    assert results.collect(tmp_path).missing == 1
+    assert results.collect(tmp_path).missing == 3
     for seed in (1, 2):
         for arm in ("ctc", "same", "good", "bad"):
             shutil.rmtree(tmp_path / arm / f"seed-{seed}", ignore_errors=True)
@@ -329,7 +405,9 @@ def test_every_label_is_text():
         page.charts([(HOSTILE, "")]),
         svg.line_chart({HOSTILE: [(0, 1), (1, 2)]}, title=HOSTILE, x_label=HOSTILE, y_label=HOSTILE),
         svg.scatter([(0, 0, HOSTILE, 1)], title=HOSTILE),
-        svg.intervals({HOSTILE: (0.1, 0.0, 0.2)}, title=HOSTILE),
+        svg.intervals({HOSTILE: (0.1, 0.0, 0.2)}, title=HOSTILE, x_label=HOSTILE),
+        page.subheading(HOSTILE),
+        page.details(HOSTILE, page.text(HOSTILE)),
     ]
     for html in made:
         assert "<script" not in html
@@ -343,7 +421,7 @@ def test_charts_put_points_where_they_belong():
     assert (x0, y0) == (svg.LEFT, svg.HEIGHT - svg.BOTTOM)
     assert (x1, y1) == (svg.WIDTH - svg.RIGHT, svg.TOP)
     assert "nothing to draw" in svg.line_chart({"a": []}, title="t", x_label="x", y_label="y")
-    bars = svg.intervals({"up": (0.02, 0.01, 0.03)}, title="t")
+    bars = svg.intervals({"up": (0.02, 0.01, 0.03)}, title="t", x_label="x")
     low, high = (float(re.search(rf'class="bar" .*?{k}="([\d.]+)"', bars).group(1)) for k in ("x1", "x2"))
     axis = float(re.search(r'class="axis" x1="([\d.]+)"', bars).group(1))
     assert axis < low < high

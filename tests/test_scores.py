@@ -8,7 +8,7 @@ from rapidfuzz.distance import Levenshtein
 
 from jaxcrnn import bootstrap
 from jaxcrnn.cli import main
-from jaxcrnn.confusions import align, members, rates, score
+from jaxcrnn.confusions import align, members, rates, score, shown
 
 GROUPS = ["未末", "土士", "己已巳"]
 GROUP = members(GROUPS)
@@ -115,7 +115,14 @@ def test_seeds_and_lines_are_paired():
 PREDICTIONS = {
     "ours": "a.png\t末来\t未来\nb.png\t土\t土\n",
     "published": "0 [末来] [未来]\n1 [土] [土]\n",
+    "published, with tabs": "0\t[末来]\t[未来]\n1\t[土]\t[土]\n",
 }
+
+
+def test_what_leaves_no_mark_is_named():
+    assert [shown(c) for c in ("", " ", "\u200b", "\x1b", "\u3000", "未")] == [
+        "(nothing)", "' '", "'\\u200b'", "'\\x1b'", "'\\u3000'", "未",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("layout", PREDICTIONS)
