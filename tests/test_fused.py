@@ -121,3 +121,11 @@ def test_no_array_of_logits_exists():
     temporary = [p.memory_analysis().temp_size_in_bytes for p in programs]
     assert temporary[1] >= logits
     assert temporary[0] < 4 * chunk + logits // 4
+
+
+def test_the_loss_keeps_nothing_of_the_logits_size():
+    """But the logits and their gradient: temporaries are the states' alone."""
+    shapes = [((4, 24, 5000), jnp.float32), ((4,), jnp.int32), ((4, 5), jnp.int32), ((4,), jnp.int32)]
+    total = jax.value_and_grad(lambda *a: ctc.ctc_loss(*a).sum())
+    program = jax.jit(total).lower(*(jax.ShapeDtypeStruct(*shape) for shape in shapes)).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 0.05 * 4 * 4 * 24 * 5000
