@@ -101,7 +101,7 @@ def test_estimate_says_what_it_saw(reader, centers_file, as_read, capsys):
 
 
 @pytest.mark.parametrize(
-    "where", ["head", "file", *(pytest.param(name, marks=pytest.mark.slow) for name in ("zeros", "normal"))]
+    "where", ["file", *(pytest.param(name, marks=pytest.mark.slow) for name in ("head", "zeros", "normal"))]
 )
 def test_second_stage_starts_where_it_is_told(where, reader, centers_file, four_lines, tmp_path, capsys):
     given = str(centers_file) if where == "file" else where

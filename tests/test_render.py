@@ -31,7 +31,11 @@ def narrow(config, width=96):
     return dataclasses.replace(config, width=width)
 
 
-@pytest.mark.parametrize("level", LEVELS)
+# The hard lines have everything that the others have; those are slow.
+EACH = [pytest.param(level, marks=() if level == "hard" else pytest.mark.slow) for level in LEVELS]
+
+
+@pytest.mark.parametrize("level", EACH)
 def test_against_a_slow_renderer(level):
     # Rounding to a multiple may fall on the other side in float32: without blocks here, and with them below.
     config = narrow(dataclasses.replace(LEVELS[level], blocks=0.0, rule=0.5, invert=0.5), 72)
@@ -57,7 +61,7 @@ def test_blocks_against_a_cosine_transform():
         assert np.median(far) < 1e-5
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", EACH)
 def test_a_line_follows_from_its_key_alone(level):
     """By itself, in another batch, with more slots, under another sharding: the same image."""
     config, key = narrow(LEVELS[level]), jax.random.key(3)
