@@ -74,8 +74,9 @@ def frames(name: str, width: Any) -> Any:
 def _width_after(layer: Layer, width: Any, where: Any) -> Any:
     after = width - (layer.kernel[1] - 1) if layer.valid else width
     if layer.pool:
-        # A shift: // of signed integers is ten operations, and XLA repeats them in every loop that masks.
-        after = ((after + 2 * layer.pad - layer.pool[1]) >> (layer.stride - 1)) + 1
+        # Strides are powers of two: a shift does, and // of signed integers is ten operations that XLA repeats in every
+        # loop that masks.
+        after = ((after + 2 * layer.pad - layer.pool[1]) >> (layer.stride.bit_length() - 1)) + 1
     # Without a true column there is no frame from the padding either.
     return where((width > 0) & (after > 0), after, 0)
 

@@ -21,9 +21,9 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
 
 
-def _checkpoint_option(parser: argparse.ArgumentParser) -> None:
+def _checkpoint_option(parser: argparse.ArgumentParser, default: str | None = "best") -> None:
     parser.add_argument(
-        "--checkpoint", default="best", metavar="WHICH", help="best (the default), latest, or a step's number"
+        "--checkpoint", default=default, metavar="WHICH", help="best (the default), latest, or a step's number"
     )
 
 
@@ -191,9 +191,7 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
         "--projector", metavar="FOLDER", help="also write features for TensorBoard's embedding projector"
     )
     parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, images that cannot be read")
-    parser.add_argument(
-        "--checkpoint", metavar="WHICH", help="of a run: best (the default), latest, or a step's number"
-    )
+    _checkpoint_option(parser, default=None)  # a comparison has none to choose
 
 
 COMMANDS = {

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 
 from jaxcrnn import center_files, console, grid, runs, training_data
+from jaxcrnn.charset import read_text
 from jaxcrnn.config import Config
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.groups import read_groups
@@ -29,6 +31,7 @@ from jaxcrnn.train import eval_variables, init_state
 from jaxcrnn.types import CenterState, TrainState
 
 RECIPE, PLAN, RESULTS, GROUPS_FILE = "recipe.json", "plan.yaml", "results.json", "groups.txt"
+RENDERED = ("full", "lookalike")  # test sets where the plan names no files
 
 
 def run(args: Namespace) -> int:
@@ -94,75 +97,68 @@ class _Grid:
         if others:
             raise UserError(f"{out}: holds {others[0]} and no {PLAN}; expected a new folder, or a comparison's")
         # All that may be wrong with the plan comes first: a plan that is refused leaves the folder as it was.
-        groups = Path(plan.groups or GROUPS)
-        self.groups = read_groups(groups)
-        text = groups.read_text(encoding="utf-8")
-        sets = self._test_sets()
-        recipe = self._recipe(text)
-        kept = out / "tests" / RECIPE
+        self.groups = Path(plan.groups or GROUPS)
+        read_groups(self.groups)
+        groups = self.groups.read_text(encoding="utf-8")
+        recipe, kept = self._recipe(groups), out / "tests" / RECIPE
         if kept.exists() and kept.read_text(encoding="utf-8") != recipe:
             raise UserError(f"{kept}: the test sets there are of another recipe; expected a new folder")
+        files = plan.tests.files or {name: f"tests/{name}/labels.txt" for name in RENDERED}
+        missing = {} if kept.exists() or plan.tests.files else {name: self._test_lines(name) for name in RENDERED}
         self._check_runs()
         out.mkdir(parents=True, exist_ok=True)
         (out / PLAN).write_text(plan.text, encoding="utf-8")
-        (out / GROUPS_FILE).write_text(text, encoding="utf-8")
-        if not kept.exists():
-            for name, source in sets.items():
-                if isinstance(source, RenderedLines):
-                    folder = out / "tests" / name
-                    folder.mkdir(parents=True, exist_ok=True)
-                    write_lines(folder, source)
-            kept.parent.mkdir(exist_ok=True)
-            kept.write_text(recipe, encoding="utf-8")  # last: what is there without it is written again
-        files = plan.tests.files or {name: str(out / "tests" / name / "labels.txt") for name in sets}
-        self.tests = {name: self._looked_at(LabelFile(Path(path)), name) for name, path in files.items()}
+        (out / GROUPS_FILE).write_text(groups, encoding="utf-8")
+        for name, lines in missing.items():
+            folder = (out / files[name]).parent
+            folder.mkdir(parents=True, exist_ok=True)
+            write_lines(folder, lines)
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(recipe, encoding="utf-8")  # last: what is there without it is written again
+        self.tests = {name: self._looked_at(LabelFile(out / path), name) for name, path in files.items()}
         self._check_predictions()
         known = {
             "baseline": plan.baseline,
             "seeds": plan.seeds,
             "arms": list(plan.arms),
-            "tests": plan.tests.files or {name: f"tests/{name}/labels.txt" for name in sets},
+            "tests": files,
             "set": plan.overrides,
         }
         (out / "comparison.json").write_text(json.dumps(known, ensure_ascii=False), encoding="utf-8")
-
-    def _test_sets(self) -> dict[str, RenderedLines | LabelFile]:
-        """Lines of the test sets: files, or what will be rendered where it is not yet."""
-        tests, config = self.plan.tests, self.plan.test_config
-        if tests.files:
-            return {name: LabelFile(Path(path)) for name, path in tests.files.items()}
-        return {name: self.rendered(config, name, tests.lines, tests.seed) for name in ("full", "lookalike")}
 
     def _recipe(self, groups: str) -> str:
         """All that the test sets follow from."""
         tests, config = self.plan.tests, self.plan.test_config
         known: dict[str, Any] = {"tests": dataclasses.asdict(tests) | {"files": None}}
         if tests.files:
-            known["files"] = {name: Path(path).read_text(encoding="utf-8") for name, path in tests.files.items()}
+            known["files"] = {name: read_text(path) for name, path in tests.files.items()}
         else:
             known |= {"text": dataclasses.asdict(config.text), "render": dataclasses.asdict(config.render)}
         return json.dumps({**known, "groups": groups, "charset": self.charset.hash}, ensure_ascii=False)
 
-    def _check_runs(self) -> None:
-        """Every run that is there must be what the plan asks for, or two things would stand under one name."""
+    def _planned(self) -> Iterator[tuple[str, Config, Path]]:
+        """Name, configuration and folder of every run, the starts too."""
         for name, config in {grid.START: self.plan.start, **self.plan.arms}.items():
             for seed in self.plan.seeds:
-                folder = self.folder(name, seed)
-                if not (folder / runs.FACTS).exists():
-                    continue
-                run = runs.open_run(folder)
-                if run.config != _seeded(config, seed) or run.charset.hash != self.charset.hash:
-                    raise UserError(f"{folder}: was trained with other settings than the plan has for {name!r}; "
-                                    "expected another name for the arm, or a new folder")  # fmt: skip
+                yield name, _seeded(config, seed), self.folder(name, seed)
+
+    def _check_runs(self) -> None:
+        """Every run that is there must be what the plan asks for, or two things would stand under one name."""
+        for name, config, folder in self._planned():
+            if not (folder / runs.FACTS).exists():
+                continue
+            run = runs.open_run(folder)
+            if run.config != config or run.charset.hash != self.charset.hash:
+                raise UserError(f"{folder}: was trained with other settings than the plan has for {name!r}; "
+                                "expected another name for the arm, or a new folder")  # fmt: skip
 
     def _check_predictions(self) -> None:
-        for name in (grid.START, *self.plan.arms):
-            for seed in self.plan.seeds:
-                for test, corpus in self.tests.items():
-                    path = self.folder(name, seed) / f"{test}.txt"
-                    if path.exists() and read_predictions(path).truths != corpus.texts:
-                        raise UserError(f"{path}: predictions of other lines than {test} has; expected the same, or "
-                                        "none: without that file the run reads them again")  # fmt: skip
+        for _, _, folder in self._planned():
+            for test, corpus in self.tests.items():
+                path = folder / f"{test}.txt"
+                if path.exists() and read_predictions(path).truths != corpus.texts:
+                    raise UserError(f"{path}: predictions of other lines than {test} has; expected the same, or "
+                                    "none: without that file the run reads them again")  # fmt: skip
 
     def folder(self, name: str, seed: int) -> Path:
         return self.out / name / f"seed-{seed}"
@@ -176,14 +172,15 @@ class _Grid:
         check_usable(corpus, name, keep_text_faults=True, skip_bad=self.skip_bad)
         return corpus
 
-    def rendered(self, config: Config, kind: str, count: int, seed: int) -> RenderedLines:
+    def _test_lines(self, kind: str) -> RenderedLines:
         """Rendered lines of the whole charset, or of characters of look-alike groups alone."""
-        alike: dict[str, Any] = {"source": "lookalikes", "bias": 1.0, "groups": str(self.plan.groups or GROUPS)}
+        config, tests = self.plan.test_config, self.plan.tests
+        alike: dict[str, Any] = {"source": "lookalikes", "bias": 1.0, "groups": str(self.groups)}
         text = dataclasses.replace(
             config.text, **(alike if kind == "lookalike" else {"source": "uniform", "groups": ""})
         )
-        written = training_data.writing(dataclasses.replace(config, text=text), self.charset, seed)
-        return RenderedLines(*written, config.render, count, seed)
+        written = training_data.writing(dataclasses.replace(config, text=text), self.charset, tests.seed)
+        return RenderedLines(*written, config.render, tests.lines, tests.seed)
 
     def stream(self, seed: int) -> tuple[Stream, Corpus | None]:
         """What every run of a seed is trained on."""

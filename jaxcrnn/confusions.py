@@ -13,7 +13,9 @@ NOTHING = ""  # stands where a character is missing or too many
 
 def shown(character: str) -> str:
     """A character as a table shows it: nothing, and what leaves no mark or moves the cursor, by name."""
-    return character if character.isprintable() and character.strip() else repr(character) if character else "(nothing)"
+    if not character:
+        return "(nothing)"
+    return character if character.isprintable() and character.strip() else repr(character)
 
 
 def members(groups: Iterable[str]) -> dict[str, int]:

@@ -185,20 +185,20 @@ def _of_comparison(folder: Path, args: Namespace) -> _Made:
 
 def _best(found: results.Results, test: str) -> str:
     """The arm besides the baseline with the fewest look-alikes misread."""
-    rated = found.arms[test]
-    others = [arm for arm in rated if arm not in (found.baseline, "start")]
-    return min(others, key=lambda arm: rated[arm]["substituted"].rate.value, default=found.baseline)
+    return next(iter(_ranked(found, test)), found.baseline)
 
 
 def _drawn(found: results.Results, test: str, arms: Sequence[str]) -> list[str]:
     """The arms whose curves are drawn: as many as there are colors."""
-    rated = found.arms[test]
-    ranked = sorted(
-        (arm for arm in arms if arm in rated and arm != found.baseline),
-        key=lambda arm: rated[arm]["substituted"].rate.value,
-    )
-    wanted = {found.baseline, *ranked[: panels.SERIES - 1]}
+    wanted = {found.baseline, *_ranked(found, test)[: panels.SERIES - 1]}
     return [arm for arm in arms if arm in wanted]
+
+
+def _ranked(found: results.Results, test: str) -> list[str]:
+    """The arms besides the baseline, those that misread the fewest look-alikes first."""
+    rated = found.arms[test]
+    others = [arm for arm in rated if arm not in (found.baseline, "start")]
+    return sorted(others, key=lambda arm: rated[arm]["substituted"].rate.value)
 
 
 def _opened(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> tuple[int, dict[str, runs.Run]]:
