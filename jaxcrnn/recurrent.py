@@ -11,88 +11,98 @@ from jax import Array
 
 from jaxcrnn.precision import wide
 
+Directions = tuple[Array, ...]
+
 
 @jax.custom_vjp
-def lstm_scan(projected: Array, kernel: Array, valid: Array) -> Array:
+def lstm_scan(projected: Directions, kernel: Array, valid: Directions) -> Directions:
     """Runs several LSTM directions side by side over time (Hochreiter and Schmidhuber, 1997, with forget gates).
 
     Gates are packed i, f, g, o. The cell state is float32 whatever the inputs are. A frame that is not valid leaves
     the state as it is and outputs zero, so a reversed line that begins with padding starts from the zero state.
 
     The gradient is written out: the derivative loop makes the gates' gradients only, and the kernel's gradient is
-    one matrix product over all frames after it instead of a sum kept through the loop.
+    one matrix product over all frames after it instead of a sum kept through the loop. Directions share the product
+    with the state and nothing else, so that each one's arrays are matrices as they are.
 
     Args:
-      projected: ``[T,K,B,4H]``, the input's share of the gates with the bias, for K directions.
+      projected: for each of K directions ``[T,B,4H]``, the input's share of the gates with the bias.
       kernel: ``[K,H,4H]``, the state's share.
-      valid: ``[T,K,B]`` bool.
+      valid: for each direction ``[T,B]`` bool.
 
     Returns:
-      ``[T,K,B,H]`` in the dtype of ``projected``.
+      For each direction ``[T,B,H]`` in the dtype of ``projected``.
     """
-    states = _scan(projected, kernel, valid, keep_gates=False)
-    return _zero_invalid(states, valid)
+    return _visible(_scan(projected, kernel, valid, keep=False), valid)
 
 
-def _scan(projected: Array, kernel: Array, valid: Array, *, keep_gates: bool) -> Any:
-    dtype = projected.dtype
-    shape = (*projected.shape[1:3], kernel.shape[1])
+def _scan(projected: Directions, kernel: Array, valid: Directions, *, keep: bool) -> Any:
+    dtype, shape = projected[0].dtype, (projected[0].shape[1], kernel.shape[1])
 
-    def step(carry: tuple[Array, Array], inputs: tuple[Array, Array]) -> tuple[tuple[Array, Array], Any]:
-        h, c = carry
-        share, ok = inputs
-        gates = wide(share + jnp.einsum("kbh,khg->kbg", h, kernel))
-        i, f, g, o = jnp.split(gates, 4, axis=-1)
-        new_c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        new_h = (jax.nn.sigmoid(o) * jnp.tanh(new_c)).astype(dtype)
-        h, c = jnp.where(ok[..., None], new_h, h), jnp.where(ok[..., None], new_c, c)
-        return (h, c), (h, c, gates.astype(dtype)) if keep_gates else h
+    def step(carry: tuple[Directions, Directions], inputs: tuple[Directions, Directions]) -> tuple[Any, Any]:
+        through = jnp.einsum("kbh,khg->kbg", jnp.stack(carry[0]), kernel)
+        rows = []
+        for k, (h, c, share, ok) in enumerate(zip(*carry, *inputs, strict=True)):
+            gates = share + through[k]
+            i, f, g, o = _activated(wide(gates))
+            new_c = f * c + i * g
+            new_h = (o * jnp.tanh(new_c)).astype(dtype)
+            ok = ok[:, None]
+            rows.append((jnp.where(ok, new_h, h), jnp.where(ok, new_c, c), gates))
+        h, c, gates = zip(*rows, strict=True)
+        return (h, c), (h, c, gates) if keep else h
 
     start = jnp.zeros(shape, dtype), wide(jnp.zeros(shape, dtype))
-    return jax.lax.scan(step, start, (projected, valid))[1]
+    begin = tuple((value,) * len(projected) for value in start)
+    return jax.lax.scan(step, begin, (projected, valid))[1]
 
 
-def _zero_invalid(states: Array, valid: Array) -> Array:
-    return jnp.where(valid[..., None], states, jnp.zeros((), states.dtype))
+def _activated(gates: Array) -> tuple[Array, Array, Array, Array]:
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    return jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
 
 
-def _lstm_forward(projected: Array, kernel: Array, valid: Array) -> tuple[Array, Any]:
-    h, c, gates = _scan(projected, kernel, valid, keep_gates=True)
-    return _zero_invalid(h, valid), (h, c, gates, kernel, valid)
+def _visible(states: Directions, valid: Directions) -> Directions:
+    return tuple(jnp.where(ok[..., None], h, jnp.zeros((), h.dtype)) for h, ok in zip(states, valid, strict=True))
 
 
-def _lstm_backward(saved: Any, d_out: Array) -> tuple[Array, Array, None]:
+def _lstm_forward(projected: Directions, kernel: Array, valid: Directions) -> tuple[Directions, Any]:
+    h, c, gates = _scan(projected, kernel, valid, keep=True)
+    return _visible(h, valid), (h, c, gates, kernel, valid)
+
+
+def _lstm_backward(saved: Any, d_out: Directions) -> tuple[Directions, Array, None]:
     h, c, gates, kernel, valid = saved
-    dtype, wide = gates.dtype, c.dtype
-    h_before = jnp.concatenate([jnp.zeros_like(h[:1]), h[:-1]])
-    c_before = jnp.concatenate([jnp.zeros_like(c[:1]), c[:-1]])
-    turned = kernel.transpose(0, 2, 1)
+    dtype, turned = gates[0].dtype, kernel.transpose(0, 2, 1)
 
-    def step(carry: tuple[Array, Array], inputs: Any) -> tuple[tuple[Array, Array], Array]:
-        d_h, d_c = carry
-        d_here, gate, c, c_before, ok = inputs
-        ok = ok[..., None]
-        i, f, g, o = jnp.split(gate.astype(wide), 4, axis=-1)
-        i, f, g, o, tanh_c = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o), jnp.tanh(c)
-        d = d_h + d_here.astype(wide)
-        d_cell = d_c + d * o * (1 - tanh_c * tanh_c)
-        d_gates = jnp.concatenate(
-            [
-                d_cell * g * i * (1 - i),
-                d_cell * c_before * f * (1 - f),
-                d_cell * i * (1 - g * g),
-                d * tanh_c * o * (1 - o),
-            ],
-            -1,
-        )
-        d_gates = jnp.where(ok, d_gates, 0.0).astype(dtype)
-        through = jnp.einsum("kbg,kgh->kbh", d_gates, turned).astype(wide)
-        return (jnp.where(ok, through, d_h), jnp.where(ok, d_cell * f, d_c)), d_gates
+    def step(carry: tuple[Directions, Directions], inputs: Any) -> tuple[tuple[Directions, Directions], Directions]:
+        rows = []
+        for d_h, d_c, d_here, gate, c, c_before, ok in zip(*carry, *inputs, strict=True):
+            i, f, g, o = _activated(wide(gate))
+            ok, tanh_c, d = ok[:, None], jnp.tanh(c), d_h + wide(d_here)
+            d_cell = d_c + d * o * (1 - tanh_c * tanh_c)
+            parts = [d_cell * g * i * (1 - i), d_cell * c_before * f * (1 - f), d_cell * i * (1 - g * g)]
+            d_gates = jnp.concatenate([*parts, d * tanh_c * o * (1 - o)], -1)
+            rows.append((jnp.where(ok, d_gates, 0.0).astype(dtype), jnp.where(ok, d_cell * f, d_c)))
+        d_gates, d_c = zip(*rows, strict=True)
+        through = wide(jnp.einsum("kbg,kgh->kbh", jnp.stack(d_gates), turned))
+        d_h = tuple(jnp.where(ok[:, None], through[k], carry[0][k]) for k, ok in enumerate(inputs[-1]))
+        return (d_h, d_c), d_gates
 
-    zero = jnp.zeros(c.shape[1:], wide)
-    _, d_projected = jax.lax.scan(step, (zero, zero), (d_out, gates, c, c_before, valid), reverse=True)
-    d_kernel = jnp.einsum("tkbh,tkbg->khg", h_before, d_projected)
-    return d_projected, d_kernel, None
+    zero = tuple(jnp.zeros(state.shape[1:], state.dtype) for state in c)
+    inputs = d_out, gates, c, tuple(map(_before, c)), valid
+    _, d_projected = jax.lax.scan(step, (zero, zero), inputs, reverse=True)
+    d_kernel = [_flat(_before(state)).T @ _flat(d) for state, d in zip(h, d_projected, strict=True)]
+    return d_projected, jnp.stack(d_kernel), None
+
+
+def _before(states: Array) -> Array:
+    return jnp.concatenate([jnp.zeros_like(states[:1]), states[:-1]])
+
+
+def _flat(x: Array) -> Array:
+    """All frames as rows of one matrix: a product over two axes costs XLA a transposed copy on CPU."""
+    return x.reshape(-1, x.shape[-1])
 
 
 lstm_scan.defvjp(_lstm_forward, _lstm_backward)
@@ -101,8 +111,8 @@ lstm_scan.defvjp(_lstm_forward, _lstm_backward)
 class BiLSTM(nn.Module):
     """One bidirectional layer: ``__call__(x [B,T,D], lengths [B]) -> [B,T,2H]``, forward half first.
 
-    Padded frames influence nothing and come back as zero. One matrix product outside the loop projects the input for
-    all frames and both directions; the loop holds one batched product with the state.
+    Padded frames influence nothing and come back as zero. The input of all frames is projected outside the loop, one
+    matrix product a direction; the loop holds one batched product with the state.
 
     Attributes:
       hidden: H.
@@ -121,12 +131,15 @@ class BiLSTM(nn.Module):
         kernel_h = self.param("kernel_h", _gates(jax.nn.initializers.glorot_uniform()), (2, hidden, 4 * hidden))
         bias = self.param("bias", _forget_one, (2, 4 * hidden))
         x, kernel_x, kernel_h, bias = (a.astype(self.dtype) for a in (x, kernel_x, kernel_h, bias))
-        projected = jnp.einsum("btd,kdg->tkbg", x, kernel_x) + bias[None, :, None, :]
-        valid = (jnp.arange(x.shape[1])[:, None] < lengths[None, :])[:, None, :]
+        frames = x.transpose(1, 0, 2)
+        valid = jnp.arange(x.shape[1])[:, None] < lengths[None, :]
         # The backward direction is a flip, a forward scan and a flip back: exporters know that form.
-        both = jnp.concatenate([projected[:, :1], projected[::-1, 1:]], 1)
-        out = lstm_scan(both, kernel_h, jnp.concatenate([valid, valid[::-1]], 1))
-        return jnp.concatenate([out[:, 0], out[::-1, 1]], -1).transpose(1, 0, 2)
+        both, valids = (frames, frames[::-1]), (valid, valid[::-1])
+        projected = tuple(
+            (_flat(rows) @ kernel_x[k] + bias[k][None]).reshape(*rows.shape[:2], -1) for k, rows in enumerate(both)
+        )
+        ahead, back = lstm_scan(projected, kernel_h, valids)
+        return jnp.concatenate([ahead, back[::-1]], -1).transpose(1, 0, 2)
 
 
 def _gates(initializer: Any) -> Any:

@@ -108,21 +108,31 @@ def test_bad_shapes(change, message):
         ModelConfig(**change)
 
 
-@pytest.mark.parametrize(("size_in", "kernel", "padding"), [(1, (3, 3), "SAME"), (4, (3, 3), "SAME"),
-                                                           (4, (2, 2), "VALID"), (3, (2, 1), "VALID")])  # fmt: skip
-def test_convolution_gradients_are_xlas(size_in, kernel, padding):
-    x = jax.random.normal(jax.random.key(0), (2, 6, 7, size_in))
-    w = jax.random.normal(jax.random.key(1), (*kernel, size_in, 5))
+@pytest.mark.parametrize(
+    ("sizes", "kernel", "padding", "image"),
+    [((1, 5), (3, 3), "SAME", (6, 7)), ((4, 5), (3, 3), "SAME", (6, 7)), ((4, 5), (2, 2), "VALID", (6, 7)),
+     ((3, 5), (2, 1), "VALID", (6, 7)),
+     # Wide enough for tiles: whole ones, cut ones, and borders of other sizes.
+     ((32, 40), (3, 3), "SAME", (4, 6)), ((40, 32), (3, 3), "SAME", (5, 7)), ((32, 32), (3, 3), "SAME", (1, 1)),
+     ((32, 32), (3, 3), "VALID", (5, 4)), ((32, 32), (3, 3), ((0, 2), (2, 1)), (4, 5))],
+)  # fmt: skip
+@pytest.mark.parametrize(("dtype", "close"), [("float64", 1e-13), ("float32", 5e-6)])
+def test_convolutions_are_xlas(sizes, kernel, padding, image, dtype, close):
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(2, *image, sizes[0])), rng.normal(size=(*kernel, *sizes))
 
     def theirs(x, w):
         return lax.conv_general_dilated(x, w, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    def gradients(f):
-        return jax.jit(jax.grad(lambda x, w: jnp.sin(f(x, w)).sum(), argnums=(0, 1)))(x, w)
+    def all_of(f):
+        gradients = jax.grad(lambda x, w: jnp.sin(f(x, w)).sum(), argnums=(0, 1))
+        return jax.jit(lambda x, w: (f(x, w), gradients(x, w)))(x, w)
 
-    chex.assert_trees_all_close(
-        gradients(lambda x, w: convolve(x, w, (1, 1), padding)), gradients(theirs), rtol=1e-5, atol=1e-5
-    )
+    with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("standard"):
+        x, w = jnp.asarray(x, dtype), jnp.asarray(w / sizes[0] ** 0.5, dtype)
+        found, expected = all_of(lambda x, w: convolve(x, w, (1, 1), padding)), all_of(theirs)
+        for ours, xlas in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(ours, xlas, rtol=0, atol=close * float(jnp.abs(xlas).max()))
 
 
 def test_max_pool_is_the_windowed_maximum():
@@ -203,9 +213,9 @@ def test_lstm_against_torch():
 
 def test_lstm_gradient_is_the_forward_pass_differentiated():
     keys = jax.random.split(jax.random.key(2), 2)
-    projected = jax.random.normal(keys[0], (5, 2, 3, 16))
+    projected = tuple(jax.random.normal(keys[0], (2, 5, 3, 16)))
     kernel = jax.random.normal(keys[1], (2, 4, 16))
-    valid = jnp.asarray(np.random.default_rng(0).random((5, 2, 3)) < 0.7)  # holes too
+    valid = tuple(jnp.asarray(np.random.default_rng(0).random((2, 5, 3)) < 0.7))  # holes too
     jax.test_util.check_grads(
         lambda p, k: lstm_scan(p, k, valid), (projected, kernel), 1, ["rev"], atol=2e-2, rtol=2e-2
     )

@@ -132,7 +132,7 @@ def blocks(
         out[f"blocks/bilstm.{b}"] = _numpy(line)
     for mode in ("train", "eval"):
         model = make_model(task, weights).train(mode == "train")
-        for b, row in enumerate(model.backbone(model.lines(batch.images, batch.widths))):
+        for b, row in enumerate(model.rows(batch.images, batch.widths)):
             out[f"blocks/backbone.{mode}.{b}"] = _numpy(row)
         model = make_model(task, weights).train(mode == "train")
         outputs = model(batch.images, batch.widths)

@@ -29,16 +29,15 @@ def is_feasible(lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tenso
 
 def ctc_loss(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0) -> Tensor:
     """``-log p(label | logits)`` of each sample, 0 with zero gradient where infeasible: ``[B]``."""
-    losses = []
-    feasible = is_feasible(lengths, labels, label_lengths)
-    for b in range(len(logits)):
-        length, n = int(lengths[b]), int(label_lengths[b])
-        if not feasible[b] or length == 0:
-            losses.append(logits[b].sum() * 0)
-            continue
-        log_probs = torch.log_softmax(logits[b, :length], -1)[:, None]
-        losses.append(F.ctc_loss(log_probs, labels[b : b + 1, :n].long(), [length], [n], blank=blank, reduction="sum"))
-    return torch.stack(losses)
+    fine = is_feasible(lengths, labels, label_lengths) & (lengths > 0)
+    losses = logits[:, :0].sum((1, 2))  # zeros that know where they come from
+    if not fine.any():
+        return losses
+    of, inside = lengths[fine], torch.arange(logits.shape[1])[None, :] < lengths[fine][:, None]
+    clean = torch.where(inside[:, :, None], logits[fine], 0.0)
+    known = (labels[fine].long(), of.long(), label_lengths[fine].long())
+    found = F.ctc_loss(torch.log_softmax(clean, -1).transpose(0, 1), *known, blank=blank, reduction="none")
+    return losses.index_put((torch.nonzero(fine)[:, 0],), found)
 
 
 def _states(label: list[int], blank: int) -> list[int]:
