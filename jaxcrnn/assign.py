@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import ctc
-from jaxcrnn.precision import wide
+from jaxcrnn import ctc, head
+from jaxcrnn.head import Logits
 from jaxcrnn.types import Assignment
 
 FRAMES = ("last", "first", "best", "all")
 
 
-def _valid(logits: Array, lengths: Array) -> Array:
-    return jnp.arange(logits.shape[1])[None, :] < lengths[:, None]
+def _valid(logits: Logits, lengths: Array) -> Array:
+    return jnp.arange(head.num_frames(logits))[None, :] < lengths[:, None]
 
 
 def _check_classes(classes: int, **named: int) -> None:
@@ -28,12 +27,12 @@ def _check_classes(classes: int, **named: int) -> None:
             raise ValueError(f"{name} is class {value}; expected one of the {classes} classes, 0 to {classes - 1}")
 
 
-def _as_weights(chosen: Array, logits: Array) -> Array:
-    return chosen.astype(wide(logits).dtype)
+def _as_weights(chosen: Array, logits: Logits) -> Array:
+    return chosen.astype(head.dtype(logits))
 
 
 def counted(
-    logits: Array,
+    logits: Logits,
     lengths: Array,
     labels: Array,
     label_lengths: Array,
@@ -63,9 +62,9 @@ def counted(
 
     Source: the TensorFlow original of CRNN with center loss; its PyTorch sibling ignores class 1 besides.
     """
-    _check_classes(logits.shape[2], blank=blank, **{f"ignored[{i}]": c for i, c in enumerate(ignored)})
+    _check_classes(head.num_classes(logits), blank=blank, **{f"ignored[{i}]": c for i, c in enumerate(ignored)})
     valid = _valid(logits, lengths)
-    best = jnp.argmax(logits, -1).astype(jnp.int32)
+    best = head.best(logits)
     following = jnp.where(valid[:, 1:], best[:, 1:], -1)
     following = jnp.pad(following, ((0, 0), (0, 1)), constant_values=-1)
     emits = valid & (best != blank) & (best != following)
@@ -78,7 +77,7 @@ def counted(
     return Assignment(classes.astype(jnp.int32), _as_weights(chosen, logits))
 
 
-def predicted(logits: Array, lengths: Array, *, blank: int = 0, skip_blank: bool = False) -> Assignment:
+def predicted(logits: Logits, lengths: Array, *, blank: int = 0, skip_blank: bool = False) -> Assignment:
     """Flow two: every valid frame belongs to its best class, the blank among them.
 
     Args:
@@ -95,16 +94,16 @@ def predicted(logits: Array, lengths: Array, *, blank: int = 0, skip_blank: bool
 
     Source: PaddleOCR, ``CenterLoss``.
     """
-    _check_classes(logits.shape[2], blank=blank)
+    _check_classes(head.num_classes(logits), blank=blank)
     chosen = _valid(logits, lengths)
-    best = jnp.argmax(logits, -1).astype(jnp.int32)
+    best = head.best(logits)
     if skip_blank:
         chosen &= best != blank
     return Assignment(jnp.where(chosen, best, blank), _as_weights(chosen, logits))
 
 
 def aligned(
-    logits: Array,
+    logits: Logits,
     lengths: Array,
     labels: Array,
     label_lengths: Array,
@@ -129,7 +128,7 @@ def aligned(
     Raises:
       ValueError: an unknown choice of frames, or ``blank`` is not among the classes.
     """
-    _check_classes(logits.shape[2], blank=blank)
+    _check_classes(head.num_classes(logits), blank=blank)
     if frames not in FRAMES:
         raise ValueError(f"frames is {frames!r}; expected one of {', '.join(FRAMES)}")
     slots = ctc.best_path(logits, lengths, labels, label_lengths, blank=blank)
@@ -144,16 +143,15 @@ def aligned(
     return Assignment(jnp.where(chosen, classes, blank), _as_weights(chosen, logits))
 
 
-def _most_probable(logits: Array, classes: Array, slots: Array, count: int) -> Array:
+def _most_probable(logits: Logits, classes: Array, slots: Array, count: int) -> Array:
     """For each slot the first of its frames where its class has the highest probability: ``[B,T]`` bool."""
-    logits = wide(logits)
-    scores = jnp.take_along_axis(logits, classes[..., None], 2)[..., 0] - jax.nn.logsumexp(logits, 2)
+    scores = head.of_frames(logits, classes) - head.norm(logits)
     of_slot = slots[:, :, None] == jnp.arange(count)[None, None, :]
     peak = jnp.argmax(jnp.where(of_slot, scores[:, :, None], -jnp.inf), 1)
     return jnp.take_along_axis(peak, jnp.maximum(slots, 0), 1) == jnp.arange(slots.shape[1])[None, :]
 
 
-def posterior(logits: Array, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Assignment:
+def posterior(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Assignment:
     """The soft alignment: each character's weight of 1 is shared out over the frames by its posteriors.
 
     Args:
@@ -170,7 +168,7 @@ def posterior(logits: Array, lengths: Array, labels: Array, label_lengths: Array
     Raises:
       ValueError: ``blank`` is not among the classes.
     """
-    _check_classes(logits.shape[2], blank=blank)
+    _check_classes(head.num_classes(logits), blank=blank)
     posteriors = ctc.slot_posteriors(logits, lengths, labels, label_lengths, blank=blank)
     total = posteriors.sum(1, keepdims=True)  # frames the slot is expected to take, at least 1 where it is feasible
     weights = posteriors / jnp.maximum(total, 0.5)

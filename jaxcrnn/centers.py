@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import assign, decode, losses
+from jaxcrnn import assign, decode, head, losses
+from jaxcrnn.head import Logits
 from jaxcrnn.precision import wide
 from jaxcrnn.types import Assignment, CenterState
 
@@ -44,7 +45,7 @@ def from_head(kernel: Array) -> CenterState:
 def accumulate(
     state: CenterState,
     features: Array,
-    logits: Array,
+    logits: Logits,
     lengths: Array,
     labels: Array,
     label_lengths: Array,
@@ -70,7 +71,7 @@ def accumulate(
 
     Source: PaddleOCR, ``export_center``.
     """
-    _check(state, features, logits.shape[-1])
+    _check(state, features, head.num_classes(logits))
     ids, counts = decode.greedy(logits, lengths, blank=blank)
     exact = decode.exact(ids, counts, labels, label_lengths)
     classes, weights = assign.predicted(logits, lengths, blank=blank)

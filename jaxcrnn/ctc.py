@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import fused
+from jaxcrnn import head
+from jaxcrnn.head import Head, Logits
 from jaxcrnn.precision import wide
 
 
@@ -29,13 +30,14 @@ def is_feasible(lengths: Array, labels: Array, label_lengths: Array) -> Array:
     return label_lengths + repeats.sum(1, dtype=label_lengths.dtype) <= lengths
 
 
-def ctc_loss(logits: Array, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:
+def ctc_loss(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:
     """Negative log probability of the label, per sample: ``-log p(label | logits)``.
 
     The sum runs over all paths of ``lengths[b]`` frames that collapse to the label (Graves et al., 2006, eq. 3).
 
     Args:
-      logits: ``[B,T,C]`` float32, before the softmax; frames at ``t >= lengths[b]`` are ignored.
+      logits: ``[B,T,C]`` float32, before the softmax, or a `jaxcrnn.head.Head`; frames at ``t >= lengths[b]`` are
+        ignored.
       lengths: ``[B]`` int32, valid frames.
       labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are ignored.
       label_lengths: ``[B]`` int32.
@@ -45,6 +47,9 @@ def ctc_loss(logits: Array, lengths: Array, labels: Array, label_lengths: Array,
       ``[B]`` float32 in nats. An infeasible sample (see `is_feasible`) gives 0 and a gradient of zero, as
       torch's ``zero_infinity=True`` does; count them with `is_feasible`.
     """
+    if isinstance(logits, Head):
+        norm, chosen = logits.norm, _states_of(logits, _classes(labels, label_lengths, blank), blank)
+        return _of_states(norm, chosen, lengths, labels, label_lengths, blank)
     return _negative_log(logits, lengths, labels, label_lengths, blank)
 
 
@@ -108,45 +113,39 @@ def fused_ctc_loss(
     """
     inside = jnp.arange(features.shape[1])[None, :] < lengths[:, None]
     clean = jnp.where(inside[:, :, None], features, jnp.zeros((), features.dtype))
-    return _fused(clean, kernel, bias, lengths, labels, label_lengths, blank)
+    return ctc_loss(head.make(clean, kernel, bias), lengths, labels, label_lengths, blank=blank)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(6,))
-def _fused(
-    features: Array, kernel: Array, bias: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int
-) -> Array:
-    lattice = _lattice_of_head(features, kernel, bias, labels, label_lengths, blank)
-    return _loss_alone(lattice, lengths, labels, label_lengths)
+def _states_of(logits: Head, classes: Array, blank: int) -> Array:
+    """The logits ``[B,T,S]`` of the states' classes."""
+    # The blank's column once, not once for each blank of the label.
+    own, blanks = head.of_classes(logits, classes[:, 1::2]), head.of_class(logits, blank)
+    spread = jnp.broadcast_to(blanks[:, :, None], own.shape)
+    pairs = jnp.stack([spread, own], 3).reshape(*blanks.shape, -1)
+    return jnp.concatenate([pairs, blanks[:, :, None]], 2)
 
 
-def _fused_forward(
-    features: Array, kernel: Array, bias: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _of_states(norm: Array, chosen: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> Array:
+    classes = _classes(labels, label_lengths, blank)
+    return _loss_alone(_lattice_of(chosen, norm, classes, label_lengths), lengths, labels, label_lengths)
+
+
+def _of_states_forward(
+    norm: Array, chosen: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int
 ) -> tuple[Array, Any]:
-    lattice = _lattice_of_head(features, kernel, bias, labels, label_lengths, blank)
+    lattice = _lattice_of(chosen, norm, _classes(labels, label_lengths, blank), label_lengths)
     losses, posteriors, there = _posteriors(lattice, lengths, labels, label_lengths)
-    return losses, (features, kernel, bias, lattice.norm, posteriors, lattice.classes[:, 1::2], there)
+    return losses, (posteriors, there)
 
 
-def _fused_backward(blank: int, saved: Any, d_losses: Array) -> tuple[Array, Array, Array, None, None, None]:
-    features, kernel, bias, norm, posteriors, labels, there = saved
+def _of_states_backward(blank: int, saved: Any, d_losses: Array) -> tuple[Array, Array, None, None, None]:
+    posteriors, there = saved
     weight = jnp.where(there, d_losses[:, None], 0.0)
-    flat = features.reshape(-1, features.shape[2])
-    parts = fused.scan_gradient(flat, kernel, bias, norm.reshape(-1), weight.reshape(-1))
-    d_features, d_kernel, d_bias = parts[0].reshape(features.shape), *parts[1:]
-    shares = posteriors.transpose(1, 0, 2) * weight[:, :, None]
-    own, blanks = shares[:, :, 1::2], shares[:, :, ::2].sum(2)
-    narrow, columns = own.astype(features.dtype), kernel[:, labels]
-    d_features -= (
-        fused.product("btl,dbl->btd", narrow, columns) + blanks[:, :, None] * wide(kernel[:, blank])[None, None]
-    )
-    d_kernel = d_kernel.at[:, labels].add(-fused.product("btd,btl->dbl", features, narrow))
-    d_kernel = d_kernel.at[:, blank].add(-fused.product("btd,bt->d", features, blanks.astype(features.dtype)))
-    d_bias = d_bias.at[labels].add(-own.sum(1)).at[blank].add(-blanks.sum())
-    grown = (d_features.astype(features.dtype), d_kernel.astype(kernel.dtype), d_bias.astype(bias.dtype))
-    return (*grown, None, None, None)
+    return weight, -posteriors.transpose(1, 0, 2) * weight[:, :, None], None, None, None
 
 
-_fused.defvjp(_fused_forward, _fused_backward)
+_of_states.defvjp(_of_states_forward, _of_states_backward)
 
 
 class Lattice(NamedTuple):
@@ -169,25 +168,13 @@ class Lattice(NamedTuple):
     ends: Array
 
 
-def _lattice(logits: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> Lattice:
+def _lattice(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> Lattice:
+    classes = _classes(labels, label_lengths, blank)
+    if isinstance(logits, Head):
+        return _lattice_of(_states_of(logits, classes, blank), logits.norm, classes, label_lengths)
     frames = jnp.arange(logits.shape[1])[None, :] < lengths[:, None]
     clean = wide(jnp.where(frames[:, :, None], logits, jnp.zeros((), logits.dtype)))
-    classes = _classes(labels, label_lengths, blank)
-    chosen = jnp.take_along_axis(clean, classes[:, None, :], 2)
-    return _lattice_of(chosen, jax.nn.logsumexp(clean, 2), classes, label_lengths)
-
-
-def _lattice_of_head(
-    features: Array, kernel: Array, bias: Array, labels: Array, label_lengths: Array, blank: int
-) -> Lattice:
-    classes = _classes(labels, label_lengths, blank)
-    norm = fused.scan_head(features.reshape(-1, features.shape[2]), kernel, bias).norm.reshape(features.shape[:2])
-    # The blank's column once, not once for each blank of the label.
-    own = fused.product("btd,dbl->btl", features, kernel[:, classes[:, 1::2]]) + wide(bias[classes[:, None, 1::2]])
-    blanks = fused.product("btd,d->bt", features, kernel[:, blank]) + wide(bias[blank])
-    spread = jnp.broadcast_to(blanks[:, :, None], own.shape)
-    chosen = jnp.concatenate([jnp.stack([spread, own], 3).reshape(*blanks.shape, -1), blanks[:, :, None]], 2)
-    return _lattice_of(chosen, norm, classes, label_lengths)
+    return _lattice_of(head.of_classes(clean, classes), head.norm(clean), classes, label_lengths)
 
 
 def _classes(labels: Array, label_lengths: Array, blank: int) -> Array:
@@ -277,7 +264,7 @@ def _posteriors(lattice: Lattice, lengths: Array, labels: Array, label_lengths: 
     return losses, posteriors, there
 
 
-def slot_posteriors(logits: Array, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:
+def slot_posteriors(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:
     """How probable it is that a frame shows a character of the label, given that the line reads so.
 
     The forward and backward variables of Graves et al. (2006), eq. 7 and 11: their product at a frame and a character,
@@ -294,12 +281,12 @@ def slot_posteriors(logits: Array, lengths: Array, labels: Array, label_lengths:
       ``[B,T,L]`` float32 in [0, 1]; 0 in padded frames and slots and for infeasible samples. What a frame lacks to 1 is
       the blank's. No gradient flows through it.
     """
-    lattice = _lattice(jax.lax.stop_gradient(logits), lengths, labels, label_lengths, blank)
+    lattice = _lattice(head.constant(logits), lengths, labels, label_lengths, blank)
     _, posteriors, _ = _posteriors(lattice, lengths, labels, label_lengths)
     return posteriors[:, :, 1::2].transpose(1, 0, 2)
 
 
-def best_path(logits: Array, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:
+def best_path(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:
     """The most probable path that spells the label (Viterbi over the same states as the loss).
 
     Args:
@@ -314,7 +301,7 @@ def best_path(logits: Array, lengths: Array, labels: Array, label_lengths: Array
       samples.
     """
     lattice = _lattice(logits, lengths, labels, label_lengths, blank)
-    frames = jnp.arange(logits.shape[1])
+    frames = jnp.arange(head.num_frames(logits))
 
     def forward(best: Array, frame: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         score, first, inside = frame

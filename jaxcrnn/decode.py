@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn.precision import wide
+from jaxcrnn import head
+from jaxcrnn.head import Logits
 
 
 class Reading(NamedTuple):
@@ -41,7 +42,7 @@ def _pack(best: Array, starts: Array) -> tuple[Array, Array]:
     return ids, counts
 
 
-def greedy(logits: Array, lengths: Array, *, blank: int = 0) -> tuple[Array, Array]:
+def greedy(logits: Logits, lengths: Array, *, blank: int = 0) -> tuple[Array, Array]:
     """The best class of each frame, repeats merged, blanks removed (Graves et al., 2006, best path decoding).
 
     Args:
@@ -52,17 +53,17 @@ def greedy(logits: Array, lengths: Array, *, blank: int = 0) -> tuple[Array, Arr
     Returns:
       ``ids [B,T]`` int32, the reading from the left, 0 from ``counts[b]`` on; ``counts [B]`` int32.
     """
-    best = jnp.argmax(logits, -1).astype(jnp.int32)
+    best = head.best(logits)
     starts, _ = _emitting(best, lengths, blank)
     return _pack(best, starts)
 
 
-def read(logits: Array, lengths: Array, *, blank: int = 0) -> Reading:
+def read(logits: Logits, lengths: Array, *, blank: int = 0) -> Reading:
     """`greedy` with a confidence for each line."""
-    best = jnp.argmax(logits, -1).astype(jnp.int32)
+    best = head.best(logits)
     starts, valid = _emitting(best, lengths, blank)
     ids, counts = _pack(best, starts)
-    sure = jnp.exp(jnp.max(jax.nn.log_softmax(wide(logits)), -1))
+    sure = jnp.exp(head.best_logit(logits) - head.norm(logits))
     # run[b,t] counts the characters started so far, so a character's frames share one number.
     run = jnp.cumsum(starts, 1)
     of_character = valid & (best != blank)

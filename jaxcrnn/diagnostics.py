@@ -9,34 +9,28 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcrnn import head
+from jaxcrnn.head import Logits
 from jaxcrnn.precision import wide
 from jaxcrnn.types import Assignment
 
 
-def lookalikes(logits: Array, classes: Array, *, excluded: Sequence[int] = ()) -> Array:
+def lookalikes(logits: Logits, classes: Array, *, excluded: Sequence[int] = ()) -> Array:
     """For each class of a frame its look-alike: the most probable other class there.
 
     Args:
-      logits: ``[B,T,C]``.
+      logits: ``[B,T,C]``, or a `jaxcrnn.head.Head`.
       classes: ``[B,T]`` or ``[B,T,K]`` int32, the classes the frames belong to.
-      excluded: classes that are nobody's look-alike, such as the blank.
+      excluded: classes that are nobody's look-alike, such as the blank; with a `jaxcrnn.head.Head` at most one.
 
     Returns:
       int32 of the shape of ``classes``. Where no other class is left, the class itself.
 
     Source: the TensorFlow original of CRNN with center loss.
     """
-    numbers = jnp.arange(logits.shape[-1])[None, None, :]
-    allowed = jnp.ones(numbers.shape, bool)
-    for other in excluded:
-        allowed &= numbers != other
-    masked = jnp.where(allowed, jax.lax.stop_gradient(wide(logits)), -jnp.inf)
-    first = jnp.argmax(masked, -1)[..., None]
-    second_row = jnp.where(numbers == first, -jnp.inf, masked)
-    second = jnp.argmax(second_row, -1)[..., None]
-    none = jnp.isneginf(jnp.max(second_row, -1))[..., None]
+    first, second, there = (a[..., None] for a in head.ranked(head.constant(logits), excluded))
     own = classes if classes.ndim == 3 else classes[..., None]
-    rival = jnp.where(own == first, jnp.where(none, own, second), first).astype(classes.dtype)
+    rival = jnp.where(own == first, jnp.where(there, second, own), first).astype(classes.dtype)
     return rival.reshape(classes.shape)
 
 
@@ -79,7 +73,7 @@ class Frames(NamedTuple):
     margins: Array
 
 
-def watch(logits: Array, features: Array, centers: Array, assignment: Assignment, *, count: int = 3) -> Watch:
+def watch(logits: Logits, features: Array, centers: Array, assignment: Assignment, *, count: int = 3) -> Watch:
     """Distances of a batch's frames.
 
     Args:
@@ -95,7 +89,7 @@ def watch(logits: Array, features: Array, centers: Array, assignment: Assignment
     if classes.ndim == 3:
         most = jnp.argmax(weights, -1, keepdims=True)
         classes, weights = (jnp.take_along_axis(a, most, -1)[..., 0] for a in (classes, weights))
-    logits, features, centers = wide(logits), wide(features), wide(centers)
+    features, centers = wide(features), wide(centers)
     rivals = lookalikes(logits, classes)
     inside = weights > 0
     own_center, other_center = centers[classes], centers[rivals]
@@ -109,8 +103,7 @@ def watch(logits: Array, features: Array, centers: Array, assignment: Assignment
         length(features - own_center),
     )
     margin = (other - own).reshape(-1)
-    chosen = jnp.take_along_axis(logits, classes[..., None], 2)[..., 0]
-    probability = jnp.exp(chosen - jax.nn.logsumexp(logits, 2)).reshape(-1)
+    probability = jnp.exp(head.of_frames(logits, classes) - head.norm(logits)).reshape(-1)
     flat = inside.reshape(-1)
 
     def extremes(order: Array) -> Frames:

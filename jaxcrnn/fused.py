@@ -1,4 +1,4 @@
-"""A linear head over many classes without its logits: what a loss needs of them, made class chunk by class chunk.
+"""A linear head over many classes without its logits: what is asked of them, made class chunk by class chunk.
 
 After Cut Cross-Entropy (Wijmans et al., 2024) and Pruned CTC (2026): CTC needs the log of the softmax's denominator and
 the logits of the label's own classes, so no array with one entry for each frame and class has to exist; the backward
@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import PartitionSpec as P
 
 from jaxcrnn.precision import wide
+from jaxcrnn.sharding import axes_of
 
 CHUNK = 1024  # classes at a time: 32 MB of float32 logits for 8192 frames
-_Three = tuple[Array, Array, Array]
+TOP = 3  # the most probable class, its look-alike, and one more in case one of them is excluded
+_Carry = tuple[Array, ...]
 
 
 class Scan(NamedTuple):
@@ -24,17 +28,19 @@ class Scan(NamedTuple):
 
     Attributes:
       norm: ``[N]`` log of the softmax's denominator.
-      best: ``[N]`` int32, the most probable class, the lowest of equals.
-      best_logit: ``[N]`` its logit.
+      top: ``[N,3]`` int32, the most probable classes, the lowest of equals first; with fewer classes the rest is
+        anything.
+      top_logits: ``[N,3]`` their logits, ``-inf`` where there are fewer classes.
     """
 
     norm: Array
-    best: Array
-    best_logit: Array
+    top: Array
+    top_logits: Array
 
 
+@jax.custom_vjp
 def scan_head(features: Array, kernel: Array, bias: Array) -> Scan:
-    """One pass over the classes.
+    """One pass over the classes. Where a mesh splits them, each device passes over its own.
 
     Args:
       features: ``[N,D]``.
@@ -42,21 +48,84 @@ def scan_head(features: Array, kernel: Array, bias: Array) -> Scan:
       bias: ``[C]``.
 
     Returns:
-      Float32 whatever the inputs are. Not differentiable; see `jaxcrnn.ctc.fused_ctc_loss`.
+      Float32 whatever the inputs are. Differentiable in ``norm`` alone; the gradient costs one more pass.
     """
-    features, kernel, bias = (lax.stop_gradient(a) for a in (features, kernel, bias))
+    data, model = axes_of(len(features))
+    if model is None:
+        return _scan(features, kernel, bias)
 
-    def chunk(start: Array, logits: Array, carry: _Three) -> _Three:
-        most, total, best = carry
-        top, here = logits.max(1), start + jnp.argmax(logits, 1).astype(jnp.int32)
-        higher = jnp.maximum(most, top)
-        total = total * jnp.exp(most - higher) + jnp.exp(logits - higher[:, None]).sum(1)
-        return higher, total, jnp.where(top > most, here, best)
+    def part(features: Array, kernel: Array, bias: Array) -> Scan:
+        norm, top, logits = _scan(features, kernel, bias)
+        most = lax.pmax(norm, model)
+        norm = most + jnp.log(lax.psum(jnp.exp(norm - most), model))
+        top += lax.axis_index(model) * kernel.shape[1]
+        every = (lax.all_gather(a, model, axis=1, tiled=True) for a in (top, logits))
+        return Scan(norm, *_best_of(*every))
+
+    # Gathered and merged alike on every device of the axis, which no type says.
+    whole = jax.shard_map(part, in_specs=_specs(data, model), out_specs=P(data), check_vma=False)
+    return whole(features, *_padded(kernel, bias, model))
+
+
+def _specs(data: str | None, model: str) -> tuple[P, P, P]:
+    return P(data), P(None, model), P(model)
+
+
+def _padded(kernel: Array, bias: Array, model: str) -> tuple[Array, Array]:
+    """As many classes as the devices can share equally; nobody reads the new ones."""
+    lacking = -kernel.shape[1] % jax.sharding.get_abstract_mesh().shape[model]
+    if not lacking:
+        return kernel, bias
+    return jnp.pad(kernel, ((0, 0), (0, lacking))), jnp.pad(bias, (0, lacking), constant_values=-jnp.inf)
+
+
+def _scan(features: Array, kernel: Array, bias: Array) -> Scan:
+    def chunk(start: Array, logits: Array, carry: _Carry) -> _Carry:
+        most, total, top, top_logits = carry
+        here, found = _top(logits)
+        higher = jnp.maximum(most, found[:, 0])
+        base = jnp.where(jnp.isneginf(higher), 0.0, higher)  # a chunk of classes that are not there
+        total = total * jnp.exp(most - base) + jnp.exp(logits - base[:, None]).sum(1)
+        # The classes of earlier chunks first: they are the lower ones.
+        both = jnp.concatenate([top, start + here], 1), jnp.concatenate([top_logits, found], 1)
+        return higher, total, *_best_of(*both)
 
     dtype, n = wide(bias).dtype, len(features)
-    empty = jnp.full(n, -jnp.inf, dtype), jnp.zeros(n, dtype), jnp.zeros(n, jnp.int32)
-    most, total, best = _over_chunks(features, kernel, bias, chunk, empty)
-    return Scan(most + jnp.log(total), best, most)
+    nothing = jnp.full((n, TOP), -jnp.inf, dtype)
+    empty = nothing[:, 0], jnp.zeros(n, dtype), jnp.zeros((n, TOP), jnp.int32), nothing
+    most, total, top, top_logits = _over_chunks(features, kernel, bias, chunk, empty)
+    return Scan(most + jnp.log(total), top, top_logits)
+
+
+def _top(logits: Array) -> tuple[Array, Array]:
+    """The columns of the largest entries and these; three passes are faster than sorting."""
+    columns, values = [], []
+    numbers = jnp.arange(logits.shape[1], dtype=jnp.int32)[None, :]
+    for _ in range(TOP):
+        values.append(logits.max(1))
+        columns.append(jnp.argmax(logits, 1).astype(jnp.int32))
+        logits = jnp.where(numbers == columns[-1][:, None], -jnp.inf, logits)
+    return jnp.stack(columns, 1), jnp.stack(values, 1)
+
+
+def _best_of(classes: Array, logits: Array) -> tuple[Array, Array]:
+    """The first of ``[N,K]`` candidates, in order."""
+    at, values = _top(logits)
+    return jnp.take_along_axis(classes, at, 1), values
+
+
+def _scan_forward(features: Array, kernel: Array, bias: Array) -> tuple[Scan, Any]:
+    scan = scan_head(features, kernel, bias)
+    return scan, (features, kernel, bias, scan.norm)
+
+
+def _scan_backward(saved: Any, d_scan: Scan) -> tuple[Array, Array, Array]:
+    features, kernel, bias, norm = saved
+    grown = scan_gradient(features, kernel, bias, norm, d_scan.norm)
+    return tuple(d.astype(a.dtype) for d, a in zip(grown, saved, strict=False))  # type: ignore[return-value]
+
+
+scan_head.defvjp(_scan_forward, _scan_backward)
 
 
 def scan_gradient(
@@ -71,8 +140,24 @@ def scan_gradient(
       norm: ``[N]``, of `scan_head`.
       weight: ``[N]``.
     """
+    data, model = axes_of(len(features))
+    if model is None:
+        return _gradient(features, kernel, bias, norm, weight)
 
-    def chunk(start: Array, logits: Array, carry: _Three) -> _Three:
+    def part(*given: Array) -> tuple[Array, Array, Array]:
+        d_features, d_kernel, d_bias = _gradient(*given)
+        if data is not None:
+            d_kernel, d_bias = lax.psum((d_kernel, d_bias), data)
+        return lax.psum(d_features, model), d_kernel, d_bias
+
+    specs = _specs(data, model)
+    whole = jax.shard_map(part, in_specs=(*specs, P(data), P(data)), out_specs=specs, check_vma=False)
+    d_features, d_kernel, d_bias = whole(features, *_padded(kernel, bias, model), norm, weight)
+    return d_features, d_kernel[:, : kernel.shape[1]], d_bias[: len(bias)]
+
+
+def _gradient(features: Array, kernel: Array, bias: Array, norm: Array, weight: Array) -> tuple[Array, Array, Array]:
+    def chunk(start: Array, logits: Array, carry: _Carry) -> _Carry:
         d_features, d_kernel, d_bias = carry
         shares = jnp.exp(logits - norm[:, None]) * weight[:, None]
         narrow = shares.astype(features.dtype)
@@ -85,17 +170,18 @@ def scan_gradient(
 
     dtype = wide(bias).dtype
     empty = jnp.zeros(features.shape, dtype), jnp.zeros(kernel.shape, dtype), jnp.zeros(bias.shape, dtype)
-    return _over_chunks(features, kernel, bias, chunk, empty)
+    d_features, d_kernel, d_bias = _over_chunks(features, kernel, bias, chunk, empty)
+    return d_features, d_kernel, d_bias
 
 
 def _over_chunks(
-    features: Array, kernel: Array, bias: Array, chunk: Callable[[Array, Array, _Three], _Three], carry: _Three
-) -> _Three:
+    features: Array, kernel: Array, bias: Array, chunk: Callable[[Array, Array, _Carry], _Carry], carry: _Carry
+) -> _Carry:
     """Folds ``chunk(start, logits [N,size], carry)``; classes that an earlier chunk had are -inf."""
     classes = kernel.shape[1]
     size = min(CHUNK, classes)
 
-    def body(i: Array, carry: _Three) -> _Three:
+    def body(i: Array, carry: _Carry) -> _Carry:
         # The last chunk is moved back to fit, instead of a kernel padded to whole chunks: that would be a copy of it.
         start = jnp.minimum(i * size, classes - size)
         columns = lax.dynamic_slice_in_dim(kernel, start, size, 1)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import ctc
+from jaxcrnn import ctc, head
+from jaxcrnn.head import Head, Logits
 from jaxcrnn.precision import wide
 from jaxcrnn.types import Assignment
 
@@ -16,7 +17,7 @@ NEAREST, FARTHEST = 1e-12, 1e12
 
 
 def focal_ctc(
-    logits: Array,
+    logits: Logits,
     lengths: Array,
     labels: Array,
     label_lengths: Array,
@@ -60,7 +61,7 @@ def focal(ctc_loss: Array, *, alpha: float = 1.0, gamma: float = 2.0) -> Array:
 
 
 def ace(
-    logits: Array, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0, variant: str = "paper"
+    logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0, variant: str = "paper"
 ) -> Array:
     """Aggregation cross-entropy: how often each class is read, against how often it is written.
 
@@ -79,30 +80,34 @@ def ace(
       ``[B]`` float32; 0 with zero gradient for samples with fewer frames than characters, or none.
 
     Raises:
-      ValueError: an unknown variant.
+      ValueError: an unknown variant, or ``"paddle"``, which needs every class, of a `jaxcrnn.head.Head`.
 
     Source: Xie et al., 2019, eq. 7; PaddleOCR, ``ACELoss``.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant is {variant!r}; expected one of {', '.join(VARIANTS)}")
-    valid = jnp.arange(logits.shape[1])[None, :] < lengths[:, None]
-    log_y = jax.nn.log_softmax(wide(jnp.where(valid[:, :, None], logits, jnp.zeros((), logits.dtype))))
-    frames = jnp.maximum(lengths, 1).astype(log_y.dtype)
+    valid = jnp.arange(head.num_frames(logits))[None, :] < lengths[:, None]
+    if not isinstance(logits, Head):
+        logits = wide(jnp.where(valid[:, :, None], logits, jnp.zeros((), logits.dtype)))
+    norm = head.norm(logits)
+    frames = jnp.maximum(lengths, 1).astype(norm.dtype)
     # Only classes of the label and the blank have a count: [B,1+L] columns are gathered, never [B,C] counts built.
     listed = jnp.arange(labels.shape[1])[None, :] < label_lengths[:, None]
     labels = jnp.where(listed, labels, blank)  # whatever stands in a padded slot may be no class at all
     classes = jnp.concatenate([jnp.full_like(labels[:, :1], blank), labels], 1)
     enough = (label_lengths <= lengths) & (lengths > 0)
     counts = jnp.concatenate([(lengths - label_lengths)[:, None], listed.astype(lengths.dtype)], 1)
-    counts = jnp.where(enough[:, None], counts, 0).astype(log_y.dtype)
+    counts = jnp.where(enough[:, None], counts, 0).astype(norm.dtype)
     if variant == "paper":
-        columns = jnp.take_along_axis(log_y, classes[:, None, :], 2)
+        columns = head.of_classes(logits, classes) - norm[:, :, None]
         # In logarithms: a class that no frame believes in would underflow to log(0).
         inside = jnp.where(valid[:, :, None], columns, -jnp.inf)
         inside = jnp.where((valid.any(1))[:, None, None], inside, 0.0)
         log_mean = jax.nn.logsumexp(inside, 1) - jnp.log(frames)[:, None]
+    elif isinstance(logits, Head):
+        raise ValueError("variant 'paddle' reads every class; expected an array of logits, or variant 'paper'")
     else:
-        mean = jnp.where(valid[:, :, None], jnp.exp(log_y), 0.0).sum(1) / frames[:, None]
+        mean = jnp.where(valid[:, :, None], jax.nn.softmax(logits), 0.0).sum(1) / frames[:, None]
         log_mean = jnp.take_along_axis(jax.nn.log_softmax(mean), classes, 1)
     return -(counts * log_mean).sum(1) / frames
 

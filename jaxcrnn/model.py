@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcrnn import fused, head
 from jaxcrnn.backbones import BACKBONES, HEIGHT, Backbone, frames
 from jaxcrnn.errors import UserError
 from jaxcrnn.precision import wide
@@ -29,8 +30,10 @@ class ModelConfig:
       dropout: share of the values dropped before each LSTM while training.
       standardize: shift and scale each line to mean 0 and variance 1 over its true columns first; for photos, whose
         brightness and contrast say nothing about the text.
-      dtype: ``"float32"`` or ``"bfloat16"``, of convolutions and LSTM products; the head is float32 always.
+      dtype: ``"float32"`` or ``"bfloat16"``, of the inputs of every product; logits and all sums stay float32.
         ``"float64"`` is for verifying, with jax's x64 mode on and parameters to match.
+      head: ``"dense"`` makes the logits of all classes; ``"fused"`` makes them chunk by chunk wherever they are asked
+        for, which takes a fraction of the memory for many classes (`jaxcrnn.fused`). The same parameters either way.
       num_classes: C, the blank among them; follows from the charset.
       blank: class of the blank; follows from the charset.
     """
@@ -40,6 +43,7 @@ class ModelConfig:
     dropout: float = 0.1
     standardize: bool = False
     dtype: str = "float32"
+    head: str = "dense"
     num_classes: int = field(default=0, metadata={"derived": True})
     blank: int = field(default=0, metadata={"derived": True})
 
@@ -48,6 +52,8 @@ class ModelConfig:
             raise UserError(f"model.backbone is {self.backbone!r}; expected one of {', '.join(sorted(BACKBONES))}")
         if self.dtype not in _DTYPES:
             raise UserError(f"model.dtype is {self.dtype!r}; expected one of {', '.join(_DTYPES)}")
+        if self.head not in ("dense", "fused"):
+            raise UserError(f"model.head is {self.head!r}; expected one of dense, fused")
         if self.hidden < 1:
             raise UserError(f"model.hidden is {self.hidden}; expected 1 or more")
         if not 0 <= self.dropout < 1:
@@ -85,10 +91,31 @@ class CRNN(nn.Module):
         x = BiLSTM(config.hidden, dtype, name="lstm0")(x, lengths)
         x = nn.Dropout(config.dropout, deterministic=not train)(x)
         x = BiLSTM(config.hidden, dtype, name="lstm1")(x, lengths)
-        features = wide(x)
-        # In full precision: an accelerator's default would keep 10 bits of float32 and call it that.
-        logits = nn.Dense(config.num_classes, precision=jax.lax.Precision.HIGHEST, name="head")(features)
-        return Outputs(logits, features, lengths)
+        logits = Head(config.num_classes, config.head == "fused", name="head")(x)
+        return Outputs(logits, wide(x), lengths)
+
+
+class Head(nn.Module):
+    """The linear layer: ``__call__(x [B,T,D]) -> [B,T,C]`` float32, or a `jaxcrnn.head.Head`.
+
+    Attributes:
+      classes: C.
+      is_fused: whether the logits are not made here.
+    """
+
+    classes: int
+    is_fused: bool
+
+    @nn.compact
+    def __call__(self, x: Array) -> head.Logits:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[2], self.classes))
+        bias = self.param("bias", nn.initializers.zeros, (self.classes,))
+        narrow = kernel.astype(x.dtype)
+        if self.is_fused:
+            return head.make(x, narrow, bias)
+        # One matrix of all frames: the kernel's gradient over two axes takes XLA three times as long on CPU.
+        flat = fused.product("nd,dc->nc", x.reshape(-1, x.shape[2]), narrow)
+        return (flat + bias[None]).reshape(*x.shape[:2], -1)
 
 
 def standardized(images: Array, widths: Array) -> Array:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import assign, centers, ctc, decode, diagnostics, losses
+from jaxcrnn import assign, centers, ctc, decode, diagnostics, head, losses
 from jaxcrnn.errors import UserError
 from jaxcrnn.types import Assignment, Batch, CenterState, Outputs
 
@@ -179,7 +179,7 @@ def start(config: LossConfig, key: Array, kernel: Array, given: CenterState | No
 
 def assigned(config: LossConfig, outputs: Outputs, batch: Batch, blank: int) -> Assignment:
     """Which frame belongs to which class, under ``config.assignment``; a constant."""
-    logits = jax.lax.stop_gradient(outputs.logits)
+    logits = head.constant(outputs.logits)
     if config.parts.assignment == "predicted":
         return assign.predicted(logits, outputs.lengths, blank=blank, skip_blank=config.skip_blank)
     known = (logits, outputs.lengths, batch.labels, batch.label_lengths)

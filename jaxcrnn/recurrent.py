@@ -39,7 +39,7 @@ def lstm_scan(projected: Directions, kernel: Array, valid: Directions) -> Direct
 def _scan(projected: Directions, kernel: Array, valid: Directions, *, keep: bool) -> Any:
     dtype, shape = projected[0].dtype, (projected[0].shape[1], kernel.shape[1])
 
-    def step(carry: tuple[Directions, Directions], inputs: tuple[Directions, Directions]) -> tuple[Any, Any]:
+    def step(carry: Any, inputs: Any) -> tuple[Any, Any]:
         through = jnp.einsum("kbh,khg->kbg", jnp.stack(carry[0]), kernel)
         rows = []
         for k, (h, c, share, ok) in enumerate(zip(*carry, *inputs, strict=True)):
@@ -49,8 +49,8 @@ def _scan(projected: Directions, kernel: Array, valid: Directions, *, keep: bool
             new_h = (o * jnp.tanh(new_c)).astype(dtype)
             ok = ok[:, None]
             rows.append((jnp.where(ok, new_h, h), jnp.where(ok, new_c, c), gates))
-        h, c, gates = zip(*rows, strict=True)
-        return (h, c), (h, c, gates) if keep else h
+        states, cells, every = zip(*rows, strict=True)
+        return (states, cells), (states, cells, every) if keep else states
 
     start = jnp.zeros(shape, dtype), wide(jnp.zeros(shape, dtype))
     begin = tuple((value,) * len(projected) for value in start)
@@ -75,7 +75,7 @@ def _lstm_backward(saved: Any, d_out: Directions) -> tuple[Directions, Array, No
     h, c, gates, kernel, valid = saved
     dtype, turned = gates[0].dtype, kernel.transpose(0, 2, 1)
 
-    def step(carry: tuple[Directions, Directions], inputs: Any) -> tuple[tuple[Directions, Directions], Directions]:
+    def step(carry: Any, inputs: Any) -> tuple[Any, Directions]:
         rows = []
         for d_h, d_c, d_here, gate, c, c_before, ok in zip(*carry, *inputs, strict=True):
             i, f, g, o = _activated(wide(gate))
@@ -84,10 +84,10 @@ def _lstm_backward(saved: Any, d_out: Directions) -> tuple[Directions, Array, No
             parts = [d_cell * g * i * (1 - i), d_cell * c_before * f * (1 - f), d_cell * i * (1 - g * g)]
             d_gates = jnp.concatenate([*parts, d * tanh_c * o * (1 - o)], -1)
             rows.append((jnp.where(ok, d_gates, 0.0).astype(dtype), jnp.where(ok, d_cell * f, d_c)))
-        d_gates, d_c = zip(*rows, strict=True)
-        through = wide(jnp.einsum("kbg,kgh->kbh", jnp.stack(d_gates), turned))
+        every, d_cells = zip(*rows, strict=True)
+        through = wide(jnp.einsum("kbg,kgh->kbh", jnp.stack(every), turned))
         d_h = tuple(jnp.where(ok[:, None], through[k], carry[0][k]) for k, ok in enumerate(inputs[-1]))
-        return (d_h, d_c), d_gates
+        return (d_h, d_cells), every
 
     zero = tuple(jnp.zeros(state.shape[1:], state.dtype) for state in c)
     inputs = d_out, gates, c, tuple(map(_before, c)), valid

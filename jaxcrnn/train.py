@@ -13,6 +13,7 @@ from jax import Array
 from jaxcrnn import ctc, decode, diagnostics, objective, optim
 from jaxcrnn.augment import AugmentConfig, augment
 from jaxcrnn.centers import accumulate
+from jaxcrnn.errors import UserError
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
@@ -33,6 +34,11 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        if self.model.head == "fused" and self.loss.ace and self.loss.ace_variant == "paddle":
+            raise UserError("loss.ace_variant 'paddle' reads every class of every frame; expected 'paper', or "
+                            "model.head=dense")  # fmt: skip
 
 
 def init_state(

@@ -14,6 +14,7 @@ FLOORS = [
     {"types", "charset", "data", "errors", "console", "allocator", "precision", "compiled", "svg"},
     {
         "fused",
+        "head",
         "ctc",
         "assign",
         "losses",
@@ -42,8 +43,9 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Two modules of one floor may use each other as long as no circle arises; these do.
 SIDEWAYS = {
     ("charset", "errors"), ("data", "errors"), ("data", "charset"), ("data", "types"), ("data", "data"),
-    ("ctc", "fused"), ("assign", "ctc"), ("losses", "ctc"), ("centers", "assign"), ("centers", "decode"),
-    ("centers", "losses"),
+    ("fused", "sharding"), ("head", "fused"), ("ctc", "head"), ("assign", "ctc"), ("assign", "head"),
+    ("decode", "head"), ("losses", "ctc"), ("losses", "head"), ("centers", "head"), ("diagnostics", "head"),
+    ("centers", "assign"), ("centers", "decode"), ("centers", "losses"),
     ("model", "backbones"), ("model", "recurrent"), ("backbones", "normalization"), ("loop", "evaluate"),
     ("parity", "answers"), ("render", "looks"), ("cli", "commands"), ("commands", "reading"), ("mining", "reading"),
     ("conversion", "reading"), ("commands", "training_data"), ("training_data", "reading"), ("mining", "scoring"),

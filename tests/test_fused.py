@@ -1,5 +1,6 @@
 """The head without logits against the head with them: values, gradients, and what the compiled program holds."""
 
+import dataclasses
 import functools
 import re
 
@@ -7,8 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import variants
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from variants import ASSIGNMENTS, LOSSES, C, close
 
-from jaxcrnn import ctc, fused
+from jaxcrnn import ctc, decode, fused, head, losses
+from jaxcrnn.errors import UserError
+from jaxcrnn.model import ModelConfig
+from jaxcrnn.objective import LossConfig
+from jaxcrnn.train import TrainConfig, eval_step, init_state, train_step
+from jaxcrnn.types import Batch
 
 B, T, D, L = 5, 7, 6, 3
 
@@ -54,8 +64,8 @@ def test_as_with_logits(classes, chunk, blank, monkeypatch):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     scan = jax.jit(fused.scan_head)(arrays[0].reshape(-1, D), *arrays[1:3])
     logits = np.asarray(arrays[0].reshape(-1, D)) @ np.asarray(arrays[1]) + np.asarray(arrays[2])
-    np.testing.assert_array_equal(scan.best, logits.argmax(1))
-    np.testing.assert_allclose(scan.best_logit, logits.max(1), rtol=1e-5)
+    np.testing.assert_array_equal(scan.top, np.argsort(-logits, 1)[:, :3])
+    np.testing.assert_allclose(scan.top_logits, -np.sort(-logits, 1)[:, :3], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(scan.norm, np.logaddexp.reduce(logits, 1), rtol=1e-5)
 
 
@@ -129,3 +139,110 @@ def test_the_loss_keeps_nothing_of_the_logits_size():
     total = jax.value_and_grad(lambda *a: ctc.ctc_loss(*a).sum())
     program = jax.jit(total).lower(*(jax.ShapeDtypeStruct(*shape) for shape in shapes)).compile()
     assert program.memory_analysis().temp_size_in_bytes < 0.05 * 4 * 4 * 24 * 5000
+
+
+def as_head(logits):
+    """A head that says these logits: the features are the logits."""
+    return head.make(logits, jnp.eye(logits.shape[2]), jnp.zeros(logits.shape[2]))
+
+
+@pytest.fixture
+def three_at_a_time(monkeypatch):
+    monkeypatch.setattr(fused, "CHUNK", 3)
+
+
+@pytest.mark.parametrize("name", list(ASSIGNMENTS))
+def test_every_assignment_and_what_follows_from_it(name, three_at_a_time):
+    logits, *rest = variants.numbers()
+    compute = variants.everything(name)[0]
+    assert C > 2 * fused.CHUNK
+    ours = jax.jit(lambda logits, *rest: compute(as_head(logits), *rest))(logits, *rest)
+    close(ours, variants.everything(name)[1](logits, *rest))
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if "paddle" not in name])
+def test_every_loss(name, three_at_a_time):
+    logits, _, _, *known = variants.numbers()
+
+    def both(of):
+        weight = jnp.arange(1.0, 1 + len(logits))
+
+        def total(logits):
+            losses = LOSSES[name](of(logits), *known)
+            return (losses * weight).sum(), (losses, decode.read(of(logits), known[0]))
+
+        return jax.jit(jax.value_and_grad(total, has_aux=True))(logits)
+
+    close(both(as_head), both(lambda logits: logits))
+
+
+def test_what_a_head_cannot_know():
+    logits, _, _, *known = variants.numbers()
+    whole = as_head(jnp.asarray(logits))
+    with pytest.raises(ValueError, match="'paddle' reads every class"):
+        losses.ace(whole, *known, variant="paddle")
+    with pytest.raises(ValueError, match="expected 1 at most"):
+        head.ranked(whole, excluded=(0, 1))
+    with pytest.raises(UserError, match=r"loss.ace_variant 'paddle' .* model.head=dense"):
+        TrainConfig(ModelConfig(head="fused"), LossConfig(ace=0.1, ace_variant="paddle"))
+
+
+# Classes that the devices share equally, and some that they do not.
+@pytest.mark.parametrize("classes", [16, 13])
+@pytest.mark.parametrize(("data", "model"), [(1, 8), (4, 2), (2, 4)])
+def test_classes_split_over_devices(data, model, classes, monkeypatch):
+    monkeypatch.setattr(fused, "CHUNK", 3)
+    rng = np.random.default_rng(0)
+    features, kernel, bias = (
+        jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((8, T, D), (D, classes), (classes,))
+    )
+    labels = rng.integers(1, classes, (8, L)).astype(np.int32)
+    known = jnp.asarray([T, 5, T, 2, 0, T, T, 3]), jnp.asarray(labels), jnp.asarray([3, 2, 0, 3, 0, 1, 3, 2])
+
+    def total(features, kernel, bias):
+        whole = head.make(features, kernel, bias)
+        return ctc.ctc_loss(whole, *known).sum(), (whole.top, whole.top_logits, whole.norm)
+
+    step = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)
+    expected = jax.jit(step)(features, kernel, bias)
+    mesh = jax.make_mesh((data, model), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    with jax.set_mesh(mesh):
+        specs = [P("data"), P(None, "model"), P("model")] if classes % model == 0 else [P("data"), P(), P()]
+        split = [
+            jax.device_put(a, NamedSharding(mesh, s)) for a, s in zip((features, kernel, bias), specs, strict=True)
+        ]
+        program = jax.jit(step).lower(*split).compile()
+        close(jax.device_get(program(*split)), jax.device_get(expected))
+    if classes % model == 0:  # no device ever holds the others' columns
+        gathered = re.findall(r"= f32\[([\d,]+)\]\S* all-gather", program.as_text())
+        assert not [shape for shape in gathered if str(classes) in shape.split(",")]
+
+
+def test_the_whole_step(monkeypatch):
+    """The same numbers; and no buffer of all logits, no word to the host, in the compiled program."""
+    monkeypatch.setattr(fused, "CHUNK", 64)
+    classes, rng = 211, np.random.default_rng(0)
+    loss = LossConfig("flow2", start="normal", push=0.1, ace=0.1)
+    dense = TrainConfig(ModelConfig(hidden=8, dropout=0, num_classes=classes), loss)
+    config = dataclasses.replace(dense, model=dataclasses.replace(dense.model, head="fused"))
+    images = rng.uniform(-1, 1, (3, 32, 32, 1)).astype(np.float32)
+    lengths = np.asarray([2, 1, 0], np.int32)
+    labels = rng.integers(1, classes, (3, 2)).astype(np.int32)
+    batch, key = Batch(images, np.asarray([32, 20, 0], np.int32), labels, lengths), jax.random.key(0)
+    state = init_state(dense, key)
+    close(state, init_state(config, key), 0)
+
+    def step(config, state, batch, key):
+        return train_step(config, state, batch, key), eval_step(config, state, batch)
+
+    programs = [jax.jit(step, static_argnums=0).lower(c, state, batch, key).compile() for c in (dense, config)]
+    ((one, info), read), ((two, told), seen) = (program(state, batch, key) for program in programs)
+    close(read, seen)
+    close(info, told)
+    # Adam divides by the gradient's own size: where that is rounding alone, so is the direction.
+    close((one.batch_stats, one.centers, one.step), (two.batch_stats, two.centers, two.step))
+    close(one.opt_state, two.opt_state)
+    texts = [program.as_text() for program in programs]
+    there = [bool(re.search(rf"f32\[(3,8|8,3|24),{classes}\]", text)) for text in texts]
+    assert there == [True, False]
+    assert not re.search(r"infeed|outfeed|send\(|recv\(|custom_call_target=\"\w*callback", texts[1])
