@@ -97,14 +97,25 @@ def _scan(features: Array, kernel: Array, bias: Array) -> Scan:
     return Scan(most + jnp.log(total), top, top_logits)
 
 
+def argmax(logits: Array) -> tuple[Array, Array]:
+    """The last axis's largest entry, the leftmost of equals, as int32, and its value.
+
+    Two plain reductions: XLA's argmax, which carries pairs, takes three times as long on CPU.
+    """
+    most, last = logits.max(-1), logits.shape[-1] - 1
+    numbers = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    return jnp.where(logits == most[..., None], numbers, last).min(-1), most
+
+
 def _top(logits: Array) -> tuple[Array, Array]:
-    """The columns of the largest entries and these; three passes are faster than sorting."""
+    """The columns of the largest entries of ``[N,K]`` and these, in order."""
     columns, values = [], []
     numbers = jnp.arange(logits.shape[1], dtype=jnp.int32)[None, :]
     for _ in range(TOP):
-        values.append(logits.max(1))
-        columns.append(jnp.argmax(logits, 1).astype(jnp.int32))
-        logits = jnp.where(numbers == columns[-1][:, None], -jnp.inf, logits)
+        here, most = argmax(logits)
+        columns.append(here)
+        values.append(most)
+        logits = jnp.where(numbers == here[:, None], -jnp.inf, logits)
     return jnp.stack(columns, 1), jnp.stack(values, 1)
 
 

@@ -79,7 +79,7 @@ def norm(logits: Logits) -> Array:
 
 def best(logits: Logits) -> Array:
     """The most probable class, the lowest of equals: ``[B,T]`` int32."""
-    return logits.top[:, :, 0] if isinstance(logits, Head) else jnp.argmax(logits, -1).astype(jnp.int32)
+    return logits.top[:, :, 0] if isinstance(logits, Head) else fused.argmax(logits)[0]
 
 
 def best_logit(logits: Logits) -> Array:
