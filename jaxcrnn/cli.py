@@ -194,6 +194,24 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
     _checkpoint_option(parser, default=None)  # a comparison has none to choose
 
 
+def _bench_options(parser: argparse.ArgumentParser) -> None:
+    sizes = (("batch", 32, "lines"), ("width", 280, "pixels"), ("classes", 6941, "classes"),
+             ("slots", 10, "characters"), ("hidden", 256, "size of an LSTM direction"))  # fmt: skip
+    for name, default, what in sizes:
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what}; default: {default}")
+    parser.add_argument("--backbone", default="vgg", metavar="NAME", help="vgg (the default) or small")
+    parser.add_argument("--dtype", default="float32", metavar="NAME", help="float32 (the default) or bfloat16")
+    parser.add_argument("--data", default="", metavar="FILE", help="label file to read from; default: rendered lines")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of every variant; default: 5")
+    parser.add_argument("--only", metavar="CASES", help="product, step, flows, forward, backbone, bilstm, ctc, head, "
+                        "center, latency, data, evaluate, recognize, cold; with commas")  # fmt: skip
+    parser.add_argument("--grow", action="store_true", help="ctc, head and center with 100 to 90,112 classes too; "
+                        "steps with other batches and widths")  # fmt: skip
+    parser.add_argument("--compile", action="store_true", help="torch.compile, too, which takes a minute")
+    parser.add_argument("--no-torch", dest="torch", action="store_false", help="leave the PyTorch reference out")
+    parser.add_argument("--out", metavar="FILE", help="write everything as JSON")
+
+
 COMMANDS = {
     "train": (_train_options, "commands.train", "train a recogniser on a label file"),
     "evaluate": (_evaluate_options, "reading.evaluate_run", "read a data set with a run and score it"),
@@ -203,6 +221,7 @@ COMMANDS = {
     "compare": (_compare_options, "compare.run", "train a grid of losses and seeds, and say which differ"),
     "report": (_report_options, "reporting.run", "one page that shows a run or a comparison"),
     "parity": (_parity_options, "reading.parity_ladder", "compare every number with the PyTorch reference"),
+    "bench": (_bench_options, "bench.run", "time a step and its parts beside PyTorch, in turns"),
     "data": (_data_options, "conversion.run", "audit or convert a data set"),
     "demo": (_demo_options, "demo.run", "compare four losses on rendered look-alikes in some minutes, no data needed"),
 }

@@ -172,9 +172,11 @@ def _lattice(logits: Logits, lengths: Array, labels: Array, label_lengths: Array
     classes = _classes(labels, label_lengths, blank)
     if isinstance(logits, Head):
         return _lattice_of(_states_of(logits, classes, blank), logits.norm, classes, label_lengths)
+    # Masked after the reductions: XLA would write masked logits down, as many bytes as the loss reads.
     frames = jnp.arange(logits.shape[1])[None, :] < lengths[:, None]
-    clean = wide(jnp.where(frames[:, :, None], logits, jnp.zeros((), logits.dtype)))
-    return _lattice_of(head.of_classes(clean, classes), head.norm(clean), classes, label_lengths)
+    norm = jnp.where(frames, head.norm(logits), 0.0)
+    chosen = jnp.where(frames[:, :, None], head.of_classes(logits, classes), 0.0)
+    return _lattice_of(chosen, norm, classes, label_lengths)
 
 
 def _classes(labels: Array, label_lengths: Array, blank: int) -> Array:

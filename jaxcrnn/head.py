@@ -98,7 +98,7 @@ def of_classes(logits: Logits, classes: Array) -> Array:
       ``[B,T,K]``.
     """
     if not isinstance(logits, Head):
-        return jnp.take_along_axis(wide(logits), classes[:, None, :], 2)
+        return wide(jnp.take_along_axis(logits, classes[:, None, :], 2))
     own = fused.product("btd,dbk->btk", logits.features, logits.kernel[:, classes])
     return own + wide(logits.bias)[classes][:, None, :]
 

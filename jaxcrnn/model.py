@@ -16,7 +16,7 @@ from jaxcrnn.precision import wide
 from jaxcrnn.recurrent import BiLSTM
 from jaxcrnn.types import Outputs
 
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
 
 
 @jax.tree_util.register_static
@@ -50,8 +50,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
             raise UserError(f"model.backbone is {self.backbone!r}; expected one of {', '.join(sorted(BACKBONES))}")
-        if self.dtype not in _DTYPES:
-            raise UserError(f"model.dtype is {self.dtype!r}; expected one of {', '.join(_DTYPES)}")
+        if self.dtype not in DTYPES:
+            raise UserError(f"model.dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}")
         if self.head not in ("dense", "fused"):
             raise UserError(f"model.head is {self.head!r}; expected one of dense, fused")
         if self.hidden < 1:
@@ -83,7 +83,7 @@ class CRNN(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, widths: Array, *, train: bool = False) -> Outputs:
-        config, dtype = self.config, _DTYPES[self.config.dtype]
+        config, dtype = self.config, DTYPES[self.config.dtype]
         if config.standardize:
             images = standardized(images, widths)
         x, lengths = Backbone(config.backbone, dtype, name="backbone")(images, widths, train)

@@ -35,9 +35,22 @@ FLOORS = [
     {"backbones", "normalization", "recurrent", "model", "optim", "objective", "convert", "streams"},
     {"train", "checkpoint", "center_files"},
     {"answers", "evaluate", "loop", "parity", "inspection"},
-    {"report", "config", "results", "panels", "page", "projector"},
+    {"report", "config", "results", "panels", "page", "projector", "timing"},
     {"runs", "grid"},
-    {"cli", "commands", "conversion", "mining", "reading", "training_data", "scoring", "compare", "reporting", "demo"},
+    {
+        "cli",
+        "commands",
+        "conversion",
+        "mining",
+        "reading",
+        "training_data",
+        "scoring",
+        "compare",
+        "reporting",
+        "demo",
+        "bench",
+        "bench_data",
+    },
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Two modules of one floor may use each other as long as no circle arises; these do.
@@ -49,7 +62,8 @@ SIDEWAYS = {
     ("model", "backbones"), ("model", "recurrent"), ("backbones", "normalization"), ("loop", "evaluate"),
     ("parity", "answers"), ("render", "looks"), ("cli", "commands"), ("commands", "reading"), ("mining", "reading"),
     ("conversion", "reading"), ("commands", "training_data"), ("training_data", "reading"), ("mining", "scoring"),
-    ("compare", "training_data"), ("compare", "reading"), ("compiled", "data"), ("panels", "page"),
+    ("bench", "bench_data"), ("compare", "training_data"), ("compare", "reading"), ("compiled", "data"),
+    ("panels", "page"),
     ("reporting", "training_data"), ("reporting", "reading"), ("demo", "compare"), ("demo", "reporting"),
 }  # fmt: skip
 MODULES = sorted(p for p in ROOT.rglob("*.py") if p.name not in ("__init__.py", "__main__.py"))
@@ -86,7 +100,22 @@ def test_imports_go_down(path):
     ("library", "allowed"),
     [
         ("flax", {"backbones", "normalization", "recurrent", "model"}),
-        ("argparse", {"cli", "commands", "conversion", "mining", "reading", "scoring", "compare", "reporting", "demo"}),
+        (
+            "argparse",
+            {
+                "cli",
+                "commands",
+                "conversion",
+                "mining",
+                "reading",
+                "scoring",
+                "compare",
+                "reporting",
+                "demo",
+                "bench",
+                "bench_data",
+            },
+        ),
         ("orbax", {"checkpoint"}),
         ("chex", set()),
         ("torch", set()),

@@ -29,11 +29,14 @@ def is_feasible(lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tenso
 
 def ctc_loss(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0) -> Tensor:
     """``-log p(label | logits)`` of each sample, 0 with zero gradient where infeasible: ``[B]``."""
-    fine = is_feasible(lengths, labels, label_lengths) & (lengths > 0)
+    fine = is_feasible(lengths, labels, label_lengths).to(logits.device) & (lengths > 0)
+    if fine.all() and lengths.min() == logits.shape[1]:  # nothing to leave out, nothing to pad
+        known = labels.long(), lengths.long(), label_lengths.long()
+        return F.ctc_loss(torch.log_softmax(logits, -1).transpose(0, 1), *known, blank=blank, reduction="none")
     losses = logits[:, :0].sum((1, 2))  # zeros that know where they come from
     if not fine.any():
         return losses
-    of, inside = lengths[fine], torch.arange(logits.shape[1])[None, :] < lengths[fine][:, None]
+    of, inside = lengths[fine], torch.arange(logits.shape[1], device=logits.device)[None, :] < lengths[fine][:, None]
     clean = torch.where(inside[:, :, None], logits[fine], 0.0)
     known = (labels[fine].long(), of.long(), label_lengths[fine].long())
     found = F.ctc_loss(torch.log_softmax(clean, -1).transpose(0, 1), *known, blank=blank, reduction="none")

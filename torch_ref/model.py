@@ -163,7 +163,7 @@ class CRNN(nn.Module):
 
     def forward(self, images: Tensor, widths: Tensor) -> Outputs:
         rows, frames = self.rows(images, widths), self._frames(images.shape[2])
-        lengths = torch.tensor([len(x) for x in rows])
+        lengths = torch.tensor([len(x) for x in rows], device=images.device)
         if int(lengths.min()) == frames > 0:  # nothing to pack, nothing to pad
             features = self.lstm1(self.lstm0(torch.stack(rows))[0])[0]
         else:

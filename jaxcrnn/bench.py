@@ -1,0 +1,254 @@
+"""``jaxcrnn bench``: how long everything takes here, beside the PyTorch reference, in turns."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxlib
+
+from jaxcrnn import __version__, bench_data, timing
+from jaxcrnn.console import duration, table
+from jaxcrnn.errors import UserError
+from jaxcrnn.timing import Sizes, Variant
+
+GROWTH = (100, 6941, 21504, 90112)
+NAMES = {**timing.CASES, **bench_data.CASES}
+# The same question to the reference: its name for the case, and with which sizes.
+ASKED = {name: name for name in ("product", "step", "forward", "backbone", "bilstm", "ctc", "head", "center")}
+ASKED |= {"flows": "step", "latency": "forward", "evaluate": "read", "recognize": "read"}
+
+
+class Reference:
+    """`torch_ref` in a process of its own, which runs when it is asked to."""
+
+    def __init__(self, compiled: bool) -> None:
+        self.compiled = compiled
+        command = [sys.executable, "-m", "torch_ref.bench"]
+        # Beside the package in a checkout, installed otherwise.
+        root = str(Path(__file__).resolve().parent.parent)
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.process = subprocess.Popen(command, text=True, env=env, **pipes)
+        first = self._line()
+        self.about = {key: first[key] for key in ("version", "device", "threads")} if "version" in first else {}
+        self.error = "" if self.about else first["error"]
+
+    def _line(self) -> dict[str, Any]:
+        assert self.process.stdout
+        assert self.process.stderr
+        text = self.process.stdout.readline()
+        if text:
+            return dict(json.loads(text))
+        said = self.process.stderr.read().strip().splitlines()
+        return {"error": said[-1] if said else "the reference ended without a word"}
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """One question, one answer; a reference that is gone answers with what it said last."""
+        if self.error:
+            return {"error": self.error}
+        assert self.process.stdin
+        try:
+            self.process.stdin.write(json.dumps(question) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        return self._line()
+
+    def variants(self, case: str, sizes: dict[str, Any]) -> tuple[dict[str, Variant], str]:
+        """Its ways to do a case, and why there are none."""
+        answer = self.ask({"case": case, "sizes": sizes, "compile": self.compiled})
+        if "error" in answer:
+            return {}, str(answer["error"])
+        return {name: Variant(lambda: None, seconds) for name, seconds in answer["first"].items()}, ""
+
+    def seconds(self, name: str) -> float:
+        """Of one run."""
+        answer = self.ask({"time": name})
+        if "error" in answer:
+            raise UserError(f"the reference stopped while it was timed: {answer['error']}")
+        return float(answer["seconds"])
+
+    def close(self) -> None:
+        """Lets it end."""
+        if self.process.stdin:
+            self.process.stdin.close()
+        self.process.wait()
+
+
+def run(args: Namespace) -> int:
+    """``jaxcrnn bench``."""
+    fields = ("batch", "width", "classes", "slots", "hidden", "backbone", "dtype", "data")
+    sizes = Sizes(**{name: getattr(args, name) for name in fields})
+    _check(args, sizes)
+    chosen = args.only.split(",") if args.only else [name for name in NAMES if name not in ("flows",)]
+    reference = Reference(args.compile) if args.torch else None
+    about = _about(reference)
+    print(", ".join(f"{key} {value}" for key, value in about.items()))
+    rows: list[dict[str, Any]] = []
+    try:
+        for name, changed in _plan(chosen, sizes, args.grow):
+            rows += _measure(name, changed, args.rounds, reference)
+            print("\n" + shown(rows, name, changed), flush=True)
+    finally:
+        if reference:
+            reference.close()
+    rates = [row["gflops"] for row in rows if row["case"] == "product"]
+    for row in rows:
+        if rates and "gflops" in row:
+            row["share"] = row["gflops"] / max(rates)
+            if row["case"] != "product":
+                print(f"{row['case']}, {row['variant']}: {row['gflops']:.0f} GFLOP/s by the formulas, "
+                      f"{row['share']:.0%} of the matrix product's {max(rates):.0f}")  # fmt: skip
+    if args.out:
+        Path(args.out).write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        print(f"written to {args.out}")
+    return 0
+
+
+def _check(args: Namespace, sizes: Sizes) -> None:
+    for name in ("batch", "width", "classes", "slots", "hidden"):
+        if getattr(sizes, name) < 1:
+            raise UserError(f"--{name} {getattr(sizes, name)}: expected 1 or more")
+    timing.config_of(sizes)  # its own words for a backbone or a dtype that is none
+    if sizes.classes < 2:
+        raise UserError(f"--classes {sizes.classes}: expected 2 or more, the blank and a character")
+    if sizes.frames < 2 * sizes.slots:
+        raise UserError(f"--width {sizes.width} makes {sizes.frames} frames; expected at least {2 * sizes.slots} for "
+                        f"--slots {sizes.slots}")  # fmt: skip
+    if args.rounds < 1:
+        raise UserError(f"--rounds {args.rounds}: expected 1 or more")
+    for name in (args.only or "").split(","):
+        if name and name not in NAMES:
+            raise UserError(f"--only {name}: expected some of {','.join(NAMES)}")
+
+
+def _plan(chosen: list[str], sizes: Sizes, grow: bool) -> list[tuple[str, Sizes]]:
+    """Cases with their sizes; growing ones by classes, and the step by lines and frames."""
+    plan = [(name, sizes) for name in chosen]
+    if grow:
+        for classes in GROWTH:
+            changed = dataclasses.replace(sizes, classes=classes)
+            plan += [(name, changed) for name in chosen if name in ("ctc", "head", "center") and changed != sizes]
+        for name in chosen:
+            if name in ("step", "forward"):
+                plan += [(name, dataclasses.replace(sizes, batch=b)) for b in (sizes.batch // 4, sizes.batch // 2)]
+                plan += [(name, dataclasses.replace(sizes, width=w)) for w in (sizes.width // 2, sizes.width * 2)]
+    return plan
+
+
+def _measure(name: str, sizes: Sizes, rounds: int, reference: Reference | None) -> list[dict[str, Any]]:
+    """Takes turns: ours, then theirs, as often as asked; so that what else the machine does meets all alike."""
+    ours = NAMES[name](sizes)
+    theirs: dict[str, Variant] = {}
+    problem = ""
+    if reference and name in ASKED:
+        asked = sizes.asdict() | ({"batch": 1} if name == "latency" else {})
+        if name in bench_data.CASES:
+            asked |= bench_data.asked(sizes)
+        theirs, problem = reference.variants(ASKED[name], asked)
+    times: dict[str, list[float]] = {variant: [] for variant in [*ours, *theirs]}
+    for made in ours.values():
+        made.run()
+    for _ in range(rounds):
+        for variant, seconds in times.items():
+            if variant in ours:
+                began = time.perf_counter()
+                ours[variant].run()
+                seconds.append(time.perf_counter() - began)
+            elif reference:
+                seconds.append(reference.seconds(variant))
+    rows = [
+        _row(name, variant, sizes, made, times[variant], _peak() if variant in ours else None)
+        for variant, made in {**ours, **theirs}.items()
+    ]
+    for row in rows:
+        row["ratio"] = row["median_ms"] / rows[0]["median_ms"]
+    if problem:
+        rows.append({"case": name, "variant": "torch", "sizes": sizes.asdict(), "error": problem})
+    return rows
+
+
+def _row(
+    name: str, variant: str, sizes: Sizes, made: Variant, seconds: list[float], peak: float | None
+) -> dict[str, Any]:
+    middle = statistics.median(seconds)
+    row: dict[str, Any] = {
+        "case": name, "variant": variant, "sizes": sizes.asdict(), "rounds": len(seconds), "median_ms": 1e3 * middle,
+        "least_ms": 1e3 * min(seconds), "first_s": made.compile_seconds, "peak_mb": peak,
+        "temporary_mb": None if made.temporary_bytes is None else made.temporary_bytes / 1e6,
+    }  # fmt: skip
+    if name in ("product", "step"):
+        row["gflops"] = (2e-9 * sizes.matrix**3 if name == "product" else 1e-9 * timing.flops(sizes)) / middle
+    if name in bench_data.CASES and name != "cold":
+        row["lines_per_second"] = len(bench_data.lines_of(sizes.data).corpus) / middle
+    return row
+
+
+def shown(rows: list[dict[str, Any]], name: str, sizes: Sizes) -> str:
+    """A table of one case."""
+    rows = [row for row in rows if row["case"] == name and row["sizes"] == sizes.asdict()]
+    s = sizes
+    header = f"{name}: B={s.batch} W={s.width} T={s.frames} C={s.classes} L={s.slots} {s.backbone} {s.dtype}"
+    if name in bench_data.CASES:
+        model, read = bench_data.MODEL, bench_data.lines_of(s.data)
+        header = f"{name}: {len(read.corpus)} lines, {model['backbone']} H={model['hidden']} B={model['batch']}"
+    if name == "product":
+        header = f"product: {s.matrix} x {s.matrix} x {s.matrix} {s.dtype}"
+    measured = [row for row in rows if "error" not in row]
+    lines = [
+        (
+            row["variant"], f"{row['median_ms']:.1f}", f"{row['least_ms']:.1f}", f"{row['ratio']:.2f}",
+            _or_nothing(row["first_s"], lambda v: duration(v) if v >= 1 else f"{v:.1f}s"),
+            _or_nothing(row["temporary_mb"], "{:.0f}".format),
+            _or_nothing(row.get("lines_per_second") or row.get("gflops"), "{:.0f}".format),
+        )
+        for row in measured
+    ]  # fmt: skip
+    last = "GFLOP/s" if any("gflops" in row for row in measured) else "lines/s"
+    text = table((header, "median ms", "least ms", "ratio", "first", "temporary MB", last), lines)
+    return "\n".join([text, *(f"not measured: {row['variant']}: {row['error']}" for row in rows if "error" in row)])
+
+
+def _or_nothing(value: Any, show: Callable[[Any], str]) -> str:
+    return "" if value is None else show(value)
+
+
+def _peak() -> float:
+    """Most memory so far, in MB: the device's where it says, the process's otherwise."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return float(stats["peak_bytes_in_use"]) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def _about(reference: Reference | None) -> dict[str, Any]:
+    device = jax.devices()[0]
+    about: dict[str, Any] = {"date": date.today().isoformat(), "device": _name(device), "jaxcrnn": __version__}
+    about |= {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "python": platform.python_version()}
+    if reference:
+        about["torch"] = reference.about.get("version") or f"none ({reference.error})"
+    return about
+
+
+def _name(device: Any) -> str:
+    if device.platform != "cpu":
+        return str(device.device_kind)
+    cores, model = os.cpu_count() or 1, platform.processor() or "CPU"
+    if Path("/proc/cpuinfo").exists():
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        model = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), model)
+    return f"{model}, {cores} cores"

@@ -1,0 +1,172 @@
+"""The part of `jaxcrnn bench` that reads lines: data, evaluation, recognition, and a cold start."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from jaxcrnn import config as configs
+from jaxcrnn import runs
+from jaxcrnn.charset import Charset
+from jaxcrnn.checkpoint import Checkpoints
+from jaxcrnn.data import buckets
+from jaxcrnn.data.atlas import embedded
+from jaxcrnn.data.audit import Corpus, audit
+from jaxcrnn.data.images import Limits
+from jaxcrnn.data.labels import LabelFile
+from jaxcrnn.data.lmdb_lines import LmdbLines, write_lmdb
+from jaxcrnn.data.loader import Batches
+from jaxcrnn.data.texts import TextConfig, Texts
+from jaxcrnn.errors import UserError
+from jaxcrnn.evaluate import evaluate, recognize
+from jaxcrnn.looks import LEVELS
+from jaxcrnn.render import Glyphs
+from jaxcrnn.streams import RenderedBatches, RenderedLines
+from jaxcrnn.timing import Sizes, Variant, Variants
+from jaxcrnn.train import TrainConfig, init_state
+from jaxcrnn.types import TrainState
+
+LINES = 1000
+MODEL: dict[str, Any] = {"backbone": "small", "hidden": 128, "batch": 16}  # that of docs/real-lines.md, for plates
+LOOK = LEVELS["medium"]
+
+
+class Lines:
+    """Lines on disk and in memory, and a recogniser with random weights to read them."""
+
+    def __init__(self, data: str) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self.folder = Path(self._folder.name)
+        self.path = Path(data) if data else self._rendered()
+        self.source = LabelFile(self.path)
+        self.charset = Charset.from_labels([self.source.text(i) for i in range(len(self.source))])
+        sets = [f"model.backbone={MODEL['backbone']}", f"model.hidden={MODEL['hidden']}", "run.keep=1"]
+        self.config = configs.load(None, sets)
+        self.corpus = self.audited(self.config.data.cache_mb << 20)
+
+    def _rendered(self) -> Path:
+        """Lines of seven characters, as long as a licence plate's text."""
+        atlas = embedded()
+        texts = Texts(TextConfig(source="lookalikes", shortest=7, longest=7), atlas.characters, 0)
+        charset = Charset(atlas.characters)
+        lines = RenderedLines(texts, charset, Glyphs.of(atlas, charset), LOOK, LINES, 0)
+        rows = []
+        for i in range(LINES):
+            image, text = lines[i]
+            Image.fromarray(image).save(self.folder / f"{i}.png")
+            rows.append(f"{i}.png\t{text}\n")
+        path = self.folder / "labels.txt"
+        path.write_text("".join(rows), encoding="utf-8")
+        return path
+
+    def audited(self, cache_bytes: int, source: Any = None) -> Corpus:
+        """The lines as the commands have them, with as much memory for decoded images."""
+        model = self.config.model
+        corpus = audit(
+            source or self.source, self.charset, model.frames, model.height, Limits(), cache_bytes=cache_bytes
+        )
+        if corpus.faults:
+            raise UserError(f"{self.path}: {len(corpus.faults)} faults; 'jaxcrnn data audit' lists them")
+        return corpus
+
+    @functools.cached_property
+    def trained(self) -> tuple[TrainConfig, TrainState]:
+        """The recogniser."""
+        config = self.config.for_charset(self.charset)
+        return config, init_state(config, jax.random.key(0))
+
+    @functools.cached_property
+    def arrays(self) -> Path:
+        """The images in one file, for the reference."""
+        images = [self.corpus.image(i) for i in range(len(self.corpus))]
+        widths = np.asarray([image.shape[1] for image in images])
+        whole = np.full((len(images), images[0].shape[0], widths.max()), 255, np.uint8)
+        for row, image in zip(whole, images, strict=True):
+            row[:, : image.shape[1]] = image
+        path = self.folder / "lines.npz"
+        np.savez(path, images=whole, widths=widths)
+        return path
+
+
+lines_of = functools.cache(Lines)
+
+
+def asked(s: Sizes) -> dict[str, Any]:
+    """What the reference needs to know to read the same lines with a model of the same size."""
+    lines = lines_of(s.data)
+    return {**MODEL, "lines": str(lines.arrays), "classes": lines.charset.num_classes, "dtype": "float32"}
+
+
+def data(s: Sizes) -> Variants:
+    """Batches from files, none of them decoded before, and rendered ones."""
+    lines = lines_of(s.data)
+    out: Variants = {}
+    sources: dict[str, Any] = {"label file": lines.source}
+    try:
+        write_lmdb(lines.folder / "lmdb", lines.source)
+        sources["LMDB"] = LmdbLines(lines.folder / "lmdb")
+    except ImportError:
+        pass  # the extra `data` is not there
+    for name, source in sources.items():
+        corpus = lines.audited(0, source)
+        batches = Batches(corpus, buckets.choose(corpus.widths, 2), MODEL["batch"])
+        out[name] = Variant(lambda batches=batches: [None for _ in batches.training(0, batches.steps_per_epoch)])
+    atlas = embedded()
+    written = Charset(atlas.characters)
+    texts = Texts(TextConfig(source="lookalikes", shortest=7, longest=7), atlas.characters, 0)
+    stream = RenderedBatches(texts, written, Glyphs.of(atlas, written), LOOK, MODEL["batch"], 0)
+
+    def rendered() -> None:
+        for _, batch in stream.training(0, -(-len(lines.corpus) // MODEL["batch"])):
+            jax.block_until_ready(batch.images)
+
+    return {**out, "rendered": Variant(rendered)}
+
+
+def evaluated(s: Sizes) -> Variants:
+    """``evaluate`` on lines that the audit has decoded."""
+    lines = lines_of(s.data)
+    config, state = lines.trained
+    return {"jaxcrnn": Variant(lambda: evaluate(config, state, lines.charset, lines.corpus, batch_size=MODEL["batch"]))}
+
+
+def recognized(s: Sizes) -> Variants:
+    """``recognize`` on decoded images, in their order."""
+    lines = lines_of(s.data)
+    config, state = lines.trained
+    images = [(str(i), lines.corpus.image(i)) for i in range(len(lines.corpus))]
+    return {
+        "jaxcrnn": Variant(lambda: list(recognize(config, state, lines.charset, images, batch_size=MODEL["batch"])))
+    }
+
+
+def cold(s: Sizes) -> Variants:
+    """The command, from nothing to the text of one image; the compiled program is kept from the first time."""
+    lines = lines_of(s.data)
+    folder = lines.folder / "run"
+    if not folder.exists():
+        runs.create(folder, lines.config, lines.charset, {})
+        with Checkpoints(folder / runs.CHECKPOINTS, 1) as checkpoints:
+            checkpoints.save(lines.trained[1], {}, None)
+    image = lines.folder / "cold.png"
+    Image.fromarray(lines.corpus.image(0)).save(image)
+    command = [sys.executable, "-m", "jaxcrnn", "recognize", str(folder), str(image)]
+    began = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    first = time.perf_counter() - began
+    return {"jaxcrnn": Variant(lambda: subprocess.run(command, check=True, capture_output=True), first)}
+
+
+CASES: dict[str, Callable[[Sizes], Variants]] = {
+    "data": data, "evaluate": evaluated, "recognize": recognized, "cold": cold,
+}  # fmt: skip

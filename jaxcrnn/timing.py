@@ -1,0 +1,291 @@
+"""What `jaxcrnn bench` measures: each case makes its variants ready and leaves the turns to the caller."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxcrnn import ctc, fused, head, losses, objective
+from jaxcrnn.assign import predicted
+from jaxcrnn.augment import AugmentConfig
+from jaxcrnn.backbones import BACKBONES, Backbone, frames
+from jaxcrnn.evaluate import run_eval
+from jaxcrnn.loop import jit_step
+from jaxcrnn.model import DTYPES, ModelConfig
+from jaxcrnn.objective import LossConfig
+from jaxcrnn.optim import OptimConfig
+from jaxcrnn.recurrent import BiLSTM
+from jaxcrnn.train import TrainConfig, init_state
+from jaxcrnn.types import Assignment, Batch, Outputs
+
+KEY = jax.random.key(0)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured.
+
+    Attributes:
+      batch: B.
+      width: W in pixels.
+      classes: C.
+      slots: L, all of them used.
+      hidden: H of each LSTM direction.
+      backbone: the model's.
+      dtype: the model's.
+      matrix: rows and columns of the matrices whose product says what the machine can do.
+      data: label file that is read where lines are read; empty for rendered ones.
+    """
+
+    batch: int = 32
+    width: int = 280
+    classes: int = 6941
+    slots: int = 10
+    hidden: int = 256
+    backbone: str = "vgg"
+    dtype: str = "float32"
+    matrix: int = 2048
+    data: str = ""
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return int(frames(self.backbone, self.width))
+
+    def asdict(self) -> dict[str, Any]:
+        """All of them, T too."""
+        return {**asdict(self), "frames": self.frames}
+
+
+class Variant(NamedTuple):
+    """One way to do a thing.
+
+    Attributes:
+      run: does it once, to its end on the device.
+      compile_seconds: it took to compile, None where nothing was.
+      temporary_bytes: of the compiled program, None where it does not say.
+    """
+
+    run: Callable[[], Any]
+    compile_seconds: float | None = None
+    temporary_bytes: int | None = None
+
+
+Variants = dict[str, Variant]
+
+
+def compiled(function: Callable[..., Any], *arrays: Any) -> Variant:
+    """A function of arrays as a variant."""
+    began = time.perf_counter()
+    program = jax.jit(function).lower(*arrays).compile()
+    seconds = time.perf_counter() - began
+    return Variant(lambda: jax.block_until_ready(program(*arrays)), seconds, _temporary(program))
+
+
+def _temporary(program: Any) -> int | None:
+    memory = program.memory_analysis()
+    return None if memory is None else int(memory.temp_size_in_bytes)
+
+
+def flops(s: Sizes, backward: bool = True) -> float:
+    """Additions and multiplications of the matrix products of a step (or of reading), as the formulas have them."""
+    total, height, width, size = 0.0, 32, s.width, 1
+    for layer in BACKBONES[s.backbone]:
+        rows, columns = layer.kernel
+        if layer.valid:
+            height, width = height - rows + 1, width - columns + 1
+        once = 2.0 * s.batch * height * width * rows * columns * size * layer.features
+        total += once * (1 if not backward else 2 if size == 1 else 3)  # nobody asks for the gradient of the pixels
+        size = layer.features
+        if layer.pool:
+            height, width = height // layer.pool[0], (width + 2 * layer.pad - layer.pool[1]) // layer.stride + 1
+    rest = 0.0
+    for inputs in (size * height, 2 * s.hidden):
+        rest += 2.0 * s.batch * s.frames * (inputs + s.hidden) * 8 * s.hidden
+    rest += 2.0 * s.batch * s.frames * 2 * s.hidden * s.classes
+    return total + rest * (3 if backward else 1)
+
+
+def batch_of(s: Sizes) -> Batch:
+    """Random lines, all as wide as the batch."""
+    rng = np.random.default_rng(0)
+    images = rng.uniform(-1, 1, (s.batch, 32, s.width, 1)).astype(np.float32)
+    labels = rng.integers(1, s.classes, (s.batch, s.slots)).astype(np.int32)
+    return Batch(*map(jnp.asarray, (images, np.full(s.batch, s.width, np.int32), labels,
+                                    np.full(s.batch, s.slots, np.int32))))  # fmt: skip
+
+
+def config_of(s: Sizes, preset: str = "ctc", kind: str = "dense") -> TrainConfig:
+    """A step without augmentation and dropout, which the reference has not."""
+    model = ModelConfig(s.backbone, s.hidden, 0.0, dtype=s.dtype, head=kind, num_classes=s.classes)
+    loss = LossConfig(preset, start="normal" if preset == "flow2" else None)
+    return TrainConfig(model, loss, OptimConfig(), AugmentConfig(probability=0.0))
+
+
+def product(s: Sizes) -> Variants:
+    """A large matrix product: what the machine can do."""
+    one = jnp.ones((s.matrix, s.matrix), DTYPES[s.dtype])
+    return {"jaxcrnn": compiled(lambda one: one @ one, one)}
+
+
+def step(s: Sizes, presets: tuple[str, ...] = ("ctc",), kinds: tuple[str, ...] = ("dense",)) -> Variants:
+    """A whole training step, of some presets and heads."""
+    batch, out = batch_of(s), {}
+    for kind in kinds:
+        for preset in presets:
+            config = config_of(s, preset, kind)
+            state = [init_state(config, KEY)]
+            began = time.perf_counter()
+            program = jit_step.lower(config, state[0], batch, KEY).compile()
+            seconds = time.perf_counter() - began
+
+            def once(state: Any = state, program: Any = program, config: TrainConfig = config) -> None:
+                state[0], info = program(config, state[0], batch, KEY)
+                jax.block_until_ready((state[0], info))
+
+            name = "jaxcrnn" if (preset, kind) == ("ctc", "dense") else preset if kind == "dense" else kind
+            out[name] = Variant(once, seconds, _temporary(program))
+    return out
+
+
+def flows(s: Sizes) -> Variants:
+    """Whole steps of the two flows beside plain CTC."""
+    return step(s, ("ctc", "flow1", "flow2"))
+
+
+def forward(s: Sizes) -> Variants:
+    """Reading a batch."""
+    config, batch = config_of(s), batch_of(s)
+    state = init_state(config, KEY)
+    return {"jaxcrnn": Variant(lambda: jax.block_until_ready(run_eval(config, state, batch)))}
+
+
+def backbone(s: Sizes) -> Variants:
+    """The convolutions, there and back."""
+    batch = batch_of(s)
+    layers = Backbone(s.backbone, DTYPES[s.dtype])
+    variables = layers.init(KEY, batch.images, batch.widths, False)
+    stats = {"batch_stats": variables.get("batch_stats", {})}
+
+    def total(params: Any, batch: Batch) -> jax.Array:
+        (x, _), _ = layers.apply({"params": params, **stats}, batch.images, batch.widths, True, mutable=["batch_stats"])
+        return jnp.square(x.astype(jnp.float32)).sum()
+
+    return {"jaxcrnn": compiled(jax.grad(total), variables["params"], batch)}
+
+
+def bilstm(s: Sizes) -> Variants:
+    """One bidirectional LSTM, there and back."""
+    x = jax.random.normal(KEY, (s.batch, s.frames, 2 * s.hidden), DTYPES[s.dtype])
+    lengths = jnp.full(s.batch, s.frames)
+    layer = BiLSTM(s.hidden, DTYPES[s.dtype])
+    params = layer.init(KEY, x, lengths)
+
+    def total(params: Any, x: jax.Array) -> jax.Array:
+        return jnp.square(layer.apply(params, x, lengths).astype(jnp.float32)).sum()  # type: ignore[union-attr]
+
+    return {"jaxcrnn": compiled(jax.grad(total, argnums=(0, 1)), params, x)}
+
+
+def _known(s: Sizes) -> tuple[jax.Array, jax.Array, jax.Array]:
+    batch = batch_of(s)
+    return jnp.full(s.batch, s.frames), batch.labels, batch.label_lengths
+
+
+def loss(s: Sizes) -> Variants:
+    """CTC of given logits, there and back; beside it one softmax over them, which is the floor."""
+    logits, known = jax.random.normal(KEY, (s.batch, s.frames, s.classes)), _known(s)
+    lengths, labels, label_lengths = known
+    empty = (jnp.arange(s.frames)[None, :] >= lengths[:, None]).astype(jnp.float32)
+    unused = (jnp.arange(s.slots)[None, :] >= label_lengths[:, None]).astype(jnp.float32)
+    return {
+        "jaxcrnn": compiled(jax.value_and_grad(lambda x: ctc.ctc_loss(x, *known).sum()), logits),
+        "optax": compiled(jax.value_and_grad(lambda x: optax.ctc_loss(x, empty, labels, unused).sum()), logits),
+        "softmax": compiled(jax.nn.softmax, logits),
+    }
+
+
+def heads(s: Sizes) -> Variants:
+    """The linear layer with CTC and the best classes, there and back."""
+    keys, known, size = jax.random.split(KEY, 2), _known(s), 2 * s.hidden
+    x = jax.random.normal(keys[0], (s.batch, s.frames, size), DTYPES[s.dtype])
+    kernel = jax.random.normal(keys[1], (size, s.classes)) / size**0.5
+    bias = jnp.zeros(s.classes)
+
+    def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        flat = fused.product("nd,dc->nc", x.reshape(-1, size), kernel.astype(x.dtype))
+        return (flat + bias[None]).reshape(*x.shape[:2], -1)
+
+    def with_optax(logits: jax.Array) -> jax.Array:
+        lengths, labels, label_lengths = known
+        empty = (jnp.arange(s.frames)[None, :] >= lengths[:, None]).astype(jnp.float32)
+        unused = (jnp.arange(s.slots)[None, :] >= label_lengths[:, None]).astype(jnp.float32)
+        return optax.ctc_loss(logits, empty, labels, unused)
+
+    def both(make: Callable[..., Any], of: Callable[..., jax.Array]) -> Callable[..., Any]:
+        def total(*arrays: jax.Array) -> Any:
+            logits = make(*arrays)
+            return of(logits).sum(), head.best(logits)
+
+        return jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)
+
+    def ours(logits: Any) -> jax.Array:
+        return ctc.ctc_loss(logits, *known)
+
+    def chunked(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> head.Head:
+        return head.make(x, kernel.astype(x.dtype), bias)
+
+    ways = {"jaxcrnn": (dense, ours), "fused": (chunked, ours), "optax": (dense, with_optax)}
+    return {name: compiled(both(*way), x, kernel, bias) for name, way in ways.items()}
+
+
+def center(s: Sizes) -> Variants:
+    """Each flow on given logits and features: CTC alone, with center loss and update, and with all distances."""
+    keys, known, size = jax.random.split(KEY, 2), _known(s), 2 * s.hidden
+    logits = jax.random.normal(keys[0], (s.batch, s.frames, s.classes))
+    features = jax.random.normal(keys[1], (s.batch, s.frames, size))
+    batch = batch_of(s)
+    kernel = jnp.zeros((size, s.classes))
+
+    def of(preset: str) -> Variant:
+        config = config_of(s, preset).loss
+        state = objective.start(config, KEY, kernel)
+
+        def total(logits: jax.Array, features: jax.Array, state: Any) -> Any:
+            return objective.total(config, Outputs(logits, features, known[0]), batch, state)
+
+        def whole(logits: jax.Array, features: jax.Array, state: Any) -> Any:
+            (value, (info, found)), grown = jax.value_and_grad(total, (0, 1), has_aux=True)(logits, features, state)
+            moved = None if found is None else objective.move(config, state, features, found)
+            return value, info, grown, moved
+
+        return compiled(whole, logits, features, state)
+
+    def all_distances(features: jax.Array, centers: jax.Array, assignment: Assignment) -> jax.Array:
+        flat = features.reshape(-1, size)
+        far = jnp.square(flat).sum(1)[:, None] + jnp.square(centers).sum(1)[None] - 2 * flat @ centers.T
+        kept = assignment.classes.reshape(-1)[:, None] == jnp.arange(s.classes)[None]
+        return jnp.clip(jnp.where(kept, far, 0.0), losses.NEAREST, losses.FARTHEST).sum() / len(flat)
+
+    assignment = predicted(logits, known[0])
+    grown = jax.value_and_grad(all_distances, argnums=(0, 1))
+    matrix = compiled(grown, features, jax.random.normal(KEY, (s.classes, size)), assignment)
+    return {name: of(name) for name in ("ctc", "flow1", "flow2", "aligned", "posterior")} | {"matrix": matrix}
+
+
+def latency(s: Sizes) -> Variants:
+    """Reading one line."""
+    return forward(replace(s, batch=1))
+
+
+CASES: dict[str, Callable[[Sizes], Variants]] = {
+    "product": product, "step": step, "flows": flows, "forward": forward, "backbone": backbone, "bilstm": bilstm,
+    "ctc": loss, "head": heads, "center": center, "latency": latency,
+}  # fmt: skip
