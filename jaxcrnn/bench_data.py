@@ -120,7 +120,7 @@ def data(s: Sizes) -> Variants:
     for name, source in sources.items():
         corpus = lines.audited(0, source)
         batches = Batches(corpus, buckets.choose(corpus.widths, 2), MODEL["batch"])
-        out[name] = Variant(lambda batches=batches: [None for _ in batches.training(0, batches.steps_per_epoch)])
+        out[name] = Variant(functools.partial(_epoch, batches))
     atlas = embedded()
     written = Charset(atlas.characters)
     texts = Texts(TextConfig(source="lookalikes", shortest=7, longest=7), atlas.characters, 0)
@@ -131,6 +131,11 @@ def data(s: Sizes) -> Variants:
             jax.block_until_ready(batch.images)
 
     return {**out, "rendered": Variant(rendered)}
+
+
+def _epoch(batches: Batches) -> None:
+    for _ in batches.training(0, batches.steps_per_epoch):
+        pass
 
 
 def evaluated(s: Sizes) -> Variants:

@@ -15,10 +15,11 @@ from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.loader import Batches, collate
 from jaxcrnn.predictions import Predictions
-from jaxcrnn.train import TrainConfig, estimate_step, eval_step
+from jaxcrnn.train import TrainConfig, estimate_step, eval_step, read_step
 from jaxcrnn.types import CenterState, TrainState
 
 run_eval = jax.jit(eval_step)
+run_read = jax.jit(lambda config, state, batch: read_step(config, state, batch)[0]._asdict())
 run_estimate = jax.jit(estimate_step)
 
 # Recognition meets widths it has not seen: each rung costs one compilation, and a line is padded by half at most.
@@ -170,7 +171,7 @@ def _chunk(
         none = [np.zeros(0, np.int32)] * len(images)
         rows = 1 if len(images) == 1 else batch_size
         out = jax.device_get(
-            run_eval(config, state, collate(images, none, rows, config.model.height, LADDER[planned.bucket], 1))
+            run_read(config, state, collate(images, none, rows, config.model.height, LADDER[planned.bucket], 1))
         )
         for row, item in enumerate(planned.items):
             lines[int(item)] = _line(charset, out, row, chunk[item][0])

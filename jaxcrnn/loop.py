@@ -16,21 +16,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcrnn import optim
 from jaxcrnn.charset import Charset
 from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.console import Plain, duration
 from jaxcrnn.data.audit import Corpus
+from jaxcrnn.dispatch import Group, groups, jit_step, jit_steps
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate
 from jaxcrnn.streams import Stream
-from jaxcrnn.train import TrainConfig, init_state, state_shapes, train_step
+from jaxcrnn.train import TrainConfig, init_state, state_shapes
 from jaxcrnn.types import TrainState
+from jaxcrnn.window import Window, rounded
 
 SKIPS_IN_A_ROW = 10
-
-# The one place where the step meets the compiler; the old state's memory becomes the new state's.
-jit_step = jax.jit(train_step, donate_argnames="state")
 
 
 @dataclass(frozen=True)
@@ -42,17 +40,24 @@ class LoopConfig:
       eval_every: steps between two validations and checkpoints.
       log_every: steps summed up in one row of ``metrics.jsonl``.
       keep: newest checkpoints kept; the best by validation accuracy stays besides.
+      steps_per_call: steps that the device is given at a time, for models whose steps are short; ``eval_every`` and
+        ``log_every`` must be multiples of it.
     """
 
     seed: int = 0
     eval_every: int = 200
     log_every: int = 10
     keep: int = 2
+    steps_per_call: int = 1
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value < (0 if name == "seed" else 1):
                 raise UserError(f"run.{name} is {value}; expected {0 if name == 'seed' else 1} or more")
+        for name in ("eval_every", "log_every"):
+            if getattr(self, name) % self.steps_per_call:
+                expected = f"a multiple of run.steps_per_call={self.steps_per_call}"
+                raise UserError(f"run.{name} is {getattr(self, name)}; expected {expected}")
 
 
 @dataclass
@@ -144,13 +149,13 @@ class _Run:
     totals: Totals
     key: jax.Array
     fingerprint: str  # hashes every row of the data: once a run, not once a checkpoint
-    programs: dict[int, Any] = field(default_factory=dict)
+    programs: dict[tuple[int, int], Any] = field(default_factory=dict)
     skipped: deque[int] = field(default_factory=lambda: deque(maxlen=SKIPS_IN_A_ROW))
     accuracy: float = math.nan
     paused: float = 0.0  # seconds spent compiling and validating, which say nothing about the steps to come
 
     def __post_init__(self) -> None:
-        self.window = _Window(self.charset)
+        self.window = Window(self.charset)
 
     def go(self, state: TrainState) -> Fit:
         start, stop = int(state.step), self.config.optim.steps
@@ -164,15 +169,17 @@ class _Run:
             self.log_path.open("a", encoding="utf-8") as log,
             closing(self.batches.training(start, stop)) as batches,
         ):
-            for planned, batch in batches:
-                state, info = self._program(planned.bucket, state, batch)(self.config, state, batch, self.key)
-                # The info of the step before is fetched while this one runs, so the device never waits for us.
+            for group in groups(batches, start, self.loop.steps_per_call):
+                program = self._program(group, state)
+                with jax.transfer_guard("disallow"):
+                    state, info = program(self.config, state, group.batch, self.key)
+                # The info of the steps before is fetched while this one runs, so the device never waits for us.
                 if pending:
-                    self._account(step - 1, pending, names)
-                pending, step = info, step + 1
+                    self._account(step, pending, names)
+                pending, step = info, step + group.steps
                 due = step % self.loop.eval_every == 0 or step == stop or bool(stopping)
                 if due or step % self.loop.log_every == 0:
-                    self._account(step - 1, pending, names)
+                    self._account(step, pending, names)
                     pending = None
                     self._log(log, step, self.window.take(self.config, step))
                 if self.window.taken:
@@ -194,21 +201,28 @@ class _Run:
             self.totals,
         )
 
-    def _program(self, bucket: int, state: TrainState, batch: Any) -> Any:
+    def _program(self, group: Group, state: TrainState) -> Any:
         """The step compiled for one bucket's shapes; a shape it was not made for is an error, never a recompilation."""
-        if bucket not in self.programs:
+        which = group.bucket, group.steps
+        if which not in self.programs:
             began = time.monotonic()
-            lowered = jit_step.lower(self.config, state, batch, self.key)
-            compiled = lowered.compile()
-            self.programs[bucket] = lambda config, *arrays: compiled(config, *arrays)
-            width = self.batches.buckets[bucket]
-            self.console.line(f"compiled the step for width {width} in {duration(time.monotonic() - began)}")
+            step, name = (jit_step, "step") if group.steps == 1 else (jit_steps, f"{group.steps} steps")
+            self.programs[which] = step.lower(self.config, state, group.batch, self.key).compile()
+            width = self.batches.buckets[group.bucket]
+            self.console.line(f"compiled the {name} for width {width} in {duration(time.monotonic() - began)}")
             self.paused += time.monotonic() - began
             self.window.began += time.monotonic() - began
-        return self.programs[bucket]
+        return self.programs[which]
 
-    def _account(self, step: int, info: dict[str, Any], names: list[str]) -> None:
+    def _account(self, end: int, info: dict[str, Any], names: list[str]) -> None:
+        """Counts the steps of one call, ``end - 1`` being the last."""
         info = jax.device_get(info)
+        if not np.ndim(info["loss"]):
+            return self._count(end - 1, info, names)
+        for k in range(steps := len(info["loss"])):
+            self._count(end - steps + k, jax.tree.map(lambda a, k=k: a[k], info), names)
+
+    def _count(self, step: int, info: dict[str, Any], names: list[str]) -> None:
         self.window.add(info)
         self.totals.samples += int(info["samples"])
         self.totals.infeasible_samples += int(info["infeasible"])
@@ -230,7 +244,7 @@ class _Run:
             )
 
     def _log(self, log: Any, step: int, row: dict[str, Any]) -> None:
-        row = {"step": step, **{k: _round(v) for k, v in row.items()}}
+        row = {"step": step, **{k: rounded(v) for k, v in row.items()}}
         log.write(json.dumps(row, allow_nan=False) + "\n")
         log.flush()
         self.track(row)
@@ -272,97 +286,6 @@ class _Run:
     def _save(self, state: TrainState, accuracy: float | None) -> None:
         extra = {"data": self.fingerprint, "totals": asdict(self.totals)}
         self.checkpoints.save(state, extra, accuracy)
-
-
-COUNTS = ("correct", "infeasible", "assigned_samples", "assigned_frames", "centers_moved")
-TERMS = ("loss", "ctc_sum", "focal_sum", "ace_sum", "center", "push", "grad_norm")
-
-
-class _Window:
-    """Sums over the steps since the last row of the log; of a skipped step only its samples count."""
-
-    def __init__(self, charset: Charset) -> None:
-        self.charset = charset
-        self.loss = self.correct = self.speed = 0.0
-        self.taken = False  # before the first row there is nothing to show
-        self._reset()
-
-    def _reset(self) -> None:
-        self.began = time.monotonic()
-        self.sums: dict[str, float] = {}
-        self.last: Any = None
-
-    def add(self, info: dict[str, Any]) -> None:
-        self._sum({name: int(info[name]) for name in ("samples", "skipped")})
-        if info["skipped"]:
-            return
-        self._sum({name: int(info[name]) for name in COUNTS if name in info})
-        self._sum({name: float(info[name]) for name in TERMS if name in info})
-        self._sum({"good_steps": 1, "good_samples": int(info["samples"])})
-        if "watch" in info:
-            self.last = info["watch"]
-            self._sum(
-                {name: float(getattr(self.last, name)) for name in ("weight", "between", "to_lookalike", "to_own")}
-            )
-
-    def _sum(self, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0) + value
-
-    def take(self, config: TrainConfig, step: int) -> dict[str, Any]:
-        """The row of the log, and a new window."""
-        self.taken = True
-        seconds = max(time.monotonic() - self.began, 1e-9)
-        sums = self.sums
-        steps, samples = max(sums.get("good_steps", 0), 1), max(sums.get("good_samples", 0), 1)
-        self.loss = sums.get("loss", 0.0) / steps
-        self.correct = sums.get("correct", 0) / samples
-        self.speed = sums.get("samples", 0) / seconds
-        row = {"loss": self.loss, "ctc": sums.get("ctc_sum", 0.0) / samples}
-        row |= {name: sums[f"{name}_sum"] / samples for name in ("focal", "ace") if f"{name}_sum" in sums}
-        row |= {name: sums[name] / steps for name in ("center", "push") if name in sums}
-        row |= {
-            "line_accuracy": self.correct,
-            "grad_norm": sums.get("grad_norm", 0.0) / steps,
-            "learning_rate": float(optim.schedule(config.optim)(step - 1)),
-            "samples": int(sums.get("samples", 0)),
-            "infeasible": int(sums.get("infeasible", 0)),
-            "skipped": int(sums.get("skipped", 0)),
-            "images_per_second": self.speed,
-        }
-        row |= self._of_centers()
-        self._reset()
-        return row
-
-    def _of_centers(self) -> dict[str, Any]:
-        sums = self.sums
-        if "weight" not in sums:
-            return {}
-        row: dict[str, Any] = {name: int(sums[name]) for name in ("assigned_samples", "assigned_frames")}
-        row["centers_moved"] = sums["centers_moved"] / max(sums.get("good_steps", 0), 1)
-        # With no frame assigned there is no mean distance: such a row has none.
-        if sums["weight"]:
-            row |= {f"distance_{name}": sums[name] / sums["weight"] for name in ("to_own", "to_lookalike", "between")}
-            row |= {name: self._named(getattr(self.last, name)) for name in ("hardest", "easiest")}
-        return row
-
-    def _named(self, frames: Any) -> list[dict[str, Any]]:
-        """The extreme frames of the newest step, with characters for classes."""
-        named = [self.charset.name(int(c)) for c in np.maximum(frames.classes, 0)]
-        rivals = [self.charset.name(int(c)) for c in np.maximum(frames.rivals, 0)]
-        return [
-            {"character": own, "lookalike": rival, "probability": _round(p), "margin": _round(m)}
-            for own, rival, c, p, m in zip(
-                named, rivals, frames.classes, frames.probabilities, frames.margins, strict=True
-            )
-            if c >= 0
-        ]
-
-
-def _round(value: Any) -> Any:
-    if isinstance(value, int | list):
-        return value
-    return float(np.float32(value)) if math.isfinite(value) else None
 
 
 def _truncate(path: Path, step: int) -> None:

@@ -13,7 +13,7 @@ from typing import BinaryIO, TextIO
 import numpy as np
 from PIL import Image
 
-from jaxcrnn import answers, center_files, console, parity, report, runs
+from jaxcrnn import center_files, console, report, runs
 from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit
@@ -159,7 +159,6 @@ def _shown(line: Line, as_json: bool) -> str:
 
 def _inputs(given: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | bytes]]:
     """Names and files: a file is itself, a folder its images in order, ``-`` an image or a list of paths on stdin."""
-    known = {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}
     for item in given:
         path = Path(item)
         if item == "-":
@@ -171,6 +170,7 @@ def _inputs(given: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | byte
             else:
                 yield from ((p.removesuffix("\r"),) * 2 for p in paths if p.strip())
         elif path.is_dir():
+            known = {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}
             files = sorted(p for p in path.rglob("*") if p.is_file())
             images = [p for p in files if p.suffix.lower() in known]
             if len(images) < len(files):
@@ -219,6 +219,8 @@ def estimate(args: Namespace) -> int:
 
 def parity_ladder(args: Namespace) -> int:
     """``jaxcrnn parity``: exit code 1 when a number is farther off than its tolerance."""
+    from jaxcrnn import answers, parity  # not for those who read one image
+
     run = runs.open_run(Path(args.run))
     presets = tuple(PRESETS)
     if args.presets:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxcrnn import metrics
 from jaxcrnn.console import table
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.evaluate import Evaluation
-from jaxcrnn.parity import Rung
+
+if TYPE_CHECKING:
+    from jaxcrnn.parity import Rung
 
 
 def audit_table(name: str, corpus: Corpus, examples: int = 3) -> str:

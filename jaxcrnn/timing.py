@@ -16,8 +16,8 @@ from jaxcrnn import ctc, fused, head, losses, objective
 from jaxcrnn.assign import predicted
 from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.backbones import BACKBONES, Backbone, frames
-from jaxcrnn.evaluate import run_eval
-from jaxcrnn.loop import jit_step
+from jaxcrnn.dispatch import jit_step
+from jaxcrnn.evaluate import run_read
 from jaxcrnn.model import DTYPES, ModelConfig
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
@@ -164,7 +164,7 @@ def forward(s: Sizes) -> Variants:
     """Reading a batch."""
     config, batch = config_of(s), batch_of(s)
     state = init_state(config, KEY)
-    return {"jaxcrnn": Variant(lambda: jax.block_until_ready(run_eval(config, state, batch)))}
+    return {"jaxcrnn": Variant(lambda: jax.block_until_ready(run_read(config, state, batch)))}
 
 
 def backbone(s: Sizes) -> Variants:

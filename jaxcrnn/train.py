@@ -20,8 +20,8 @@ from jaxcrnn.optim import OptimConfig
 from jaxcrnn.types import Batch, CenterState, Outputs, TrainState
 
 __all__ = [
-    "LossConfig", "TrainConfig", "estimate_step", "eval_step", "eval_variables", "init_state", "state_shapes",
-    "train_step",
+    "LossConfig", "TrainConfig", "estimate_step", "eval_step", "eval_variables", "init_state", "read_step",
+    "state_shapes", "train_step",
 ]  # fmt: skip
 
 
@@ -139,15 +139,20 @@ def eval_variables(state: TrainState) -> dict[str, Any]:
     return {"params": optim.averaged(state.params, state.opt_state), "batch_stats": state.batch_stats}
 
 
+def read_step(config: TrainConfig, state: TrainState, batch: Batch) -> tuple[decode.Reading, Outputs]:
+    """Reads a batch, whose labels are not looked at: readings, and what the model returned."""
+    outputs: Any = CRNN(config.model).apply(eval_variables(state), batch.images, batch.widths, train=False)
+    return decode.read(outputs.logits, outputs.lengths, blank=config.model.blank), outputs
+
+
 def eval_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, Array]:
-    """Reads a batch.
+    """Reads a batch and compares it with its labels.
 
     Returns:
       Per sample, so that any batching adds up to the same sums: ``ids [B,T]``, ``counts [B]``, ``confidence [B]``
       (see `jaxcrnn.decode.Reading`), ``loss [B]`` (0 where infeasible) and ``feasible [B]``.
     """
-    outputs: Any = CRNN(config.model).apply(eval_variables(state), batch.images, batch.widths, train=False)
-    reading = decode.read(outputs.logits, outputs.lengths, blank=config.model.blank)
+    reading, outputs = read_step(config, state, batch)
     labels = (outputs.lengths, batch.labels, batch.label_lengths)
     loss = ctc.ctc_loss(outputs.logits, *labels, blank=config.model.blank)
     return {**reading._asdict(), "loss": loss, "feasible": ctc.is_feasible(*labels)}

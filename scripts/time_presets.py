@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxcrnn import config as configs
 from jaxcrnn.allocator import keep_freed_memory
-from jaxcrnn.loop import jit_step
+from jaxcrnn.dispatch import jit_step
 from jaxcrnn.objective import PRESETS, LossConfig
 from jaxcrnn.train import TrainConfig, init_state
 from jaxcrnn.types import Batch

@@ -15,8 +15,11 @@ import pytest
 from PIL import Image
 
 import jaxcrnn.loop
-from jaxcrnn import runs
+from jaxcrnn import dispatch, runs
 from jaxcrnn.cli import main
+from jaxcrnn.data.buckets import Planned
+from jaxcrnn.train import train_step
+from jaxcrnn.types import Batch
 
 SMALL = [
     "model.hidden=8",
@@ -70,14 +73,56 @@ def test_a_run_is_a_folder(run_folder):
 
 def test_one_program_a_bucket(lines_file, tmp_path, monkeypatch, capsys):
     traces = []
-    original = jaxcrnn.loop.train_step
-    counted = jax.jit(lambda *args: traces.append(1) or original(*args), donate_argnums=1)
+    counted = jax.jit(lambda *args: traces.append(1) or train_step(*args), donate_argnums=1)
     monkeypatch.setattr(jaxcrnn.loop, "jit_step", counted)
     assert main(train_args(lines_file, tmp_path / "run", "--set", "data.buckets=2", val=False)) == 0
     out = capsys.readouterr().out
     buckets = out.split("buckets ")[1].split(" px")[0].split(", ")
     assert len(buckets) == len(traces) == 2
     assert "2 step programs compiled" in out
+
+
+def test_several_steps_a_call(lines_file, run_folder, tmp_path, capsys):
+    """The same steps in the same order: rows of the log, counts, and what was learnt."""
+    together = ("--set", "run.steps_per_call=2")
+    assert main(train_args(lines_file, tmp_path / "run", *together)) == 0
+    out = capsys.readouterr().out
+    assert "compiled the 2 steps for width" in out
+    assert "1 step programs compiled" in out
+
+    def rows(folder):
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in lines]
+
+    for ours, plain in zip(rows(tmp_path / "run"), rows(run_folder), strict=True):
+        assert ours == pytest.approx(plain, rel=1e-4)
+    for ours, plain in zip(leaves(tmp_path / "run")[0], leaves(run_folder)[0], strict=True):
+        # Adam divides by the gradient's own size: where that is rounding alone, so is the direction.
+        assert np.mean(np.abs(ours - plain) <= 1e-5 + 1e-4 * np.abs(plain)) > 0.99
+    assert main(train_args(lines_file, tmp_path / "odd", "--set", "run.steps_per_call=3")) == 2
+    assert "run.eval_every is 4; expected a multiple of run.steps_per_call=3" in capsys.readouterr().err
+
+
+def test_groups_are_of_one_bucket_and_the_same_after_a_resume():
+    def batches(start, stop):
+        for step in range(start, stop):
+            yield Planned([0, 0, 1, 1, 0, 1, 1, 1, 0][step], np.zeros(1)), Batch(*(np.full(2, step) for _ in range(4)))
+
+    def seen(start):
+        found = dispatch.groups(batches(start, 9), start, 2)
+        return [(g.bucket, g.steps, np.asarray(g.batch.widths).reshape(g.steps, -1)[:, 0].tolist()) for g in found]
+
+    assert seen(0) == [(0, 2, [0, 1]), (1, 2, [2, 3]), (0, 1, [4]), (1, 1, [5]), (1, 2, [6, 7]), (0, 1, [8])]
+    assert seen(5) == seen(0)[3:]
+
+
+def test_a_step_may_not_touch_the_host(lines_file, tmp_path, monkeypatch):
+    def unsent(batches, start, size):
+        return (dispatch.Group(p.bucket, batch, 1) for p, batch in batches)
+
+    monkeypatch.setattr(jaxcrnn.loop, "groups", unsent)
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        main(train_args(lines_file, tmp_path / "run", val=False))
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(run_folder, lines_file, capsys, tmp_path):

@@ -33,7 +33,7 @@ FLOORS = [
         "render",
     },
     {"backbones", "normalization", "recurrent", "model", "optim", "objective", "convert", "streams"},
-    {"train", "checkpoint", "center_files"},
+    {"train", "checkpoint", "center_files", "dispatch", "window"},
     {"answers", "evaluate", "loop", "parity", "inspection"},
     {"report", "config", "results", "panels", "page", "projector", "timing"},
     {"runs", "grid"},
@@ -62,8 +62,8 @@ SIDEWAYS = {
     ("model", "backbones"), ("model", "recurrent"), ("backbones", "normalization"), ("loop", "evaluate"),
     ("parity", "answers"), ("render", "looks"), ("cli", "commands"), ("commands", "reading"), ("mining", "reading"),
     ("conversion", "reading"), ("commands", "training_data"), ("training_data", "reading"), ("mining", "scoring"),
-    ("bench", "bench_data"), ("compare", "training_data"), ("compare", "reading"), ("compiled", "data"),
-    ("panels", "page"),
+    ("bench", "bench_data"), ("dispatch", "train"), ("window", "train"), ("compare", "training_data"),
+    ("compare", "reading"), ("compiled", "data"), ("panels", "page"),
     ("reporting", "training_data"), ("reporting", "reading"), ("demo", "compare"), ("demo", "reporting"),
 }  # fmt: skip
 MODULES = sorted(p for p in ROOT.rglob("*.py") if p.name not in ("__init__.py", "__main__.py"))

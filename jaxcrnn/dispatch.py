@@ -1,0 +1,67 @@
+"""Several steps in one call of the device: fewer calls where a step is short, the same steps in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxcrnn.data.buckets import Planned
+from jaxcrnn.train import TrainConfig, train_step
+from jaxcrnn.types import Batch, TrainState
+
+
+class Group(NamedTuple):
+    """Steps that one program takes.
+
+    Attributes:
+      bucket: the width bucket of all of them.
+      batch: of the only step, or, of several, with a leading axis of steps.
+      steps: how many.
+    """
+
+    bucket: int
+    batch: Batch
+    steps: int
+
+
+def groups(batches: Iterable[tuple[Planned, Batch]], start: int, size: int) -> Iterator[Group]:
+    """Batches of consecutive steps side by side.
+
+    Steps ``k * size`` to ``(k + 1) * size - 1`` are one group if they are of one bucket, and groups of one step
+    otherwise; so a resumed run makes the same groups.
+
+    Args:
+      batches: of the steps from ``start`` on.
+      start: number of the first step.
+      size: steps of a group, 1 for no groups at all.
+    """
+    waiting: list[tuple[Planned, Batch]] = []
+    for step, pair in enumerate(batches, start):
+        waiting.append(pair)
+        if (step + 1) % size == 0:
+            yield from _together(waiting, size)
+            waiting = []
+    yield from _together(waiting, size)
+
+
+def _together(waiting: list[tuple[Planned, Batch]], size: int) -> Iterator[Group]:
+    buckets = {planned.bucket for planned, _ in waiting}
+    if 1 < size == len(waiting) and len(buckets) == 1:
+        stacked = jax.tree.map(lambda *arrays: jax.numpy.stack(arrays), *(batch for _, batch in waiting))
+        yield Group(buckets.pop(), stacked, size)
+    else:
+        for planned, batch in waiting:
+            # Sent here and not by the step itself, which may not touch the host.
+            yield Group(planned.bucket, jax.device_put(batch), 1)
+
+
+def train_steps(config: TrainConfig, state: TrainState, batches: Batch, key: jax.Array) -> tuple[TrainState, Any]:
+    """`jaxcrnn.train.train_step` for each batch of a leading axis; ``info`` has that axis too."""
+    return jax.lax.scan(lambda state, batch: train_step(config, state, batch, key), state, batches)
+
+
+# The one place where the step meets the compiler; the old state's memory becomes the new state's.
+jit_step = jax.jit(train_step, donate_argnames="state")
+jit_steps = jax.jit(train_steps, donate_argnames="state")
