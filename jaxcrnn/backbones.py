@@ -105,7 +105,7 @@ class Backbone(nn.Module):
                 padding=padding,
                 use_bias=not layer.norm,
                 dtype=self.dtype,
-                conv_general_dilated=convolve,
+                conv_general_dilated=functools.partial(convolve, whatever_size=not train),
                 name=f"conv{i}",
             )(x)
             convolved = _width_after(layer._replace(pool=None), widths, jnp.where)

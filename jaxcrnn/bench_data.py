@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -119,8 +120,11 @@ def data(s: Sizes) -> Variants:
         pass  # the extra `data` is not there
     for name, source in sources.items():
         corpus = lines.audited(0, source)
-        batches = Batches(corpus, buckets.choose(corpus.widths, 2), MODEL["batch"])
-        out[name] = Variant(functools.partial(_epoch, batches))
+        widths = buckets.choose(corpus.widths, 2)
+        readers = {"1 thread": (1, 0), "2 threads": (2, 0)} | ({"2 processes": (1, 2)} if _has_grain() else {})
+        for how, (workers, processes) in readers.items():
+            batches = Batches(corpus, widths, MODEL["batch"], workers=workers, processes=processes)
+            out[f"{name}, {how}"] = Variant(functools.partial(_epoch, batches))
     atlas = embedded()
     written = Charset(atlas.characters)
     texts = Texts(TextConfig(source="lookalikes", shortest=7, longest=7), atlas.characters, 0)
@@ -131,6 +135,10 @@ def data(s: Sizes) -> Variants:
             jax.block_until_ready(batch.images)
 
     return {**out, "rendered": Variant(rendered)}
+
+
+def _has_grain() -> bool:
+    return importlib.util.find_spec("grain") is not None
 
 
 def _epoch(batches: Batches) -> None:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-_THIN = 32  # channels below which transforming tiles costs more than the products it saves
+# Channels and pixels below which transforming tiles costs more than the products it saves.
+_THIN, _FEW = 32, 4096
 
 
 def convolve(
@@ -23,6 +24,8 @@ def convolve(
     dimension_numbers: Any = None,
     feature_group_count: int = 1,
     precision: Any = None,
+    *,
+    whatever_size: bool = True,
 ) -> Array:
     """Stride-1 convolution with the signature of ``lax.conv_general_dilated``, for ``flax.linen.Conv``.
 
@@ -40,6 +43,8 @@ def convolve(
       dimension_numbers: NHWC, HWIO, NHWC.
       feature_group_count: 1.
       precision: passed on.
+      whatever_size: go by tiles however few pixels there are. Where the batch size may change no digit of a result, as
+        in evaluation, it may not choose the way either.
     """
     rows, columns = kernel.shape[:2]
     if isinstance(padding, str):
@@ -47,6 +52,7 @@ def convolve(
     pads = tuple((int(low), int(high)) for low, high in padding)
     if jax.default_backend() == "cpu":
         tiled = (rows, columns) == (3, 3) and min(kernel.shape[2:]) >= _THIN and x.dtype != jnp.bfloat16
+        tiled &= whatever_size or x.size // x.shape[3] >= _FEW
         return _winograd(x, kernel, pads, precision) if tiled else _shifted_gradient(x, kernel, pads, precision)
     return _plain(x, kernel, pads, precision)
 

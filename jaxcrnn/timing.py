@@ -156,8 +156,8 @@ def step(s: Sizes, presets: tuple[str, ...] = ("ctc",), kinds: tuple[str, ...] =
 
 
 def flows(s: Sizes) -> Variants:
-    """Whole steps of the two flows beside plain CTC."""
-    return step(s, ("ctc", "flow1", "flow2"))
+    """Whole steps of every preset beside plain CTC, and of plain CTC with the fused head."""
+    return step(s, tuple(objective.PRESETS)) | step(s, kinds=("fused",))
 
 
 def forward(s: Sizes) -> Variants:

@@ -1,0 +1,81 @@
+"""``jaxcrnn bench``: what it counts, what it says, what it refuses; not how fast anything is."""
+
+import json
+
+import pytest
+
+from jaxcrnn import bench, timing
+from jaxcrnn.cli import main
+
+TINY = ["--batch", "2", "--width", "64", "--classes", "20", "--slots", "3", "--hidden", "4", "--backbone", "small"]
+
+
+def test_operations_of_a_step():
+    """About 420 GFLOP for 32 lines of 280 px and 6,941 classes: counted by hand before anything was built."""
+    assert timing.flops(timing.Sizes()) == pytest.approx(420e9, rel=0.03)
+    one, two = (timing.flops(timing.Sizes(batch=b)) for b in (1, 2))
+    assert two == 2 * one
+    frames, classes = timing.Sizes().frames, 1000
+    more = timing.flops(timing.Sizes(classes=2 * classes)) - timing.flops(timing.Sizes(classes=classes))
+    assert more == 3 * 2 * 32 * frames * 512 * classes  # the head, there and back twice
+    assert timing.flops(timing.Sizes(), backward=False) < timing.flops(timing.Sizes()) / 2.9
+
+
+def test_turns_with_the_reference(tmp_path, capsys):
+    pytest.importorskip("torch")
+    out = tmp_path / "bench.json"
+    assert main(["bench", *TINY, "--rounds", "2", "--only", "product,ctc,bilstm", "--out", str(out)]) == 0
+    written = json.loads(out.read_text())
+    assert {"date", "device", "jax", "torch"} <= set(written["about"])
+    found = {(row["case"], row["variant"]): row for row in written["rows"]}
+    assert set(found) == {
+        ("product", "jaxcrnn"), ("product", "torch"), ("ctc", "jaxcrnn"), ("ctc", "optax"), ("ctc", "softmax"),
+        ("ctc", "torch"), ("bilstm", "jaxcrnn"), ("bilstm", "torch"),
+    }  # fmt: skip
+    for (case, variant), row in found.items():
+        assert row["rounds"] == 2
+        assert 0 < row["least_ms"] <= row["median_ms"]
+        assert row["ratio"] == row["median_ms"] / found[case, "jaxcrnn"]["median_ms"]
+        assert (row["temporary_mb"] is None) == (variant == "torch")
+    assert found["product", "jaxcrnn"]["gflops"] > 0
+    assert capsys.readouterr().out.count("torch  ") == 3
+
+
+def test_without_a_reference_the_rest_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr(bench.sys, "executable", "/bin/false")
+    assert main(["bench", *TINY, "--rounds", "1", "--only", "product"]) == 0
+    shown = capsys.readouterr().out
+    assert "not measured: torch: the reference ended without a word" in shown
+    assert "GFLOP/s" in shown
+
+
+def test_growth():
+    sizes = timing.Sizes()
+    plan = bench._plan(["step", "ctc", "bilstm"], sizes, grow=True)
+    assert [s.classes for name, s in plan if name == "ctc"] == [6941, 100, 21504, 90112]
+    assert [(s.batch, s.width) for name, s in plan if name == "step"] == [
+        (32, 280), (8, 280), (16, 280), (32, 140), (32, 560)
+    ]  # fmt: skip
+    assert [s for name, s in plan if name == "bilstm"] == [sizes]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--classes", "1"], "--classes 1: expected 2 or more"), (["--batch", "0"], "--batch 0: expected 1 or more"),
+     (["--width", "20"], "--width 20 makes 6 frames; expected at least 20"), (["--rounds", "0"], "--rounds 0"),
+     (["--only", "step,steps"], "--only steps: expected some of product,step"),
+     (["--backbone", "vgg16"], "expected one of small, vgg"), (["--dtype", "half"], "expected one of float32")],
+)  # fmt: skip
+def test_refused(options, message, capsys):
+    assert main(["bench", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_every_case(tmp_path, lines_file):
+    pytest.importorskip("torch")
+    out = tmp_path / "bench.json"
+    assert main(["bench", *TINY, "--rounds", "1", "--data", str(lines_file), "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert {row["case"] for row in rows} == set(bench.NAMES) - {"flows"}
+    assert not [row for row in rows if "error" in row]
