@@ -84,9 +84,7 @@ class Reference:
 
     def close(self) -> None:
         """Lets it end."""
-        if self.process.stdin:
-            self.process.stdin.close()
-        self.process.wait()
+        self.process.communicate()
 
 
 def run(args: Namespace) -> int:
@@ -106,7 +104,7 @@ def run(args: Namespace) -> int:
     finally:
         if reference:
             reference.close()
-    rates = [row["gflops"] for row in rows if row["case"] == "product"]
+    rates = [row["gflops"] for row in rows if row["case"] == "product" and "gflops" in row]
     for row in rows:
         if rates and "gflops" in row:
             row["share"] = row["gflops"] / max(rates)
