@@ -48,8 +48,8 @@ def ctc_loss(logits: Logits, lengths: Array, labels: Array, label_lengths: Array
       torch's ``zero_infinity=True`` does; count them with `is_feasible`.
     """
     if isinstance(logits, Head):
-        norm, chosen = logits.norm, _states_of(logits, _classes(labels, label_lengths, blank), blank)
-        return _of_states(norm, chosen, lengths, labels, label_lengths, blank)
+        classes = _classes(labels, label_lengths, blank)
+        return _of_states(logits.norm, _states_of(logits, classes, blank), classes, lengths, labels, label_lengths)
     return _negative_log(logits, lengths, labels, label_lengths, blank)
 
 
@@ -60,28 +60,26 @@ def _negative_log(logits: Array, lengths: Array, labels: Array, label_lengths: A
 
 def _loss_alone(lattice: Lattice, lengths: Array, labels: Array, label_lengths: Array) -> Array:
     _, last = _arrive(lattice, lengths, ways=1)
-    return _losses(lattice, last[0], is_feasible(lengths, labels, label_lengths))[0]
+    return _losses(lattice, last[0], is_feasible(lengths, labels, label_lengths))
 
 
-def _losses(lattice: Lattice, last: Array, feasible: Array) -> tuple[Array, Array]:
-    """The losses, and what each path's log probability is measured against: 0 where there is none."""
+def _losses(lattice: Lattice, last: Array, feasible: Array) -> Array:
     log_p = jnp.where(feasible, jax.nn.logsumexp(jnp.where(lattice.ends, last, -jnp.inf), 1), 0.0)
     # A log probability is never positive; float32 lets confident samples slip by a few 1e-6.
-    return jnp.maximum(-log_p, 0.0), log_p
+    return jnp.maximum(-log_p, 0.0)
 
 
 def _forward(logits: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> tuple[Array, Any]:
     lattice = _lattice(logits, lengths, labels, label_lengths, blank)
-    losses, posteriors, there = _posteriors(lattice, lengths, labels, label_lengths)
-    return losses, (logits, lattice.norm, posteriors, lattice.classes, there)
+    losses, found = _posteriors(lattice, lengths, labels, label_lengths)
+    return losses, (logits, lattice.norm, lattice.classes, found)
 
 
 def _backward(blank: int, saved: Any, d_losses: Array) -> tuple[Array, None, None, None]:
     """Softmax minus posteriors (Graves et al., 2006, eq. 16); no path, no gradient."""
-    logits, norm, posteriors, classes, there = saved
-    weight = jnp.where(there, d_losses[:, None], 0.0)
-    softmax = jnp.exp(jnp.where(there[:, :, None], wide(logits), 0.0) - norm[:, :, None])
-    shares = posteriors.transpose(1, 0, 2) * weight[:, :, None]
+    logits, norm, classes, found = saved
+    weight, shares = _shares(found, d_losses)
+    softmax = jnp.exp(jnp.where(found.there[:, :, None], wide(logits), 0.0) - norm[:, :, None])
     b, t = jnp.arange(logits.shape[0])[:, None, None], jnp.arange(logits.shape[1])[None, :, None]
     d_logits = (softmax * weight[:, :, None]).at[:, :, blank].add(-shares[:, :, ::2].sum(2))
     d_logits = d_logits.at[b, t, classes[:, None, 1::2]].add(-shares[:, :, 1::2])
@@ -125,24 +123,20 @@ def _states_of(logits: Head, classes: Array, blank: int) -> Array:
     return jnp.concatenate([pairs, blanks[:, :, None]], 2)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _of_states(norm: Array, chosen: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> Array:
-    classes = _classes(labels, label_lengths, blank)
-    return _loss_alone(_lattice_of(chosen, norm, classes, label_lengths), lengths, labels, label_lengths)
+@jax.custom_vjp
+def _of_states(norm: Array, chosen: Array, classes: Array, lengths: Array, labels: Array, sizes: Array) -> Array:
+    return _loss_alone(_lattice_of(chosen, norm, classes, sizes), lengths, labels, sizes)
 
 
 def _of_states_forward(
-    norm: Array, chosen: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int
-) -> tuple[Array, Any]:
-    lattice = _lattice_of(chosen, norm, _classes(labels, label_lengths, blank), label_lengths)
-    losses, posteriors, there = _posteriors(lattice, lengths, labels, label_lengths)
-    return losses, (posteriors, there)
+    norm: Array, chosen: Array, classes: Array, lengths: Array, labels: Array, sizes: Array
+) -> tuple[Array, Posteriors]:
+    return _posteriors(_lattice_of(chosen, norm, classes, sizes), lengths, labels, sizes)
 
 
-def _of_states_backward(blank: int, saved: Any, d_losses: Array) -> tuple[Array, Array, None, None, None]:
-    posteriors, there = saved
-    weight = jnp.where(there, d_losses[:, None], 0.0)
-    return weight, -posteriors.transpose(1, 0, 2) * weight[:, :, None], None, None, None
+def _of_states_backward(found: Posteriors, d_losses: Array) -> tuple[Array, Array, None, None, None, None]:
+    weight, shares = _shares(found, d_losses)
+    return weight, -shares, None, None, None, None
 
 
 _of_states.defvjp(_of_states_forward, _of_states_backward)
@@ -255,15 +249,34 @@ def _arrive(lattice: Lattice, lengths: Array, ways: int) -> tuple[Array, Array]:
     return arrived, final
 
 
-def _posteriors(lattice: Lattice, lengths: Array, labels: Array, label_lengths: Array) -> tuple[Array, Array, Array]:
-    """Losses, posteriors ``[T,B,S]`` of the states, and ``[B,T]`` where the posteriors are not 0."""
+class Posteriors(NamedTuple):
+    """How probable each state is in each frame, given the label.
+
+    Attributes:
+      states: ``[B,T,S]``, summing to 1 over the states of a frame, or all 0.
+      there: ``[B,T]`` bool, where they are not 0: inside lines that can spell their label.
+    """
+
+    states: Array
+    there: Array
+
+
+def _posteriors(lattice: Lattice, lengths: Array, labels: Array, label_lengths: Array) -> tuple[Array, Posteriors]:
+    """Losses, and the posteriors that make their gradient."""
     arrived, final = _arrive(lattice, lengths, ways=2)
     feasible = is_feasible(lengths, labels, label_lengths)
-    losses, log_p = _losses(lattice, final[0], feasible)
     both = arrived[:, 0] + lattice.scores + arrived[::-1, 1, :, ::-1]
     there = (jnp.arange(len(both))[None, :] < lengths[:, None]) & feasible[:, None]
-    posteriors = jnp.where(there.T[:, :, None], jnp.exp(both - log_p[None, :, None]), 0.0)
-    return losses, posteriors, there
+    # Every frame's sum is the label's probability; over its own sum, what rounding did to both divides out.
+    states = jax.nn.softmax(jnp.where(there.T[:, :, None], both, 0.0), 2)
+    states = jnp.where(there[:, :, None], states.transpose(1, 0, 2), 0.0)
+    return _losses(lattice, final[0], feasible), Posteriors(states, there)
+
+
+def _shares(found: Posteriors, d_losses: Array) -> tuple[Array, Array]:
+    """What a frame's softmax weighs in the gradient, ``[B,T]``, and what is taken off its states, ``[B,T,S]``."""
+    weight = jnp.where(found.there, d_losses[:, None], 0.0)
+    return weight, found.states * weight[:, :, None]
 
 
 def slot_posteriors(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:
@@ -284,8 +297,7 @@ def slot_posteriors(logits: Logits, lengths: Array, labels: Array, label_lengths
       the blank's. No gradient flows through it.
     """
     lattice = _lattice(head.constant(logits), lengths, labels, label_lengths, blank)
-    _, posteriors, _ = _posteriors(lattice, lengths, labels, label_lengths)
-    return posteriors[:, :, 1::2].transpose(1, 0, 2)
+    return _posteriors(lattice, lengths, labels, label_lengths)[1].states[:, :, 1::2]
 
 
 def best_path(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:
