@@ -61,6 +61,12 @@ def _plain(x: Array, kernel: Array, pads: Any, precision: Any) -> Array:
     return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=_LAYOUT, precision=precision)
 
 
+def _turned(kernel: Array, pads: Any) -> tuple[Array, Any]:
+    """Kernel and padding of the convolution that takes the gradient by the output to that by the input."""
+    back = tuple((k - 1 - low, k - 1 - high) for k, (low, high) in zip(kernel.shape[:2], pads, strict=True))
+    return jnp.flip(kernel, (0, 1)).swapaxes(2, 3), back
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _shifted_gradient(x: Array, kernel: Array, pads: Any, precision: Any) -> Array:
     return _plain(x, kernel, pads, precision)
@@ -73,9 +79,7 @@ def _forward(x: Array, kernel: Array, pads: Any, precision: Any) -> tuple[Array,
 def _backward(pads: Any, precision: Any, saved: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
     x, kernel = saved
     rows, columns, size_in, size_out = kernel.shape
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    back = tuple((k - 1 - low, k - 1 - high) for k, (low, high) in zip((rows, columns), pads, strict=True))
-    d_x = _plain(d_out, turned, back, precision)
+    d_x = _plain(d_out, *_turned(kernel, pads), precision)
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     height, width = d_out.shape[1:3]
     flat = d_out.reshape(-1, size_out)
@@ -107,9 +111,7 @@ def _winograd_forward(x: Array, kernel: Array, pads: Any, precision: Any) -> tup
 
 def _winograd_backward(pads: Any, precision: Any, saved: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
     x, kernel = saved
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    back = tuple((2 - low, 2 - high) for low, high in pads)
-    d_x = _by_tiles(d_out, turned, back, precision)
+    d_x = _by_tiles(d_out, *_turned(kernel, pads), precision)
     height, width = d_out.shape[1:3]
     whole = jnp.pad(d_out, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
     spread = [part for rows in _halves(whole, 1) for part in _halves(rows, 2)]
