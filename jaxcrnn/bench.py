@@ -27,6 +27,8 @@ from jaxcrnn.timing import Sizes, Variant
 
 GROWTH = (100, 6941, 21504, 90112)
 NAMES = {**timing.CASES, **bench_data.CASES}
+# Measured only when asked for: five whole steps.
+LONG = {"flows"}
 # The same question to the reference: its name for the case, and with which sizes.
 ASKED = {name: name for name in ("product", "step", "forward", "backbone", "bilstm", "ctc", "head", "center")}
 ASKED |= {"flows": "step", "latency": "forward", "evaluate": "read", "recognize": "read"}
@@ -92,7 +94,7 @@ def run(args: Namespace) -> int:
     fields = ("batch", "width", "classes", "slots", "hidden", "backbone", "dtype", "data")
     sizes = Sizes(**{name: getattr(args, name) for name in fields})
     _check(args, sizes)
-    chosen = args.only.split(",") if args.only else [name for name in NAMES if name not in ("flows",)]
+    chosen = args.only.split(",") if args.only else [name for name in NAMES if name not in LONG]
     reference = Reference(args.compile) if args.torch else None
     about = _about(reference)
     print(", ".join(f"{key} {value}" for key, value in about.items()))
@@ -136,7 +138,7 @@ def _check(args: Namespace, sizes: Sizes) -> None:
 
 def _plan(chosen: list[str], sizes: Sizes, grow: bool) -> list[tuple[str, Sizes]]:
     """Cases with their sizes; growing ones by classes, and the step by lines and frames."""
-    plan = [(name, sizes) for name in chosen]
+    plan = [(name, dataclasses.replace(sizes, batch=1) if name == "latency" else sizes) for name in chosen]
     if grow:
         for classes in GROWTH:
             changed = dataclasses.replace(sizes, classes=classes)
@@ -154,10 +156,8 @@ def _measure(name: str, sizes: Sizes, rounds: int, reference: Reference | None) 
     theirs: dict[str, Variant] = {}
     problem = ""
     if reference and name in ASKED:
-        asked = sizes.asdict() | ({"batch": 1} if name == "latency" else {})
-        if name in bench_data.CASES:
-            asked |= bench_data.asked(sizes)
-        theirs, problem = reference.variants(ASKED[name], asked)
+        question = bench_data.asked(sizes) if name in bench_data.CASES else sizes.asdict()
+        theirs, problem = reference.variants(ASKED[name], question)
     times: dict[str, list[float]] = {variant: [] for variant in [*ours, *theirs]}
     for made in ours.values():
         made.run()

@@ -56,11 +56,7 @@ class Lines:
         self.corpus = self.audited(self.config.data.cache_mb << 20)
 
     def _rendered(self) -> Path:
-        """Lines of seven characters, as long as a licence plate's text."""
-        atlas = embedded()
-        texts = Texts(TextConfig(source="lookalikes", shortest=7, longest=7), atlas.characters, 0)
-        charset = Charset(atlas.characters)
-        lines = RenderedLines(texts, charset, Glyphs.of(atlas, charset), LOOK, LINES, 0)
+        lines = RenderedLines(*_written(), LOOK, LINES, 0)
         rows = []
         for i in range(LINES):
             image, text = lines[i]
@@ -102,6 +98,14 @@ class Lines:
 lines_of = functools.cache(Lines)
 
 
+def _written() -> tuple[Texts, Charset, Glyphs]:
+    """Lines of seven characters, as long as a licence plate's text."""
+    atlas = embedded()
+    charset = Charset(atlas.characters)
+    texts = Texts(TextConfig(source="lookalikes", shortest=7, longest=7), atlas.characters, 0)
+    return texts, charset, Glyphs.of(atlas, charset)
+
+
 def asked(s: Sizes) -> dict[str, Any]:
     """What the reference needs to know to read the same lines with a model of the same size."""
     lines = lines_of(s.data)
@@ -125,10 +129,7 @@ def data(s: Sizes) -> Variants:
         for how, (workers, processes) in readers.items():
             batches = Batches(corpus, widths, MODEL["batch"], workers=workers, processes=processes)
             out[f"{name}, {how}"] = Variant(functools.partial(_epoch, batches))
-    atlas = embedded()
-    written = Charset(atlas.characters)
-    texts = Texts(TextConfig(source="lookalikes", shortest=7, longest=7), atlas.characters, 0)
-    stream = RenderedBatches(texts, written, Glyphs.of(atlas, written), LOOK, MODEL["batch"], 0)
+    stream = RenderedBatches(*_written(), LOOK, MODEL["batch"], 0)
 
     def rendered() -> None:
         for _, batch in stream.training(0, -(-len(lines.corpus) // MODEL["batch"])):

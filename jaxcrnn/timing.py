@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -199,15 +199,20 @@ def _known(s: Sizes) -> tuple[jax.Array, jax.Array, jax.Array]:
     return jnp.full(s.batch, s.frames), batch.labels, batch.label_lengths
 
 
+def _with_optax(logits: jax.Array, lengths: jax.Array, labels: jax.Array, label_lengths: jax.Array) -> jax.Array:
+    empty, unused = (
+        (jnp.arange(size)[None, :] >= used[:, None]).astype(jnp.float32)
+        for size, used in ((logits.shape[1], lengths), (labels.shape[1], label_lengths))
+    )
+    return optax.ctc_loss(logits, empty, labels, unused)
+
+
 def loss(s: Sizes) -> Variants:
     """CTC of given logits, there and back; beside it one softmax over them, which is the floor."""
     logits, known = jax.random.normal(KEY, (s.batch, s.frames, s.classes)), _known(s)
-    lengths, labels, label_lengths = known
-    empty = (jnp.arange(s.frames)[None, :] >= lengths[:, None]).astype(jnp.float32)
-    unused = (jnp.arange(s.slots)[None, :] >= label_lengths[:, None]).astype(jnp.float32)
     return {
         "jaxcrnn": compiled(jax.value_and_grad(lambda x: ctc.ctc_loss(x, *known).sum()), logits),
-        "optax": compiled(jax.value_and_grad(lambda x: optax.ctc_loss(x, empty, labels, unused).sum()), logits),
+        "optax": compiled(jax.value_and_grad(lambda x: _with_optax(x, *known).sum()), logits),
         "softmax": compiled(jax.nn.softmax, logits),
     }
 
@@ -223,26 +228,17 @@ def heads(s: Sizes) -> Variants:
         flat = fused.product("nd,dc->nc", x.reshape(-1, size), kernel.astype(x.dtype))
         return (flat + bias[None]).reshape(*x.shape[:2], -1)
 
-    def with_optax(logits: jax.Array) -> jax.Array:
-        lengths, labels, label_lengths = known
-        empty = (jnp.arange(s.frames)[None, :] >= lengths[:, None]).astype(jnp.float32)
-        unused = (jnp.arange(s.slots)[None, :] >= label_lengths[:, None]).astype(jnp.float32)
-        return optax.ctc_loss(logits, empty, labels, unused)
-
     def both(make: Callable[..., Any], of: Callable[..., jax.Array]) -> Callable[..., Any]:
         def total(*arrays: jax.Array) -> Any:
             logits = make(*arrays)
-            return of(logits).sum(), head.best(logits)
+            return of(logits, *known).sum(), head.best(logits)
 
         return jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)
-
-    def ours(logits: Any) -> jax.Array:
-        return ctc.ctc_loss(logits, *known)
 
     def chunked(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> head.Head:
         return head.make(x, kernel.astype(x.dtype), bias)
 
-    ways = {"jaxcrnn": (dense, ours), "fused": (chunked, ours), "optax": (dense, with_optax)}
+    ways = {"jaxcrnn": (dense, ctc.ctc_loss), "fused": (chunked, ctc.ctc_loss), "optax": (dense, _with_optax)}
     return {name: compiled(both(*way), x, kernel, bias) for name, way in ways.items()}
 
 
@@ -280,12 +276,7 @@ def center(s: Sizes) -> Variants:
     return {name: of(name) for name in ("ctc", "flow1", "flow2", "aligned", "posterior")} | {"matrix": matrix}
 
 
-def latency(s: Sizes) -> Variants:
-    """Reading one line."""
-    return forward(replace(s, batch=1))
-
-
 CASES: dict[str, Callable[[Sizes], Variants]] = {
     "product": product, "step": step, "flows": flows, "forward": forward, "backbone": backbone, "bilstm": bilstm,
-    "ctc": loss, "head": heads, "center": center, "latency": latency,
+    "ctc": loss, "head": heads, "center": center, "latency": forward,
 }  # fmt: skip
