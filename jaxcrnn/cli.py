@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -199,7 +200,7 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
              ("slots", 10, "characters"), ("hidden", 256, "size of an LSTM direction"))  # fmt: skip
     for name, default, what in sizes:
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what}; default: {default}")
-    parser.add_argument("--backbone", default="vgg", metavar="NAME", help="vgg (the default) or small")
+    parser.add_argument("--backbone", default="vgg", metavar="NAME", help="vgg (the default), small or tiny")
     parser.add_argument("--dtype", default="float32", metavar="NAME", help="float32 (the default) or bfloat16")
     parser.add_argument("--data", default="", metavar="FILE", help="label file to read from; default: rendered lines")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of every variant; default: 5")
@@ -248,7 +249,9 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    if own := argv is None:
+        argv = sys.argv[1:]
+        gc.disable()
     try:
         # Parsed before jax is imported, so that --help and a mistyped option answer at once.
         args = _parser(argv if {"-h", "--help"} & set(argv) else ()).parse_args(argv)
@@ -259,7 +262,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         keep_compiled()
         module, function = COMMANDS[args.command][1].split(".")
-        return int(getattr(import_module(f"jaxcrnn.{module}"), function)(args))
+        command = getattr(import_module(f"jaxcrnn.{module}"), function)
+        if own:  # what the libraries made stays to the end: looking through it again and again is a tenth of a start
+            gc.freeze()
+            gc.enable()
+        return int(command(args))
     except UserError as error:
         print(f"jaxcrnn: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

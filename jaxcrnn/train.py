@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -56,17 +58,28 @@ def init_state(
       UserError: the loss starts from estimated centers and none are given, or those given have other sizes.
     """
     if variables is None:
-        images = jnp.zeros((1, config.model.height, 32, 1), jnp.float32)
-        # One program instead of hundreds of small ones: a fresh state costs a second, not ten.
-        variables = jax.jit(lambda k: CRNN(config.model).init(k, images, jnp.full((1,), 32, jnp.int32)))(key)
+        variables = _random(config.model, key)
     params = variables["params"]
-    opt_state = optim.make(config.optim).init(params)
+    opt_state = _moments(config.optim, params)
     # Copied, because a step takes its state's memory: centers must not be the head's own array, nor the caller's.
     started = objective.start(config.loss, jax.random.fold_in(key, 1), params["head"]["kernel"], centers)
     started = jax.tree.map(jnp.copy, started)
     return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), opt_state, started)
 
 
+# Programs of their own instead of hundreds of small ones: a fresh state costs a second, not ten.
+@partial(jax.jit, static_argnums=0)
+def _random(config: ModelConfig, key: Array) -> Any:
+    images = jnp.zeros((1, config.height, 32, 1), jnp.float32)
+    return CRNN(config).init(key, images, jnp.full((1,), 32, jnp.int32))
+
+
+@partial(jax.jit, static_argnums=0)
+def _moments(config: OptimConfig, params: Any) -> Any:
+    return optim.make(config).init(params)
+
+
+@functools.lru_cache(maxsize=8)
 def state_shapes(config: TrainConfig) -> TrainState:
     """The shapes and dtypes of a state of this config, for restoring one."""
     anywhere = dataclasses.replace(config.loss, start="zeros")
