@@ -33,10 +33,10 @@ demo: $(VENV)/core
 	$(BIN)/jaxcrnn demo
 
 test: $(VENV)/all
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 5
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 5
 
 test-all: $(VENV)/all
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 20 -m ''
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20 -m ''
 
 lint: $(VENV)/all
 	$(BIN)/ruff check .

@@ -25,7 +25,8 @@ class ModelConfig:
     """The shape of a recogniser.
 
     Attributes:
-      backbone: ``"vgg"`` (7 convolutions, the paper's) or ``"small"`` (5 narrow ones, for CPUs).
+      backbone: ``"vgg"`` (7 convolutions, the paper's), ``"small"`` (5 narrow ones, for CPUs) or ``"tiny"`` (3, to try
+        a setting on).
       hidden: size H of each LSTM direction; features have D = 2H.
       dropout: share of the values dropped before each LSTM while training.
       standardize: shift and scale each line to mean 0 and variance 1 over its true columns first; for photos, whose

@@ -18,20 +18,19 @@ os.environ.setdefault(
 import tempfile
 from pathlib import Path
 
-import jax
+# Strict for the programs that tests start too; and several tests compile the same step, so the workers and these
+# programs share what was compiled in this run. All in the environment, before jax looks there.
+os.environ |= {
+    "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+    "JAX_NUMPY_RANK_PROMOTION": "raise",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+}
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"jaxcrnn-tests-{os.getppid()}"))
+
 import pytest
 
 from jaxcrnn.data.labels import write_lines
 from jaxcrnn.data.synthetic import SyntheticLines
-
-# Several tests compile the same step: the workers and the programs they start share what was compiled in this run.
-_CACHE = os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"jaxcrnn-tests-{os.getppid()}")
-)
-jax.config.update("jax_compilation_cache_dir", _CACHE)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The commands as a user runs them, on a few rendered lines and a very small model."""
 
+import functools
 import io
 import json
 import os
@@ -13,39 +14,12 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import train_args
 
 import jaxcrnn.loop
-from jaxcrnn import dispatch, runs
+from jaxcrnn import runs
 from jaxcrnn.cli import main
-from jaxcrnn.data.buckets import Planned
 from jaxcrnn.train import train_step
-from jaxcrnn.types import Batch
-
-SMALL = [
-    "model.hidden=8",
-    "model.dropout=0",
-    "augment.probability=0",
-    "data.batch_size=4",
-    "data.buckets=1",
-    "optim.warmup=2",
-    "run.log_every=2",
-    "run.eval_every=4",
-]
-
-
-def train_args(data, out, *more, steps=8, val=True):
-    settings = [*SMALL, f"optim.steps={steps}"]
-    return [
-        "train",
-        "--data",
-        str(data),
-        *(["--val", str(data)] if val else []),
-        "--out",
-        str(out),
-        "--set",
-        *settings,
-        *more,
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +47,13 @@ def test_a_run_is_a_folder(run_folder):
 
 def test_one_program_a_bucket(lines_file, tmp_path, monkeypatch, capsys):
     traces = []
-    counted = jax.jit(lambda *args: traces.append(1) or train_step(*args), donate_argnums=1)
+
+    @functools.wraps(train_step)  # by the same name it is the same program, which another test has compiled
+    def counted_step(*args):
+        traces.append(1)
+        return train_step(*args)
+
+    counted = jax.jit(counted_step, donate_argnames="state")
     monkeypatch.setattr(jaxcrnn.loop, "jit_step", counted)
     assert main(train_args(lines_file, tmp_path / "run", "--set", "data.buckets=2", val=False)) == 0
     out = capsys.readouterr().out
@@ -101,28 +81,6 @@ def test_several_steps_a_call(lines_file, run_folder, tmp_path, capsys):
         assert np.mean(np.abs(ours - plain) <= 1e-5 + 1e-4 * np.abs(plain)) > 0.99
     assert main(train_args(lines_file, tmp_path / "odd", "--set", "run.steps_per_call=3")) == 2
     assert "run.eval_every is 4; expected a multiple of run.steps_per_call=3" in capsys.readouterr().err
-
-
-def test_groups_are_of_one_bucket_and_the_same_after_a_resume():
-    def batches(start, stop):
-        for step in range(start, stop):
-            yield Planned([0, 0, 1, 1, 0, 1, 1, 1, 0][step], np.zeros(1)), Batch(*(np.full(2, step) for _ in range(4)))
-
-    def seen(start):
-        found = dispatch.groups(batches(start, 9), start, 2)
-        return [(g.bucket, g.steps, np.asarray(g.batch.widths).reshape(g.steps, -1)[:, 0].tolist()) for g in found]
-
-    assert seen(0) == [(0, 2, [0, 1]), (1, 2, [2, 3]), (0, 1, [4]), (1, 1, [5]), (1, 2, [6, 7]), (0, 1, [8])]
-    assert seen(5) == seen(0)[3:]
-
-
-def test_a_step_may_not_touch_the_host(lines_file, tmp_path, monkeypatch):
-    def unsent(batches, start, size):
-        return (dispatch.Group(p.bucket, batch, 1) for p, batch in batches)
-
-    monkeypatch.setattr(jaxcrnn.loop, "groups", unsent)
-    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
-        main(train_args(lines_file, tmp_path / "run", val=False))
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(run_folder, lines_file, capsys, tmp_path):
@@ -395,7 +353,7 @@ def test_read_only_place(lines_file, tmp_path, capsys):
 
 def test_a_full_disk_keeps_what_was_saved(lines_file, tmp_path):
     limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); "
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); "
     code = limit + "import sys; from jaxcrnn.cli import main; sys.exit(main(sys.argv[1:]))"
     arguments = train_args(lines_file, tmp_path / "run", val=False)
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)

@@ -18,7 +18,7 @@ from jaxcrnn.types import CenterState
 PLAN = """
 config:
   data: {batch_size: 4}
-  model: {hidden: 8}
+  model: {backbone: tiny, hidden: 8}
   text: {share: 1.0, widths: 1, longest: 2, pitch: 0.5, typefaces: [gbsn00lp, wqy-microhei]}
   render: {level: easy, margin: 0}
   optim: {steps: 2, warmup: 0}
@@ -182,7 +182,11 @@ OTHERS = {
         "start: {optim: {steps: 3}}",
         "start/seed-0: was trained with other settings",
     ),
-    "model": ("model: {hidden: 8}", "model: {hidden: 16}", "start/seed-0: was trained with other settings"),
+    "model": (
+        "model: {backbone: tiny, hidden: 8}",
+        "model: {hidden: 16}",
+        "start/seed-0: was trained with other settings",
+    ),
     "tests": ("tests: {lines: 6", "tests: {lines: 7", "the test sets there are of another recipe"),
     "groups": ("estimate_lines: 4", "estimate_lines: 4\ngroups: own.txt", "the test sets there are of another recipe"),
 }

@@ -10,6 +10,10 @@ import pytest
 import jaxcrnn
 
 ROOT = Path(jaxcrnn.__file__).parent
+COMMANDS = {
+    "cli", "commands", "conversion", "mining", "reading", "scoring", "compare", "reporting", "demo", "bench",
+    "bench_data",
+}  # fmt: skip
 FLOORS = [
     {"types", "charset", "data", "errors", "console", "allocator", "precision", "compiled", "svg"},
     {
@@ -37,20 +41,7 @@ FLOORS = [
     {"answers", "evaluate", "loop", "parity", "inspection"},
     {"report", "config", "results", "panels", "page", "projector", "timing"},
     {"runs", "grid"},
-    {
-        "cli",
-        "commands",
-        "conversion",
-        "mining",
-        "reading",
-        "training_data",
-        "scoring",
-        "compare",
-        "reporting",
-        "demo",
-        "bench",
-        "bench_data",
-    },
+    COMMANDS | {"training_data"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Two modules of one floor may use each other as long as no circle arises; these do.
@@ -100,22 +91,7 @@ def test_imports_go_down(path):
     ("library", "allowed"),
     [
         ("flax", {"backbones", "normalization", "recurrent", "model"}),
-        (
-            "argparse",
-            {
-                "cli",
-                "commands",
-                "conversion",
-                "mining",
-                "reading",
-                "scoring",
-                "compare",
-                "reporting",
-                "demo",
-                "bench",
-                "bench_data",
-            },
-        ),
+        ("argparse", COMMANDS),
         ("orbax", {"checkpoint"}),
         ("chex", set()),
         ("torch", set()),

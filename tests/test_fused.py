@@ -228,7 +228,7 @@ def test_the_whole_step(monkeypatch):
     monkeypatch.setattr(fused, "CHUNK", 64)
     classes, rng = 211, np.random.default_rng(0)
     loss = LossConfig("flow2", start="normal", push=0.1, ace=0.1)
-    dense = TrainConfig(ModelConfig(hidden=8, dropout=0, num_classes=classes), loss)
+    dense = TrainConfig(ModelConfig("tiny", hidden=8, dropout=0, num_classes=classes), loss)
     config = dataclasses.replace(dense, model=dataclasses.replace(dense.model, head="fused"))
     images = rng.uniform(-1, 1, (3, 32, 32, 1)).astype(np.float32)
     lengths = np.asarray([2, 1, 0], np.int32)

@@ -88,7 +88,8 @@ def test_a_mixture_has_its_share_of_each(lines_file):
 def test_training_on_rendered_and_read_lines(lines_file, tmp_path, capsys):
     out = tmp_path / "run"
     settings = ["text.share=0.5", "text.longest=3", "text.widths=1", "text.pitch=0.5", "render.margin=0",
-                "data.batch_size=4", "data.buckets=1", "model.hidden=8", "augment.probability=0", "optim.steps=2",
+                "data.batch_size=4", "data.buckets=1", "model.backbone=tiny",
+                "model.hidden=8", "augment.probability=0", "optim.steps=2",
                 "run.log_every=1"]  # fmt: skip
     assert main(["train", "--data", str(lines_file), "--out", str(out), "--set", *settings]) == 0
     shown = capsys.readouterr().out

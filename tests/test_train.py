@@ -20,7 +20,7 @@ from jaxcrnn.types import Batch
 
 OFF = AugmentConfig(probability=0.0)
 CONFIG = TrainConfig(
-    ModelConfig(hidden=8, dropout=0.0, num_classes=4),
+    ModelConfig("tiny", hidden=8, dropout=0.0, num_classes=4),
     LossConfig(),
     OptimConfig(steps=50, warmup=0, learning_rate=0.01),
     OFF,

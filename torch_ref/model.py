@@ -45,6 +45,11 @@ BACKBONES = {
         Layer(128, norm=True, pool=(2, 1), stride=1),
         Layer(256, norm=True, kernel=(2, 1), valid=True),
     ),
+    "tiny": (
+        Layer(8, norm=True, pool=(2, 2)),
+        Layer(16, norm=True, pool=(2, 2)),
+        Layer(32, norm=True, kernel=(8, 1), valid=True),
+    ),
 }
 
 
