@@ -60,11 +60,13 @@ def _negative_log(logits: Array, lengths: Array, labels: Array, label_lengths: A
 
 def _loss_alone(lattice: Lattice, lengths: Array, labels: Array, label_lengths: Array) -> Array:
     _, last = _arrive(lattice, lengths, ways=1)
-    return _losses(lattice, last[0], is_feasible(lengths, labels, label_lengths))
+    return _losses(lattice, last[0], lengths, is_feasible(lengths, labels, label_lengths))
 
 
-def _losses(lattice: Lattice, last: Array, feasible: Array) -> Array:
-    log_p = jnp.where(feasible, jax.nn.logsumexp(jnp.where(lattice.ends, last, -jnp.inf), 1), 0.0)
+def _losses(lattice: Lattice, last: Array, lengths: Array, feasible: Array) -> Array:
+    inside = jnp.arange(len(lattice.base))[:, None] < lengths[None, :]
+    log_p = jax.nn.logsumexp(jnp.where(lattice.ends, last, -jnp.inf), 1) + jnp.where(inside, lattice.base, 0.0).sum(0)
+    log_p = jnp.where(feasible, log_p, 0.0)
     # A log probability is never positive; float32 lets confident samples slip by a few 1e-6.
     return jnp.maximum(-log_p, 0.0)
 
@@ -149,7 +151,9 @@ class Lattice(NamedTuple):
 
     Attributes:
       norm: ``[B,T]`` log of the softmax's denominator.
-      scores: ``[T,B,S]`` log probability of each frame's class in each state.
+      scores: ``[T,B,S]`` log probability of each frame's class in each state, less the frame's ``base``.
+      base: ``[T,B]`` the highest log probability in the frame. Without it sums over many frames stay small, and with
+        that their rounding: paths are compared with each other, not with 0.
       classes: ``[B,S]`` the class of each state, the blank's beyond the label.
       enter: ``[B,S]`` bool, states that may be entered from two states before: characters unlike the one before.
       ends: ``[B,S]`` bool, the states a path may end in.
@@ -157,6 +161,7 @@ class Lattice(NamedTuple):
 
     norm: Array
     scores: Array
+    base: Array
     classes: Array
     enter: Array
     ends: Array
@@ -186,7 +191,10 @@ def _lattice_of(chosen: Array, norm: Array, classes: Array, label_lengths: Array
     last = 2 * label_lengths[:, None]
     ends = (states == last) | (states == last - 1)
     enter = (states % 2 == 1) & (states > 1) & (classes != before)
-    return Lattice(norm, (chosen - norm[:, :, None]).transpose(1, 0, 2), classes, enter, ends)
+    scores = (chosen - norm[:, :, None]).transpose(1, 0, 2)
+    base = scores.max(2)
+    base = jnp.where(jnp.isneginf(base), 0.0, base)  # -inf minus itself is no number
+    return Lattice(norm, scores - base[:, :, None], base, classes, enter, ends)
 
 
 def _shifted(values: Array, enter: Array) -> tuple[Array, Array]:
@@ -270,7 +278,7 @@ def _posteriors(lattice: Lattice, lengths: Array, labels: Array, label_lengths: 
     # Every frame's sum is the label's probability; over its own sum, what rounding did to both divides out.
     states = jax.nn.softmax(jnp.where(there.T[:, :, None], both, 0.0), 2)
     states = jnp.where(there[:, :, None], states.transpose(1, 0, 2), 0.0)
-    return _losses(lattice, final[0], feasible), Posteriors(states, there)
+    return _losses(lattice, final[0], lengths, feasible), Posteriors(states, there)
 
 
 def _shares(found: Posteriors, d_losses: Array) -> tuple[Array, Array]:

@@ -79,6 +79,20 @@ def test_against_torch():
     np.testing.assert_allclose(jax.jit(jax.grad(total))(logits), theirs.grad.numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_float32_keeps_its_digits_at_large_losses():
+    """A loss of some hundred nats is rounded to 3e-5; the gradient is not, because paths are compared frame by frame."""
+    labels = [[1, 2, 3, 3, 4], [5, 6, 7, 8, 9]]
+    logits, padded, label_lengths = batch_of(3, 80, 1000, labels)
+    lengths = np.asarray([80, 71], np.int32)
+    total = jax.jit(jax.value_and_grad(lambda x: ctc_loss(x, lengths, padded, label_lengths).sum()))
+    loss, gradient = total(logits / 20)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        expected, exact = map(np.asarray, total((logits / 20).astype(np.float64)))
+    assert expected > 900
+    np.testing.assert_allclose(loss, expected, rtol=3e-7)
+    np.testing.assert_allclose(gradient, exact, atol=4e-6)
+
+
 def test_padding_influences_nothing():
     labels = [[1, 2], [3], []]
     logits, padded, label_lengths = batch_of(1, 8, 5, labels)
