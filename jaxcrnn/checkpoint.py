@@ -100,21 +100,22 @@ class Checkpoints:
                 f"earlier ones kept: {earlier}"
             ) from error
 
-    def restore(self, step: int, template: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def restore(self, step: int, template: TrainState, places: Any = None) -> tuple[TrainState, dict[str, Any]]:
         """A state and the facts saved with it.
 
         Args:
           step: one of ``steps``.
           template: shapes and dtypes expected, e.g. from ``jax.eval_shape``.
+          places: a tree of shardings, whatever the arrays were saved from; default: the first device.
 
         Raises:
           UserError: no such checkpoint, or one that does not have the expected shapes.
         """
         if step not in self.steps:
             raise UserError(f"{self.folder}: no checkpoint of step {step}; there are {self.steps or 'none'}")
-        # Orbax restores onto the shardings a template names; these are the default device's.
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), template)
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        places = jax.tree.map(lambda _: here, template) if places is None else places
+        target = jax.tree.map(lambda a, p: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=p), template, places)
         where = self.folder / str(step)
         try:
             # The facts first: orbax leaves noisy threads behind when it meets a shape that was not expected.

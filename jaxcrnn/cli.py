@@ -54,6 +54,14 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, what the audit finds")
     parser.add_argument("--resume", metavar="FOLDER", help="go on with a run, exactly where it stopped")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
+    several = parser.add_argument_group("several processes")
+    several.add_argument(
+        "--distributed", action="store_true",
+        help="this is one process of several; SLURM, Open MPI, Kubernetes and Cloud TPU say which",
+    )  # fmt: skip
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="elsewhere: where the first process listens")
+    several.add_argument("--process-count", type=int, metavar="N", help="how many processes there are")
+    several.add_argument("--process-index", type=int, metavar="I", help="which one this is, from 0")
 
 
 def _set_option(parser: argparse.ArgumentParser) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
-from jaxcrnn import center_files, console, objective, runs, training_data
+from jaxcrnn import center_files, console, hosts, objective, runs, sharding, training_data
 from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import Corpus
@@ -25,6 +26,7 @@ from jaxcrnn.types import TrainState
 
 def train(args: Namespace) -> int:
     """``jaxcrnn train``."""
+    hosts.join(args)
     if args.resume:
         return _resume(args)
     origin = runs.open_run(Path(args.init_from)) if args.init_from else None
@@ -110,8 +112,10 @@ def _first_state(
 
 def _resume(args: Namespace) -> int:
     run = runs.open_run(Path(args.resume))
-    if args.config or args.set or args.out:
-        raise UserError("--resume goes on with the run's own configuration; leave out --config, --set and --out")
+    if args.config or args.out or not all(change.startswith("mesh.") for change in args.set):
+        raise UserError("--resume goes on with the run's own configuration; leave out --config, --set (but of mesh.*) "
+                        "and --out")  # fmt: skip
+    run = dataclasses.replace(run, config=configs.load(None, args.set, run.config))
     for flag in ("init_from", "centers", "preset", "checkpoint", "print_config"):
         if getattr(args, flag):
             raise UserError(f"--resume goes on with the run as it is; leave out --{flag.replace('_', '-')}")
@@ -123,8 +127,16 @@ def _resume(args: Namespace) -> int:
     source = training_data.source(run.config)
     skip_bad = args.skip_bad or bool(run.facts().get("skip_bad"))
     corpora = training_data.audited(run.config, run.charset, source, training_data.validation(run.config), skip_bad)
-    _go(run, training_data.stream(run.config, run.charset, corpora[0]), *corpora)
+    mesh, batches = _batches(run.config, run.charset, corpora[0])
+    _go(run, mesh, batches, *corpora)
     return 0
+
+
+def _batches(config: configs.Config, charset: Charset, corpus: Corpus | None) -> tuple[Mesh, Stream]:
+    """The devices, and the batches, or this process's rows of them."""
+    mesh = sharding.make_mesh(config.mesh)
+    rows = sharding.my_rows(mesh, config.data.batch_size)
+    return mesh, training_data.stream(config, charset, corpus, rows)
 
 
 def _train(
@@ -138,19 +150,29 @@ def _train(
 ) -> None:
     corpora = training_data.audited(config, charset, source, validation, facts["skip_bad"])
     # Before the folder: what stops it leaves nothing behind.
-    batches = training_data.stream(config, charset, corpora[0])
-    run = runs.create(out, config, charset, {**facts, "data": training_data.facts(corpora)})
-    _go(run, batches, *corpora, first)
+    mesh, batches = _batches(config, charset, corpora[0])
+    facts["data"] = training_data.facts(corpora)
+    run = hosts.first_makes(lambda: runs.create(out, config, charset, facts), lambda: runs.open_run(out))
+    _go(run, mesh, batches, *corpora, first)
 
 
 def _go(
-    run: runs.Run, batches: Stream, corpus: Corpus | None, val: Corpus | None, first: TrainState | None = None
+    run: runs.Run,
+    mesh: Mesh,
+    batches: Stream,
+    corpus: Corpus | None,
+    val: Corpus | None,
+    first: TrainState | None = None,
 ) -> None:
     loop = run.config.run
     print(f"charset of {len(run.charset)} characters; buckets {', '.join(map(str, batches.buckets))} px", end="; ")
     print(f"{batches.steps_per_epoch} steps an epoch, {run.config.optim.steps} in all")
+    if mesh.size > 1:
+        print(f"{mesh.size} devices: the batch over {mesh.shape['data']}, the classes over {mesh.shape['model']}; "
+              f"{jax.process_count()} processes")  # fmt: skip
     with console.make() as shown, _tracker(run.folder) as track:
-        done = fit(run.train_config, loop, run.charset, batches, val, run.folder, shown, track, first)
+        done = fit(run.train_config, loop, run.charset, batches, val, run.folder, shown, track, first,
+                   mesh, run.config.mesh.fsdp)  # fmt: skip
     totals = done.totals
     print(
         f"{'stopped' if done.stopped else 'finished'} at step {done.step}; {totals.samples} samples seen, "

@@ -22,6 +22,7 @@ from jaxcrnn.loop import LoopConfig
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
+from jaxcrnn.sharding import MeshConfig
 from jaxcrnn.train import TrainConfig
 
 
@@ -99,6 +100,7 @@ class Config:
     text: TextConfig = field(default_factory=TextConfig)
     render: RenderConfig = field(default_factory=RenderConfig)
     run: LoopConfig = field(default_factory=LoopConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def for_charset(self, charset: Charset) -> TrainConfig:
         """What a step computes, with the number of classes filled in."""

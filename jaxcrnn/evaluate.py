@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from jaxcrnn import metrics
+from jaxcrnn import metrics, sharding
 from jaxcrnn.centers import zeros
 from jaxcrnn.charset import Charset
 from jaxcrnn.data import buckets as plans
@@ -16,7 +17,7 @@ from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.loader import Batches, collate
 from jaxcrnn.predictions import Predictions
 from jaxcrnn.train import TrainConfig, estimate_step, eval_step, read_step
-from jaxcrnn.types import CenterState, TrainState
+from jaxcrnn.types import Batch, CenterState, TrainState
 
 run_eval = jax.jit(eval_step)
 run_read = jax.jit(lambda config, state, batch: read_step(config, state, batch)[0]._asdict())
@@ -72,6 +73,7 @@ def evaluate(
     buckets: int = 6,
     workers: int = 2,
     progress: Callable[[int], None] = lambda done: None,
+    mesh: Mesh | None = None,
 ) -> Evaluation:
     """Reads every line of a corpus. The batch size changes the speed, never a result.
 
@@ -84,15 +86,17 @@ def evaluate(
       buckets: width buckets, each one compilation.
       workers: threads that read images.
       progress: called with the number of lines done.
+      mesh: the devices that the state is on, where these are several; its ``data`` axis shares the lines.
     """
     count = len(corpus)
     lines: list[Line | None] = [None] * count
     losses = np.full(count, np.nan)
     done = 0
     if count:
-        batches = Batches(corpus, plans.choose(corpus.widths, buckets), batch_size, workers=workers)
+        rows = sharding.my_rows(mesh, batch_size) if mesh else None
+        batches = Batches(corpus, plans.choose(corpus.widths, buckets), batch_size, workers=workers, rows=rows)
         for planned, batch in batches.in_order():
-            out = jax.device_get(run_eval(config, state, batch))
+            out = _evaluated(config, state, batch, mesh)
             for row, item in enumerate(planned.items):
                 name = corpus.source.name(int(corpus.indices[item]))
                 lines[item] = _line(charset, out, row, name)
@@ -103,6 +107,13 @@ def evaluate(
     spelled = int(np.count_nonzero(~np.isnan(losses)))
     loss = float(np.nansum(losses) / spelled) if spelled else 0.0
     return Evaluation([line for line in lines if line], corpus.texts, loss, spelled)
+
+
+def _evaluated(config: TrainConfig, state: TrainState, batch: Batch, mesh: Mesh | None) -> dict[str, np.ndarray]:
+    if mesh is None:
+        return jax.device_get(run_eval(config, state, batch))
+    with jax.set_mesh(mesh):
+        return sharding.fetch(run_eval(config, state, sharding.assemble(batch, sharding.of_batch(mesh))))
 
 
 def estimate_centers(

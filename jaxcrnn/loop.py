@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import time
 from collections import deque
@@ -15,12 +16,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from jaxcrnn import sharding
 from jaxcrnn.charset import Charset
 from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.console import Plain, duration
 from jaxcrnn.data.audit import Corpus
-from jaxcrnn.dispatch import Group, groups, jit_step, jit_steps
+from jaxcrnn.dispatch import Group, compile_step, groups
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate
 from jaxcrnn.streams import Stream
@@ -90,6 +93,8 @@ def fit(
     console: Plain,
     track: Callable[[dict[str, Any]], None] = lambda row: None,
     first: TrainState | None = None,
+    mesh: Mesh | None = None,
+    fsdp: bool = False,
 ) -> Fit:
     """Trains to the end of the schedule, from the newest checkpoint in the folder or from the start.
 
@@ -103,17 +108,23 @@ def fit(
       console: where progress goes.
       track: called with every row of ``metrics.jsonl``.
       first: the state before the first step; default: `jaxcrnn.train.init_state` with the seed's key.
+      mesh: the devices (`jaxcrnn.sharding.make_mesh`); default: one. With several processes each of them calls this,
+        and the first alone writes logs.
+      fsdp: share large arrays of the state over the devices of the batch (`jaxcrnn.sharding.of_state`).
 
     Raises:
       UserError: the data differs from the checkpoint's, a checkpoint cannot be written, or ten steps in a row had
         gradients that are not finite.
     """
+    mesh = mesh or sharding.make_mesh(sharding.MeshConfig(1))
     key = jax.random.key(loop.seed)
     fingerprint = batches.fingerprint
     totals = Totals()
+    shapes = state_shapes(config)
+    places = sharding.of_state(mesh, shapes, fsdp=fsdp)
     with Checkpoints(folder / "checkpoints", loop.keep) as checkpoints:
         if steps := checkpoints.steps:
-            state, extra = checkpoints.restore(steps[-1], state_shapes(config))
+            state, extra = checkpoints.restore(steps[-1], shapes, places)
             if extra["data"] != fingerprint:
                 raise UserError(
                     f"{folder}: the training data changed since step {steps[-1]}; a resumed run needs the same"
@@ -121,16 +132,17 @@ def fit(
             totals = Totals(**extra["totals"])
             console.line(f"resumed at step {steps[-1]}")
         else:
-            state = first or init_state(config, key)
+            # Bound to its devices as a restored one is: both run the same program, and one that was kept
+            # (`jaxcrnn.compiled`) serves a resumed run too.
+            state = sharding.place(first or init_state(config, key), places)
             if first:  # or a run that died before its first checkpoint would be resumed from somewhere else
-                checkpoints.save(first, {"data": fingerprint, "totals": asdict(totals)}, None)
+                checkpoints.save(state, {"data": fingerprint, "totals": asdict(totals)}, None)
+        log = folder / "metrics.jsonl" if jax.process_index() == 0 else Path(os.devnull)
         run = _Run(
-            config, loop, charset, batches, validation, folder / "metrics.jsonl", console, track, checkpoints, totals,
-            key, fingerprint,
+            config, loop, charset, batches, validation, log, console, track, checkpoints, totals,
+            sharding.place(key, sharding.everywhere(mesh)), fingerprint, mesh,
         )  # fmt: skip
-        # A restored state is bound to its device and a fresh one is not. Bound alike, both run the same program, and
-        # one that was kept (`jaxcrnn.compiled`) serves a resumed run too.
-        return run.go(jax.device_put(state, jax.devices()[0]))
+        return run.go(state)
 
 
 @dataclass
@@ -149,6 +161,7 @@ class _Run:
     totals: Totals
     key: jax.Array
     fingerprint: str  # hashes every row of the data: once a run, not once a checkpoint
+    mesh: Mesh
     programs: dict[tuple[int, int], Any] = field(default_factory=dict)
     skipped: deque[int] = field(default_factory=lambda: deque(maxlen=SKIPS_IN_A_ROW))
     accuracy: float = math.nan
@@ -169,7 +182,7 @@ class _Run:
             self.log_path.open("a", encoding="utf-8") as log,
             closing(self.batches.training(start, stop)) as batches,
         ):
-            for group in groups(batches, start, self.loop.steps_per_call):
+            for group in groups(batches, start, self.loop.steps_per_call, self.mesh):
                 program = self._program(group, state)
                 with jax.transfer_guard("disallow"):
                     state, info = program(self.config, state, group.batch, self.key)
@@ -177,7 +190,8 @@ class _Run:
                 if pending:
                     self._account(step, pending, names)
                 pending, step = info, step + group.steps
-                due = step % self.loop.eval_every == 0 or step == stop or bool(stopping)
+                told = self._told(stopping, step)
+                due = step % self.loop.eval_every == 0 or step == stop or told
                 if due or step % self.loop.log_every == 0:
                     self._account(step, pending, names)
                     pending = None
@@ -186,19 +200,30 @@ class _Run:
                     self._show(step, stop, began, step - start)
                 if due:
                     # A run told to stop saves at once: validation can wait, the sender of the signal may not.
-                    scored = not stopping or step == stop
+                    scored = not told or step == stop
                     self._save(state, self._validate(log, step, state) if scored else None)
                     saved = step
-                if stopping:
+                if told:
                     break
         if saved != step:
             self._save(state, None)
         return Fit(
             state,
             step,
-            bool(stopping) and step < stop,
+            step < stop,
             len(self.programs),
             self.totals,
+        )
+
+    def _told(self, stopping: list[int], step: int) -> bool:
+        """Whether to stop here: what one process was told, all of them hear at the same step."""
+        if jax.process_count() == 1:
+            return bool(stopping)
+        from jax.experimental import multihost_utils
+
+        # Asked when a row of the log is due: it costs a word from every process.
+        return step % self.loop.log_every == 0 and bool(
+            multihost_utils.process_allgather(np.int32(len(stopping))).any()
         )
 
     def _program(self, group: Group, state: TrainState) -> Any:
@@ -206,8 +231,8 @@ class _Run:
         which = group.bucket, group.steps
         if which not in self.programs:
             began = time.monotonic()
-            step, name = (jit_step, "step") if group.steps == 1 else (jit_steps, f"{group.steps} steps")
-            self.programs[which] = step.lower(self.config, state, group.batch, self.key).compile()
+            self.programs[which] = compile_step(self.config, state, group, self.key, self.mesh)
+            name = "step" if group.steps == 1 else f"{group.steps} steps"
             width = self.batches.buckets[group.bucket]
             self.console.line(f"compiled the {name} for width {width} in {duration(time.monotonic() - began)}")
             self.paused += time.monotonic() - began
@@ -267,6 +292,7 @@ class _Run:
             self.validation,
             batch_size=self.batches.batch_size,
             buckets=len(self.batches.buckets),
+            mesh=self.mesh if self.mesh.size > 1 else None,
         )
         try:
             score = result.score()

@@ -1,10 +1,72 @@
-"""The mesh of devices: the batch over one axis, the classes over the other."""
+"""The mesh of devices: the batch over one axis, the classes over the other; where each array lies is said here."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxcrnn.errors import UserError
 
 DATA, MODEL = "data", "model"
+# Arrays smaller than this are not worth the collectives that sharing them costs.
+_FSDP_FROM = 2**16
+# Where the classes are, by the last two names on the way to an array of the state; the optimizer's moments have the
+# names of the parameters.
+_CLASSES: dict[tuple[str, ...], int] = {
+    ("head", "kernel"): 1,
+    ("head", "bias"): 0,
+    ("centers", "centers"): 0,
+    ("centers", "counts"): 0,
+}
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Over how many devices a run goes. None of it changes what is computed.
+
+    Attributes:
+      data: devices that share the batch; 0 for all accelerators there are, or one CPU.
+      model: devices that share the classes: head, centers and their moments. The devices are ``data * model``.
+      fsdp: share the other large arrays of the state over ``data`` too; they are put together where they are used.
+    """
+
+    data: int = 0
+    model: int = 1
+    fsdp: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("data", 0), ("model", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"mesh.{name} is {getattr(self, name)}; expected {least} or more")
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The devices of a run.
+
+    Args:
+      config: how many.
+      devices: to choose from; default: all of every process.
+
+    Raises:
+      UserError: there are not as many, or some process would be left out.
+    """
+    found = list(jax.devices() if devices is None else devices)
+    everyone = len({d.process_index for d in found}) > 1
+    data = config.data
+    if not data:
+        data = len(found) // config.model if everyone or found[0].platform != "cpu" else 1
+    wanted = data * config.model
+    if not 0 < wanted <= len(found) or (everyone and wanted < len(found)):
+        raise UserError(f"mesh.data={config.data} and mesh.model={config.model} make {wanted or config.model} devices; "
+                        f"expected {'' if everyone else 'at most '}{len(found)}, which there are")  # fmt: skip
+    return jax.make_mesh((data, config.model), (DATA, MODEL), axis_types=(AxisType.Auto,) * 2, devices=found[:wanted])
 
 
 def axes_of(rows: int) -> tuple[str | None, str | None]:
@@ -18,3 +80,112 @@ def axes_of(rows: int) -> tuple[str | None, str | None]:
     sizes = {name: mesh.shape[name] for name in mesh.axis_names if mesh.shape[name] > 1}
     data = DATA if DATA in sizes and rows % sizes[DATA] == 0 else None
     return data, MODEL if MODEL in sizes else None
+
+
+def of_state(mesh: Mesh, state: Any, *, fsdp: bool = False) -> Any:
+    """Where each array of a state lies: classes over ``model``, the rest on every device.
+
+    Classes that the devices cannot share equally are on every device as well; the fused head shares its work all the
+    same.
+
+    Args:
+      mesh: of `make_mesh`.
+      state: a `jaxcrnn.types.TrainState`, or its shapes.
+      fsdp: share large arrays over ``data`` along their longest axis that goes up.
+
+    Returns:
+      A tree of ``NamedSharding`` like the state.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: NamedSharding(mesh, _spec(mesh.shape, path, leaf.shape, fsdp)), state
+    )
+
+
+def _spec(sizes: Mapping[str, int], path: tuple[Any, ...], shape: tuple[int, ...], fsdp: bool) -> P:
+    axes: list[str | None] = [None] * len(shape)
+    names = tuple(str(getattr(key, "key", getattr(key, "name", ""))) for key in path[-2:])
+    classes = _CLASSES.get(names)
+    if classes is not None and len(axes) > classes and shape[classes] % sizes[MODEL] == 0:
+        axes[classes] = MODEL
+    free = [k for k, size in enumerate(shape) if axes[k] is None and size % sizes[DATA] == 0]
+    if fsdp and free and math.prod(shape) >= _FSDP_FROM:
+        axes[max(free, key=lambda k: shape[k])] = DATA
+    return P(*axes)
+
+
+def of_batch(mesh: Mesh, *, leading: bool = False) -> NamedSharding:
+    """Where a batch lies: its rows over ``data``.
+
+    Args:
+      mesh: of `make_mesh`.
+      leading: whether an axis of steps comes before the rows.
+    """
+    return NamedSharding(mesh, P(None, DATA) if leading else P(DATA))
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """On every device."""
+    return NamedSharding(mesh, P())
+
+
+def gathered(tree: Any) -> Any:
+    """Parameters as the step uses them: what FSDP shares over ``data`` is put together, what it does not stays."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return tree
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jax.lax.with_sharding_constraint(leaf, _spec(mesh.shape, path, leaf.shape, False)), tree
+    )
+
+
+def my_rows(mesh: Mesh, rows: int) -> tuple[int, int]:
+    """Which rows of a batch this process has to bring: from, to.
+
+    Raises:
+      UserError: the devices cannot share the rows equally, or this process's are not side by side.
+    """
+    share = mesh.shape[DATA]
+    if rows % share:
+        raise UserError(f"data.batch_size is {rows}; expected a multiple of mesh.data={share}")
+    held = NamedSharding(mesh, P(DATA)).addressable_devices_indices_map((rows,)).values()
+    starts = sorted({index[0].indices(rows)[0] for index in held if index is not None})
+    each = rows // share
+    if starts != list(range(starts[0], starts[-1] + each, each)):
+        raise UserError("the devices of a process are not side by side in the mesh; expected mesh.data to be split by "
+                        "process")  # fmt: skip
+    return starts[0], starts[-1] + each
+
+
+def place(tree: Any, where: Any) -> Any:
+    """Arrays that every process has whole, put where they belong.
+
+    Args:
+      tree: of arrays.
+      where: a sharding, or a tree of them.
+    """
+    if jax.process_count() == 1:
+        return jax.device_put(tree, where)
+    if isinstance(where, NamedSharding):
+        where = jax.tree.map(lambda _: where, tree)
+
+    def put(array: Any, sharding: NamedSharding) -> Any:
+        host = np.asarray(array)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(put, tree, where)
+
+
+def assemble(tree: Any, where: NamedSharding) -> Any:
+    """Arrays of which every process has its own rows (`my_rows`), put where they belong."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, where)
+    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(where, np.asarray(a)), tree)
+
+
+def fetch(tree: Any) -> Any:
+    """Arrays on the host, whole on every process."""
+    if all(a.is_fully_addressable or a.is_fully_replicated for a in jax.tree.leaves(tree)):
+        return jax.device_get(tree)
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(tree, tiled=True)

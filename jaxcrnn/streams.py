@@ -75,11 +75,20 @@ class RenderedBatches:
       config: how lines look; its width is set here.
       batch_size: lines a step.
       seed: of the looks, and of the order of lengths.
+      rows: which rows of every batch this process renders, from and to; all of them by default.
     """
 
     def __init__(
-        self, texts: Texts, charset: Charset, glyphs: Glyphs, config: RenderConfig, batch_size: int, seed: int
+        self,
+        texts: Texts,
+        charset: Charset,
+        glyphs: Glyphs,
+        config: RenderConfig,
+        batch_size: int,
+        seed: int,
+        rows: tuple[int, int] | None = None,
     ) -> None:
+        self.rows = rows or (0, batch_size)
         self.texts, self.charset, self.glyphs = texts, charset, glyphs
         self.batch_size, self.seed, self.steps_per_epoch = batch_size, seed, 1
         self.lengths = length_classes(texts.config)
@@ -109,12 +118,16 @@ class RenderedBatches:
 
     def _batch(self, step: int) -> tuple[Planned, Batch]:
         bucket = int(np.random.default_rng([self.seed, step]).integers(len(self.buckets)))
-        indices = np.arange(step * self.batch_size, (step + 1) * self.batch_size, dtype=np.uint32)
-        labels = np.zeros((self.batch_size, self.slots[bucket]), np.int32)
-        lengths = np.zeros(self.batch_size, np.int32)
+        first, last = (step * self.batch_size + row for row in self.rows)
+        indices = np.arange(first, last, dtype=np.uint32)
+        labels = np.zeros((len(indices), self.slots[bucket]), np.int32)
+        lengths = np.zeros(len(indices), np.int32)
         for b, index in enumerate(indices.tolist()):
             ids = self.charset.encode(self.texts.draw(index, *self.lengths[bucket]))
             labels[b, : len(ids)], lengths[b] = ids, len(ids)
+        if not len(indices):  # all of this batch's rendered lines are other processes'
+            nothing = np.zeros((0, self.configs[bucket].height, self.buckets[bucket], 1), np.float32)
+            return Planned(bucket, indices), Batch(*map(jnp.asarray, (nothing, lengths, labels, lengths)))
         key = jax.random.key(self.seed)
         images, widths = _render(key, indices, self.glyphs, labels, lengths, self.configs[bucket])
         return Planned(bucket, indices), Batch(images, widths, jnp.asarray(labels), jnp.asarray(lengths))

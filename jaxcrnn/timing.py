@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcrnn import ctc, fused, head, losses, objective
+from jaxcrnn import ctc, fused, head, losses, objective, sharding
 from jaxcrnn.assign import predicted
 from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.backbones import BACKBONES, Backbone, frames
-from jaxcrnn.dispatch import jit_step
+from jaxcrnn.dispatch import Group, compile_step
 from jaxcrnn.evaluate import run_read
 from jaxcrnn.model import DTYPES, ModelConfig
 from jaxcrnn.objective import LossConfig
@@ -141,13 +141,16 @@ def step(s: Sizes, presets: tuple[str, ...] = ("ctc",), kinds: tuple[str, ...] =
     for kind in kinds:
         for preset in presets:
             config = config_of(s, preset, kind)
-            state = [init_state(config, KEY)]
+            mesh = sharding.make_mesh(sharding.MeshConfig(1), jax.devices()[:1])
+            state, given = jax.device_put(([init_state(config, KEY)], (batch, KEY)), sharding.everywhere(mesh))
             began = time.perf_counter()
-            program = jit_step.lower(config, state[0], batch, KEY).compile()
+            program = compile_step(config, state[0], Group(0, given[0], 1), given[1], mesh)
             seconds = time.perf_counter() - began
 
-            def once(state: Any = state, program: Any = program, config: TrainConfig = config) -> None:
-                state[0], info = program(config, state[0], batch, KEY)
+            def once(
+                state: Any = state, program: Any = program, config: TrainConfig = config, given: Any = given
+            ) -> None:
+                state[0], info = program(config, state[0], *given)
                 jax.block_until_ready((state[0], info))
 
             name = "jaxcrnn" if (preset, kind) == ("ctc", "dense") else preset if kind == "dense" else kind

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import ctc, decode, diagnostics, objective, optim
+from jaxcrnn import ctc, decode, diagnostics, objective, optim, sharding
 from jaxcrnn.augment import AugmentConfig, augment
 from jaxcrnn.centers import accumulate
 from jaxcrnn.errors import UserError
@@ -87,7 +87,7 @@ def state_shapes(config: TrainConfig) -> TrainState:
 
 
 def _forward(config: TrainConfig, params: Any, state: TrainState, batch: Batch, key: Array) -> tuple[Outputs, Any]:
-    variables = {"params": params, "batch_stats": state.batch_stats}
+    variables = {"params": sharding.gathered(params), "batch_stats": state.batch_stats}
     outputs, changed = CRNN(config.model).apply(
         variables, batch.images, batch.widths, train=True, mutable=["batch_stats"], rngs={"dropout": key}
     )
@@ -149,7 +149,8 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
 
 def eval_variables(state: TrainState) -> dict[str, Any]:
     """The variables to evaluate with: averaged parameters where the optimizer keeps them."""
-    return {"params": optim.averaged(state.params, state.opt_state), "batch_stats": state.batch_stats}
+    params = optim.averaged(state.params, state.opt_state)
+    return {"params": sharding.gathered(params), "batch_stats": state.batch_stats}
 
 
 def read_step(config: TrainConfig, state: TrainState, batch: Batch) -> tuple[decode.Reading, Outputs]:

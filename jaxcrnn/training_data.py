@@ -101,26 +101,42 @@ def audited(
     return corpus, looked_at
 
 
-def stream(config: configs.Config, charset: Charset, corpus: Corpus | None) -> Stream:
+Rows = tuple[int, int]
+
+
+def stream(config: configs.Config, charset: Charset, corpus: Corpus | None, rows: Rows | None = None) -> Stream:
     """The batches of a run: read lines, of one set or of several by weight, rendered lines, or some of each.
+
+    Args:
+      config: the run's.
+      charset: the run's.
+      corpus: the lines to read, or None.
+      rows: which rows of every batch this process makes, from and to; all of them by default.
 
     Raises:
       UserError: a part would have no line of a batch.
     """
     data, text = config.data, config.text
+    rows = rows or (0, data.batch_size)
     rendered = round(text.share * data.batch_size)
     parts: list[Stream] = []
     if corpus is not None:
         if rendered == data.batch_size or (text.share and not rendered):
             raise UserError(f"text.share is {text.share}; of {data.batch_size} lines (data.batch_size) that leaves no "
                             f"line to be {'read' if rendered else 'rendered'}")  # fmt: skip
-        parts += _read(config, corpus, data.batch_size - rendered)
+        parts += _read(config, corpus, data.batch_size - rendered, rows)
     if rendered:
-        parts.append(_rendered(config, charset, rendered))
+        parts.append(_rendered(config, charset, rendered, _of_part(rows, data.batch_size - rendered, rendered)))
     return parts[0] if len(parts) == 1 else MixedBatches(parts)
 
 
-def _read(config: configs.Config, corpus: Corpus, count: int) -> list[Stream]:
+def _of_part(rows: Rows, start: int, count: int) -> Rows:
+    """Which rows of a part that begins at ``start`` of the batch are among ``rows`` of the batch."""
+    first, last = (min(max(row - start, 0), count) for row in rows)
+    return first, last
+
+
+def _read(config: configs.Config, corpus: Corpus, count: int, rows: Rows) -> list[Stream]:
     """Batches of the lines read: one stream, or one for each weight."""
     data = config.data
     widths = plans.choose(corpus.widths, data.buckets)
@@ -130,9 +146,10 @@ def _read(config: configs.Config, corpus: Corpus, count: int) -> list[Stream]:
         "full": mixed,
     }  # fmt: skip
     if not (data.more and data.weights and isinstance(corpus.source, Joined)):
-        return [Batches(corpus, widths, count, **how)]
+        return [Batches(corpus, widths, count, **how, rows=_of_part(rows, 0, count))]
     lines, paths = plans.shares(data.weights, count), (data.train, *data.more)
     parts: list[Stream] = []
+    start = 0
     of_part = np.searchsorted(corpus.source.ends, corpus.indices, side="right")
     for number, (path, each) in enumerate(zip(paths, lines, strict=True)):
         own = corpus.only(np.flatnonzero(of_part == number))
@@ -140,7 +157,8 @@ def _read(config: configs.Config, corpus: Corpus, count: int) -> list[Stream]:
             lacking = f"no usable line in {path}" if each else f"data.weights leave no line of {count} for {path}"
             raise UserError(f"{lacking}; expected at least one of each training set in a batch")
         print(f"{each} of {count} lines a step from {path}, {len(own)} lines")
-        parts.append(Batches(own, widths, each, **how))
+        parts.append(Batches(own, widths, each, **how, rows=_of_part(rows, start, each)))
+        start += each
     return parts
 
 
@@ -159,7 +177,7 @@ def writing(
     return Texts(config.text, atlas.common(characters, glyphs), seed), charset, Glyphs.of(glyphs, charset)
 
 
-def _rendered(config: configs.Config, charset: Charset, count: int) -> Stream:
+def _rendered(config: configs.Config, charset: Charset, count: int, rows: Rows) -> Stream:
     text, characters = config.text, "".join(charset.characters)
     glyphs = typefaces(text, characters)
     written = writing(config, charset, config.run.seed, glyphs)
@@ -173,4 +191,4 @@ def _rendered(config: configs.Config, charset: Charset, count: int) -> Stream:
         print(f"  {sum(texts.left_out.values())} characters of {text.source} left out: not in the charset or typefaces")
     if texts.too_short:
         print(f"  {texts.too_short} pieces of {text.source} left out: shorter than {text.shortest} (text.shortest)")
-    return RenderedBatches(*written, config.render, count, config.run.seed)
+    return RenderedBatches(*written, config.render, count, config.run.seed, rows)

@@ -80,7 +80,7 @@ def test_against_torch():
 
 
 def test_float32_keeps_its_digits_at_large_losses():
-    """A loss of some hundred nats is rounded to 3e-5; the gradient is not, because paths are compared frame by frame."""
+    """A loss of some hundred nats is rounded to 3e-5; the gradient is not: paths are compared frame by frame."""
     labels = [[1, 2, 3, 3, 4], [5, 6, 7, 8, 9]]
     logits, padded, label_lengths = batch_of(3, 80, 1000, labels)
     lengths = np.asarray([80, 71], np.int32)

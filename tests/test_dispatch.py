@@ -5,7 +5,7 @@ import pytest
 from small_runs import train_args
 
 import jaxcrnn.loop
-from jaxcrnn import dispatch
+from jaxcrnn import dispatch, sharding
 from jaxcrnn.cli import main
 from jaxcrnn.data.buckets import Planned
 from jaxcrnn.types import Batch
@@ -16,8 +16,10 @@ def test_groups_are_of_one_bucket_and_the_same_after_a_resume():
         for step in range(start, stop):
             yield Planned([0, 0, 1, 1, 0, 1, 1, 1, 0][step], np.zeros(1)), Batch(*(np.full(2, step) for _ in range(4)))
 
+    mesh = sharding.make_mesh(sharding.MeshConfig())
+
     def seen(start):
-        found = dispatch.groups(batches(start, 9), start, 2)
+        found = dispatch.groups(batches(start, 9), start, 2, mesh)
         return [(g.bucket, g.steps, np.asarray(g.batch.widths).reshape(g.steps, -1)[:, 0].tolist()) for g in found]
 
     assert seen(0) == [(0, 2, [0, 1]), (1, 2, [2, 3]), (0, 1, [4]), (1, 1, [5]), (1, 2, [6, 7]), (0, 1, [8])]
@@ -25,7 +27,7 @@ def test_groups_are_of_one_bucket_and_the_same_after_a_resume():
 
 
 def test_a_step_may_not_touch_the_host(lines_file, tmp_path, monkeypatch):
-    def unsent(batches, start, size):
+    def unsent(batches, start, size, mesh):
         return (dispatch.Group(p.bucket, batch, 1) for p, batch in batches)
 
     monkeypatch.setattr(jaxcrnn.loop, "groups", unsent)

@@ -11,7 +11,7 @@ import jaxcrnn
 
 ROOT = Path(jaxcrnn.__file__).parent
 COMMANDS = {
-    "cli", "commands", "conversion", "mining", "reading", "scoring", "compare", "reporting", "demo", "bench",
+    "cli", "commands", "conversion", "hosts", "mining", "reading", "scoring", "compare", "reporting", "demo", "bench",
     "bench_data",
 }  # fmt: skip
 FLOORS = [
@@ -52,7 +52,8 @@ SIDEWAYS = {
     ("centers", "assign"), ("centers", "decode"), ("centers", "losses"),
     ("model", "backbones"), ("model", "recurrent"), ("backbones", "normalization"), ("loop", "evaluate"),
     ("parity", "answers"), ("render", "looks"), ("cli", "commands"), ("commands", "reading"), ("mining", "reading"),
-    ("conversion", "reading"), ("commands", "training_data"), ("training_data", "reading"), ("mining", "scoring"),
+    ("conversion", "reading"), ("commands", "training_data"), ("commands", "hosts"), ("training_data", "reading"),
+    ("mining", "scoring"),
     ("bench", "bench_data"), ("dispatch", "train"), ("window", "train"), ("compare", "training_data"),
     ("compare", "reading"), ("compiled", "data"), ("panels", "page"),
     ("reporting", "training_data"), ("reporting", "reading"), ("demo", "compare"), ("demo", "reporting"),

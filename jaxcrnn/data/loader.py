@@ -14,7 +14,6 @@ import numpy as np
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.processes import ahead
-from jaxcrnn.errors import UserError
 from jaxcrnn.types import Batch
 
 
@@ -58,7 +57,7 @@ class Batches:
       repeat_rare: the share of the lines below which a character counts as rare (`jaxcrnn.data.buckets.repeats`).
       processes: worker processes that read training batches ahead instead of threads (needs grain); the same batches.
       full: fill the batch that ends an epoch, or every one of a set smaller than a batch, with lines drawn again.
-      shard: which equal part of every batch this process reads, and of how many; the parts side by side are the batch.
+      rows: which rows of every batch this process reads, from and to; all of them by default.
 
     Attributes:
       buckets: widths, ascending.
@@ -78,16 +77,14 @@ class Batches:
         repeat_rare: float = 0.0,
         processes: int = 0,
         full: bool = False,
-        shard: tuple[int, int] = (0, 1),
+        rows: tuple[int, int] | None = None,
     ) -> None:
-        if batch_size % shard[1]:
-            raise UserError(f"{batch_size} lines a step cannot be read by {shard[1]} processes in equal parts")
         self.corpus = corpus
         self.buckets = tuple(buckets)
         self.batch_size = batch_size
         self.seed = seed
         self.workers, self.processes = workers, processes
-        self.full, self.shard = full, shard
+        self.full, self.rows = full, rows or (0, batch_size)
         lengths = np.asarray([len(label) for label in corpus.labels])
         self.slots = plans.label_slots(corpus.widths, lengths, self.buckets)
         self.shown = plans.repeats(corpus.labels, repeat_rare) if repeat_rare else None
@@ -117,13 +114,12 @@ class Batches:
 
     def make(self, planned: plans.Planned) -> Batch:
         """Reads the images of one planned batch, or of this process's part of it."""
-        number, parts = self.shard
-        rows = self.batch_size // parts
-        items = planned.items[number * rows : (number + 1) * rows].tolist()
+        start, stop = self.rows
+        items = planned.items[start:stop].tolist()
         return collate(
             [self.corpus.image(i) for i in items],
             [self.corpus.labels[i] for i in items],
-            rows,
+            stop - start,
             self.corpus.height,
             self.buckets[planned.bucket],
             self.slots[planned.bucket],
