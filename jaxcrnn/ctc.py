@@ -82,9 +82,9 @@ def _backward(blank: int, saved: Any, d_losses: Array) -> tuple[Array, None, Non
     logits, norm, classes, found = saved
     weight, shares = _shares(found, d_losses)
     softmax = jnp.exp(jnp.where(found.there[:, :, None], wide(logits), 0.0) - norm[:, :, None])
-    b, t = jnp.arange(logits.shape[0])[:, None, None], jnp.arange(logits.shape[1])[None, :, None]
     d_logits = (softmax * weight[:, :, None]).at[:, :, blank].add(-shares[:, :, ::2].sum(2))
-    d_logits = d_logits.at[b, t, classes[:, None, 1::2]].add(-shares[:, :, 1::2])
+    # Line by line: devices that share the batch then see that a line's shares go to that line alone.
+    d_logits = jax.vmap(lambda row, c, share: row.at[:, c].add(-share))(d_logits, classes[:, 1::2], shares[:, :, 1::2])
     return d_logits.astype(logits.dtype), None, None, None
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcrnn import sharding
 from jaxcrnn.precision import wide
 
 Directions = tuple[Array, ...]
@@ -92,7 +93,7 @@ def _lstm_backward(saved: Any, d_out: Directions) -> tuple[Directions, Array, No
     zero = tuple(jnp.zeros(state.shape[1:], state.dtype) for state in c)
     inputs = d_out, gates, c, tuple(map(_before, c)), valid
     _, d_projected = jax.lax.scan(step, (zero, zero), inputs, reverse=True)
-    d_kernel = [_flat(_before(state)).T @ _flat(d) for state, d in zip(h, d_projected, strict=True)]
+    d_kernel = [_kernel_gradient(_before(state), d) for state, d in zip(h, d_projected, strict=True)]
     return d_projected, jnp.stack(d_kernel), None
 
 
@@ -100,8 +101,27 @@ def _before(states: Array) -> Array:
     return jnp.concatenate([jnp.zeros_like(states[:1]), states[:-1]])
 
 
+def _projected(rows: Array, kernel: Array) -> Array:
+    """``[T,B,D] @ [D,G]``."""
+    if _is_split(rows):
+        return jnp.einsum("tbd,dg->tbg", rows, kernel)
+    return (_flat(rows) @ kernel).reshape(*rows.shape[:2], -1)
+
+
+def _kernel_gradient(rows: Array, d: Array) -> Array:
+    """``[T,B,H]`` and ``[T,B,G]`` summed over all frames: ``[H,G]``."""
+    return jnp.einsum("tbh,tbg->hg", rows, d) if _is_split(rows) else _flat(rows).T @ _flat(d)
+
+
+def _is_split(rows: Array) -> bool:
+    return sharding.axes_of(rows.shape[1])[0] is not None
+
+
 def _flat(x: Array) -> Array:
-    """All frames as rows of one matrix: a product over two axes costs XLA a transposed copy on CPU."""
+    """All frames as rows of one matrix: a product over two axes costs XLA a transposed copy on CPU.
+
+    Where devices share the batch it would bring all of it to each of them, the frames of a line being far apart.
+    """
     return x.reshape(-1, x.shape[-1])
 
 
@@ -135,9 +155,7 @@ class BiLSTM(nn.Module):
         valid = jnp.arange(x.shape[1])[:, None] < lengths[None, :]
         # The backward direction is a flip, a forward scan and a flip back: exporters know that form.
         both, valids = (frames, frames[::-1]), (valid, valid[::-1])
-        projected = tuple(
-            (_flat(rows) @ kernel_x[k] + bias[k][None]).reshape(*rows.shape[:2], -1) for k, rows in enumerate(both)
-        )
+        projected = tuple(_projected(rows, kernel_x[k]) + bias[k][None, None] for k, rows in enumerate(both))
         ahead, back = lstm_scan(projected, kernel_h, valids)
         return jnp.concatenate([ahead, back[::-1]], -1).transpose(1, 0, 2)
 

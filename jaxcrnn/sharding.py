@@ -169,6 +169,8 @@ def place(tree: Any, where: Any) -> Any:
         where = jax.tree.map(lambda _: where, tree)
 
     def put(array: Any, sharding: NamedSharding) -> Any:
+        if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(jax.random.key_data(array), sharding), impl=jax.random.key_impl(array))
         host = np.asarray(array)
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 

@@ -1,0 +1,206 @@
+"""The same numbers on one device and on eight, in one process and in two."""
+
+import json
+import math
+import re
+import shutil
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_runs import train_args
+
+from jaxcrnn import runs, sharding
+from jaxcrnn.augment import AugmentConfig
+from jaxcrnn.cli import main
+from jaxcrnn.dispatch import Group, compile_step
+from jaxcrnn.errors import UserError
+from jaxcrnn.model import ModelConfig
+from jaxcrnn.objective import PRESETS, LossConfig
+from jaxcrnn.optim import OptimConfig
+from jaxcrnn.sharding import MeshConfig
+from jaxcrnn.train import TrainConfig, init_state
+from jaxcrnn.types import Batch
+
+B, W, T, C, L, H = 8, 64, 16, 16, 3, 8
+MESHES = [(8, 1), (4, 2), (2, 4)]
+
+
+def config_of(preset, head, **loss):
+    return TrainConfig(
+        ModelConfig("tiny", H, 0.2, head=head, num_classes=C),
+        LossConfig(preset, start="normal" if preset == "flow2" else None, **loss),
+        OptimConfig("sgd", steps=50, warmup=0, learning_rate=0.05),
+        AugmentConfig(probability=0.0),  # test_resumed_on_other_devices has it
+    )
+
+
+def batch_of(step):
+    """Lines of all lengths, one that only fills the batch, and two whose label is too long."""
+    rng = np.random.default_rng(step)
+    images = rng.uniform(-1, 1, (B, 32, W, 1)).astype(np.float32)
+    labels = rng.integers(1, C, (B, L)).astype(np.int32)
+    widths, lengths = np.asarray([64, 60, 40, 64, 8, 0, 64, 4]), np.asarray([3, 2, 1, 0, 3, 0, 2, 3])
+    return Batch(images, widths.astype(np.int32), labels, lengths.astype(np.int32))
+
+
+def ten_steps(config, data, model, fsdp=False):
+    mesh = sharding.make_mesh(MeshConfig(data, model))
+    state, key = init_state(config, jax.random.key(0)), jax.random.key(1)
+    if state.centers is not None:  # far from each other from the start
+        start = np.random.default_rng(0).normal(size=state.centers.centers.shape).astype(np.float32)
+        state = state._replace(centers=state.centers._replace(centers=jnp.asarray(start)))
+    places = sharding.of_state(mesh, state, fsdp=fsdp)
+    state = sharding.place(state, places)
+    key = sharding.place(key, sharding.everywhere(mesh))
+    program, infos = None, []
+    for step in range(10):
+        batch = sharding.assemble(batch_of(step), sharding.of_batch(mesh))
+        program = program or compile_step(config, state, Group(0, batch, 1), key, mesh)
+        state, info = program(config, state, batch, key)
+        infos.append(jax.device_get(info))
+    assert jax.tree.map(lambda a: a.sharding, state) == places
+    return jax.device_get(state), infos, program.as_text()
+
+
+def close(ours, expected, tolerance):
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance, err_msg=jax.tree_util.keystr(path))
+
+
+EVERY = [(preset, head, *mesh) for preset in PRESETS for head in ("dense", "fused") for mesh in MESHES]
+QUICK = [("ctc", "dense", 8, 1), ("flow1", "dense", 4, 2), ("flow1-torch", "fused", 2, 4), ("flow2", "dense", 2, 4),
+         ("aligned", "fused", 8, 1), ("posterior", "fused", 4, 2)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("preset", "head", "data", "model"),
+    [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in EVERY],
+)
+def test_ten_steps_on_eight_devices(preset, head, data, model):
+    config = config_of(preset, head, **({"push": 0.1} if preset == "aligned" else {}))
+    (one, infos, _), (eight, told, text) = ten_steps(config, 1, 1), ten_steps(config, data, model)
+    for ours, expected in zip(told, infos, strict=True):
+        for name, value in expected.items():
+            close(ours[name], value, 2e-5 if name == "watch" else 1e-5)
+    close(eight._replace(centers=None), one._replace(centers=None), 1e-5)
+    close(eight.centers, one.centers, 1e-6)
+    gathered = [math.prod(map(int, shape.split(",")))
+                for shape in re.findall(r"= \(?\w+\[([\d,]+)\]\S* all-gather(?:-start)?\(", text)]  # fmt: skip
+    assert max(gathered, default=0) < B * T * H  # neither the batch nor a parameter
+
+
+def test_fsdp_changes_where_and_not_what(monkeypatch):
+    monkeypatch.setattr(sharding, "_FSDP_FROM", 64)
+    config = config_of("flow1", "dense")
+    state = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
+    places = sharding.of_state(sharding.make_mesh(MeshConfig(4, 2)), state, fsdp=True)
+    assert tuple(places.params["lstm0"]["kernel_x"].spec) == (None, "data", None)
+    assert tuple(places.params["head"]["kernel"].spec) == ("data", "model")
+    (one, _, _), (eight, _, _) = ten_steps(config, 1, 1), ten_steps(config, 4, 2, fsdp=True)
+    close(eight, one, 1e-5)
+
+
+def test_only_what_has_classes_is_split_by_them():
+    state = jax.eval_shape(lambda: init_state(config_of("flow1", "dense"), jax.random.key(0)))
+    places = sharding.of_state(sharding.make_mesh(MeshConfig(2, 4)), state)
+    split = {
+        jax.tree_util.keystr(path)[-len("['head']['kernel']") :]: tuple(place.spec)
+        for path, place in jax.tree_util.tree_leaves_with_path(places)
+        if any(place.spec)
+    }
+    assert split == {
+        ".centers.centers": ("model", None),
+        ".centers.counts": ("model",),
+        "['head']['kernel']": (None, "model"),
+        "ms['head']['bias']": ("model",),  # the parameters'
+        "ce['head']['bias']": ("model",),  # their moments'
+    }
+    odd = sharding.of_state(sharding.make_mesh(MeshConfig(2, 4)), jax.eval_shape(lambda: jnp.zeros(13)))
+    assert not any(odd.spec)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [(MeshConfig(16), "make 16 devices; expected at most 8"), (MeshConfig(3, 3), "make 9 devices; expected at most 8"),
+     (MeshConfig(8, 2), "make 16 devices")],
+)  # fmt: skip
+def test_devices_that_are_not_there(mesh, message):
+    with pytest.raises(UserError, match=message):
+        sharding.make_mesh(mesh)
+
+
+def test_lines_that_the_devices_cannot_share():
+    with pytest.raises(UserError, match=r"data.batch_size is 6; expected a multiple of mesh.data=4"):
+        sharding.my_rows(sharding.make_mesh(MeshConfig(4)), 6)
+
+
+SETTINGS = ["data.batch_size=8", "run.eval_every=4", "augment.probability=1", "model.dropout=0.2"]
+
+
+@pytest.fixture(scope="module")
+def whole(lines_file, tmp_path_factory):
+    """Eight steps on eight devices, validation among them."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert main(train_args(lines_file, out, *SETTINGS, "optim.learning_rate=1e-4", "mesh.data=8")) == 0
+    return out
+
+
+def halfway(whole, tmp_path):
+    """The run as it was after four steps."""
+    part = tmp_path / "part"
+    shutil.copytree(whole, part)
+    shutil.rmtree(part / "checkpoints" / "8")
+    return part
+
+
+def same_end(part, whole):
+    states = [runs.open_run(folder).state("latest")[0] for folder in (part, whole)]
+    assert states[0].step == 8
+    # Adam divides by the gradient's own size: where that is rounding alone, so is the direction, by the learning rate.
+    close(states[0].batch_stats, states[1].batch_stats, 1e-5)
+    close(states[0].params, states[1].params, 2e-4)
+    rows = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+            for folder in (part, whole)]  # fmt: skip
+    for ours, expected in zip(*rows, strict=True):
+        for name in expected.keys() - {"images_per_second"}:
+            assert ours[name] == pytest.approx(expected[name], rel=1e-4), name
+
+
+@pytest.mark.parametrize("mesh", [("mesh.data=4", "mesh.model=2"), ("mesh.data=1",)], ids=",".join)
+def test_resumed_on_other_devices(whole, tmp_path, mesh, capsys):
+    part = halfway(whole, tmp_path)
+    assert main(["train", "--resume", str(part), "--set", *mesh]) == 0
+    assert "resumed at step 4" in capsys.readouterr().out
+    same_end(part, whole)
+
+
+def processes(arguments, count, devices):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    code = f"import os; os.environ['JAX_NUM_CPU_DEVICES'] = '{devices}'; "
+    code += "import sys; from jaxcrnn.cli import main; sys.exit(main(sys.argv[1:]))"
+    several = ["--distributed", "--coordinator", f"localhost:{port}", "--process-count", str(count), "--process-index"]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *arguments, *several, str(i)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for i in range(count)
+    ]  # fmt: skip
+    return [(process.communicate(timeout=200), process.returncode) for process in started]
+
+
+def test_two_processes_of_four_devices_are_one_of_eight(whole, tmp_path):
+    part = halfway(whole, tmp_path)
+    (first, second) = processes(["train", "--resume", str(part)], 2, 4)
+    assert first[1] == second[1] == 0, first[0][1] + second[0][1]
+    assert "resumed at step 4" in first[0][0]
+    assert "8 devices: the batch over 8, the classes over 1; 2 processes" in first[0][0]
+    assert not second[0][0]
+    same_end(part, whole)
