@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -19,11 +21,50 @@ from jaxcrnn.types import TrainState
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file it writes
 
 
-_SHAPES = "shapes"
+_SHAPES, _SUMS = "shapes", "checksums"
+
+
+class Damaged(UserError):
+    """A checkpoint that cannot be read, or whose numbers are not those that were saved."""
 
 
 def _shapes(state: TrainState) -> dict[str, list[int]]:
     return {jax.tree_util.keystr(path): list(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def checksums(state: TrainState) -> dict[str, int]:
+    """One number for each array: bits weighted by their place, modulo 2**32.
+
+    Every weight is odd, so that no single flipped bit goes unnoticed. Integers add up alike in any order: an array has
+    the same number however devices and processes share it.
+    """
+    names, totals = [], []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        total = 0
+        for shard in leaf.addressable_shards if isinstance(leaf, jax.Array) else [None]:
+            if shard is None or shard.replica_id == 0:
+                data, index = (np.asarray(leaf), None) if shard is None else (np.asarray(shard.data), shard.index)
+                total += _weighted(data, index, leaf.shape)
+        names.append(jax.tree_util.keystr(path))
+        totals.append(total % 2**32)
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        totals = multihost_utils.process_allgather(np.asarray(totals, np.uint32)).astype(np.uint64).sum(0).tolist()
+    return {name: int(total) % 2**32 for name, total in zip(names, totals, strict=True)}
+
+
+def _weighted(data: np.ndarray, index: Any, shape: tuple[int, ...]) -> int:
+    """Of one shard, whose ``index`` are its slices of the whole array."""
+    place = np.zeros((1,) * len(shape), np.uint32)
+    for axis, size in enumerate(shape):
+        start, stop, _ = index[axis].indices(size) if index is not None else (0, size, 1)
+        numbers = np.arange(start, stop, dtype=np.uint32).reshape([-1 if k == axis else 1 for k in range(len(shape))])
+        place = place * np.uint32(size) + numbers
+    bits = np.ascontiguousarray(data).reshape(-1).view(np.dtype(f"u{data.dtype.itemsize}")).astype(np.uint64)
+    folded = (bits ^ (bits >> np.uint64(32))).astype(np.uint32) if data.dtype.itemsize == 8 else bits.astype(np.uint32)
+    weights = np.broadcast_to(place, data.shape).reshape(-1) * np.uint32(2654435761 * 2 % 2**32) + np.uint32(1)
+    return int((folded * weights).sum(dtype=np.uint32))
 
 
 class Checkpoints:
@@ -39,7 +80,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, keep: int = 2, *, read_only: bool = False) -> None:
-        self.folder = Path(folder).resolve()
+        self.folder, self._read_only = Path(folder).resolve(), read_only
         if read_only and not self.folder.is_dir():
             raise UserError(f"{folder}: no such folder; expected the checkpoints of a run")
         newest = policies.LatestN(n=keep)
@@ -87,7 +128,8 @@ class Checkpoints:
         step = int(state.step)
         metrics = None if accuracy is None else {"accuracy": accuracy}
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave({**extra, _SHAPES: _shapes(state)})
+            state=ocp.args.StandardSave(state),
+            extra=ocp.args.JsonSave({**extra, _SHAPES: _shapes(state), _SUMS: checksums(state)}),
         )
         try:
             _reserve(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
@@ -109,6 +151,7 @@ class Checkpoints:
           places: a tree of shardings, whatever the arrays were saved from; default: the first device.
 
         Raises:
+          Damaged: it cannot be read, or its numbers are not those that were saved.
           UserError: no such checkpoint, or one that does not have the expected shapes.
         """
         if step not in self.steps:
@@ -120,7 +163,7 @@ class Checkpoints:
         try:
             # The facts first: orbax leaves noisy threads behind when it meets a shape that was not expected.
             extra = self._manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore())).extra
-            saved, expected = extra.pop(_SHAPES), _shapes(template)
+            saved, expected, sums = extra.pop(_SHAPES), _shapes(template), extra.pop(_SUMS, None)
             for name in sorted(saved.keys() | expected.keys()):
                 if saved.get(name) != expected.get(name):
                     raise UserError(
@@ -128,11 +171,54 @@ class Checkpoints:
                         f"the configuration makes it {expected.get(name)}"
                     )
             items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-            return self._manager.restore(step, args=items).state, extra
+            state = self._manager.restore(step, args=items).state
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"{where}: not a checkpoint that can be read: {first_line(error)[:200]}") from error
+            raise Damaged(f"{where}: not a checkpoint that can be read: {first_line(error)[:200]}") from error
+        if sums is not None and (found := checksums(state)) != sums:
+            wrong = [name for name in sums if found.get(name) != sums[name]]
+            raise Damaged(f"{where}: damaged: {wrong[0]} is not what was saved, one of {len(wrong)} such arrays")
+        return state, extra
+
+    def restore_newest(
+        self, template: TrainState, places: Any = None, warn: Callable[[str], None] = lambda text: None
+    ) -> tuple[TrainState, dict[str, Any], int]:
+        """The newest state that is whole, its facts, and its step.
+
+        Damaged ones are passed over; where this may write, they are moved out of the way to ``damaged-STEP`` beside the
+        folder, so that training can save that step again.
+
+        Args:
+          template: as for `restore`.
+          places: as for `restore`.
+          warn: called with a line for each that is passed over.
+
+        Raises:
+          Damaged: all of them are.
+        """
+        for step in reversed(steps := self.steps):
+            try:
+                return *self.restore(step, template, places), step
+            except Damaged as error:
+                if step == steps[0]:
+                    raise
+                warn(f"warning: {error}; going on with the one before it")
+                if not self._read_only:
+                    self._put_aside(step)
+        raise UserError(f"{self.folder}: no checkpoint in it")
+
+    def _put_aside(self, step: int) -> None:
+        if jax.process_index() == 0:
+            place, number = self.folder.parent / f"damaged-{step}", 1
+            while place.exists():
+                place, number = self.folder.parent / f"damaged-{step}-{number}", number + 1
+            (self.folder / str(step)).rename(place)
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices("put aside")
+        self._manager.reload()
 
 
 def _reserve(folder: Path, size: int) -> None:

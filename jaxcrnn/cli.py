@@ -221,6 +221,18 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help="write everything as JSON")
 
 
+def _plan_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", metavar="KIND:SHAPE", help="v4, v5e, v5p or v6e and a topology, such as v5e:2x2 or "
+                        "v5e:16x16 (needs the extra 'tpu', no TPU); default: the devices of this machine")  # fmt: skip
+    parser.add_argument("--config", metavar="FILE", help="YAML file, as for train")
+    _set_option(parser)
+    parser.add_argument("--charset", metavar="FILE", help="for the number of classes")
+    for name, default, what in (("classes", 6941, "C, without a charset"), ("width", 280, "W in pixels"),
+                                ("slots", 10, "L, label slots")):  # fmt: skip
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what}; {default} by default")
+    parser.add_argument("--out", metavar="FILE", help="write everything as JSON")
+
+
 COMMANDS = {
     "train": (_train_options, "commands.train", "train a recogniser on a label file"),
     "evaluate": (_evaluate_options, "reading.evaluate_run", "read a data set with a run and score it"),
@@ -231,6 +243,7 @@ COMMANDS = {
     "report": (_report_options, "reporting.run", "one page that shows a run or a comparison"),
     "parity": (_parity_options, "reading.parity_ladder", "compare every number with the PyTorch reference"),
     "bench": (_bench_options, "bench.run", "time a step and its parts beside PyTorch, in turns"),
+    "plan": (_plan_options, "plan.run", "compile the step for a TPU or a mesh, and say what it costs"),
     "data": (_data_options, "conversion.run", "audit or convert a data set"),
     "demo": (_demo_options, "demo.run", "compare four losses on rendered look-alikes in some minutes, no data needed"),
 }

@@ -123,14 +123,12 @@ def fit(
     shapes = state_shapes(config)
     places = sharding.of_state(mesh, shapes, fsdp=fsdp)
     with Checkpoints(folder / "checkpoints", loop.keep) as checkpoints:
-        if steps := checkpoints.steps:
-            state, extra = checkpoints.restore(steps[-1], shapes, places)
+        if checkpoints.steps:
+            state, extra, step = checkpoints.restore_newest(shapes, places, console.line)
             if extra["data"] != fingerprint:
-                raise UserError(
-                    f"{folder}: the training data changed since step {steps[-1]}; a resumed run needs the same"
-                )
+                raise UserError(f"{folder}: the training data changed since step {step}; a resumed run needs the same")
             totals = Totals(**extra["totals"])
-            console.line(f"resumed at step {steps[-1]}")
+            console.line(f"resumed at step {step}")
         else:
             # Bound to its devices as a restored one is: both run the same program, and one that was kept
             # (`jaxcrnn.compiled`) serves a resumed run too.

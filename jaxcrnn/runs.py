@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -53,16 +54,15 @@ class Run:
             steps = checkpoints.steps
             if not steps:
                 raise UserError(f"{self.folder / CHECKPOINTS}: no checkpoint in it; has the run been trained?")
-            if which == "best":
-                best = checkpoints.best()
-                step = steps[-1] if best is None else best
-            elif which == "latest":
-                step = steps[-1]
-            elif which.isdigit():
-                step = int(which)
-            else:
+            shapes = state_shapes(self.train_config)
+            if which.isdigit():
+                return checkpoints.restore(int(which), shapes)[0], int(which)
+            if which not in ("best", "latest"):
                 raise UserError(f"checkpoint {which!r}: expected best, latest or one of the steps {steps}")
-            return checkpoints.restore(step, state_shapes(self.train_config))[0], step
+            if which == "best" and (best := checkpoints.best()) is not None:
+                return checkpoints.restore(best, shapes)[0], best
+            state, _, step = checkpoints.restore_newest(shapes, warn=lambda text: print(text, file=sys.stderr))
+            return state, step
 
 
 def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]) -> Run:

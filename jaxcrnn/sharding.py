@@ -82,6 +82,12 @@ def axes_of(rows: int) -> tuple[str | None, str | None]:
     return data, MODEL if MODEL in sizes else None
 
 
+def platform() -> str:
+    """What is compiled for: the devices of the mesh in use, which may be only described, or those of this machine."""
+    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
+    return jax.default_backend() if device is None else str(device.platform)
+
+
 def of_state(mesh: Mesh, state: Any, *, fsdp: bool = False) -> Any:
     """Where each array of a state lies: classes over ``model``, the rest on every device.
 

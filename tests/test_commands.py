@@ -195,24 +195,6 @@ def test_ten_broken_steps_in_a_row_stop_the_run(lines_file, tmp_path, capsys, mo
     assert leaves(tmp_path / "run")[1] < 40
 
 
-def test_checkpoints_kept_are_the_newest_and_the_best(lines_file, tmp_path):
-    from jaxcrnn.checkpoint import Checkpoints
-    from jaxcrnn.types import TrainState
-
-    def state(step):
-        return TrainState(np.int32(step), {"w": np.ones(3, np.float32) * step}, {}, (), None)
-
-    with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
-        for step, accuracy in enumerate([0.1, 0.9, 0.3, 0.4, 0.5, None], start=1):
-            checkpoints.save(state(step), {"n": step}, accuracy)
-        assert checkpoints.steps == [2, 5, 6]
-        assert checkpoints.best() == 2
-    with Checkpoints(tmp_path / "c", read_only=True) as checkpoints:
-        restored, extra = checkpoints.restore(2, state(0))
-        assert (restored.params["w"] == 2).all()
-        assert extra == {"n": 2}
-
-
 def edit(path, change):
     path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -11,8 +11,8 @@ import jaxcrnn
 
 ROOT = Path(jaxcrnn.__file__).parent
 COMMANDS = {
-    "cli", "commands", "conversion", "hosts", "mining", "reading", "scoring", "compare", "reporting", "demo", "bench",
-    "bench_data",
+    "cli", "commands", "conversion", "hosts", "mining", "plan", "reading", "scoring", "compare", "reporting", "demo",
+    "bench", "bench_data",
 }  # fmt: skip
 FLOORS = [
     {"types", "charset", "data", "errors", "console", "allocator", "precision", "compiled", "svg"},

@@ -1,0 +1,246 @@
+"""``jaxcrnn plan``: the real training step compiled for devices that need not be here, and what it would cost them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jaxcrnn import config as configs
+from jaxcrnn import sharding
+from jaxcrnn.charset import Charset
+from jaxcrnn.console import duration, table
+from jaxcrnn.dispatch import Group, compile_step
+from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.train import TrainConfig, state_shapes
+from jaxcrnn.types import Batch
+
+# GiB of memory a chip, from Google's documentation of Cloud TPU, and how libtpu calls a slice of so many chips.
+_TPUS = {"v4": (32, "v4-{cores}", 2), "v5e": (16, "v5litepod-{chips}", 1), "v5p": (95, "v5p-{cores}", 2),
+         "v6e": (32, "v6e-{chips}", 1)}  # fmt: skip
+_KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+_COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(_KINDS)})(-start)?\(")
+_SHAPE = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
+
+
+class Collective(NamedTuple):
+    """One word between devices in a compiled program.
+
+    Attributes:
+      kind: ``"all-reduce"`` and the like.
+      shapes: of what comes out on each device, as HLO writes them.
+      bytes: of these.
+      elements: of the largest.
+      repeated: whether it stands in a loop.
+    """
+
+    kind: str
+    shapes: tuple[str, ...]
+    bytes: int
+    elements: int
+    repeated: bool
+
+
+def collectives(text: str) -> list[Collective]:
+    """The collectives of a compiled program.
+
+    Args:
+      text: its HLO.
+    """
+    found = []
+    for line in text.splitlines():
+        match = _COLLECTIVE.search(line)
+        if not match:
+            continue
+        result, kind, start = match.groups()
+        shapes = _SHAPE.findall(result)
+        if start and kind != "all-reduce":  # operands come first, then results, then numbers of the transfer
+            shapes = [shape for shape in shapes if shape[1] or kind != "collective-permute"]
+            shapes = shapes[len(shapes) // 2 :]
+        sizes = [math.prod(int(n) for n in dims.split(",") if n) for _, dims in shapes]
+        total = sum(size * _bytes(dtype) for size, (dtype, _) in zip(sizes, shapes, strict=True))
+        spelled = tuple(f"{dtype}[{dims}]" for dtype, dims in shapes)
+        found.append(Collective(kind, spelled, int(total), max(sizes, default=0), "/while/" in line))
+    return found
+
+
+def _bytes(dtype: str) -> float:
+    bits = re.search(r"\d+", dtype)
+    return int(bits.group()) / 8 if bits else 1
+
+
+class Plan(NamedTuple):
+    """What a step costs a device.
+
+    Attributes:
+      state: bytes of the train state.
+      arguments: bytes of all that comes in, the state among them.
+      temporaries: bytes used on the way.
+      gradients: bytes of the gradients, which are as large as the parameters.
+      collectives: of the compiled step.
+      seconds: the compilation took.
+    """
+
+    state: int
+    arguments: int
+    temporaries: int
+    gradients: int
+    collectives: list[Collective]
+    seconds: float
+
+
+def make(config: TrainConfig, mesh: Mesh, batch: int, width: int, slots: int, *, fsdp: bool = False) -> Plan:
+    """Compiles a step for a mesh.
+
+    Args:
+      config: its ``model.num_classes`` must be set.
+      mesh: of devices that are here, or of a description of some.
+      batch: lines a step, of all devices.
+      width: W in pixels.
+      slots: L.
+      fsdp: as `jaxcrnn.sharding.MeshConfig.fsdp`.
+
+    Raises:
+      UserError: the devices cannot share the batch, or the step needs more memory than they have.
+    """
+    if batch % mesh.shape[sharding.DATA]:
+        raise UserError(f"data.batch_size is {batch}; expected a multiple of mesh.data={mesh.shape[sharding.DATA]}")
+    shapes = state_shapes(config)
+    state = _placed(shapes, sharding.of_state(mesh, shapes, fsdp=fsdp))
+    whole = Batch(*(jax.ShapeDtypeStruct(shape, kind) for shape, kind in (
+        ((batch, config.model.height, width, 1), jnp.float32), ((batch,), jnp.int32), ((batch, slots), jnp.int32),
+        ((batch,), jnp.int32),
+    )))  # type: ignore[arg-type]  # fmt: skip
+    lines = _placed(whole, jax.tree.map(lambda _: sharding.of_batch(mesh), whole))
+    key = _placed(jax.eval_shape(lambda: jax.random.key(0)), sharding.everywhere(mesh))
+    began = time.perf_counter()
+    try:
+        program = compile_step(config, state, Group(0, lines, 1), key, mesh)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        used = re.search(r"Used \S+ of \S+ hbm", str(error))
+        raise UserError(f"does not fit: {used.group() if used else first_line(error)[:200]}") from None
+    memory: Any = program.memory_analysis()
+    return Plan(
+        _on_one(state), int(memory.argument_size_in_bytes), int(memory.temp_size_in_bytes), _on_one(state.params),
+        collectives(program.as_text()), time.perf_counter() - began,
+    )  # fmt: skip
+
+
+def _placed(shapes: Any, places: Any) -> Any:
+    return jax.tree.map(lambda a, p: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=p), shapes, places)
+
+
+def _on_one(tree: Any) -> int:
+    """Bytes that one device holds of it."""
+    return sum(math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize for a in jax.tree.leaves(tree))
+
+
+def run(args: Namespace) -> int:
+    """``jaxcrnn plan``."""
+    config = configs.load(args.config, args.set)
+    for name in ("classes", "width", "slots"):
+        if getattr(args, name) < (2 if name == "classes" else 1):
+            raise UserError(f"--{name} {getattr(args, name)}: expected {2 if name == 'classes' else 1} or more")
+    classes = Charset.from_file(args.charset, config.data.blank).num_classes if args.charset else args.classes
+    devices, room = _devices(args.device)
+    mesh = sharding.make_mesh(config.mesh, devices)
+    model = dataclasses.replace(config.model, num_classes=classes)
+    step = TrainConfig(model, config.loss, config.optim, config.augment)
+    config.loss.check_classes(classes)
+    plan = make(step, mesh, config.data.batch_size, args.width, args.slots, fsdp=config.mesh.fsdp)
+    about = {
+        "device": args.device or devices[0].device_kind, "devices": mesh.size,
+        "mesh_data": mesh.shape[sharding.DATA], "mesh_model": mesh.shape[sharding.MODEL],
+        "batch": config.data.batch_size, "width": args.width, "slots": args.slots, "classes": classes,
+        "backbone": model.backbone, "hidden": model.hidden, "dtype": model.dtype, "head": model.head,
+        "preset": config.loss.preset,
+    }  # fmt: skip
+    print(shown(about, plan, room))
+    if args.out:
+        kept = plan._asdict() | {"collectives": [c._asdict() for c in plan.collectives], "room": room}
+        Path(args.out).write_text(json.dumps({"about": about, **kept}, indent=1) + "\n", encoding="utf-8")
+        print(f"written to {args.out}")
+    return 0 if room is None or needed(plan) <= room else 2
+
+
+def needed(plan: Plan) -> int:
+    """Bytes of memory that a device needs; what a step returns takes the place of what it was given."""
+    return plan.arguments + plan.temporaries
+
+
+def shown(about: dict[str, Any], plan: Plan, room: int | None) -> str:
+    """What ``jaxcrnn plan`` prints."""
+    per = about["batch"] // about["mesh_data"]
+    lines = [
+        f"{about['device']}: {about['devices']} devices, the batch over {about['mesh_data']}, the classes over "
+        f"{about['mesh_model']}; compiled in {duration(plan.seconds)}",
+        f"{about['batch']} lines a step ({per} a device) of 32 x {about['width']} px, {about['classes']} classes, "
+        f"{about['backbone']}, H={about['hidden']}, {about['dtype']}, head {about['head']}, {about['preset']}",
+        f"memory a device: state {_mb(plan.state)}, batch {_mb(plan.arguments - plan.state)}, temporaries "
+        f"{_mb(plan.temporaries)}; {_mb(needed(plan))} in all"
+        + ("" if room is None else f" of {_mb(room)}: {'fits' if needed(plan) <= room else 'does not fit'}"),
+    ]
+    rows = []
+    for kind in _KINDS:
+        of = [c for c in plan.collectives if c.kind == kind]
+        if of:
+            largest = max(of, key=lambda c: c.bytes)
+            in_loops = sum(c.repeated for c in of)
+            rows.append(
+                (kind, str(len(of)), str(in_loops), f"{sum(c.bytes for c in of) / 1e6:.2f}", _short(largest.shapes))
+            )
+    if rows:
+        lines += ["", table(("collective", "count", "in loops", "MB", "largest"), rows), ""]
+    else:
+        lines.append("no collectives")
+    reduced = sum(c.bytes for c in plan.collectives if c.kind in ("all-reduce", "reduce-scatter"))
+    if reduced:
+        lines.append(f"all-reduced: {reduced / plan.gradients:.2f} times the {_mb(plan.gradients)} of the gradients")
+    return "\n".join(lines)
+
+
+def _short(shapes: Sequence[str]) -> str:
+    return ", ".join(shapes[:2]) + (f" and {len(shapes) - 2} more" if len(shapes) > 2 else "")
+
+
+def _mb(size: float) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _devices(name: str | None) -> tuple[list[Any], int | None]:
+    """Devices of that name, and bytes of memory of each, where that is known."""
+    if not name:
+        found = jax.devices()
+        stats = found[0].memory_stats() or {}
+        return found, stats.get("bytes_limit")
+    kind, _, shape = name.partition(":")
+    if kind not in _TPUS or not re.fullmatch(r"\d+(x\d+){1,2}", shape):
+        raise UserError(f"--device {name}: expected a TPU and its topology, {' '.join(_TPUS)}, such as v5e:2x2; or no "
+                        "--device for those of this machine")  # fmt: skip
+    memory, slice_name, cores = _TPUS[kind]
+    chips = math.prod(map(int, shape.split("x")))
+    # What libtpu would otherwise ask the machine's metadata server, and wait for.
+    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+                   "TPU_ACCELERATOR_TYPE": slice_name.format(chips=chips, cores=chips * cores)}  # fmt: skip
+    from jax.experimental import topologies
+
+    try:
+        described = topologies.get_topology_desc(platform="tpu", topology_name=name)
+    except Exception as error:  # libtpu answers in several types
+        why = first_line(error)[:160]
+        raise UserError(f"--device {name}: no TPU compiler here, or no such slice ({why}); expected the extra 'tpu' "
+                        "and a topology that exists") from None  # fmt: skip
+    return list(described.devices), memory * 2**30

@@ -1,0 +1,104 @@
+"""Checkpoints: which are kept, and what becomes of those that are damaged."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcrnn import sharding
+from jaxcrnn.checkpoint import Checkpoints, Damaged, checksums
+from jaxcrnn.errors import UserError
+from jaxcrnn.sharding import MeshConfig
+from jaxcrnn.types import TrainState
+
+
+def state_of(step):
+    rng = np.random.default_rng(step)
+    params = {"head": {"kernel": rng.normal(size=(64, 80)).astype(np.float32), "bias": np.zeros(80, np.float32)}}
+    return TrainState(np.int32(step), params, {"m": np.arange(5, dtype=np.float32)}, (np.uint8(3), np.array([True, False])), None)
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
+        for step, accuracy in enumerate([0.1, 0.9, 0.3, 0.4, 0.5, None], start=1):
+            checkpoints.save(state_of(step), {"n": step}, accuracy)
+        assert checkpoints.steps == [2, 5, 6]
+        assert checkpoints.best() == 2
+    with Checkpoints(tmp_path / "c", read_only=True) as checkpoints:
+        restored, extra = checkpoints.restore(2, state_of(0))
+        jax.tree.map(np.testing.assert_array_equal, restored, state_of(2))
+        assert extra == {"n": 2}
+
+
+def largest_file(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def truncate(folder):
+    file = largest_file(folder)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip_a_bit(folder):
+    file = largest_file(folder)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 4
+    file.write_bytes(data)
+
+
+DAMAGES = {
+    "truncated": truncate,
+    "a flipped bit": flip_a_bit,
+    "no state": lambda folder: shutil.rmtree(folder / "state"),
+    "no facts": lambda folder: shutil.rmtree(folder / "extra"),
+    "facts cut": lambda folder: [p.write_text("{") for p in (folder / "extra").rglob("*") if p.is_file()],
+    "empty": lambda folder: [p.write_bytes(b"") for p in folder.rglob("*") if p.is_file()],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over(damage, tmp_path):
+    folder = tmp_path / "checkpoints"
+    with Checkpoints(folder, keep=3) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(state_of(step), {"n": step}, None)
+    DAMAGES[damage](folder / "3")
+    said = []
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        state, extra, step = checkpoints.restore_newest(state_of(0), warn=said.append)
+        assert (step, extra["n"]) == (2, 2)
+        jax.tree.map(np.testing.assert_array_equal, state, state_of(2))
+        assert len(said) == 1
+        assert "checkpoints/3" in said[0]
+        with pytest.raises(Damaged):
+            checkpoints.restore(3, state_of(0))
+    assert (folder / "3").exists()  # nobody who reads moves it
+    with Checkpoints(folder, keep=3) as checkpoints:
+        assert checkpoints.restore_newest(state_of(0), warn=said.append)[2] == 2
+        assert checkpoints.steps == [1, 2]
+        checkpoints.save(state_of(3), {"n": 33}, None)
+        assert checkpoints.restore_newest(state_of(0))[1] == {"n": 33}
+    assert (tmp_path / "damaged-3").exists()
+    for step in (1, 2, 3):
+        DAMAGES["empty"](folder / str(step))
+    with Checkpoints(folder, read_only=True) as checkpoints, pytest.raises(UserError, match="checkpoints/1"):
+        checkpoints.restore_newest(state_of(0))
+
+
+def test_every_bit_counts_and_no_device_does():
+    state = state_of(1)
+    expected = checksums(state)
+    for data, model in ((8, 1), (2, 4)):
+        mesh = sharding.make_mesh(MeshConfig(data, model))
+        placed = sharding.place(state, sharding.of_state(mesh, state))
+        placed = placed._replace(batch_stats=jax.device_put(state.batch_stats, jax.devices()[3]))
+        assert checksums(placed)[".params['head']['kernel']"] == expected[".params['head']['kernel']"]
+    kernel = state.params["head"]["kernel"]
+    bits = kernel.view(np.uint32)
+    for place, bit in ((0, 0), (17, 31), (5119, 7)):
+        bits.reshape(-1)[place] ^= np.uint32(1 << bit)
+        assert checksums(state)[".params['head']['kernel']"] != expected[".params['head']['kernel']"]
+        bits.reshape(-1)[place] ^= np.uint32(1 << bit)
+    kernel[:] = kernel[:, ::-1].copy()  # the same numbers elsewhere
+    assert checksums(state)[".params['head']['kernel']"] != expected[".params['head']['kernel']"]
