@@ -93,6 +93,7 @@ class Checkpoints:
                 enable_async_checkpointing=False,
                 read_only=read_only,
                 create=not read_only,
+                cleanup_tmp_directories=not read_only,  # of saves that were killed
             ),
         )
 

@@ -235,6 +235,7 @@ def _devices(name: str | None) -> tuple[list[Any], int | None]:
     # What libtpu would otherwise ask the machine's metadata server, and wait for.
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
                    "TPU_ACCELERATOR_TYPE": slice_name.format(chips=chips, cores=chips * cores)}  # fmt: skip
+    jax.config.update("jax_platforms", "cpu")  # or jax would look for the TPU that is only described
     from jax.experimental import topologies
 
     try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
+import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -75,9 +77,12 @@ def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]
         what = "already holds a run; --resume goes on with it" if (folder / CONFIG).exists() else "is not empty"
         raise UserError(f"{folder}: {what}; expected a new folder")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG).write_text(to_yaml(config), encoding="utf-8")
-        charset.save(folder / CHARSET)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Under its own name when it is whole: a run that is killed here leaves no half of a folder in the way.
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        made.chmod(0o777 & ~_umask())
+        (made / CONFIG).write_text(to_yaml(config), encoding="utf-8")
+        charset.save(made / CHARSET)
         packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
         known = {
             "jaxcrnn": jaxcrnn.__version__,
@@ -86,10 +91,17 @@ def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]
             "devices": [d.device_kind for d in jax.devices()],
             "charset_hash": charset.hash,
         }
-        (folder / FACTS).write_text(json.dumps(known | facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (made / FACTS).write_text(json.dumps(known | facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        made.rename(folder)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror or error}; expected a folder that can be written") from None
     return Run(folder, config, charset)
+
+
+def _umask() -> int:
+    old = os.umask(0)
+    os.umask(old)
+    return old
 
 
 def open_run(folder: Path) -> Run:

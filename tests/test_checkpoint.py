@@ -16,7 +16,9 @@ from jaxcrnn.types import TrainState
 def state_of(step):
     rng = np.random.default_rng(step)
     params = {"head": {"kernel": rng.normal(size=(64, 80)).astype(np.float32), "bias": np.zeros(80, np.float32)}}
-    return TrainState(np.int32(step), params, {"m": np.arange(5, dtype=np.float32)}, (np.uint8(3), np.array([True, False])), None)
+    return TrainState(
+        np.int32(step), params, {"m": np.arange(5, dtype=np.float32)}, (np.uint8(3), np.array([True, False])), None
+    )
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):

@@ -1,0 +1,82 @@
+"""``jaxcrnn plan``: collectives read out of HLO, a step for the devices here, and what cannot be planned."""
+
+import importlib.util
+import json
+
+import pytest
+
+from jaxcrnn import plan
+from jaxcrnn.cli import main
+
+HLO = """
+  %x = f32[8,16]{1,0} add(%a, %b)
+  %all-reduce.1 = f32[512,100]{1,0:T(8,128)} all-reduce(%dot), channel_id=1, replica_groups={{0,1}}
+  %ar.2 = (f32[8]{0:T(256)}, /*index=1*/bf16[4,2]{1,0:T(8,128)(2,1)S(1)}) all-reduce(%p, %q), metadata={op_name="jit(f)/while/body/sum"}
+  %ars = (f32[6]{0}, s32[3]{0}) all-reduce-start(%p, %q), channel_id=3
+  %ags = (bf16[4,8]{1,0}, bf16[16,8]{1,0}) all-gather-start(%p), dimensions={0}
+  %agd = bf16[16,8]{1,0} all-gather-done(%ags)
+  %cps = (pred[7]{0}, pred[7]{0}, u32[], u32[]) collective-permute-start(%p), source_target_pairs={{0,1}}
+  %scalar = s32[] all-reduce(%n), channel_id=4
+  %rs = f32[2,4]{1,0} reduce-scatter(%p), channel_id=5
+"""  # noqa: E501
+
+
+def test_collectives_of_hlo():
+    found = [(c.kind, c.bytes, c.elements, c.repeated) for c in plan.collectives(HLO)]
+    assert found == [
+        ("all-reduce", 4 * 51200, 51200, False), ("all-reduce", 32 + 16, 8, True), ("all-reduce", 24 + 12, 6, False),
+        ("all-gather", 2 * 128, 128, False), ("collective-permute", 7, 7, False), ("all-reduce", 4, 1, False),
+        ("reduce-scatter", 32, 8, False),
+    ]  # fmt: skip
+
+
+TINY = ["--classes", "16", "--width", "64", "--slots", "3", "--set", "model.backbone=tiny", "model.hidden=8",
+        "data.batch_size=8", "augment.probability=0"]  # fmt: skip
+
+
+def test_a_step_for_the_devices_here(tmp_path, capsys):
+    out = tmp_path / "plan.json"
+    arguments = ["plan", *TINY, "mesh.data=4", "mesh.model=2", "model.head=fused", "loss.preset=flow1"]
+    assert main([*arguments, "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "8 devices, the batch over 4, the classes over 2" in shown
+    assert "8 lines a step (2 a device)" in shown
+    found = json.loads(out.read_text())
+    kernel, bias = (
+        16 * 16 * 4,
+        16 * 4,
+    )  # of the head, and half of each on a device; the same of both moments, and centers
+    halves = (3 * (kernel + bias) + kernel + bias) // 2
+    assert found["gradients"] > kernel // 2 + bias // 2
+    assert found["state"] - 3 * (found["gradients"] - (kernel + bias) // 2) - halves < 2000  # batch statistics, counts
+    reduced = sum(c["bytes"] for c in found["collectives"] if c["kind"] == "all-reduce")
+    assert found["gradients"] <= reduced < 2 * found["gradients"]
+    assert all(c["elements"] < 1024 for c in found["collectives"] if c["kind"] == "all-gather")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--device", "v5e"], "expected a TPU and its topology"), (["--device", "gpu:2x2"], "expected a TPU"),
+     (["--classes", "1"], "--classes 1: expected 2 or more"), (["--set", "mesh.data=16"], "expected at most 8"),
+     (["--set", "mesh.data=8", "data.batch_size=12"], "expected a multiple of mesh.data=8"),
+     (["--set", "loss.ignored=[9999]"], "loss.ignored has class 9999")],
+)  # fmt: skip
+def test_what_cannot_be_planned(arguments, message, capsys):
+    assert main(["plan", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_tpu_without_its_compiler(capsys):
+    if importlib.util.find_spec("libtpu"):
+        pytest.skip("the extra 'tpu' is installed")
+    assert main(["plan", "--device", "v5e:2x2"]) == 2
+    assert "expected the extra 'tpu'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_tpu(capsys):
+    pytest.importorskip("libtpu", reason="the extra 'tpu' is not installed")
+    assert main(["plan", "--device", "v5e:2x2", *TINY, "model.dtype=bfloat16"]) == 0
+    shown = capsys.readouterr().out
+    assert "v5e:2x2: 4 devices" in shown
+    assert ": fits" in shown
