@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -21,50 +22,56 @@ from jaxcrnn.types import TrainState
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file it writes
 
 
-_SHAPES, _SUMS = "shapes", "checksums"
+_SHAPES, _SEAL = "shapes", "files.json"
 
 
 class Damaged(UserError):
-    """A checkpoint that cannot be read, or whose numbers are not those that were saved."""
+    """A checkpoint that cannot be read, or whose files are not those that were saved."""
 
 
 def _shapes(state: TrainState) -> dict[str, list[int]]:
     return {jax.tree_util.keystr(path): list(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
-def checksums(state: TrainState) -> dict[str, int]:
-    """One number for each array: bits weighted by their place, modulo 2**32.
+def _files(folder: Path) -> dict[str, list[int]]:
+    """Size and CRC-32 of every file of a checkpoint."""
+    paths = (p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(_SEAL))
+    return {str(p.relative_to(folder)): [p.stat().st_size, _crc(p)] for p in paths}
 
-    Every weight is odd, so that no single flipped bit goes unnoticed. Integers add up alike in any order: an array has
-    the same number however devices and processes share it.
+
+def _crc(path: Path) -> int:
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            found = zlib.crc32(block, found)
+    return found
+
+
+def _check(folder: Path) -> None:
+    """Compares the files of a checkpoint with what they were.
+
+    A save that was killed between its last file and its seal is whole and has none.
+
+    Raises:
+      Damaged: they differ.
     """
-    names, totals = [], []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        total = 0
-        for shard in leaf.addressable_shards if isinstance(leaf, jax.Array) else [None]:
-            if shard is None or shard.replica_id == 0:
-                data, index = (np.asarray(leaf), None) if shard is None else (np.asarray(shard.data), shard.index)
-                total += _weighted(data, index, leaf.shape)
-        names.append(jax.tree_util.keystr(path))
-        totals.append(total % 2**32)
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        totals = multihost_utils.process_allgather(np.asarray(totals, np.uint32)).astype(np.uint64).sum(0).tolist()
-    return {name: int(total) % 2**32 for name, total in zip(names, totals, strict=True)}
-
-
-def _weighted(data: np.ndarray, index: Any, shape: tuple[int, ...]) -> int:
-    """Of one shard, whose ``index`` are its slices of the whole array."""
-    place = np.zeros((1,) * len(shape), np.uint32)
-    for axis, size in enumerate(shape):
-        start, stop, _ = index[axis].indices(size) if index is not None else (0, size, 1)
-        numbers = np.arange(start, stop, dtype=np.uint32).reshape([-1 if k == axis else 1 for k in range(len(shape))])
-        place = place * np.uint32(size) + numbers
-    bits = np.ascontiguousarray(data).reshape(-1).view(np.dtype(f"u{data.dtype.itemsize}")).astype(np.uint64)
-    folded = (bits ^ (bits >> np.uint64(32))).astype(np.uint32) if data.dtype.itemsize == 8 else bits.astype(np.uint32)
-    weights = np.broadcast_to(place, data.shape).reshape(-1) * np.uint32(2654435761 * 2 % 2**32) + np.uint32(1)
-    return int((folded * weights).sum(dtype=np.uint32))
+    if not (folder / _SEAL).exists():
+        return
+    try:
+        sealed = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
+        found = _files(folder)
+        wrong = [name for name, known in sealed.items() if found.get(name) != known]
+    except (OSError, ValueError, AttributeError):
+        raise Damaged(f"{folder}: damaged: {_SEAL} cannot be read") from None
+    if wrong:
+        name = wrong[0]
+        if name not in found:
+            what = "is missing"
+        elif found[name][0] != sealed[name][0]:
+            what = f"has {found[name][0]} bytes instead of {sealed[name][0]}"
+        else:
+            what = "is not what was saved"
+        raise Damaged(f"{folder}: damaged: {name} {what}" + f", one of {len(wrong)} such files" * (len(wrong) > 1))
 
 
 class Checkpoints:
@@ -130,11 +137,13 @@ class Checkpoints:
         metrics = None if accuracy is None else {"accuracy": accuracy}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
-            extra=ocp.args.JsonSave({**extra, _SHAPES: _shapes(state), _SUMS: checksums(state)}),
+            extra=ocp.args.JsonSave({**extra, _SHAPES: _shapes(state)}),
         )
         try:
             _reserve(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
             self._manager.save(step, args=items, metrics=metrics, force=True)
+            if jax.process_index() == 0:
+                self._seal(self.folder / str(step))
         except Exception as error:  # tensorstore wraps the file system's errors in several types
             earlier = ", ".join(str(s) for s in self.steps if s != step) or "none"
             reason = first_line(error)
@@ -152,7 +161,7 @@ class Checkpoints:
           places: a tree of shardings, whatever the arrays were saved from; default: the first device.
 
         Raises:
-          Damaged: it cannot be read, or its numbers are not those that were saved.
+          Damaged: it cannot be read, or its files are not those that were saved.
           UserError: no such checkpoint, or one that does not have the expected shapes.
         """
         if step not in self.steps:
@@ -161,10 +170,11 @@ class Checkpoints:
         places = jax.tree.map(lambda _: here, template) if places is None else places
         target = jax.tree.map(lambda a, p: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=p), template, places)
         where = self.folder / str(step)
+        _check(where)
         try:
             # The facts first: orbax leaves noisy threads behind when it meets a shape that was not expected.
             extra = self._manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore())).extra
-            saved, expected, sums = extra.pop(_SHAPES), _shapes(template), extra.pop(_SUMS, None)
+            saved, expected = extra.pop(_SHAPES), _shapes(template)
             for name in sorted(saved.keys() | expected.keys()):
                 if saved.get(name) != expected.get(name):
                     raise UserError(
@@ -172,15 +182,11 @@ class Checkpoints:
                         f"the configuration makes it {expected.get(name)}"
                     )
             items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-            state = self._manager.restore(step, args=items).state
+            return self._manager.restore(step, args=items).state, extra
         except UserError:
             raise
         except Exception as error:
             raise Damaged(f"{where}: not a checkpoint that can be read: {first_line(error)[:200]}") from error
-        if sums is not None and (found := checksums(state)) != sums:
-            wrong = [name for name in sums if found.get(name) != sums[name]]
-            raise Damaged(f"{where}: damaged: {wrong[0]} is not what was saved, one of {len(wrong)} such arrays")
-        return state, extra
 
     def restore_newest(
         self, template: TrainState, places: Any = None, warn: Callable[[str], None] = lambda text: None
@@ -208,6 +214,11 @@ class Checkpoints:
                 if not self._read_only:
                     self._put_aside(step)
         raise UserError(f"{self.folder}: no checkpoint in it")
+
+    def _seal(self, folder: Path) -> None:
+        sealed = folder / f"{_SEAL}.new"
+        sealed.write_text(json.dumps(_files(folder)), encoding="utf-8")
+        sealed.rename(folder / _SEAL)
 
     def _put_aside(self, step: int) -> None:
         if jax.process_index() == 0:

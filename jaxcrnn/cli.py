@@ -49,6 +49,11 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--checkpoint", metavar="WHICH", help="of --init-from: best (the default), latest, or a step")
     parser.add_argument(
+        "--grow", action="store_true",
+        help="with --init-from: another charset (--charset, or that of the labels); what is known of a character moves "
+        "with it",
+    )  # fmt: skip
+    parser.add_argument(
         "--centers", metavar="WHERE", help="centers to start from: a file of 'centers estimate', head, zeros or normal"
     )
     parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, what the audit finds")

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxcrnn import center_files, console, hosts, objective, runs, sharding, training_data
+from jaxcrnn import center_files, console, growth, hosts, objective, runs, sharding, training_data
 from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import Corpus
@@ -20,7 +20,7 @@ from jaxcrnn.errors import UserError
 from jaxcrnn.loop import fit
 from jaxcrnn.objective import CHOICES, PRESETS, LossConfig
 from jaxcrnn.streams import Stream
-from jaxcrnn.train import eval_variables, init_state
+from jaxcrnn.train import TrainConfig, eval_variables, init_state
 from jaxcrnn.types import TrainState
 
 
@@ -43,7 +43,10 @@ def train(args: Namespace) -> int:
     if not args.out:
         raise UserError("no place for the run; give --out FOLDER")
     source = training_data.source(config)
-    charset = _charset_of(origin, config) if origin else training_data.charset(config, source)
+    if args.grow and not origin:
+        raise UserError("--grow takes what a run has learnt to another charset; give --init-from RUN")
+    own = origin if not args.grow else None
+    charset = _charset_of(own, config) if own else training_data.charset(config, source)
     first, facts = _first_state(config, charset, origin, args)
     facts["skip_bad"] = args.skip_bad
     _train(config, charset, source, training_data.validation(config), Path(args.out), facts, first)
@@ -96,6 +99,8 @@ def _first_state(
         variables = eval_variables(before)
         facts["init_from"] = {"run": str(origin.folder.resolve()), "step": step}
         print(f"going on from {origin.folder}, checkpoint of step {step}")
+        if args.grow:
+            variables = _grown(variables, origin.charset, charset, config, train_config)
     given = None
     if args.centers and args.centers not in CHOICES["start"]:
         path = Path(args.centers)
@@ -110,13 +115,24 @@ def _first_state(
     return init_state(train_config, key, variables=variables, centers=given), facts
 
 
+def _grown(variables: Any, old: Charset, new: Charset, config: configs.Config, train_config: TrainConfig) -> Any:
+    """Weights for another charset."""
+    kept = [c for c in new.characters if c in old]
+    if not kept:
+        raise UserError("--grow: the charsets share no character; expected some of the run's in the new one")
+    print(f"{len(kept)} characters kept, {len(new) - len(kept)} new, {len(old) - len(kept)} gone")
+    anyhow = dataclasses.replace(train_config, loss=LossConfig())
+    fresh = init_state(anyhow, jax.random.key(config.run.seed))
+    return growth.moved(variables, eval_variables(fresh), old, new)
+
+
 def _resume(args: Namespace) -> int:
     run = runs.open_run(Path(args.resume))
     if args.config or args.out or not all(change.startswith("mesh.") for change in args.set):
         raise UserError("--resume goes on with the run's own configuration; leave out --config, --set (but of mesh.*) "
                         "and --out")  # fmt: skip
     run = dataclasses.replace(run, config=configs.load(None, args.set, run.config))
-    for flag in ("init_from", "centers", "preset", "checkpoint", "print_config"):
+    for flag in ("init_from", "centers", "preset", "checkpoint", "print_config", "grow"):
         if getattr(args, flag):
             raise UserError(f"--resume goes on with the run as it is; leave out --{flag.replace('_', '-')}")
     for flag in ("data", "val"):

@@ -107,10 +107,18 @@ def of_state(mesh: Mesh, state: Any, *, fsdp: bool = False) -> Any:
     )
 
 
+def class_axis(path: tuple[Any, ...]) -> int | None:
+    """Which axis of an array of the state the classes are, None for an array without them.
+
+    Args:
+      path: to the array, as `jax.tree_util.tree_map_with_path` gives it.
+    """
+    return _CLASSES.get(tuple(str(getattr(key, "key", getattr(key, "name", ""))) for key in path[-2:]))
+
+
 def _spec(sizes: Mapping[str, int], path: tuple[Any, ...], shape: tuple[int, ...], fsdp: bool) -> P:
     axes: list[str | None] = [None] * len(shape)
-    names = tuple(str(getattr(key, "key", getattr(key, "name", ""))) for key in path[-2:])
-    classes = _CLASSES.get(names)
+    classes = class_axis(path)
     if classes is not None and len(axes) > classes and shape[classes] % sizes[MODEL] == 0:
         axes[classes] = MODEL
     free = [k for k, size in enumerate(shape) if axes[k] is None and size % sizes[DATA] == 0]

@@ -37,7 +37,7 @@ FLOORS = [
         "render",
     },
     {"backbones", "normalization", "recurrent", "model", "optim", "objective", "convert", "streams"},
-    {"train", "checkpoint", "center_files", "dispatch", "window"},
+    {"train", "checkpoint", "center_files", "dispatch", "growth", "window"},
     {"answers", "evaluate", "loop", "parity", "inspection"},
     {"report", "config", "results", "panels", "page", "projector", "timing"},
     {"runs", "grid"},
@@ -47,7 +47,8 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Two modules of one floor may use each other as long as no circle arises; these do.
 SIDEWAYS = {
     ("charset", "errors"), ("data", "errors"), ("data", "charset"), ("data", "types"), ("data", "data"),
-    ("fused", "sharding"), ("head", "fused"), ("ctc", "head"), ("assign", "ctc"), ("assign", "head"),
+    ("fused", "sharding"), ("convolution", "sharding"), ("head", "fused"), ("ctc", "head"), ("assign", "ctc"),
+    ("assign", "head"),
     ("decode", "head"), ("losses", "ctc"), ("losses", "head"), ("centers", "head"), ("diagnostics", "head"),
     ("centers", "assign"), ("centers", "decode"), ("centers", "losses"),
     ("model", "backbones"), ("model", "recurrent"), ("backbones", "normalization"), ("loop", "evaluate"),

@@ -193,8 +193,7 @@ def test_what_a_head_cannot_know():
 
 
 # Classes that the devices share equally, and some that they do not.
-@pytest.mark.parametrize("classes", [16, 13])
-@pytest.mark.parametrize(("data", "model"), [(1, 8), (4, 2), (2, 4)])
+@pytest.mark.parametrize(("data", "model", "classes"), [(1, 8, 16), (4, 2, 13), (2, 4, 13)])
 def test_classes_split_over_devices(data, model, classes, monkeypatch):
     monkeypatch.setattr(fused, "CHUNK", 3)
     rng = np.random.default_rng(0)

@@ -1,0 +1,197 @@
+"""Breaks a training in every way that is listed and writes what happened as a table.
+
+python scripts/faults.py > faults.md
+"""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from jaxcrnn.data.labels import write_lines
+from jaxcrnn.data.synthetic import SyntheticLines
+
+SETTINGS = [
+    "model.backbone=tiny", "model.hidden=8", "model.dropout=0", "augment.probability=0", "data.batch_size=4",
+    "data.buckets=1", "optim.warmup=2", "optim.steps=3000", "run.log_every=1", "run.eval_every=20", "data.cache_mb=0",
+]  # fmt: skip
+
+
+class Training:
+    """A training in a process of its own, and its folder."""
+
+    def __init__(self, root: Path, *more: str, resume: bool = False, limit: int | None = None) -> None:
+        self.root, self.run = root, root / "run"
+        new = ["--data", str(root / "labels.txt"), "--out", str(self.run), "--set", *SETTINGS, *more]
+        arguments = ["--resume", str(self.run)] if resume else new
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "jaxcrnn", "train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, preexec_fn=(lambda: _limit(limit)) if limit else None,
+        )  # fmt: skip
+
+    def until(self, steps: int) -> None:
+        """Waits for a row of the log."""
+        log = self.run / "metrics.jsonl"
+        while self.process.poll() is None and not (log.exists() and log.read_text().count("\n") >= steps):
+            time.sleep(0.01)
+
+    def end(self, seconds: float | None = None) -> tuple[int, str, str]:
+        """Stops it after so long, by SIGTERM; its exit code and the last lines it said."""
+        if seconds is not None:
+            time.sleep(seconds)
+            self.process.send_signal(signal.SIGTERM)
+        out, err = self.process.communicate(timeout=120)
+        assert "Traceback" not in err, err
+        return self.process.returncode, out, err
+
+
+def _limit(size: int) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def kept(run: Path) -> str:
+    """Steps of the checkpoints that are there, and those put aside."""
+    steps = sorted(int(p.name) for p in run.glob("checkpoints/*") if p.name.isdigit())
+    aside = sorted(p.name for p in run.glob("damaged-*"))
+    return ", ".join([*map(str, steps), *aside]) or "none"
+
+
+def disk_full(root: Path) -> tuple[int, str, str]:
+    return Training(root, limit=60_000).end()
+
+
+def folder_deleted(root: Path) -> tuple[int, str, str]:
+    training = Training(root)
+    training.until(30)
+    shutil.rmtree(training.run)
+    return training.end()
+
+
+def image_deleted(root: Path) -> tuple[int, str, str]:
+    training = Training(root)
+    training.until(5)
+    (root / "3.png").unlink()
+    return training.end()
+
+
+def image_replaced(root: Path) -> tuple[int, str, str]:
+    training = Training(root)
+    training.until(5)
+    Image.new("L", (600, 32), 255).save(root / "3.png")
+    return training.end(2)
+
+
+def image_truncated(root: Path) -> tuple[int, str, str]:
+    training = Training(root)
+    training.until(5)
+    (root / "3.png").write_bytes((root / "3.png").read_bytes()[:60])
+    return training.end()
+
+
+def worker_killed(root: Path) -> tuple[int, str, str]:
+    training = Training(root, "data.processes=2")
+    training.until(10)
+    listed = subprocess.check_output(["ps", "-o", "pid=,args=", "--ppid", str(training.process.pid)], text=True)
+    workers = [line.split()[0] for line in listed.splitlines() if "spawn_main" in line]
+    os.kill(int(workers[0]), signal.SIGKILL)
+    return training.end()
+
+
+def not_finite(root: Path) -> tuple[int, str, str]:
+    return Training(root, "optim.learning_rate=1e30", "optim.clip_norm=1e30").end()
+
+
+def _after(root: Path, damage: Callable[[Path], None]) -> tuple[int, str, str]:
+    first = Training(root)
+    first.until(45)
+    first.end(0)
+    newest = max((root / "run" / "checkpoints").iterdir(), key=lambda p: int(p.name) if p.name.isdigit() else -1)
+    damage(newest)
+    second = Training(root, resume=True)
+    second.until(len((root / "run" / "metrics.jsonl").read_text().splitlines()) + 3)
+    return second.end(1)
+
+
+def _largest(folder: Path) -> Path:
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def truncated(root: Path) -> tuple[int, str, str]:
+    return _after(root, lambda newest: os.truncate(_largest(newest), _largest(newest).stat().st_size // 2))
+
+
+def flipped(root: Path) -> tuple[int, str, str]:
+    def flip(newest: Path) -> None:
+        data = bytearray(_largest(newest).read_bytes())
+        data[len(data) // 2] ^= 1
+        _largest(newest).write_bytes(data)
+
+    return _after(root, flip)
+
+
+def charset_changed(root: Path) -> tuple[int, str, str]:
+    def change(newest: Path) -> None:
+        path = newest.parents[1] / "charset.txt"
+        path.write_text(path.read_text() + "x\n")
+
+    return _after(root, change)
+
+
+def labels_changed(root: Path) -> tuple[int, str, str]:
+    def change(newest: Path) -> None:
+        rows = (root / "labels.txt").read_text().splitlines()
+        (root / "labels.txt").write_text("\n".join(rows[:-1]) + "\n")
+
+    return _after(root, change)
+
+
+def settings_changed(root: Path) -> tuple[int, str, str]:
+    def change(newest: Path) -> None:
+        path = newest.parents[1] / "config.yaml"
+        path.write_text(path.read_text().replace("hidden: 8", "hidden: 16"))
+
+    return _after(root, change)
+
+
+FAULTS: dict[str, Callable[[Path], tuple[int, str, str]]] = {
+    "disk full (files limited to 60 kB)": disk_full, "the run's folder deleted under way": folder_deleted,
+    "an image deleted under way": image_deleted, "an image replaced by a longer one": image_replaced,
+    "an image truncated under way": image_truncated, "a worker process killed (SIGKILL)": worker_killed,
+    "gradients that are not finite": not_finite, "newest checkpoint truncated, then --resume": truncated,
+    "one bit of it flipped, then --resume": flipped, "charset.txt changed, then --resume": charset_changed,
+    "a line of the data removed, then --resume": labels_changed, "config.yaml changed, then --resume": settings_changed,
+}  # fmt: skip
+
+
+def main() -> None:
+    print("| what | exit code | what it said | checkpoints left |\n|---|---|---|---|")
+    chosen = sys.argv[1:]
+    for name, fault in FAULTS.items():
+        if chosen and not any(word in name for word in chosen):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            write_lines(root, SyntheticLines(7, 24, "0123456789", (1, 2)))
+            code, out, err = fault(root)
+            said = [line for line in out.splitlines() if "warning" in line] + err.splitlines()[-1:]
+            said += [] if err else out.splitlines()[-2:-1]
+            text = " / ".join(said).replace(f"{folder}/", "").replace("|", "\\|")
+            print(f"| {name} | {code} | `{text[:300]}` | {kept(root / 'run')} |", flush=True)
+            rows = root / "run" / "metrics.jsonl"
+            if rows.exists():
+                steps = [json.loads(line)["step"] for line in rows.read_text().splitlines()]
+                assert steps == sorted(set(steps)), f"{name}: rows of the log twice or out of order"
+
+
+if __name__ == "__main__":
+    main()

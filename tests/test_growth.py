@@ -1,0 +1,58 @@
+"""What was learnt, under another charset."""
+
+import jax
+import numpy as np
+from small_runs import train_args
+
+from jaxcrnn import growth, runs
+from jaxcrnn.charset import Charset
+from jaxcrnn.cli import main
+from jaxcrnn.model import ModelConfig
+from jaxcrnn.objective import LossConfig
+from jaxcrnn.optim import OptimConfig
+from jaxcrnn.train import TrainConfig, init_state
+
+
+def test_rows_move_by_character():
+    def state(charset, seed):
+        model = ModelConfig("tiny", 4, 0.0, num_classes=charset.num_classes, blank=charset.blank)
+        config = TrainConfig(model, LossConfig("flow1", start="normal"), OptimConfig(ema=0.9))
+        made = init_state(config, jax.random.key(seed))
+        return jax.tree.map(lambda a: a + seed if np.issubdtype(a.dtype, np.floating) else a, made)
+
+    old, new = Charset("土士未", "last"), Charset("末士己土", "first")
+    before, fresh = state(old, 1), state(new, 2)
+    after = growth.moved(before, fresh, old, new)
+    assert jax.tree.map(np.shape, after) == jax.tree.map(np.shape, fresh)
+    places = {"土": (0, 4), "士": (1, 2), "blank": (3, 0)}
+    fields = {
+        "centers": lambda s: s.centers.centers,
+        "counts": lambda s: s.centers.counts,
+        "bias": lambda s: s.params["head"]["bias"],
+        "kernel": lambda s: s.params["head"]["kernel"].T,
+        "first moment": lambda s: s.opt_state.inner[1][0].mu["head"]["kernel"].T,
+        "average": lambda s: s.opt_state.average["head"]["kernel"].T,
+    }
+    for name, of in fields.items():
+        for i, j in places.values():
+            np.testing.assert_array_equal(of(after)[j], of(before)[i], err_msg=name)
+        for j in (1, 3):  # 末 and 己 are new
+            np.testing.assert_array_equal(of(after)[j], of(fresh)[j], err_msg=name)
+    np.testing.assert_array_equal(after.params["lstm0"]["kernel_h"], before.params["lstm0"]["kernel_h"])
+    assert after.step == before.step
+
+
+def test_a_run_goes_on_with_more_characters(lines_file, tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(train_args(lines_file, first, val=False)) == 0
+    (tmp_path / "more.txt").write_text("".join(f"{c}\n" for c in "x0123456789"))
+    grow = ["--init-from", str(first), "--charset", str(tmp_path / "more.txt")]
+    assert main([*train_args(lines_file, second, steps=1, val=False), *grow]) == 2
+    assert "has besides 'x'" in capsys.readouterr().err
+    arguments = train_args(lines_file, second, "optim.learning_rate=1e-9", "optim.warmup=0", steps=1, val=False)
+    assert main([*arguments, *grow, "--grow"]) == 0
+    assert "10 characters kept, 1 new, 0 gone" in capsys.readouterr().out
+    one, two = (runs.open_run(folder).state("latest")[0] for folder in (first, second))
+    np.testing.assert_allclose(two.params["head"]["kernel"][:, 2:], one.params["head"]["kernel"][:, 1:], atol=1e-6)
+    assert main([*train_args(lines_file, tmp_path / "third"), "--grow"]) == 2
+    assert "give --init-from RUN" in capsys.readouterr().err
