@@ -145,7 +145,7 @@ class Checkpoints:
             if jax.process_index() == 0:
                 self._seal(self.folder / str(step))
         except Exception as error:  # tensorstore wraps the file system's errors in several types
-            earlier = ", ".join(str(s) for s in self.steps if s != step) or "none"
+            earlier = ", ".join(str(s) for s in self.steps if s != step and (self.folder / str(s)).exists()) or "none"
             reason = first_line(error)
             raise UserError(
                 f"{self.folder}: could not save the checkpoint of step {step}: {reason[:200]}; "

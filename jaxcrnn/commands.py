@@ -195,6 +195,9 @@ def _go(
         f"{totals.infeasible_samples} infeasible, {totals.skipped_steps} steps skipped, "
         f"{corpus.left_out if corpus is not None else 0} lines left out, {done.programs} step programs compiled"
     )
+    restarts = sum(getattr(part, "restarts", 0) for part in getattr(batches, "parts", [batches]))
+    if restarts:
+        print(f"worker processes were started anew {restarts} times")
     if done.stopped:
         print(f"go on with: jaxcrnn train --resume {run.folder}")
     else:

@@ -1,6 +1,7 @@
 """Label files, the audit, buckets, batches."""
 
 import itertools
+import multiprocessing
 import shutil
 
 import numpy as np
@@ -204,6 +205,25 @@ def test_processes_and_parts_of_a_batch_make_the_same_batches(lines_file):
             np.testing.assert_array_equal(p.items, q.items)
             for x, y in zip(a, b, strict=True):
                 np.testing.assert_array_equal(x, y)
+
+
+def test_dead_workers_are_started_anew(lines_file, capsys):
+    """Without losing or repeating a batch."""
+    pytest.importorskip("grain", reason="the data extra is not installed")
+    corpus = corpus_of(lines_file, 0)
+    whole = list(Batches(corpus, (64, 128), 6, seed=1).training(0, 40))
+    batches, others = Batches(corpus, (64, 128), 6, seed=1, processes=2), set(multiprocessing.active_children())
+    found = []
+    for pair in batches.training(0, 40):
+        found.append(pair)
+        if len(found) == 5:
+            (set(multiprocessing.active_children()) - others).pop().kill()
+    assert batches.restarts == 1
+    assert "died (exit code -9)" in capsys.readouterr().err
+    assert len(found) == len(whole)
+    for (p, a), (q, b) in zip(whole, found, strict=True):
+        np.testing.assert_array_equal(p.items, q.items)
+        np.testing.assert_array_equal(a.images, b.images)
 
 
 def test_a_fault_in_a_worker_process_is_one_line(lines_file, tmp_path):

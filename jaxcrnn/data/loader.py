@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,6 +65,7 @@ class Batches:
       slots: label slots of each bucket.
       steps_per_epoch: batches of one epoch.
       shown: how often an epoch shows each line, or None for once.
+      restarts: how often worker processes had to be started anew.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Batches:
         self.shown = plans.repeats(corpus.labels, repeat_rare) if repeat_rare else None
         lines = len(corpus) if self.shown is None else round(self.shown.sum())
         self.steps_per_epoch = -(-lines // batch_size)
+        self.restarts = 0
         self._epochs: dict[int, list[plans.Planned]] = {}
 
     @property
@@ -137,8 +140,12 @@ class Batches:
     def training(self, start: int, stop: int) -> Generator[tuple[plans.Planned, Batch], None, None]:
         """The batches of steps ``start`` to ``stop - 1``."""
         if self.processes:
-            return ahead(self.at, start, stop, self.processes)
+            return ahead(self.at, start, stop, self.processes, self._restarted)
         return self._ahead(self.planned(step) for step in range(start, stop))
+
+    def _restarted(self, why: str) -> None:
+        self.restarts += 1
+        print(f"warning: {why}", file=sys.stderr, flush=True)
 
     def in_order(self) -> Generator[tuple[plans.Planned, Batch], None, None]:
         """Every line once, each in its own bucket."""
