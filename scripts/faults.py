@@ -104,7 +104,8 @@ def worker_killed(root: Path) -> tuple[int, str, str]:
     listed = subprocess.check_output(["ps", "-o", "pid=,args=", "--ppid", str(training.process.pid)], text=True)
     workers = [line.split()[0] for line in listed.splitlines() if "spawn_main" in line]
     os.kill(int(workers[0]), signal.SIGKILL)
-    return training.end()
+    training.until(60)
+    return training.end(0)
 
 
 def not_finite(root: Path) -> tuple[int, str, str]:
@@ -184,6 +185,7 @@ def main() -> None:
             write_lines(root, SyntheticLines(7, 24, "0123456789", (1, 2)))
             code, out, err = fault(root)
             said = [line for line in out.splitlines() if "warning" in line] + err.splitlines()[-1:]
+            said += [line for line in out.splitlines() if "started anew" in line]
             said += [] if err else out.splitlines()[-2:-1]
             text = " / ".join(said).replace(f"{folder}/", "").replace("|", "\\|")
             print(f"| {name} | {code} | `{text[:300]}` | {kept(root / 'run')} |", flush=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
+import multiprocessing.util
 import os
 import queue
 import signal
@@ -94,7 +96,9 @@ class _Reader:
         reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=PER_WORKER)
         workers = grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=PER_WORKER)
         others = set(multiprocessing.active_children())
-        self._iterator = iter(steps.to_iter_dataset(reading).mp_prefetch(workers, worker_init_fn=_begin))
+        self._iterator = iter(
+            steps.to_iter_dataset(reading).mp_prefetch(workers, worker_init_fn=functools.partial(_begin, os.getpid()))
+        )
         self._others, self._workers = others, set[Any]()
         self._found: queue.Queue[Any] = queue.Queue(PER_WORKER)
         self._closed = threading.Event()
@@ -144,14 +148,17 @@ class _Reader:
             return self._iterator.close()
         for worker in self._workers:
             worker.kill()
-        # It waits for what a dead worker had begun to send.
-        threading.Thread(target=self._iterator.close, daemon=True).start()
+        # Closing it would wait for ever for what a dead worker had begun to send, and so would grain at exit.
+        registry: dict[Any, Any] = getattr(multiprocessing.util, "_finalizer_registry", {})
+        for finalizer in list(registry.values()):
+            if getattr(getattr(finalizer, "_callback", None), "__name__", "") == "_close_if_alive":
+                finalizer.cancel()
 
 
-def _begin(worker: int, workers: int) -> None:
-    """A worker leaves Ctrl-C to the program that started it, and does not outlive it."""
+def _begin(parent: int, worker: int, workers: int) -> None:
+    """A worker leaves Ctrl-C to the program that started it, and does not outlive it, be it gone already."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
 def _watch(parent: int) -> None:
