@@ -145,6 +145,12 @@ def cases(root: Path) -> list[tuple[str, list[str], int | None]]:
         ("a character in two groups", [*drawn, "text.source=lookalikes", "text.groups=twice.txt"], None),
         ("a text to render that is not there", [*drawn, "text.source=none.txt"], None),
         ("a share that leaves no line to read", [*train, "text.share=0.99"], None),
+        ("more devices than there are", [*train, "mesh.data=16"], None),
+        ("a batch without lines", ["plan", "--set", "mesh.data=1", "data.batch_size=0"], None),
+        ("a device to plan for that is none", ["plan", "--device", "v5e"], None),
+        ("a case to time that is none", ["bench", "--only", "stepp"], None),
+        ("a coordinator without --distributed", [*train[:-len(SMALL)], "--coordinator", "localhost:1"], None),
+        ("--grow without a run to go on from", [*train[:-len(SMALL)], "--grow"], None),
     ]  # fmt: skip
 
 
