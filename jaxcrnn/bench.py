@@ -27,7 +27,7 @@ from jaxcrnn.timing import Sizes, Variant
 
 GROWTH = (100, 6941, 21504, 90112)
 NAMES = {**timing.CASES, **bench_data.CASES}
-# Measured only when asked for: five whole steps.
+# Measured only when asked for: a whole step of every preset.
 LONG = {"flows"}
 # The same question to the reference: its name for the case, and with which sizes.
 ASKED = {name: name for name in ("product", "step", "forward", "backbone", "bilstm", "ctc", "head", "center")}

@@ -47,6 +47,12 @@ def _crc(path: Path) -> int:
     return found
 
 
+def _seal(folder: Path) -> None:
+    sealed = folder / f"{_SEAL}.new"
+    sealed.write_text(json.dumps(_files(folder)), encoding="utf-8")
+    sealed.rename(folder / _SEAL)
+
+
 def _check(folder: Path) -> None:
     """Compares the files of a checkpoint with what they were.
 
@@ -143,7 +149,7 @@ class Checkpoints:
             _reserve(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
             self._manager.save(step, args=items, metrics=metrics, force=True)
             if jax.process_index() == 0:
-                self._seal(self.folder / str(step))
+                _seal(self.folder / str(step))
         except Exception as error:  # tensorstore wraps the file system's errors in several types
             earlier = ", ".join(str(s) for s in self.steps if s != step and (self.folder / str(s)).exists()) or "none"
             reason = first_line(error)
@@ -214,11 +220,6 @@ class Checkpoints:
                 if not self._read_only:
                     self._put_aside(step)
         raise UserError(f"{self.folder}: no checkpoint in it")
-
-    def _seal(self, folder: Path) -> None:
-        sealed = folder / f"{_SEAL}.new"
-        sealed.write_text(json.dumps(_files(folder)), encoding="utf-8")
-        sealed.rename(folder / _SEAL)
 
     def _put_aside(self, step: int) -> None:
         if jax.process_index() == 0:

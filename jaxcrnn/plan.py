@@ -114,8 +114,7 @@ def make(config: TrainConfig, mesh: Mesh, batch: int, width: int, slots: int, *,
     Raises:
       UserError: the devices cannot share the batch, or the step needs more memory than they have.
     """
-    if batch % mesh.shape[sharding.DATA]:
-        raise UserError(f"data.batch_size is {batch}; expected a multiple of mesh.data={mesh.shape[sharding.DATA]}")
+    sharding.each_rows(mesh, batch)
     shapes = state_shapes(config)
     state = _placed(shapes, sharding.of_state(mesh, shapes, fsdp=fsdp))
     whole = Batch(*(jax.ShapeDtypeStruct(shape, kind) for shape, kind in (

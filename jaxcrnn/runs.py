@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import sys
-import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -79,8 +78,8 @@ def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Under its own name when it is whole: a run that is killed here leaves no half of a folder in the way.
-        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        made.chmod(0o777 & ~_umask())
+        made = folder.with_name(f".{folder.name}-{os.getpid()}")
+        made.mkdir()
         (made / CONFIG).write_text(to_yaml(config), encoding="utf-8")
         charset.save(made / CHARSET)
         packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
@@ -96,12 +95,6 @@ def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror or error}; expected a folder that can be written") from None
     return Run(folder, config, charset)
-
-
-def _umask() -> int:
-    old = os.umask(0)
-    os.umask(old)
-    return old
 
 
 def open_run(folder: Path) -> Run:

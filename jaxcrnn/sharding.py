@@ -152,18 +152,27 @@ def gathered(tree: Any) -> Any:
     )
 
 
+def each_rows(mesh: Mesh, rows: int) -> int:
+    """How many rows of a batch each device of ``data`` has.
+
+    Raises:
+      UserError: the devices cannot share the rows equally.
+    """
+    share = mesh.shape[DATA]
+    if rows % share:
+        raise UserError(f"data.batch_size is {rows}; expected a multiple of mesh.data={share}")
+    return rows // share
+
+
 def my_rows(mesh: Mesh, rows: int) -> tuple[int, int]:
     """Which rows of a batch this process has to bring: from, to.
 
     Raises:
       UserError: the devices cannot share the rows equally, or this process's are not side by side.
     """
-    share = mesh.shape[DATA]
-    if rows % share:
-        raise UserError(f"data.batch_size is {rows}; expected a multiple of mesh.data={share}")
+    each = each_rows(mesh, rows)
     held = NamedSharding(mesh, P(DATA)).addressable_devices_indices_map((rows,)).values()
     starts = sorted({index[0].indices(rows)[0] for index in held if index is not None})
-    each = rows // share
     if starts != list(range(starts[0], starts[-1] + each, each)):
         raise UserError("the devices of a process are not side by side in the mesh; expected mesh.data to be split by "
                         "process")  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import jax
@@ -68,13 +67,13 @@ def init_state(
 
 
 # Programs of their own instead of hundreds of small ones: a fresh state costs a second, not ten.
-@partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def _random(config: ModelConfig, key: Array) -> Any:
     images = jnp.zeros((1, config.height, 32, 1), jnp.float32)
     return CRNN(config).init(key, images, jnp.full((1,), 32, jnp.int32))
 
 
-@partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def _moments(config: OptimConfig, params: Any) -> Any:
     return optim.make(config).init(params)
 

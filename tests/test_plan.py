@@ -42,10 +42,8 @@ def test_a_step_for_the_devices_here(tmp_path, capsys):
     assert "8 devices, the batch over 4, the classes over 2" in shown
     assert "8 lines a step (2 a device)" in shown
     found = json.loads(out.read_text())
-    kernel, bias = (
-        16 * 16 * 4,
-        16 * 4,
-    )  # of the head, and half of each on a device; the same of both moments, and centers
+    # Of the head, and half of each on a device; the same of both moments, and centers.
+    kernel, bias = 16 * 16 * 4, 16 * 4
     halves = (3 * (kernel + bias) + kernel + bias) // 2
     assert found["gradients"] > kernel // 2 + bias // 2
     assert found["state"] - 3 * (found["gradients"] - (kernel + bias) // 2) - halves < 2000  # batch statistics, counts
