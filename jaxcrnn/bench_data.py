@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -125,8 +124,7 @@ def data(s: Sizes) -> Variants:
     for name, source in sources.items():
         corpus = lines.audited(0, source)
         widths = buckets.choose(corpus.widths, 2)
-        readers = {"1 thread": (1, 0), "2 threads": (2, 0)} | ({"2 processes": (1, 2)} if _has_grain() else {})
-        for how, (workers, processes) in readers.items():
+        for how, workers, processes in (("1 thread", 1, 0), ("2 threads", 2, 0), ("2 processes", 1, 2)):
             batches = Batches(corpus, widths, MODEL["batch"], workers=workers, processes=processes)
             out[f"{name}, {how}"] = Variant(functools.partial(_epoch, batches))
     stream = RenderedBatches(*_written(), LOOK, MODEL["batch"], 0)
@@ -136,10 +134,6 @@ def data(s: Sizes) -> Variants:
             jax.block_until_ready(batch.images)
 
     return {**out, "rendered": Variant(rendered)}
-
-
-def _has_grain() -> bool:
-    return importlib.util.find_spec("grain") is not None
 
 
 def _epoch(batches: Batches) -> None:

@@ -46,7 +46,7 @@ class DataConfig:
       max_pixels: most pixels an image file may have.
       cache_mb: memory for decoded images.
       workers: threads that read images ahead.
-      processes: worker processes that read them instead, with grain; 0 for threads. The same batches either way.
+      processes: worker processes that read them instead; 0 for threads. The same batches either way.
     """
 
     train: str = ""

@@ -2,18 +2,21 @@
 
 import itertools
 import multiprocessing
+import os
 import shutil
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxcrnn import Charset, UserError
-from jaxcrnn.data import buckets
+from jaxcrnn.data import buckets, processes
 from jaxcrnn.data.audit import KINDS, audit, needed_frames
 from jaxcrnn.data.images import ImageError, Limits
 from jaxcrnn.data.labels import LabelFile
 from jaxcrnn.data.loader import Batches, to_float
+from jaxcrnn.data.processes import ahead
 from jaxcrnn.data.synthetic import SyntheticLines
 
 
@@ -193,7 +196,6 @@ def test_batches_are_a_function_of_seed_and_step(lines_file):
 
 
 def test_processes_and_parts_of_a_batch_make_the_same_batches(lines_file):
-    pytest.importorskip("grain", reason="the data extra is not installed")
     corpus = corpus_of(lines_file, 1 << 30)
     whole = list(Batches(corpus, (64, 128), 6, seed=1).training(2, 9))
     others = [list(Batches(corpus, (64, 128), 6, seed=1, processes=2).training(2, 9))]
@@ -209,7 +211,6 @@ def test_processes_and_parts_of_a_batch_make_the_same_batches(lines_file):
 
 def test_dead_workers_are_started_anew(lines_file, capsys):
     """Without losing or repeating a batch."""
-    pytest.importorskip("grain", reason="the data extra is not installed")
     corpus = corpus_of(lines_file, 0)
     whole = list(Batches(corpus, (64, 128), 6, seed=1).training(0, 40))
     batches, others = Batches(corpus, (64, 128), 6, seed=1, processes=2), set(multiprocessing.active_children())
@@ -226,8 +227,32 @@ def test_dead_workers_are_started_anew(lines_file, capsys):
         np.testing.assert_array_equal(a.images, b.images)
 
 
+def test_a_worker_killed_in_the_middle_of_a_batch():
+    """A pipe holds less than a batch, so a worker waits in one for most of its time."""
+    others, found, restarts = set(multiprocessing.active_children()), [], []
+    for item in ahead(bytes, 3_000_000, 3_000_012, 2, restarts.append):
+        found.append(len(item))
+        if len(found) == 3:
+            (set(multiprocessing.active_children()) - others).pop().kill()
+    assert found == list(range(3_000_000, 3_000_012))
+    assert len(restarts) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [(os._exit, r"worker process \d+ died \(exit code 60\)"), (time.sleep, r"worker process \d+ did not answer")],
+)
+def test_workers_that_never_deliver_end_the_run(make, what, monkeypatch):
+    monkeypatch.setattr(processes, "PATIENCE", 0.5 if make is time.sleep else 60)
+    others, reasons = set(multiprocessing.active_children()), []
+    with pytest.raises(UserError, match=rf"^{what}.*, 3 times at step 60; expected data\.processes=0"):
+        list(ahead(make, 60, 62, 1, reasons.append))
+    assert len(reasons) == 2
+    assert all("started anew at step 60" in reason for reason in reasons)
+    assert not set(multiprocessing.active_children()) - others
+
+
 def test_a_fault_in_a_worker_process_is_one_line(lines_file, tmp_path):
-    pytest.importorskip("grain", reason="the data extra is not installed")
     shutil.copytree(lines_file.parent, tmp_path / "copy")
     corpus = corpus_of(tmp_path / "copy" / lines_file.name, 0)
     (tmp_path / "copy" / "5.png").write_bytes(b"gone")

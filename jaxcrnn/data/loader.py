@@ -56,7 +56,7 @@ class Batches:
       seed: of the order.
       workers: threads that read ahead.
       repeat_rare: the share of the lines below which a character counts as rare (`jaxcrnn.data.buckets.repeats`).
-      processes: worker processes that read training batches ahead instead of threads (needs grain); the same batches.
+      processes: worker processes that read training batches ahead instead of threads; the same batches.
       full: fill the batch that ends an epoch, or every one of a set smaller than a batch, with lines drawn again.
       rows: which rows of every batch this process reads, from and to; all of them by default.
 

@@ -1,42 +1,28 @@
-"""Batches read by worker processes, with grain: for images that take longer to decode than threads can hide."""
+"""Batches read by worker processes: for images that take longer to decode than threads can hide.
+
+A pipe for each worker, whose other end no other process holds: so the end of a dead worker is seen at once, even in
+the middle of what it was sending. Queues that workers share (grain's, and those of the standard library's pools) wait
+for ever for the rest of it.
+"""
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import multiprocessing
-import multiprocessing.util
-import os
 import queue
 import signal
 import threading
-import time
-from collections.abc import Callable, Generator
+import traceback
+from collections.abc import Callable, Generator, Iterable
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from jaxcrnn.errors import UserError
 
 T = TypeVar("T")
-PER_WORKER = 2  # batches that each process keeps ready
-PATIENCE = 300.0  # seconds without a batch after which workers count as hanging
+PER_WORKER = 2  # batches that each worker has ready
+PATIENCE = 300.0  # seconds without a batch after which a worker counts as hanging
 TRIES = 3
-
-
-class _Sealed:
-    """An element that grain takes as one thing and sends through a pipe.
-
-    Arrays that it sees go through shared memory, of which what nobody took stays behind at exit, with a warning.
-    """
-
-    def __init__(self, inside: Any) -> None:
-        self.inside = inside
-
-
-class _Sealing:
-    def __init__(self, make: Callable[[int], Any]) -> None:
-        self.make = make
-
-    def __call__(self, number: int) -> _Sealed:
-        return _Sealed(self.make(int(number)))
 
 
 def ahead(
@@ -44,8 +30,8 @@ def ahead(
 ) -> Generator[T, None, None]:
     """``make(start), ..., make(stop - 1)`` in this order, whatever the number of processes.
 
-    The position in the data is the step number alone, so a checkpoint needs no more than that: grain's iterator is
-    made anew from ``start``, and from the step that is due when a worker has died or hangs.
+    The position in the data is the step number alone, so a checkpoint needs no more than that: workers begin at
+    ``start``, and anew at the step that is due when one of them has died or hangs.
 
     Args:
       make: a function that can be pickled, of an importable module.
@@ -55,14 +41,15 @@ def ahead(
       restarted: called with the reason when the workers were started anew.
 
     Raises:
-      UserError: grain is not installed, or workers die again and again at one step.
+      UserError: workers die again and again at one step.
     """
     step, last = start, (-1, 0)
     while step < stop:
-        reader = _Reader(make, step, stop, processes)
+        begun = step
+        workers = [_Worker(make, range(first, stop, processes)) for first in range(begun, min(begun + processes, stop))]
         try:
             while step < stop:
-                item = reader.next()
+                item = workers[(step - begun) % processes].next()
                 yield item
                 step += 1
         except _Stalled as problem:
@@ -72,96 +59,76 @@ def ahead(
                                 "for fewer processes") from None  # fmt: skip
             restarted(f"{problem}; all {processes} started anew at step {step}")
         finally:
-            reader.close()
+            for worker in workers:
+                worker.close()
 
 
 class _Stalled(Exception):
     """No element comes any more."""
 
 
-class _Reader:
-    """Grain's iterator behind a queue, so that a silent one is noticed: grain waits for a dead worker for ever."""
+class _Worker:
+    """A process that makes the elements of some steps, and a thread that takes them as they come."""
 
-    def __init__(self, make: Callable[[int], Any], start: int, stop: int, processes: int) -> None:
-        try:
-            import grain
-            from absl import flags
-        except ImportError:
-            raise UserError(
-                f"data.processes={processes} needs the package grain; expected the extra 'data', or data.processes=0"
-            ) from None
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # grain's workers take absl's flags with them
-        steps: Any = grain.MapDataset.range(start, stop).map(_Sealing(make))
-        reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=PER_WORKER)
-        workers = grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=PER_WORKER)
-        others = set(multiprocessing.active_children())
-        self._iterator = iter(
-            steps.to_iter_dataset(reading).mp_prefetch(workers, worker_init_fn=functools.partial(_begin, os.getpid()))
-        )
-        self._others, self._workers = others, set[Any]()
-        self._found: queue.Queue[Any] = queue.Queue(PER_WORKER)
-        self._closed = threading.Event()
-        threading.Thread(target=self._pull, daemon=True).start()
+    def __init__(self, make: Callable[[int], Any], steps: range) -> None:
+        spawn = multiprocessing.get_context("spawn")  # a fork would take jax's threads and their locks with it
+        self._receive, send = spawn.Pipe(duplex=False)
+        self._process = spawn.Process(target=_work, args=(send, make, steps), daemon=True)
+        self._process.start()
+        send.close()
+        self._found: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(PER_WORKER)
+        self._thread = threading.Thread(target=self._take, daemon=True)
+        self._thread.start()
 
-    def _pull(self) -> None:
-        try:
-            for sealed in self._iterator:
-                self._put((sealed.inside, None))
-        except BaseException as error:
-            self._put((None, error))
-
-    def _put(self, pair: tuple[Any, BaseException | None]) -> None:
-        while not self._closed.is_set():
+    def _take(self) -> None:
+        error: BaseException | None = None
+        while error is None:
             try:
-                return self._found.put(pair, timeout=0.5)
-            except queue.Full:
-                continue
+                item, error = self._receive.recv()
+            except (EOFError, OSError):
+                item, error = None, _Stalled()
+            except Exception as fault:  # an element or an error that is not what was pickled
+                item, error = None, fault
+            self._found.put((item, error))
 
     def next(self) -> Any:
         """The next element.
 
         Raises:
-          _Stalled: a worker has died, or nothing came for `PATIENCE` seconds.
+          _Stalled: the worker has died, or nothing came for `PATIENCE` seconds.
         """
-        began = time.monotonic()
-        while True:
-            try:
-                item, error = self._found.get(timeout=0.2)
-            except queue.Empty:
-                self._workers |= set(multiprocessing.active_children()) - self._others
-                for worker in self._workers:
-                    if not worker.is_alive() and worker.exitcode != 0:
-                        raise _Stalled(f"worker process {worker.pid} died (exit code {worker.exitcode})") from None
-                if time.monotonic() - began > PATIENCE:
-                    raise _Stalled(f"no worker process answered for {PATIENCE:.0f} seconds") from None
-                continue
-            if error is not None:
-                raise error
-            self._workers |= set(multiprocessing.active_children()) - self._others
-            return item
+        who = f"worker process {self._process.pid}"
+        try:
+            item, error = self._found.get(timeout=PATIENCE)
+        except queue.Empty:
+            raise _Stalled(f"{who} did not answer for {PATIENCE:.0f} seconds") from None
+        if isinstance(error, _Stalled):
+            self._process.join()
+            raise _Stalled(f"{who} died (exit code {self._process.exitcode})")
+        if error is not None:
+            raise error
+        return item
 
     def close(self) -> None:
-        """Ends the workers."""
-        self._closed.set()
-        if all(worker.is_alive() for worker in self._workers):
-            return self._iterator.close()
-        for worker in self._workers:
-            worker.kill()
-        # Closing it would wait for ever for what a dead worker had begun to send, and so would grain at exit.
-        registry: dict[Any, Any] = getattr(multiprocessing.util, "_finalizer_registry", {})
-        for finalizer in list(registry.values()):
-            if getattr(getattr(finalizer, "_callback", None), "__name__", "") == "_close_if_alive":
-                finalizer.cancel()
+        """Ends the worker, which has nothing to lose."""
+        self._process.kill()
+        while self._thread.is_alive():  # it may wait for room
+            with contextlib.suppress(queue.Empty):
+                self._found.get(timeout=0.01)
+        self._process.join()
+        self._process.close()
+        self._receive.close()
 
 
-def _begin(parent: int, worker: int, workers: int) -> None:
-    """A worker leaves Ctrl-C to the program that started it, and does not outlive it, be it gone already."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+def _work(send: Connection, make: Callable[[int], Any], steps: Iterable[int]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started it
+    with contextlib.suppress(BrokenPipeError):  # that program is gone
+        try:
+            for step in steps:
+                send.send((make(step), None))
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if not isinstance(error, UserError):
+                error.add_note("In a worker process:\n" + traceback.format_exc())
+            send.send((None, error))
