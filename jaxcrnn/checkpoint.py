@@ -80,6 +80,20 @@ def _check(folder: Path) -> None:
         raise Damaged(f"{folder}: damaged: {name} {what}" + f", one of {len(wrong)} such files" * (len(wrong) > 1))
 
 
+def _facts(folder: Path) -> None:
+    """Looks at orbax's own facts about a checkpoint, where there are any.
+
+    Raises:
+      Damaged: they are no JSON object.
+    """
+    file = folder / "_CHECKPOINT_METADATA"
+    try:
+        if file.exists() and not isinstance(json.loads(file.read_bytes()), dict):
+            raise ValueError
+    except (OSError, ValueError, RecursionError):
+        raise Damaged(f"{folder}: damaged: {file.name} cannot be read") from None
+
+
 class Checkpoints:
     """The ``checkpoints`` folder of a run.
 
@@ -96,6 +110,11 @@ class Checkpoints:
         self.folder, self._read_only = Path(folder).resolve(), read_only
         if read_only and not self.folder.is_dir():
             raise UserError(f"{folder}: no such folder; expected the checkpoints of a run")
+        self._left_out: list[str] = []
+        self._manager: ocp.CheckpointManager | None = None
+        if read_only:
+            return
+        self._leave_out()
         newest = policies.LatestN(n=keep)
         best = policies.BestN(get_metric_fn=lambda m: m["accuracy"], n=1, keep_checkpoints_without_metrics=False)
         self._manager = ocp.CheckpointManager(
@@ -104,9 +123,8 @@ class Checkpoints:
                 preservation_policy=policies.AnyPreservationPolicy([newest, best]),
                 best_fn=lambda metrics: metrics["accuracy"],
                 enable_async_checkpointing=False,
-                read_only=read_only,
-                create=not read_only,
-                cleanup_tmp_directories=not read_only,  # of saves that were killed
+                create=True,
+                cleanup_tmp_directories=True,  # of saves that were killed
             ),
         )
 
@@ -114,19 +132,40 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._manager.close()
+        if self._manager:
+            self._manager.close()
 
     @property
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
-        return sorted(self._manager.all_steps())
+        return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdecimal())
 
     def best(self) -> int | None:
-        """The step with the highest accuracy among those saved with one."""
-        return self._manager.best_step() if self._scored() else None
+        """The step with the highest accuracy among those saved with one, the last of several.
 
-    def _scored(self) -> bool:
-        return any(self._manager.metrics(step) for step in self.steps)
+        Raises:
+          Damaged: that of one cannot be read.
+        """
+        scored = [(found, step) for step in self.steps if (found := self._accuracy(step)) is not None]
+        return max(scored)[1] if scored else None
+
+    def _accuracy(self, step: int) -> float | None:
+        file = self.folder / str(step) / "metrics" / "metrics"
+        try:
+            return float(json.loads(file.read_bytes())["accuracy"]) if file.exists() else None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise Damaged(f"{self.folder / str(step)}: damaged: its metrics cannot be read") from error
+
+    def _leave_out(self) -> None:
+        """Moves checkpoints out of the way with which orbax would not even open the folder."""
+        for step in self.steps:
+            try:
+                self._accuracy(step)
+                _facts(self.folder / str(step))
+            except Damaged as error:
+                self._left_out.append(str(error))
+                self._move(step)
+        _all_here("left out")
 
     def save(self, state: TrainState, extra: dict[str, Any], accuracy: float | None) -> None:
         """Saves a state.
@@ -137,8 +176,11 @@ class Checkpoints:
           accuracy: validation accuracy, if there is a validation set.
 
         Raises:
-          UserError: it could not be written (disk full, no permission); earlier checkpoints are untouched.
+          UserError: opened only to read, or it could not be written (disk full, no permission); earlier checkpoints
+            are untouched.
         """
+        if self._manager is None:
+            raise UserError(f"{self.folder}: opened to be read; expected a folder opened to be written")
         step = int(state.step)
         metrics = None if accuracy is None else {"accuracy": accuracy}
         items = ocp.args.Composite(
@@ -179,7 +221,7 @@ class Checkpoints:
         _check(where)
         try:
             # The facts first: orbax leaves noisy threads behind when it meets a shape that was not expected.
-            extra = self._manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore())).extra
+            extra = json.loads((where / "extra" / "metadata").read_bytes())
             saved, expected = extra.pop(_SHAPES), _shapes(template)
             for name in sorted(saved.keys() | expected.keys()):
                 if saved.get(name) != expected.get(name):
@@ -187,8 +229,8 @@ class Checkpoints:
                         f"{where}: not a checkpoint of this run's model: {name} is {saved.get(name)}, "
                         f"the configuration makes it {expected.get(name)}"
                     )
-            items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-            return self._manager.restore(step, args=items).state, extra
+            reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+            return reader.restore(where / "state", args=ocp.args.StandardRestore(target)), extra
         except UserError:
             raise
         except Exception as error:
@@ -210,6 +252,8 @@ class Checkpoints:
         Raises:
           Damaged: all of them are.
         """
+        for message in self._left_out:
+            warn(f"warning: {message}; left out")
         for step in reversed(steps := self.steps):
             try:
                 return *self.restore(step, template, places), step
@@ -222,16 +266,25 @@ class Checkpoints:
         raise UserError(f"{self.folder}: no checkpoint in it")
 
     def _put_aside(self, step: int) -> None:
+        self._move(step)
+        _all_here("put aside")
+        if self._manager:
+            self._manager.reload()
+
+    def _move(self, step: int) -> None:
         if jax.process_index() == 0:
             place, number = self.folder.parent / f"damaged-{step}", 1
             while place.exists():
                 place, number = self.folder.parent / f"damaged-{step}-{number}", number + 1
             (self.folder / str(step)).rename(place)
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
 
-            multihost_utils.sync_global_devices("put aside")
-        self._manager.reload()
+
+def _all_here(what: str) -> None:
+    """Waits for the other processes."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(what)
 
 
 def _reserve(folder: Path, size: int) -> None:

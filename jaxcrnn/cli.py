@@ -75,6 +75,12 @@ def _set_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _outside_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-outside", action="store_true", help="label files may name images outside the folder they are in"
+    )
+
+
 def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="run folder")
     parser.add_argument("--data", metavar="FILE", help="label file; default: the run's validation set")
@@ -84,6 +90,7 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--positions", action="store_true", help="accuracy of each position of the text")
     parser.add_argument("--predictions", metavar="FILE", help="write path<TAB>prediction<TAB>truth")
     parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, images that cannot be read")
+    _outside_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -106,6 +113,7 @@ def _centers_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help="file to write; default: centers.safetensors in the run folder")
     _checkpoint_option(parser)
     parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, what the audit finds")
+    _outside_option(parser)
 
 
 def _parity_options(parser: argparse.ArgumentParser) -> None:
@@ -146,6 +154,7 @@ def _lookalikes_options(parser: argparse.ArgumentParser) -> None:
     mine.add_argument(
         "--skip-bad", action="store_true", help="leave out, counted, images of --data that cannot be read"
     )
+    _outside_option(mine)
     score = actions.add_parser(
         "score", help="score predictions of any program", description="Score what was read, character by character."
     )
@@ -205,6 +214,7 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
         "--projector", metavar="FOLDER", help="also write features for TensorBoard's embedding projector"
     )
     parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, images that cannot be read")
+    _outside_option(parser)
     _checkpoint_option(parser, default=None)  # a comparison has none to choose
 
 

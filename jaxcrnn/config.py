@@ -44,6 +44,8 @@ class DataConfig:
         square root of how many times rarer it is (repeat factor sampling); 0 shows every line once an epoch.
       max_width: widest line in pixels at the model's height.
       max_pixels: most pixels an image file may have.
+      max_bytes: most bytes it may have.
+      allow_outside: whether label files may name images outside the folder they are in.
       cache_mb: memory for decoded images.
       workers: threads that read images ahead.
       processes: worker processes that read them instead; 0 for threads. The same batches either way.
@@ -60,12 +62,14 @@ class DataConfig:
     repeat_rare: float = 0.0
     max_width: int = 4096
     max_pixels: int = 32_000_000
+    max_bytes: int = 64_000_000
+    allow_outside: bool = False
     cache_mb: int = 1024
     workers: int = 2
     processes: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "buckets", "max_width", "max_pixels", "workers"):
+        for name in ("batch_size", "buckets", "max_width", "max_pixels", "max_bytes", "workers"):
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name} is {getattr(self, name)}; expected 1 or more")
         if not 0 <= self.repeat_rare <= 1:
@@ -85,7 +89,7 @@ class DataConfig:
     @property
     def limits(self) -> Limits:
         """Sizes an image may have."""
-        return Limits(self.max_pixels, self.max_width)
+        return Limits(self.max_pixels, self.max_width, self.max_bytes, self.allow_outside)
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,10 @@ def read_yaml(path: str | Path) -> Any:
     """
     try:
         return yaml.load(read_text(path), _OnceEach) or {}
+    except RecursionError:
+        raise UserError(f"{path}: YAML nested too deeply; expected sections of keys and values") from None
+    except ValueError as error:  # a date or a number that is none
+        raise UserError(f"{path}: not YAML: {first_line(error)}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark else ""
@@ -158,7 +166,7 @@ def build(given: Sequence[tuple[Any, str]], overrides: Sequence[str] = (), base:
         section, key = name.split(".")
         try:
             value = yaml.safe_load(text) if text else ""
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):
             value = text
         _merge(values, {section: {key: value}}, f"--set {override}")
     if "render" in values:

@@ -146,7 +146,7 @@ def _by_glyphs(glyphs: Atlas, similarity: float) -> tuple[dict[tuple[int, int], 
 
 def _confused(args: Namespace, run: runs.Run, index: dict[str, int]) -> set[tuple[int, int]]:
     path = validation_path(run, args.data)
-    corpus = usable_lines(run, [path], keep_text_faults=True, skip_bad=args.skip_bad, shown_on=sys.stderr)
+    corpus = usable_lines(run, [path], args, keep_text_faults=True, shown_on=sys.stderr)
     state, _ = run.state("best")
     data = run.config.data
     result = evaluate(run.train_config, state, run.charset, corpus, batch_size=data.batch_size, buckets=data.buckets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
@@ -50,18 +51,27 @@ def audit_lines(config: configs.Config, charset: Charset, source: Source, *, kee
 
 
 def usable_lines(
-    run: runs.Run, paths: Sequence[str], *, keep_text_faults: bool, skip_bad: bool, shown_on: TextIO
+    run: runs.Run, paths: Sequence[str], args: Namespace, *, keep_text_faults: bool, shown_on: TextIO
 ) -> Corpus:
     """The lines of data sets that a run can use, after showing the faults of the others.
+
+    Args:
+      run: whose charset, size of images and limits hold.
+      paths: of the data sets.
+      args: ``skip_bad`` and ``allow_outside``.
+      keep_text_faults: as `jaxcrnn.data.audit.audit`.
+      shown_on: where faults are listed.
 
     Raises:
       UserError: there are faults that are not to be skipped, or no line is left.
     """
-    source, path = open_sources(paths, run.config.data.limits), ", ".join(paths)
+    limits = run.config.data.limits
+    limits = dataclasses.replace(limits, outside=limits.outside or args.allow_outside)
+    source, path = open_sources(paths, limits), ", ".join(paths)
     corpus = audit_lines(run.config, run.charset, source, keep_text_faults=keep_text_faults)
     if corpus.faults:
         print(report.audit_table(path, corpus), end="\n\n", file=shown_on)
-    check_usable(corpus, path, keep_text_faults=keep_text_faults, skip_bad=skip_bad)
+    check_usable(corpus, path, keep_text_faults=keep_text_faults, skip_bad=args.skip_bad)
     return corpus
 
 
@@ -101,7 +111,7 @@ def evaluate_run(args: Namespace) -> int:
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: expected 1 or more")
     shown_on = sys.stderr if args.json else sys.stdout
-    corpus = usable_lines(run, [path], keep_text_faults=True, skip_bad=args.skip_bad, shown_on=shown_on)
+    corpus = usable_lines(run, [path], args, keep_text_faults=True, shown_on=shown_on)
     state, step = run.state(args.checkpoint)
     batch_size = args.batch_size or run.config.data.batch_size
     buckets = run.config.data.buckets
@@ -193,8 +203,8 @@ def estimate(args: Namespace) -> int:
     # Refused before the work, not after it.
     if out.is_dir() or not out.parent.is_dir():
         raise UserError(f"{out}: expected --out FILE, a file in a folder that exists")
-    skip_bad = args.skip_bad or run.facts().get("skip_bad", False)
-    corpus = usable_lines(run, paths, keep_text_faults=False, skip_bad=skip_bad, shown_on=sys.stdout)
+    args.skip_bad = args.skip_bad or run.facts().get("skip_bad", False)
+    corpus = usable_lines(run, paths, args, keep_text_faults=False, shown_on=sys.stdout)
     state, step = run.state(args.checkpoint)
     centers, exact = estimate_centers(
         run.train_config, state, corpus, batch_size=data.batch_size, buckets=data.buckets, workers=data.workers

@@ -136,7 +136,7 @@ def _of_run(folder: Path, args: Namespace) -> _Made:
 
 
 def _lines(opened: runs.Run, path: str, args: Namespace) -> Corpus:
-    return usable_lines(opened, [path], keep_text_faults=True, skip_bad=args.skip_bad, shown_on=sys.stdout)
+    return usable_lines(opened, [path], args, keep_text_faults=True, shown_on=sys.stdout)
 
 
 def _of_comparison(folder: Path, args: Namespace) -> _Made:

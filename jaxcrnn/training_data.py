@@ -59,7 +59,9 @@ def charset(config: configs.Config, source: Source | None) -> Charset:
         return Charset(atlas.embedded().characters, config.data.blank)
     texts = [source.text(i) for i in range(len(source))]
     if not any(texts):
-        raise UserError(f"{config.data.train}: no label has a character; expected path<TAB>text")
+        faults = source.faults
+        found = f"{faults[0].where}: {faults[0].detail} (1 of {len(faults)} faults)" if faults else ""
+        raise UserError(found or f"{config.data.train}: no label has a character; expected path<TAB>text")
     return Charset.from_labels(texts, config.data.blank)
 
 

@@ -25,6 +25,7 @@ from jaxcrnn.types import CenterState
 SMALL = [
     "model.backbone=tiny", "model.hidden=16", "model.dropout=0", "augment.probability=0", "data.batch_size=4",
     "data.buckets=1", "optim.warmup=2", "optim.learning_rate=0.01", "run.log_every=2", "run.eval_every=500",
+    "data.allow_outside=true",
 ]  # fmt: skip
 
 

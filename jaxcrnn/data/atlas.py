@@ -10,13 +10,12 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from jaxcrnn.charset import name_of
-from jaxcrnn.errors import UserError
+from jaxcrnn.errors import UserError, first_line
 
 SIZE = 40  # rows and columns of a tile
 EM = 32  # pixels of the em square, which stands in the middle of the tile
@@ -201,9 +200,15 @@ def load(path: Path) -> Atlas:
             if int(file["format"]) != FORMAT:
                 raise UserError(f"{path}: an atlas of format {int(file['format'])}; expected {FORMAT}")
             fonts = tuple(str(name) for name in file["fonts"])
-            return Atlas(str(file["characters"]), fonts, file["tiles"], file["advances"], file["present"])
-    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
-        raise UserError(f"{path}: no glyph atlas ({error}); expected one written by this program") from None
+            found = Atlas(str(file["characters"]), fonts, file["tiles"], file["advances"], file["present"])
+        each = len(fonts), len(found.characters)
+        if (found.tiles.shape, found.advances.shape, found.present.shape) != ((*each, SIZE, SIZE), each, each):
+            raise ValueError(f"glyphs of shape {found.tiles.shape} for {each[0]} fonts and {each[1]} characters")
+        return found
+    except UserError:
+        raise
+    except Exception as error:  # zip, zlib and numpy have each their own for broken bytes
+        raise UserError(f"{path}: no glyph atlas ({first_line(error)}); expected one written by this program") from None
 
 
 @cache

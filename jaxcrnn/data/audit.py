@@ -12,14 +12,14 @@ import numpy as np
 
 from jaxcrnn.charset import Charset, name_of
 from jaxcrnn.data.images import ABSURD, MISSING, UNREADABLE, ImageError, Limits, fit_height
-from jaxcrnn.data.labels import MALFORMED, Fault, Source
+from jaxcrnn.data.labels import MALFORMED, OUTSIDE, Fault, Source
 
 UNKNOWN = "character outside the charset"
 TOO_LONG = "label too long for its image"
 EMPTY = "empty label"
 DUPLICATE = "image listed twice"
 
-KINDS = (MALFORMED, MISSING, UNREADABLE, ABSURD, UNKNOWN, TOO_LONG, EMPTY, DUPLICATE)
+KINDS = (MALFORMED, OUTSIDE, MISSING, UNREADABLE, ABSURD, UNKNOWN, TOO_LONG, EMPTY, DUPLICATE)
 # A row with one of these can still be read and scored: it counts as an error of the recogniser, not as no row.
 TEXT_KINDS = frozenset({UNKNOWN, TOO_LONG, EMPTY})
 

@@ -15,10 +15,17 @@ from jaxcrnn.errors import UserError, first_line
 
 # Pillow's own warning says the same as our limit, which is far below it and always an error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What it says of tags that make no sense changes no pixel.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 MISSING = "missing image"
 UNREADABLE = "unreadable image"
 ABSURD = "absurd size"
+
+# Pillow knows more, and would start a program of its own for PostScript. Those it looks for without loading anything
+# come first.
+_COMMON = ("BMP", "GIF", "JPEG", "PPM", "PNG")
+_OTHERS = ("AVIF", "DIB", "ICO", "JPEG2000", "MPO", "PCX", "SGI", "TGA", "TIFF", "WEBP")
 
 
 class ImageError(UserError):
@@ -39,14 +46,18 @@ class Limits:
     Attributes:
       max_pixels: pixels of the file, checked before it is decoded (a small file can unpack to gigabytes).
       max_width: pixels of width after scaling to the model's height.
+      max_bytes: bytes of the file.
+      outside: whether a list of images may name files outside the folder it is in.
     """
 
     max_pixels: int = 32_000_000
     max_width: int = 4096
+    max_bytes: int = 64_000_000
+    outside: bool = False
 
 
 def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "") -> np.ndarray:
-    """Decodes an image of any mode Pillow reads into gray.
+    """Decodes an image of any mode into gray: BMP, GIF, JPEG, PNG, PPM, TIFF, WebP and some more.
 
     Transparency is laid over white paper, 16 bits are scaled to 8, the EXIF orientation is applied.
 
@@ -59,17 +70,11 @@ def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "
       ``[h, w]`` uint8, white = 255.
 
     Raises:
-      ImageError: missing, empty, truncated, not an image, too many pixels.
+      ImageError: missing, empty, truncated, not an image, too many bytes or pixels.
     """
     name = name or (str(file) if isinstance(file, str | Path) else "image")
     try:
-        data = (
-            file
-            if isinstance(file, bytes)
-            else Path(file).read_bytes()
-            if isinstance(file, str | Path)
-            else file.read()
-        )
+        data = file if isinstance(file, bytes) else _read(file, limits.max_bytes + 1)
     except FileNotFoundError:
         raise ImageError(MISSING, f"{name}: no such file") from None
     except OSError as error:
@@ -78,8 +83,10 @@ def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "
         raise ImageError(UNREADABLE, f"{name!r}: {error}") from None
     if not data:
         raise ImageError(UNREADABLE, f"{name}: the file is empty (0 bytes)")
+    if len(data) > limits.max_bytes:
+        raise ImageError(ABSURD, f"{name}: more bytes than the limit of {limits.max_bytes:,}")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with _open(data) as image:
             width, height = image.size
             if width * height > limits.max_pixels:
                 raise ImageError(ABSURD, f"{name}: {width}x{height} pixels; the limit is {limits.max_pixels:,} in all")
@@ -95,13 +102,32 @@ def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "
         raise ImageError(UNREADABLE, f"{name}: {first_line(error)}") from None
 
 
+def _read(file: str | Path | BinaryIO, most: int) -> bytes:
+    if not isinstance(file, str | Path):
+        return file.read(most)
+    with Path(file).open("rb") as opened:
+        return opened.read(most)
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=_COMMON)
+    except Image.UnidentifiedImageError:
+        Image.init()
+        return Image.open(io.BytesIO(data), formats=[name for name in _OTHERS if name in Image.OPEN])
+
+
 def _to_gray(image: Image.Image) -> np.ndarray:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         # convert("L") would clip these at 255 instead of scaling them.
-        values = np.asarray(image, np.float64)
-        top = values.max(initial=0.0)
+        values = np.asarray(image)
+        top = float(np.nanmax(values, initial=0))
         scale = 1.0 if 1.0 < top <= 255 and image.mode != "I;16" else 255.0 if top <= 1 else 255 / 65535
-        return np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)
+        gray = np.empty(values.shape, np.uint8)
+        for start in range(0, len(values), 256):  # eight bytes a pixel only for some of them
+            rows = np.nan_to_num(values[start : start + 256].astype(np.float64), nan=255.0)
+            gray[start : start + 256] = np.clip(np.rint(rows * scale), 0, 255)
+        return gray
     if image.has_transparency_data:
         image = image.convert("RGBA")
         paper = Image.new("RGBA", image.size, "white")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Hashable
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -15,6 +16,8 @@ from jaxcrnn.data.images import Limits, read_gray
 from jaxcrnn.errors import UserError
 
 MALFORMED = "malformed line"
+OUTSIDE = "path outside its folder"
+ALLOW = "--set data.allow_outside=true (with a trained run: --allow-outside)"
 
 
 class Fault(NamedTuple):
@@ -53,7 +56,7 @@ class LabelFile:
 
     Windows line ends, a byte order mark and empty lines are accepted; the text starts after the first tab and is
     kept as it is, spaces at its ends included. PaddleOCR's JSON list of paths stands for a row each. A line without a
-    tab is kept in ``faults``.
+    tab is kept in ``faults``, and so is a path out of the file's folder unless ``limits.outside``.
 
     Raises:
       UserError: the file cannot be read, is not UTF-8, or holds no row at all.
@@ -64,13 +67,17 @@ class LabelFile:
         self.limits = limits or Limits()
         self.faults: list[Fault] = []
         self.rows: list[tuple[int, str, str]] = []
+        outside = self.limits.outside
         for number, line in enumerate(read_text(self.path).split("\n"), start=1):
             line = line.removesuffix("\r")
             if not line:
                 continue
             name, tab, text = line.partition("\t")
             if tab and name:
-                self.rows += [(number, each, text) for each in _names(name)]
+                names = _names(name)
+                self.rows += [(number, each, text) for each in names if outside or not leaves(each)]
+                where = f"{self.path}, line {number}"
+                self.faults += [leaving(where, each) for each in names if not outside and leaves(each)]
             else:
                 shown = line if len(line) <= 40 else line[:40] + "..."
                 self.faults.append(
@@ -99,6 +106,16 @@ class LabelFile:
         return identity(self.path.parent / self.rows[index][1])
 
 
+def leaves(name: str) -> bool:
+    """Whether a path goes out of the folder it is relative to. What links point at does not count."""
+    return os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] == os.pardir
+
+
+def leaving(where: str, name: str) -> Fault:
+    """The fault of a row whose path does."""
+    return Fault(OUTSIDE, where, f"{name[:80]!r}; expected a path inside the folder, or {ALLOW}")
+
+
 def identity(file: Path) -> Hashable:
     """Equal for two names of the same file; of one that cannot be looked up, the name itself."""
     try:
@@ -112,7 +129,7 @@ def _names(name: str) -> list[str]:
     if name.startswith("["):
         try:
             found = json.loads(name)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # a file may be called so
             return [name]
         if isinstance(found, list) and found and all(isinstance(each, str) for each in found):
             return found

@@ -5,18 +5,24 @@ Numbers start at 1. Newer writers add ``wh-%09d`` = ``"{w}_{h}"``; it is written
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import sys
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxcrnn.data.images import MISSING, ImageError, Limits, read_gray, to_png
+from jaxcrnn.data.images import ABSURD, MISSING, ImageError, Limits, read_gray, to_png
 from jaxcrnn.data.labels import MALFORMED, Fault, Source
 from jaxcrnn.errors import UserError, first_line
 
 COUNT = b"num-samples"
 WRITTEN = b"jaxcrnn-written"  # how many of how many, while a conversion is not finished
+MAX_LABEL = 1 << 16  # bytes
+NODE = 8  # bytes of a key's header in a page
+SLOWEST = 1 << 20  # bytes a second, below which reading counts as endless
 EVERY = 500  # samples a transaction: what a stopped conversion has to do again
 
 _opened: dict[Path, Any] = {}  # LMDB allows one environment of a folder in a process
@@ -41,6 +47,50 @@ def _opened_safely(folder: Path, **how: Any) -> Any:
     return environment
 
 
+def _check(folder: Path) -> None:
+    """Looks at every key of an LMDB in a process of its own: pages are mapped, so a damaged one kills its reader.
+
+    Raises:
+      UserError: it did, the pages make no sense, or it is no LMDB at all.
+    """
+    file = folder / "data.mdb"
+    looking = multiprocessing.get_context("spawn").Process(target=_look, args=(folder,), daemon=True)
+    looking.start()
+    looking.join(60 + (file.stat().st_size / SLOWEST if file.is_file() else 0))
+    late = looking.is_alive()
+    looking.kill()
+    looking.join()
+    if late or looking.exitcode:
+        _environment(folder)  # knows more to say about most
+        close(folder)
+        why = "reading it does not end" if late else f"reading it ends with {looking.exitcode}"
+        raise UserError(f"{file}: the file is damaged ({why}); expected a whole LMDB")
+
+
+def _look(folder: Path) -> None:
+    try:
+        import lmdb
+    except ImportError:
+        sys.exit(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what the library says before it aborts
+    low, high = 1 << 64, 0
+    try:
+        size = left = (folder / "data.mdb").stat().st_size
+        with _opened_safely(folder, readonly=True, lock=False, readahead=False).begin(buffers=True) as transaction:
+            for key, value in transaction.cursor():
+                left -= len(key) + len(value) + NODE
+                found = transaction.get(key)  # takes another way through the pages
+                if left < 0 or found is None or len(found) != len(value):
+                    sys.exit(1)
+                if len(value):
+                    bytes(value[-1:])  # its pages stand side by side: where the last is, all are
+                    start = np.frombuffer(value, np.uint8).ctypes.data
+                    low, high = min(low, start), max(high, start + len(value))
+    except (OSError, UserError, lmdb.Error):
+        sys.exit(1)
+    sys.exit(high - low > size)
+
+
 def _environment(folder: Path) -> Any:
     folder = folder.resolve()
     if folder not in _opened:
@@ -63,11 +113,11 @@ class LmdbLines:
 
     def __init__(self, folder: str | Path, limits: Limits | None = None) -> None:
         self.folder, self.limits = Path(folder), limits or Limits()
-        _environment(self.folder)
+        _check(self.folder)
         self.faults: list[Fault] = []
         self.rows: list[tuple[int, str]] = []
-        count = self._get(COUNT.decode())
-        if unfinished := self._get(WRITTEN.decode()):
+        count = self._get(COUNT.decode(), 20)
+        if unfinished := self._get(WRITTEN.decode(), 100):
             raise UserError(f"{self.folder}: a conversion that was stopped after {unfinished.decode()} lines; expected "
                             "a whole one, the same 'data convert' goes on with it")  # fmt: skip
         entries = _environment(self.folder).stat()["entries"]
@@ -79,8 +129,8 @@ class LmdbLines:
             raise UserError(f"{self.folder}: {found}; expected the number of samples under that key")
         for number in range(1, int(count) + 1):
             key = f"label-{number:09d}"
-            label = self._get(key)
             try:
+                label = self._get(key, MAX_LABEL)
                 if label is None:
                     raise ValueError("no such key")
                 self.rows.append((number, label.decode("utf-8")))
@@ -88,22 +138,33 @@ class LmdbLines:
                 at = f"{self.folder}, {key}"
                 self.faults.append(Fault(MALFORMED, at, f"{first_line(error)}; expected UTF-8 text"))
 
-    def _get(self, key: str) -> bytes | None:
+    def _get(self, key: str, most: int) -> bytes | None:
+        """A value, if there is one.
+
+        Raises:
+          ValueError: it has more bytes than ``most``.
+          UserError: it cannot be read.
+        """
         import lmdb
 
         try:
-            with _environment(self.folder).begin() as transaction:
-                value: bytes | None = transaction.get(key.encode())
+            with _environment(self.folder).begin(buffers=True) as transaction:
+                value = transaction.get(key.encode())
+                if value is not None and len(value) > most:
+                    raise ValueError(f"{len(value):,} bytes; expected at most {most:,}")
+                return None if value is None else bytes(value)
         except lmdb.Error as error:
             raise UserError(f"{self.folder}, {key}: {first_line(error)}; is the file cut short?") from None
-        return value
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
         number, text = self.rows[index]
-        data = self._get(f"image-{number:09d}")
+        try:
+            data = self._get(f"image-{number:09d}", self.limits.max_bytes)
+        except ValueError as error:
+            raise ImageError(ABSURD, f"{self.name(index)}: {error}") from None
         if data is None:
             raise ImageError(MISSING, f"{self.name(index)}: no such key")
         return read_gray(data, self.limits, self.name(index)), text

@@ -15,7 +15,7 @@ from PIL import Image
 from jaxcrnn.charset import read_text
 from jaxcrnn.data.array_records import SUFFIX, ArrayRecordLines, shards
 from jaxcrnn.data.images import Limits, read_gray
-from jaxcrnn.data.labels import MALFORMED, Fault, LabelFile, Source, identity
+from jaxcrnn.data.labels import MALFORMED, Fault, LabelFile, Source, identity, leaves, leaving
 from jaxcrnn.data.lmdb_lines import LmdbLines
 from jaxcrnn.errors import UserError
 
@@ -134,7 +134,10 @@ def open_sources(paths: Sequence[str | Path], limits: Limits | None = None) -> S
 def _filled(path: Path, rows: list[Row], faults: list[Fault], limits: Limits, expected: str) -> Rows:
     if not rows and not faults:
         raise UserError(f"{path}: no lines in it; expected {expected}")
-    return Rows(rows, faults, limits)
+    inside = rows if limits.outside else [row for row in rows if not leaves(row.name)]
+    if len(inside) < len(rows):
+        faults = [*faults, *(leaving(row.where, row.name) for row in rows if leaves(row.name))]
+    return Rows(inside, faults, limits)
 
 
 def _named(folder: Path, limits: Limits) -> Rows:
@@ -195,13 +198,14 @@ def _json(path: Path, limits: Limits) -> Rows:
         found = json.loads(read_text(path), object_pairs_hook=_Entries)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
-    except RecursionError:
-        raise UserError(f"{path}: JSON nested too deeply; expected mmocr's or docTR's labels") from None
+    except (RecursionError, ValueError):
+        expected = "expected mmocr's or docTR's labels"
+        raise UserError(f"{path}: JSON nested too deeply, or a number of too many digits; {expected}") from None
     rows, faults = [], []
     for where, name, text in _pairs(path, found):
         if isinstance(name, str) and name and isinstance(text, str) and _is_unicode(name + text):
             file = path.parent / name
-            if not _exists(file) and _exists(path.parent / "images" / name):
+            if not _exists(file) and not leaves(name) and _exists(path.parent / "images" / name):
                 file = path.parent / "images" / name
             rows.append(Row(where, file, name, text))
         else:

@@ -1,0 +1,116 @@
+"""A short run of `scripts/fuzz.py`, and what its long runs have found."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("hypothesis")
+pytest.importorskip("lmdb", reason="the data extra is not installed")
+pytest.importorskip("array_record", reason="the data extra is not installed")
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+import fuzz
+
+from jaxcrnn import config
+from jaxcrnn.checkpoint import Checkpoints, Damaged
+from jaxcrnn.data import atlas, lmdb_lines
+from jaxcrnn.data.images import ImageError, Limits, read_gray
+from jaxcrnn.data.labels import LabelFile
+from jaxcrnn.data.readers import open_source
+from jaxcrnn.data.synthetic import SyntheticLines
+from jaxcrnn.errors import UserError
+
+INPUTS = {"lmdb": 8, "runs": 20, "images": 150}
+
+
+@pytest.mark.parametrize("name", fuzz.TARGETS)
+def test_damaged_input_is_taken_or_refused_with_one_line(name, tmp_path):
+    found = fuzz.fuzz(name, INPUTS.get(name, 60), tmp_path)
+    assert found["inputs"] >= INPUTS.get(name, 60) // 2
+    assert 0 < found["taken"] < found["inputs"]
+
+
+@pytest.mark.parametrize("name", ["[" * 5000, "[" + "9" * 5000 + "]"], ids=["nested", "long"])
+def test_a_name_that_looks_like_json(tmp_path, name):
+    (tmp_path / "l.txt").write_text(f"{name}\t1\n")
+    assert LabelFile(tmp_path / "l.txt").name(0) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "use", "what"),
+    [
+        ("l.json", '{"a.png": ' + "9" * 5000 + "}", open_source, "too many digits"),
+        ("c.yaml", "a: " + "[" * 1500, config.read_yaml, "nested too deeply"),
+        ("c.yaml", "a: 2026-13-40", config.read_yaml, "not YAML: month"),
+    ],
+)
+def test_numbers_and_brackets_without_end(tmp_path, name, text, use, what):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=rf"{name}.*{what}"):
+        use(tmp_path / name)
+
+
+def test_pages_of_an_lmdb_that_make_no_sense(tmp_path):
+    lmdb_lines.write_lmdb(tmp_path / "l", SyntheticLines(0, 30, "0123456789"))
+    file = tmp_path / "l" / "data.mdb"
+    data = bytearray(file.read_bytes())
+    for page in range(2, len(data) // 4096):
+        data[page * 4096 + 16 : page * 4096 + 64] = b"\xf0\xff" * 24  # where its nodes are
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=r"data\.mdb: the file is damaged"):
+        lmdb_lines.LmdbLines(tmp_path / "l")
+
+
+def test_values_of_an_lmdb_are_bounded(tmp_path, monkeypatch):
+    lmdb_lines.write_lmdb(tmp_path / "l", SyntheticLines(0, 3, "0123456789"))
+    lines = lmdb_lines.LmdbLines(tmp_path / "l", Limits(max_bytes=50))
+    with pytest.raises(ImageError, match=r"image-000000001: [\d,]+ bytes; expected at most 50") as caught:
+        lines[0]
+    assert caught.value.kind == "absurd size"
+    monkeypatch.setattr(lmdb_lines, "MAX_LABEL", 2)
+    assert len(lmdb_lines.LmdbLines(tmp_path / "l").faults) == 3
+
+
+def test_images_are_bounded_and_no_program(tmp_path):
+    image = Image.fromarray(np.zeros((20, 20), np.uint8))
+    image.save(tmp_path / "a.png")
+    image.save(tmp_path / "a.eps")
+    with pytest.raises(ImageError, match=r"a\.png: more bytes than the limit of 50"):
+        read_gray(tmp_path / "a.png", Limits(max_bytes=50))
+    with pytest.raises(ImageError, match=r"a\.eps: not an image"):  # Pillow would run Ghostscript
+        read_gray(tmp_path / "a.eps", Limits())
+
+
+def test_numbers_that_are_none_are_paper(tmp_path):
+    values = np.full((4, 600), 0.25, np.float32)
+    values[1, 2] = np.nan
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    gray = read_gray(tmp_path / "a.tiff", Limits())
+    assert gray[1, 2] == 255
+    assert (np.delete(gray.ravel(), 602) == 64).all()
+
+
+def test_an_atlas_whose_bytes_or_shapes_are_wrong(tmp_path):
+    small = atlas.embedded().select("01")
+    atlas.save(small._replace(advances=small.advances[:, :1]), tmp_path / "shapes.npz")
+    atlas.save(small, tmp_path / "bytes.npz")
+    data = bytearray((tmp_path / "bytes.npz").read_bytes())
+    at = data.index(b"tiles.npy") + 40
+    data[at : at + 20] = b"\xff" * 20
+    (tmp_path / "bytes.npz").write_bytes(data)
+    for name in ("shapes.npz", "bytes.npz"):
+        with pytest.raises(UserError, match=rf"{name}: no glyph atlas"):
+            atlas.load(tmp_path / name)
+
+
+def test_a_checkpoint_whose_metrics_cannot_be_read(tmp_path):
+    for step in ("1", "2"):
+        (tmp_path / "c" / step / "metrics").mkdir(parents=True)
+        (tmp_path / "c" / step / "metrics" / "metrics").write_text('{"accuracy": 0.5}' if step == "1" else "[" * 9)
+    with Checkpoints(tmp_path / "c", read_only=True) as checkpoints, pytest.raises(Damaged, match="c/2: damaged: its"):
+        checkpoints.best()
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.best() == 1
+    assert (tmp_path / "damaged-2").is_dir()
