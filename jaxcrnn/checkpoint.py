@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import tempfile
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,8 @@ class Checkpoints:
         if read_only and not self.folder.is_dir():
             raise UserError(f"{folder}: no such folder; expected the checkpoints of a run")
         self._left_out: list[str] = []
+        self._writing: threading.Thread | None = None
+        self._failed: UserError | None = None
         self._manager: ocp.CheckpointManager | None = None
         if read_only:
             return
@@ -122,7 +125,6 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy([newest, best]),
                 best_fn=lambda metrics: metrics["accuracy"],
-                enable_async_checkpointing=False,
                 create=True,
                 cleanup_tmp_directories=True,  # of saves that were killed
             ),
@@ -132,20 +134,28 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._manager:
-            self._manager.close()
+        try:
+            self.finish()
+        except UserError as failed:
+            if error is None:
+                raise
+            error.add_note(str(failed))
+        finally:
+            if self._manager:
+                self._manager.close()
 
     @property
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, ascending."""
+        """Steps whose checkpoint is written, ascending."""
         return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdecimal())
 
     def best(self) -> int | None:
-        """The step with the highest accuracy among those saved with one, the last of several.
+        """The step with the highest accuracy among those written with one, the last of several.
 
         Raises:
           Damaged: that of one cannot be read.
         """
+        self.finish()
         scored = [(found, step) for step in self.steps if (found := self._accuracy(step)) is not None]
         return max(scored)[1] if scored else None
 
@@ -168,7 +178,7 @@ class Checkpoints:
         _all_here("left out")
 
     def save(self, state: TrainState, extra: dict[str, Any], accuracy: float | None) -> None:
-        """Saves a state.
+        """Begins to save a state: returns when its arrays are copied, and writes them while training goes on.
 
         Args:
           state: its ``step`` names the checkpoint.
@@ -176,9 +186,10 @@ class Checkpoints:
           accuracy: validation accuracy, if there is a validation set.
 
         Raises:
-          UserError: opened only to read, or it could not be written (disk full, no permission); earlier checkpoints
-            are untouched.
+          UserError: opened only to read, or it or the one before could not be written (disk full, no permission);
+            earlier checkpoints are untouched.
         """
+        self.finish()
         if self._manager is None:
             raise UserError(f"{self.folder}: opened to be read; expected a folder opened to be written")
         step = int(state.step)
@@ -190,15 +201,46 @@ class Checkpoints:
         try:
             _reserve(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
             self._manager.save(step, args=items, metrics=metrics, force=True)
+        except Exception as error:  # tensorstore wraps the file system's errors in several types
+            raise self._not_saved(step, error) from error
+        self._writing = threading.Thread(target=self._write, args=(self._manager, step))
+        self._writing.start()
+
+    def _write(self, manager: ocp.CheckpointManager, step: int) -> None:
+        try:
+            manager.wait_until_finished()
             if jax.process_index() == 0:
                 _seal(self.folder / str(step))
-        except Exception as error:  # tensorstore wraps the file system's errors in several types
-            earlier = ", ".join(str(s) for s in self.steps if s != step and (self.folder / str(s)).exists()) or "none"
-            reason = first_line(error)
-            raise UserError(
-                f"{self.folder}: could not save the checkpoint of step {step}: {reason[:200]}; "
-                f"earlier ones kept: {earlier}"
-            ) from error
+        except Exception as error:
+            self._failed = self._not_saved(step, error)
+
+    def _not_saved(self, step: int, error: Exception) -> UserError:
+        earlier = ", ".join(str(s) for s in self.steps if s != step) or "none"
+        return UserError(
+            f"{self.folder}: could not save the checkpoint of step {step}: {first_line(error)[:200]}; "
+            f"earlier ones kept: {earlier}"
+        )
+
+    def check(self) -> None:
+        """Says whether the last save has failed so far, without waiting for it.
+
+        Raises:
+          UserError: it has.
+        """
+        if self._failed:
+            failed, self._failed = self._failed, None
+            raise failed
+
+    def finish(self) -> None:
+        """Waits until what was saved is on the disk.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        if self._writing:
+            self._writing.join()
+            self._writing = None
+        self.check()
 
     def restore(self, step: int, template: TrainState, places: Any = None) -> tuple[TrainState, dict[str, Any]]:
         """A state and the facts saved with it.
@@ -212,6 +254,7 @@ class Checkpoints:
           Damaged: it cannot be read, or its files are not those that were saved.
           UserError: no such checkpoint, or one that does not have the expected shapes.
         """
+        self.finish()
         if step not in self.steps:
             raise UserError(f"{self.folder}: no checkpoint of step {step}; there are {self.steps or 'none'}")
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -252,6 +295,7 @@ class Checkpoints:
         Raises:
           Damaged: all of them are.
         """
+        self.finish()
         for message in self._left_out:
             warn(f"warning: {message}; left out")
         for step in reversed(steps := self.steps):

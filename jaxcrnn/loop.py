@@ -171,6 +171,7 @@ class _Run:
     def go(self, state: TrainState) -> Fit:
         start, stop = int(state.step), self.config.optim.steps
         _truncate(self.log_path, start)
+        self.checkpoints.finish()
         saved = start if self.checkpoints.steps else -1
         names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.params)]
         began = time.monotonic()
@@ -267,6 +268,7 @@ class _Run:
             )
 
     def _log(self, log: Any, step: int, row: dict[str, Any]) -> None:
+        self.checkpoints.check()
         row = {"step": step, **{k: rounded(v) for k, v in row.items()}}
         log.write(json.dumps(row, allow_nan=False) + "\n")
         log.flush()

@@ -1,11 +1,13 @@
 """Checkpoints: which are kept, and what becomes of those that are damaged."""
 
 import shutil
+import threading
 
 import jax
 import numpy as np
 import pytest
 
+from jaxcrnn import checkpoint
 from jaxcrnn.checkpoint import Checkpoints, Damaged
 from jaxcrnn.errors import UserError
 from jaxcrnn.types import TrainState
@@ -23,6 +25,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
         for step, accuracy in enumerate([0.1, 0.9, 0.3, 0.4, 0.5, None], start=1):
             checkpoints.save(state_of(step), {"n": step}, accuracy)
+        checkpoints.finish()
         assert checkpoints.steps == [2, 5, 6]
         assert checkpoints.best() == 2
     with Checkpoints(tmp_path / "c", read_only=True) as checkpoints:
@@ -89,14 +92,44 @@ def test_a_damaged_checkpoint_is_passed_over(damage, tmp_path):
 def test_a_save_that_was_killed_before_its_seal_is_whole(tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
         checkpoints.save(state_of(1), {}, None)
+        checkpoints.finish()
         (tmp_path / "c" / "1" / "files.json").unlink()
         jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(1, state_of(0))[0], state_of(1))
+
+
+def test_saving_goes_on_beside_training(tmp_path, monkeypatch):
+    """The arrays are those of the moment, and what goes wrong later is said at the next occasion."""
+    go, seal = threading.Event(), checkpoint._seal
+
+    def late(folder):
+        go.wait(30)
+        if folder.name == "2":
+            raise OSError("disk full")
+        seal(folder)
+
+    monkeypatch.setattr(checkpoint, "_seal", late)
+    double = jax.jit(lambda state: jax.tree.map(lambda a: a * 2, state), donate_argnums=0)
+    expected = state_of(1)._replace(opt_state=None)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        state = jax.device_put(expected)
+        checkpoints.save(state, {}, None)
+        checkpoints.check()
+        for _ in range(3):
+            state = double(state)
+        jax.block_until_ready(state)
+        assert not (tmp_path / "c" / "1" / "files.json").exists()
+        go.set()
+        jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(1, expected)[0], expected)
+        checkpoints.save(state_of(2), {}, None)
+        with pytest.raises(UserError, match="save the checkpoint of step 2: disk full; earlier ones kept: 1"):
+            checkpoints.finish()
 
 
 @pytest.mark.parametrize("name", ["files.json", "state/_METADATA", "extra/metadata"])
 def test_every_file_counts(name, tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
         checkpoints.save(state_of(1), {}, None)
+        checkpoints.finish()
         (tmp_path / "c" / "1" / name).write_text("[1]")
         with pytest.raises(Damaged, match=f"damaged: {name}"):
             checkpoints.restore(1, state_of(0))
