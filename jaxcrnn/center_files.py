@@ -76,9 +76,12 @@ def _from_safetensors(path: Path, charset: Charset) -> CenterState:
         raise UserError(f"{path}: truncated, or no safetensors file ({first_line(error)})") from None
     if facts.get("format") != FORMAT or set(arrays) != set(CenterState._fields):
         raise UserError(f"{path}: no file of centers; expected one made by 'jaxcrnn centers estimate'")
-    if facts["charset_hash"] != charset.hash:
-        theirs = Charset(json.loads(facts["characters"]), facts["blank"])
-        raise UserError(f"{path}: made for another charset: it {difference(theirs, charset)}")
+    if facts.get("charset_hash") != charset.hash:
+        try:
+            theirs = difference(Charset(json.loads(facts["characters"]), facts["blank"]), charset)
+        except (KeyError, TypeError, ValueError, RecursionError):
+            theirs = "does not say which"
+        raise UserError(f"{path}: made for another charset: it {theirs}")
     return CenterState(*(jnp.asarray(arrays[name], jnp.float32) for name in CenterState._fields))
 
 

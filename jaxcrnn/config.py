@@ -161,14 +161,15 @@ def build(given: Sequence[tuple[Any, str]], overrides: Sequence[str] = (), base:
         _merge(values, sections, source)
     for override in overrides:
         name, equals, text = override.partition("=")
+        shown = f"--set {override if override.isprintable() else ascii(override)}"
         if not equals or name.count(".") != 1:
-            raise UserError(f"--set {override}: expected section.key=value, such as optim.steps=500")
+            raise UserError(f"{shown}: expected section.key=value, such as optim.steps=500")
         section, key = name.split(".")
         try:
             value = yaml.safe_load(text) if text else ""
         except (yaml.YAMLError, ValueError, RecursionError):
             value = text
-        _merge(values, {section: {key: value}}, f"--set {override}")
+        _merge(values, {section: {key: value}}, shown)
     if "render" in values:
         values["render"] = _look(values["render"].get("level", "")) | values["render"]
     return Config(**{name: _section(name)(**given) for name, given in values.items()})

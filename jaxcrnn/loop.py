@@ -32,6 +32,8 @@ from jaxcrnn.types import TrainState
 from jaxcrnn.window import Window, rounded
 
 SKIPS_IN_A_ROW = 10
+# Clouds, Kubernetes and SLURM send the first; `sbatch --signal=USR1@120` the second.
+PREEMPTED = (signal.SIGTERM, signal.SIGUSR1) if hasattr(signal, "SIGUSR1") else (signal.SIGTERM,)
 
 
 @dataclass(frozen=True)
@@ -324,7 +326,7 @@ def _truncate(path: Path, step: int) -> None:
 
 @contextmanager
 def _stop_flag() -> Iterator[list[int]]:
-    """A list that fills when SIGINT or SIGTERM comes; a second SIGINT interrupts at once."""
+    """A list that fills when SIGINT, or what preemption notices send, comes; a second SIGINT interrupts at once."""
     received: list[int] = []
 
     def note(number: int, _: Any) -> None:
@@ -333,7 +335,7 @@ def _stop_flag() -> Iterator[list[int]]:
         received.append(number)
 
     try:
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, *PREEMPTED)}
     except ValueError:  # not the main thread: whoever runs us there handles signals
         before = {}
     try:

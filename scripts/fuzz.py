@@ -73,6 +73,8 @@ def fuzz(name: str, inputs: int, folder: Path, number: int = 0) -> dict[str, Any
     began = time.perf_counter()
     each()
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    if grown << 10 > MEMORY:
+        raise MemoryError(f"{grown << 10:,} bytes more than at the start")
     return {**counts, "seconds": time.perf_counter() - began, "slowest": slowest, "grown": grown << 10}
 
 
@@ -83,7 +85,7 @@ def _bounded(name: str, inputs: int, folder: Path, number: int) -> None:
     context = multiprocessing.get_context
     multiprocessing.get_context = lambda how=None: context("fork" if how == "spawn" else how)  # type: ignore[method-assign]
     used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    room = MEMORY + (8 << 30 if name == "runs" else 0)  # address space that a compiled program's threads reserve
+    room = MEMORY + (8 << 30 if name in ("array_records", "runs") else 0)  # address space that many threads reserve
     resource.setrlimit(resource.RLIMIT_AS, (used + room, used + room))
     (folder / "found.json").write_text(json.dumps(fuzz(name, inputs, folder, number)), encoding="utf-8")
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -140,19 +141,39 @@ def run_cli(arguments, **options):
     )
 
 
-def test_a_stopped_run_resumes_bitwise(lines_file, tmp_path, run_folder, monkeypatch):
-    settings = ["--set", "run.eval_every=100", "optim.steps=20", "model.dropout=0.2", "augment.probability=1"]
+def test_every_notice_of_preemption_is_heard():
+    with jaxcrnn.loop._stop_flag() as received:
+        for notice in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            os.kill(os.getpid(), notice)
+        assert received == [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+
+
+def rows_of(folder):
+    log = folder / "metrics.jsonl"
+    return log.read_text().count("\n") if log.exists() else 0
+
+
+def test_a_stopped_and_a_killed_run_resume_bitwise(lines_file, tmp_path, monkeypatch, capsys):
+    settings = ["--set", "run.eval_every=4", "optim.steps=24", "model.dropout=0.2", "augment.probability=1"]
     whole, part = tmp_path / "whole", tmp_path / "part"
-    with run_cli(train_args(lines_file, part, *settings, val=False)) as process:
-        while not ((part / "metrics.jsonl").exists() and (part / "metrics.jsonl").read_text().count("\n") >= 1):
-            assert process.poll() is None, process.stdout.read()
-            time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
-        out = process.communicate()[0]
-        assert process.returncode == 0, out
+
+    def stop():
+        while not rows_of(part):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    assert main(train_args(lines_file, part, *settings, val=False)) == 0
     stopped_at = leaves(part)[1]
-    assert 2 <= stopped_at < 20
-    assert f"stopped at step {stopped_at}" in out
+    assert 2 <= stopped_at < 24
+    assert f"stopped at step {stopped_at}" in capsys.readouterr().out
+    before = rows_of(part)
+    with run_cli(["train", "--resume", str(part)]) as process:
+        while rows_of(part) <= before:
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.01)
+        process.kill()
+    assert leaves(part)[1] < 24
     bound, go = [], jaxcrnn.loop._Run.go
 
     def watched(run, state):
@@ -164,7 +185,7 @@ def test_a_stopped_run_resumes_bitwise(lines_file, tmp_path, run_folder, monkeyp
     assert main(train_args(lines_file, whole, *settings, val=False)) == 0
     assert bound == [{True}, {True}]  # or a fresh and a resumed run would be two programs
     (a, a_step), (b, b_step) = leaves(whole), leaves(part)
-    assert a_step == b_step == 20
+    assert a_step == b_step == 24
     for x, y in zip(a, b, strict=True):
         np.testing.assert_array_equal(x, y)
     logs = [[(r["step"], r["loss"]) for r in map(json.loads, (f / "metrics.jsonl").read_text().splitlines())]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 pytest.importorskip("hypothesis")
 pytest.importorskip("lmdb", reason="the data extra is not installed")
@@ -13,7 +14,8 @@ pytest.importorskip("array_record", reason="the data extra is not installed")
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 import fuzz
 
-from jaxcrnn import config
+from jaxcrnn import center_files, config
+from jaxcrnn.charset import Charset
 from jaxcrnn.checkpoint import Checkpoints, Damaged
 from jaxcrnn.data import atlas, lmdb_lines
 from jaxcrnn.data.images import ImageError, Limits, read_gray
@@ -114,3 +116,16 @@ def test_a_checkpoint_whose_metrics_cannot_be_read(tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
         assert checkpoints.best() == 1
     assert (tmp_path / "damaged-2").is_dir()
+
+
+def test_centers_that_do_not_say_what_they_are_for(tmp_path):
+    arrays = {"centers": np.zeros((3, 4), np.float32), "counts": np.zeros(3, np.float32)}
+    for facts in ({}, {"charset_hash": "x"}, {"charset_hash": "x", "characters": "[1", "blank": "first"}):
+        save_file(arrays, tmp_path / "c", metadata={"format": center_files.FORMAT, **facts})
+        with pytest.raises(UserError, match=r"/c: made for another charset: it does not say which$"):
+            center_files.load(tmp_path / "c", Charset("ab"), 4)
+
+
+def test_an_override_with_a_line_end_is_one_line():
+    with pytest.raises(UserError, match=r"^--set 'a\\n=1': expected section\.key=value"):
+        config.load(overrides=["a\n=1"])

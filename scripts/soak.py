@@ -1,0 +1,95 @@
+"""Trains for an hour on lines of an LMDB and rendered ones, and watches memory and speed.
+
+    python scripts/soak.py --minutes 60 --out soak.json
+
+Every ten seconds the memory of the training and its workers is added up (PSS: shared pages count once). After the
+first tenth, in which programs are compiled, it should stay flat, and the last rows of the log as fast as the first.
+"""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from jaxcrnn.data.lmdb_lines import write_lmdb
+from jaxcrnn.data.synthetic import SyntheticLines
+
+SETTINGS = [
+    "model.backbone=small", "model.hidden=64", "data.batch_size=16", "data.buckets=1", "data.processes=1",
+    "data.cache_mb=1", "text.share=0.5", "text.widths=1", "optim.steps=100000000", "run.log_every=20",
+    "run.eval_every=200",
+    "loss.preset=flow1",
+]  # fmt: skip
+WARM = 0.1  # of the time
+EVERY = 10.0
+
+
+def family(process: int) -> list[int]:
+    """A process and all that it started."""
+    found = [process]
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        found += [one for child in task.read_text(encoding="ascii").split() for one in family(int(child))]
+    return found
+
+
+def memory(process: int) -> tuple[int, int]:
+    """Bytes and processes."""
+    total, count = 0, 0
+    for one in family(process):
+        try:
+            text = Path(f"/proc/{one}/smaps_rollup").read_text(encoding="ascii")
+        except OSError:
+            continue  # it ended meanwhile
+        total += next(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Pss:"))
+        count += 1
+    return total, count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        for part, (seed, lines) in {"train": (0, 2000), "val": (1, 100)}.items():
+            write_lmdb(root / part, SyntheticLines(seed, lines, "0123456789"))
+        command = [sys.executable, "-m", "jaxcrnn", "train", "--data", str(root / "train"), "--val", str(root / "val"),
+                   "--out", str(root / "run"), "--set", *SETTINGS]  # fmt: skip
+        began, seen = time.monotonic(), []
+        with (
+            args.out.with_suffix(".log").open("w", encoding="utf-8") as said,
+            subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT) as training,
+        ):
+            while time.monotonic() - began < args.minutes * 60 and training.poll() is None:
+                time.sleep(EVERY)
+                seen.append((time.monotonic() - began, *memory(training.pid)))
+            training.send_signal(signal.SIGTERM)
+            code = training.wait()
+        rows = [json.loads(line) for line in (root / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    warm = [row for row in seen if row[0] > WARM * args.minutes * 60]
+    sizes = np.asarray([row[1] for row in warm]) / 1e6
+    times, fifth = np.asarray([row[0] for row in warm]), len(warm) // 5
+    speeds = [row["images_per_second"] for row in rows if "images_per_second" in row]
+    speeds = speeds[int(WARM * len(speeds)) :]
+    part = len(speeds) // 5
+    found = {
+        "exit_code": code, "minutes": seen[-1][0] / 60, "steps": rows[-1]["step"], "processes": warm[-1][2],
+        "mb_first_fifth": float(np.median(sizes[:fifth])), "mb_last_fifth": float(np.median(sizes[-fifth:])),
+        "mb_least": float(sizes.min()), "mb_most": float(sizes.max()),
+        "mb_an_hour": float(np.polyfit(times / 3600, sizes, 1)[0]),
+        "images_per_second_first_fifth": float(np.median(speeds[:part])),
+        "images_per_second_last_fifth": float(np.median(speeds[-part:])),
+    }  # fmt: skip
+    args.out.write_text(json.dumps({**found, "seen": seen}), encoding="utf-8")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
