@@ -194,6 +194,30 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
         _set_option(sub)
 
 
+def _convert_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "checkpoint", help="of PyTorch (.pth, .pt) or safetensors: crnn.pytorch, deep-text-recognition-benchmark, "
+        "EasyOCR, GitYCC's, a sequential one, or torch_ref's",
+    )  # fmt: skip
+    parser.add_argument(
+        "--charset", required=True, metavar="FILE", help="one character a line, in the order of classes"
+    )
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="run folder to make")
+    parser.add_argument(
+        "--blank", default="first", choices=["first", "last"], help="where the blank is; last is moved; default: first"
+    )
+    for name, default, what in (("height", 32, "rows of the images"),
+                                ("width", 0, "stretch images to this width; 0 keeps the ratio")):  # fmt: skip
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what}; default: {default}")
+    for name, value in (("black", -1.0), ("white", 1.0)):
+        parser.add_argument(
+            f"--{name}", type=float, default=value, metavar="X", help=f"what a {name} pixel is; default: {value:g}"
+        )
+    parser.add_argument(
+        "--pools", default="", metavar="LIST", help="of a sequential model, as in 2x2,2x2,-,2x1,4x1; default: a guess"
+    )
+
+
 def _compare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plan", help="YAML file: config, start, arms, seeds, tests")
     parser.add_argument(
@@ -259,6 +283,7 @@ COMMANDS = {
     "parity": (_parity_options, "reading.parity_ladder", "compare every number with the PyTorch reference"),
     "bench": (_bench_options, "bench.run", "time a step and its parts beside PyTorch, in turns"),
     "plan": (_plan_options, "plan.run", "compile the step for a TPU or a mesh, and say what it costs"),
+    "convert": (_convert_options, "importing.run", "make a run folder from another program's checkpoint"),
     "data": (_data_options, "conversion.run", "audit or convert a data set"),
     "demo": (_demo_options, "demo.run", "compare four losses on rendered look-alikes in some minutes, no data needed"),
 }

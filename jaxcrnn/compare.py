@@ -249,7 +249,7 @@ class _Grid:
             counts = np.asarray(centers.counts)
             print(f"  centers from {exact} of {len(corpus)} lines; {(counts == 0).sum()} classes never seen")
             center_files.save(path, centers, self.charset)
-        return center_files.load(path, self.charset, 2 * start.config.model.hidden)
+        return center_files.load(path, self.charset, start.config.model.features)
 
 
 def _seeded(config: Config, seed: int) -> Config:

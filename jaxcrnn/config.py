@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class DataConfig:
       max_width: widest line in pixels at the model's height.
       max_pixels: most pixels an image file may have.
       max_bytes: most bytes it may have.
+      stretch: pixels that every line is stretched to, for models trained so; 0 keeps the ratio of width and height.
       allow_outside: whether label files may name images outside the folder they are in.
       cache_mb: memory for decoded images.
       workers: threads that read images ahead.
@@ -64,6 +66,7 @@ class DataConfig:
     max_pixels: int = 32_000_000
     max_bytes: int = 64_000_000
     allow_outside: bool = False
+    stretch: int = 0
     cache_mb: int = 1024
     workers: int = 2
     processes: int = 0
@@ -74,6 +77,8 @@ class DataConfig:
                 raise UserError(f"data.{name} is {getattr(self, name)}; expected 1 or more")
         if not 0 <= self.repeat_rare <= 1:
             raise UserError(f"data.repeat_rare is {self.repeat_rare}; expected 0 to 1, a share of the lines")
+        if self.stretch < 0:
+            raise UserError(f"data.stretch is {self.stretch}; expected 1 or more, or 0 to keep the ratio")
         if self.processes < 0:
             raise UserError(f"data.processes is {self.processes}; expected 0 or more")
 
@@ -89,7 +94,7 @@ class DataConfig:
     @property
     def limits(self) -> Limits:
         """Sizes an image may have."""
-        return Limits(self.max_pixels, self.max_width, self.max_bytes, self.allow_outside)
+        return Limits(self.max_pixels, self.max_width, self.max_bytes, self.allow_outside, self.stretch)
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,10 @@ def read_yaml(path: str | Path) -> Any:
       UserError: the file cannot be read or is not YAML, naming the line.
     """
     try:
-        return yaml.load(read_text(path), _OnceEach) or {}
+        text = read_text(path)
+        if _depth(text) > 100:  # the parser would need minutes, or all of the stack
+            raise RecursionError
+        return yaml.load(text, _OnceEach) or {}
     except RecursionError:
         raise UserError(f"{path}: YAML nested too deeply; expected sections of keys and values") from None
     except ValueError as error:  # a date or a number that is none
@@ -150,6 +158,12 @@ def read_yaml(path: str | Path) -> Any:
         at = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or first_line(error)
         raise UserError(f"{path}{at}: not YAML: {problem}") from None
+
+
+def _depth(text: str) -> int:
+    """How many brackets are open at once."""
+    steps = [1 if c in "[{" else -1 for c in text if c in "[]{}"]
+    return max(itertools.accumulate(steps), default=0)
 
 
 def build(given: Sequence[tuple[Any, str]], overrides: Sequence[str] = (), base: Config | None = None) -> Config:
@@ -166,7 +180,7 @@ def build(given: Sequence[tuple[Any, str]], overrides: Sequence[str] = (), base:
             raise UserError(f"{shown}: expected section.key=value, such as optim.steps=500")
         section, key = name.split(".")
         try:
-            value = yaml.safe_load(text) if text else ""
+            value = yaml.safe_load(text) if text and _depth(text) <= 100 else text
         except (yaml.YAMLError, ValueError, RecursionError):
             value = text
         _merge(values, {section: {key: value}}, shown)

@@ -29,7 +29,7 @@ def convolve(
     *,
     whatever_size: bool = True,
 ) -> Array:
-    """Stride-1 convolution with the signature of ``lax.conv_general_dilated``, for ``flax.linen.Conv``.
+    """Convolution with the signature of ``lax.conv_general_dilated``, for ``flax.linen.Conv``.
 
     On CPU 3x3 kernels go by Winograd's minimal filtering F(2x2,3x3), with 16 products where there would be 36 (Lavin
     and Gray, 2016), and the gradient of other kernels is a sum of shifted matrix products: XLA's own takes up to six
@@ -38,8 +38,8 @@ def convolve(
     Args:
       x: ``[B,H,W,I]``.
       kernel: ``[rows,columns,I,O]``.
-      window_strides: all 1.
-      padding: ``"SAME"`` or ``"VALID"``.
+      window_strides: where they are not all 1 it is XLA's everywhere.
+      padding: ``"SAME"``, ``"VALID"``, or rows and columns of zeros on each side.
       lhs_dilation: none, as all that follow it.
       rhs_dilation: none.
       dimension_numbers: NHWC, HWIO, NHWC.
@@ -48,6 +48,10 @@ def convolve(
       whatever_size: go by tiles however few pixels there are. Where the batch size may change no digit of a result, as
         in evaluation, it may not choose the way either.
     """
+    if tuple(window_strides) != (1, 1):
+        return lax.conv_general_dilated(
+            x, kernel, window_strides, padding, dimension_numbers=_LAYOUT, precision=precision
+        )
     rows, columns = kernel.shape[:2]
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], (rows, columns), (1, 1), padding)

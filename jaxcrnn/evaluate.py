@@ -132,7 +132,7 @@ def estimate_centers(
     Returns:
       Means and numbers of frames (a class never seen is 0 in both), and how many lines took part.
     """
-    centers = zeros(config.model.num_classes, 2 * config.model.hidden)
+    centers = zeros(config.model.num_classes, config.model.features)
     exact = 0
     batches = Batches(corpus, plans.choose(corpus.widths, buckets), batch_size, workers=workers)
     for _, batch in batches.in_order():

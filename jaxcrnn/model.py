@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,12 +11,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import fused, head
-from jaxcrnn.backbones import BACKBONES, HEIGHT, Backbone, frames
+from jaxcrnn.backbones import HEIGHT, Backbone, frames, layers_of, rows
 from jaxcrnn.errors import UserError
 from jaxcrnn.precision import wide
 from jaxcrnn.recurrent import BiLSTM
 from jaxcrnn.types import Outputs
 
+KINDS = ("bilstm", "lstm", "linear")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
 
 
@@ -25,8 +27,8 @@ class ModelConfig:
     """The shape of a recogniser.
 
     Attributes:
-      backbone: ``"vgg"`` (7 convolutions, the paper's), ``"small"`` (5 narrow ones, for CPUs) or ``"tiny"`` (3, to try
-        a setting on).
+      backbone: ``"vgg"`` (7 convolutions, the paper's), ``"small"`` (5 narrow ones, for CPUs), ``"tiny"`` (3, to try
+        a setting on), ``"resnet"``, or one of those that other programs' weights fit (`jaxcrnn.backbones.layers_of`).
       hidden: size H of each LSTM direction; features have D = 2H.
       dropout: share of the values dropped before each LSTM while training.
       standardize: shift and scale each line to mean 0 and variance 1 over its true columns first; for photos, whose
@@ -35,6 +37,15 @@ class ModelConfig:
         ``"float64"`` is for verifying, with jax's x64 mode on and parameters to match.
       head: ``"dense"`` makes the logits of all classes; ``"fused"`` makes them chunk by chunk wherever they are asked
         for, which takes a fraction of the memory for many classes (`jaxcrnn.fused`). The same parameters either way.
+      recurrent: layers between backbone and head, parted by spaces: ``bilstm``, ``lstm`` (forward alone) or
+        ``linear``, each with ``:SIZE`` where it is not ``hidden``. Features are what the last one gives.
+      two_biases: whether LSTMs keep torch's second bias, so that weights go there and back bit for bit.
+      channels: output channels of the backbone, all its layers in proportion; 0 for its own.
+      rows: of several rows that the backbone leaves, ``"flat"`` puts them side by side, ``"mean"`` takes their mean.
+      height: rows of the images.
+      colors: 1 for gray, 3 for color; a gray image is then every color.
+      black: what a black pixel is to the first layer.
+      white: what a white one is, and the paper around a line before the padding is set to 0.
       num_classes: C, the blank among them; follows from the charset.
       blank: class of the blank; follows from the charset.
     """
@@ -45,12 +56,30 @@ class ModelConfig:
     standardize: bool = False
     dtype: str = "float32"
     head: str = "dense"
+    recurrent: str = "bilstm bilstm"
+    two_biases: bool = False
+    channels: int = 0
+    rows: str = "flat"
+    height: int = HEIGHT
+    colors: int = 1
+    black: float = -1.0
+    white: float = 1.0
     num_classes: int = field(default=0, metadata={"derived": True})
     blank: int = field(default=0, metadata={"derived": True})
 
     def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
-            raise UserError(f"model.backbone is {self.backbone!r}; expected one of {', '.join(sorted(BACKBONES))}")
+        layers_of(self.backbone)
+        self.layers()
+        if self.rows not in ("flat", "mean"):
+            raise UserError(f"model.rows is {self.rows!r}; expected one of flat, mean")
+        if self.colors not in (1, 3):
+            raise UserError(f"model.colors is {self.colors}; expected 1 for gray or 3 for color")
+        if self.channels < 0:
+            raise UserError(f"model.channels is {self.channels}; expected 1 or more, or 0 for the backbone's own")
+        if self.black == self.white:
+            raise UserError(f"model.black and model.white are both {self.white}; expected two numbers")
+        if self.height < 1 or rows(self.backbone, self.height) < 1:
+            raise UserError(f"model.height is {self.height}; expected more, the backbone leaves no row of it")
         if self.dtype not in DTYPES:
             raise UserError(f"model.dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}")
         if self.head not in ("dense", "fused"):
@@ -61,9 +90,27 @@ class ModelConfig:
             raise UserError(f"model.dropout is {self.dropout}; expected 0 <= dropout < 1")
 
     @property
-    def height(self) -> int:
-        """Rows of the images the backbone takes."""
-        return HEIGHT
+    def features(self) -> int:
+        """D, the size of the vectors that the head and the centers see."""
+        kind, size = self.layers()[-1]
+        return 2 * size if kind == "bilstm" else size
+
+    def layers(self) -> list[tuple[str, int]]:
+        """Kind and size of each recurrent layer.
+
+        Raises:
+          UserError: ``recurrent`` is not spelled so.
+        """
+        found = []
+        for word in self.recurrent.split():
+            kind, colon, size = word.partition(":")
+            if kind not in KINDS or (colon and not (size.isdecimal() and int(size))):
+                raise UserError(f"model.recurrent has {word!r}; expected {', '.join(KINDS)}, or one with its size, "
+                                "such as linear:64")  # fmt: skip
+            found.append((kind, int(size) if colon else self.hidden))
+        if not found:
+            raise UserError(f"model.recurrent is {self.recurrent!r}; expected layers such as 'bilstm bilstm'")
+        return found
 
     def frames(self, width: int) -> int:
         """Frames made of an image of this width in pixels."""
@@ -71,7 +118,7 @@ class ModelConfig:
 
 
 class CRNN(nn.Module):
-    """``apply(variables, images [B,32,W,1], widths [B], train=...) -> Outputs``.
+    """``apply(variables, images [B,H,W,1], widths [B], train=...) -> Outputs``.
 
     With ``train=True`` batch normalisation uses the batch's statistics: pass ``mutable=["batch_stats"]``, and
     ``rngs={"dropout": key}`` when the config has dropout.
@@ -87,13 +134,31 @@ class CRNN(nn.Module):
         config, dtype = self.config, DTYPES[self.config.dtype]
         if config.standardize:
             images = standardized(images, widths)
-        x, lengths = Backbone(config.backbone, dtype, name="backbone")(images, widths, train)
-        x = nn.Dropout(config.dropout, deterministic=not train)(x)
-        x = BiLSTM(config.hidden, dtype, name="lstm0")(x, lengths)
-        x = nn.Dropout(config.dropout, deterministic=not train)(x)
-        x = BiLSTM(config.hidden, dtype, name="lstm1")(x, lengths)
+        if (config.black, config.white) != (-1.0, 1.0):
+            images = config.black + (images + 1) * ((config.white - config.black) / 2)
+        if images.shape[3] != config.colors:
+            images = jnp.broadcast_to(images, (*images.shape[:3], config.colors))
+        backbone = Backbone(config.backbone, dtype, config.channels, config.rows, name="backbone")
+        x, lengths = backbone(images, widths, train)
+        lstms = linears = 0
+        for kind, size in config.layers():
+            if kind == "linear":
+                x = _linear(x, lengths, size, dtype, f"linear{linears}")
+                linears += 1
+                continue
+            x = nn.Dropout(config.dropout, deterministic=not train)(x)
+            directions = 2 if kind == "bilstm" else 1
+            x = BiLSTM(size, dtype, directions, config.two_biases, name=f"lstm{lstms}")(x, lengths)
+            lstms += 1
         logits = Head(config.num_classes, config.head == "fused", name="head")(x)
         return Outputs(logits, wide(x), lengths)
+
+
+def _linear(x: Array, lengths: Array, size: int, dtype: Any, name: str) -> Array:
+    """A linear layer of every frame; padded ones stay 0."""
+    flat = nn.Dense(size, dtype=dtype, name=name)(x.reshape(-1, x.shape[2]))
+    inside = jnp.arange(x.shape[1])[None, :] < lengths[:, None]
+    return jnp.where(inside[:, :, None], flat.reshape(*x.shape[:2], size), jnp.zeros((), dtype))
 
 
 class Head(nn.Module):

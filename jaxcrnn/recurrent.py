@@ -129,7 +129,7 @@ lstm_scan.defvjp(_lstm_forward, _lstm_backward)
 
 
 class BiLSTM(nn.Module):
-    """One bidirectional layer: ``__call__(x [B,T,D], lengths [B]) -> [B,T,2H]``, forward half first.
+    """One layer of both directions: ``__call__(x [B,T,D], lengths [B]) -> [B,T,2H]``, forward half first.
 
     Padded frames influence nothing and come back as zero. The input of all frames is projected outside the loop, one
     matrix product a direction; the loop holds one batched product with the state.
@@ -137,27 +137,34 @@ class BiLSTM(nn.Module):
     Attributes:
       hidden: H.
       dtype: of the products; the cell state stays float32.
+      directions: 1 for the forward direction alone.
+      two_biases: whether there is a second bias that is only ever added to the first, as in torch.
     """
 
     hidden: int
     dtype: Any = jnp.float32
+    directions: int = 2
+    two_biases: bool = False
 
     @nn.compact
     def __call__(self, x: Array, lengths: Array) -> Array:
-        size, hidden = x.shape[-1], self.hidden
+        size, hidden, both = x.shape[-1], self.hidden, self.directions
         # He's scale for the input: with Glorot's the second layer hears so little of the first that CTC takes a third
         # longer to leave its plateau (docs/real-lines.md).
-        kernel_x = self.param("kernel_x", _gates(jax.nn.initializers.he_uniform()), (2, size, 4 * hidden))
-        kernel_h = self.param("kernel_h", _gates(jax.nn.initializers.glorot_uniform()), (2, hidden, 4 * hidden))
-        bias = self.param("bias", _forget_one, (2, 4 * hidden))
+        kernel_x = self.param("kernel_x", _gates(jax.nn.initializers.he_uniform()), (both, size, 4 * hidden))
+        kernel_h = self.param("kernel_h", _gates(jax.nn.initializers.glorot_uniform()), (both, hidden, 4 * hidden))
+        bias = self.param("bias", _forget_one, (both, 4 * hidden))
+        if self.two_biases:
+            # Not +=, which would change a caller's numpy array.
+            bias = bias + self.param("bias_h", jax.nn.initializers.zeros, bias.shape)
         x, kernel_x, kernel_h, bias = (a.astype(self.dtype) for a in (x, kernel_x, kernel_h, bias))
         frames = x.transpose(1, 0, 2)
         valid = jnp.arange(x.shape[1])[:, None] < lengths[None, :]
         # The backward direction is a flip, a forward scan and a flip back: exporters know that form.
-        both, valids = (frames, frames[::-1]), (valid, valid[::-1])
-        projected = tuple(_projected(rows, kernel_x[k]) + bias[k][None, None] for k, rows in enumerate(both))
-        ahead, back = lstm_scan(projected, kernel_h, valids)
-        return jnp.concatenate([ahead, back[::-1]], -1).transpose(1, 0, 2)
+        ways, valids = (frames, frames[::-1])[:both], (valid, valid[::-1])[:both]
+        projected = tuple(_projected(rows, kernel_x[k]) + bias[k][None, None] for k, rows in enumerate(ways))
+        ahead, *back = lstm_scan(projected, kernel_h, valids)
+        return jnp.concatenate([ahead, *(rows[::-1] for rows in back)], -1).transpose(1, 0, 2)
 
 
 def _gates(initializer: Any) -> Any:

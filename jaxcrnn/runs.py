@@ -22,6 +22,9 @@ from jaxcrnn.model import ModelConfig
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import TrainState
 
+# What the weights were made for.
+_SHAPE = ("backbone", "hidden", "standardize", "recurrent", "two_biases", "channels", "rows", "height", "colors",
+          "black", "white")  # fmt: skip
 CONFIG, CHARSET, FACTS, CHECKPOINTS = "config.yaml", "charset.txt", "run.json", "checkpoints"
 
 
@@ -143,7 +146,7 @@ def same_model(run: Run, model: ModelConfig) -> None:
     ours = run.train_config.model
     different = [
         f"model.{name} is {getattr(model, name)!r} instead of {getattr(ours, name)!r}"
-        for name in ("backbone", "hidden", "standardize")
+        for name in _SHAPE
         if getattr(model, name) != getattr(ours, name)
     ]
     if different:

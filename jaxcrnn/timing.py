@@ -15,7 +15,7 @@ import optax
 from jaxcrnn import ctc, fused, head, losses, objective, sharding
 from jaxcrnn.assign import predicted
 from jaxcrnn.augment import AugmentConfig
-from jaxcrnn.backbones import BACKBONES, Backbone, frames
+from jaxcrnn.backbones import Backbone, Block, Layer, frames, layers_of
 from jaxcrnn.dispatch import Group, compile_step
 from jaxcrnn.evaluate import run_read
 from jaxcrnn.model import DTYPES, ModelConfig
@@ -97,10 +97,13 @@ def _temporary(program: Any) -> int | None:
 def flops(s: Sizes, backward: bool = True) -> float:
     """Additions and multiplications of the matrix products of a step (or of reading), as the formulas have them."""
     total, height, width, size = 0.0, 32, s.width, 1
-    for layer in BACKBONES[s.backbone]:
+    layers: list[Layer] = []
+    for one in layers_of(s.backbone):
+        layers += [Layer(one.features)] * 2 if isinstance(one, Block) else [one]
+    for layer in layers:
         rows, columns = layer.kernel
         if layer.valid:
-            height, width = height - rows + 1, width - columns + 1
+            height, width = (height - rows) // layer.step + 1, width + 2 * layer.around - columns + 1
         once = 2.0 * s.batch * height * width * rows * columns * size * layer.features
         total += once * (1 if not backward else 2 if size == 1 else 3)  # nobody asks for the gradient of the pixels
         size = layer.features

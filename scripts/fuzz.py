@@ -43,7 +43,7 @@ def fuzz(name: str, inputs: int, folder: Path, number: int = 0) -> dict[str, Any
     strategy, check = TARGETS[name].make(folder)
     counts = {"inputs": 0, "taken": 0}
     slowest = 0.0
-    before = 0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     @seed(number)
     @settings(
@@ -52,7 +52,7 @@ def fuzz(name: str, inputs: int, folder: Path, number: int = 0) -> dict[str, Any
     )  # fmt: skip
     @given(strategy)
     def each(case: Any) -> None:
-        nonlocal slowest, before
+        nonlocal slowest
         (folder / "input").write_text(repr(case), encoding="utf-8")
         counts["inputs"] += 1
         began = time.perf_counter()
@@ -66,8 +66,6 @@ def fuzz(name: str, inputs: int, folder: Path, number: int = 0) -> dict[str, Any
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         slowest = max(slowest, time.perf_counter() - began)
-        if counts["inputs"] == 20:
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     signal.signal(signal.SIGALRM, _too_long)
     began = time.perf_counter()

@@ -12,7 +12,7 @@ import jaxcrnn
 ROOT = Path(jaxcrnn.__file__).parent
 COMMANDS = {
     "cli", "commands", "conversion", "hosts", "mining", "plan", "reading", "scoring", "compare", "reporting", "demo",
-    "bench", "bench_data",
+    "bench", "bench_data", "importing",
 }  # fmt: skip
 FLOORS = [
     {"types", "charset", "data", "errors", "console", "allocator", "precision", "compiled", "svg"},
@@ -36,7 +36,18 @@ FLOORS = [
         "looks",
         "render",
     },
-    {"backbones", "normalization", "recurrent", "model", "optim", "objective", "convert", "streams"},
+    {
+        "backbones",
+        "normalization",
+        "recurrent",
+        "model",
+        "optim",
+        "objective",
+        "convert",
+        "streams",
+        "layouts",
+        "torch_files",
+    },
     {"train", "checkpoint", "center_files", "dispatch", "growth", "window"},
     {"answers", "evaluate", "loop", "parity", "inspection"},
     {"report", "config", "results", "panels", "page", "projector", "timing"},
@@ -51,7 +62,8 @@ SIDEWAYS = {
     ("assign", "head"),
     ("decode", "head"), ("losses", "ctc"), ("losses", "head"), ("centers", "head"), ("diagnostics", "head"),
     ("centers", "assign"), ("centers", "decode"), ("centers", "losses"),
-    ("model", "backbones"), ("model", "recurrent"), ("backbones", "normalization"), ("loop", "evaluate"),
+    ("layouts", "backbones"), ("model", "backbones"), ("model", "recurrent"), ("backbones", "normalization"),
+    ("loop", "evaluate"),
     ("parity", "answers"), ("render", "looks"), ("cli", "commands"), ("commands", "reading"), ("mining", "reading"),
     ("conversion", "reading"), ("commands", "training_data"), ("commands", "hosts"), ("training_data", "reading"),
     ("mining", "scoring"),

@@ -100,7 +100,7 @@ def test_bfloat16_stays_close_and_ends_in_float32(model):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"backbone": "vgg16"}, "'vgg16'; expected one of small, tiny, vgg"),
+    [({"backbone": "vgg16"}, "'vgg16'; expected one of .*small, tiny, vgg.*, or layers such as"),
      ({"dtype": "float16"}, "expected one of float32"),
      ({"hidden": 0}, "expected 1 or more"), ({"dropout": 1.0}, "0 <= dropout < 1")],
 )  # fmt: skip

@@ -47,6 +47,7 @@ class Limits:
       max_pixels: pixels of the file, checked before it is decoded (a small file can unpack to gigabytes).
       max_width: pixels of width after scaling to the model's height.
       max_bytes: bytes of the file.
+      stretch: pixels of width that every line is stretched to, whatever its ratio; 0 keeps the ratio.
       outside: whether a list of images may name files outside the folder it is in.
     """
 
@@ -54,6 +55,7 @@ class Limits:
     max_width: int = 4096
     max_bytes: int = 64_000_000
     outside: bool = False
+    stretch: int = 0
 
 
 def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "") -> np.ndarray:
@@ -143,7 +145,7 @@ def to_png(gray: np.ndarray) -> bytes:
 
 
 def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image") -> np.ndarray:
-    """Scales a gray image to ``height``, keeping the ratio; never narrower than one pixel.
+    """Scales a gray image to ``height``, keeping the ratio or stretched to one width; never narrower than one pixel.
 
     Returns:
       ``[height, w]`` uint8.
@@ -152,7 +154,7 @@ def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image
       ImageError: the scaled line would be wider than ``limits.max_width``.
     """
     h, w = gray.shape
-    width = max(1, round(w * height / h))
+    width = limits.stretch or max(1, round(w * height / h))
     if width > limits.max_width:
         raise ImageError(
             ABSURD, f"{name}: {w}x{h} becomes {width} px wide at height {height}; the limit is {limits.max_width} px"

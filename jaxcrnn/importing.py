@@ -1,0 +1,140 @@
+"""``jaxcrnn convert``: a run folder from another program's checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcrnn import layouts, runs, torch_files
+from jaxcrnn.charset import Charset
+from jaxcrnn.checkpoint import Checkpoints
+from jaxcrnn.config import Config, DataConfig
+from jaxcrnn.errors import UserError
+from jaxcrnn.model import ModelConfig
+from jaxcrnn.train import init_state, state_shapes
+
+
+def run(args: Namespace) -> int:
+    """``jaxcrnn convert``."""
+    source, out = Path(args.checkpoint), Path(args.out)
+    charset = Charset.from_file(args.charset)
+    state = torch_files.read(source)
+    try:
+        layout, variables, counters = converted(
+            state, charset, height=args.height, pools=args.pools, black=args.black, white=args.white, blank=args.blank
+        )
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    model = ModelConfig(**{name: value for name, value in layout.model.items() if name != "num_classes"})
+    config = Config(model=model, data=DataConfig(stretch=args.width))
+    facts = {
+        "converted": {
+            "checkpoint": str(source.resolve()), "layout": layout.name, "blank": args.blank, "counters": counters,
+            "names": layout.names._asdict(),
+        }
+    }  # fmt: skip
+    made = runs.create(out, config, charset, facts)
+    with Checkpoints(made.folder / runs.CHECKPOINTS, 1) as checkpoints:
+        checkpoints.save(init_state(made.train_config, jax.random.key(0), variables=variables), {}, None)
+    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    print(f"{source}: {layout.name}, {len(state)} arrays, each used once; {count:,} parameters")
+    print(f"  {model.backbone}, then {model.recurrent}; {charset.num_classes} classes")
+    for line in layout.assumed:
+        print(f"  assumed: {line}")
+    what = "as wide as they are" if not args.width else f"stretched to {args.width} px"
+    color = "gray" if model.colors == 1 else "gray, three times over: the weights are for color"
+    print(f"  images {model.height} px high, {what}, {color}, black {model.black:g} and white {model.white:g} "
+          "(--height, --width, --black, --white)")  # fmt: skip
+    print(f"made {out}; read with it: jaxcrnn recognize {out} IMAGES")
+    return 0
+
+
+def converted(
+    state: Mapping[str, np.ndarray], charset: Charset, *, height: int = 32, pools: str = "", black: float = -1.0,
+    white: float = 1.0, blank: str = "first",
+) -> tuple[layouts.Layout, dict[str, Any], dict[str, int]]:  # fmt: skip
+    """The variables of a state dict.
+
+    Args:
+      state: names and arrays.
+      charset: its characters, in the order of their classes.
+      height: rows of the images that the model takes.
+      pools: of a sequential model (`jaxcrnn.layouts.recognise`).
+      black: what a black pixel is to it.
+      white: what a white one is.
+      blank: where its blank is; ``"last"`` is moved to the first place.
+
+    Returns:
+      What was found, with the model's arguments; ``{"params": ..., "batch_stats": ...}``; and the counters of batches.
+
+    Raises:
+      UserError: an unknown layout, a key missing or left over, a shape or a number of classes that does not fit.
+    """
+    layout = layouts.recognise(state, height=height, pools=pools)
+    if layout.model["num_classes"] != charset.num_classes:
+        raise UserError(f"{layout.model['num_classes']} classes, {layout.names.head}.weight says; the charset's "
+                        f"{len(charset)} characters and the blank are {charset.num_classes}")  # fmt: skip
+    layout.model.update(height=height, black=black, white=white)
+    model = ModelConfig(**layout.model)
+    variables, counters = layouts.variables_of(layout, state)
+    _check_shapes(layout, state, variables, model)
+    if blank == "last":
+        variables["params"]["head"] = {name: np.roll(a, 1, -1) for name, a in variables["params"]["head"].items()}
+    return layout, variables, counters
+
+
+def _check_shapes(
+    layout: layouts.Layout, state: Mapping[str, np.ndarray], variables: Mapping[str, Any], model: ModelConfig
+) -> None:
+    from jaxcrnn.train import TrainConfig
+
+    shapes = state_shapes(TrainConfig(model))
+    expected = {"params": shapes.params, "batch_stats": shapes.batch_stats}
+    known = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(expected)}
+    keys = {path: key for key, path, _ in layouts.table(layout, state)}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(dict(variables)):
+        names = tuple(str(part.key) for part in path)
+        wanted = known.pop(jax.tree_util.keystr(path), None)
+        if wanted != leaf.shape:
+            raise UserError(f"{layout.name}: {keys[names]} makes {list(leaf.shape)}; expected "
+                            f"{'none' if wanted is None else list(wanted)} in such a model")  # fmt: skip
+    if known:
+        raise UserError(f"{layout.name}: no key makes {next(iter(known))}")
+
+
+def saved_layout(run: runs.Run) -> tuple[layouts.Layout, dict[str, int], str] | None:
+    """Where the weights of a converted run came from: layout, counters, the blank's place; None for other runs."""
+    facts = run.facts().get("converted")
+    if not facts:
+        return None
+    given = facts["names"]
+    convolutions = tuple(one if isinstance(one, str) else (one[0], one[1]) for one in given["convolutions"])
+    names = layouts.Names(convolutions, tuple(given["recurrent"]), given["head"])
+    model = dataclasses.asdict(run.train_config.model)
+    return layouts.Layout(facts["layout"], model, names, []), facts["counters"], facts["blank"]
+
+
+def original(run: runs.Run, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The state dict in the layout that a converted run came in.
+
+    Args:
+      run: made by ``jaxcrnn convert``.
+      variables: ``{"params": ..., "batch_stats": ...}``, as they are now.
+
+    Raises:
+      UserError: the run was not converted from anything.
+    """
+    found = saved_layout(run)
+    if found is None:
+        raise UserError(f"{run.folder}: was not made by 'jaxcrnn convert'; expected a run that was")
+    layout, counters, blank = found
+    params = dict(variables["params"])
+    if blank == "last":
+        params["head"] = {name: np.roll(np.asarray(a), -1, -1) for name, a in params["head"].items()}
+    return layouts.state_of(layout, {**variables, "params": params}, counters)

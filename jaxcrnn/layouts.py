@@ -1,0 +1,337 @@
+"""The key layouts of other programs' CRNN checkpoints: which one a state dict has, and where each of its arrays goes.
+
+A layout is a table between names, so the same table takes weights in and out. Arrays are numpy's; neither torch nor
+jax is imported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxcrnn.backbones import Block, Layer, layers_of, rows
+from jaxcrnn.errors import UserError
+
+Path = tuple[str, ...]
+Arrays = Mapping[str, np.ndarray]
+
+CRNN, GITYCC, DTRB, SEQUENTIAL, OURS = "crnn.pytorch", "GitYCC", "deep-text-recognition", "sequential", "torch_ref"
+_VGG_DTRB: tuple[tuple[str, str] | str, ...] = (
+    ("0", ""),
+    ("3", ""),
+    ("6", ""),
+    ("8", ""),
+    ("11", "12"),
+    ("14", "15"),
+    ("18", ""),
+)
+_RESNET: tuple[tuple[str, str] | str, ...] = (
+    ("conv0_1", "bn0_1"), ("conv0_2", "bn0_2"), "layer1.0", ("conv1", "bn1"), "layer2.0", "layer2.1", ("conv2", "bn2"),
+    *(f"layer3.{i}" for i in range(5)), ("conv3", "bn3"), *(f"layer4.{i}" for i in range(3)), ("conv4_1", "bn4_1"),
+    ("conv4_2", "bn4_2"),
+)  # fmt: skip
+_IN_BLOCK = (("conv1", "bn1"), ("conv2", "bn2"), ("downsample.0", "downsample.1"))
+EXPECTED = (
+    "crnn.pytorch (cnn.conv0, rnn.0.rnn, rnn.0.embedding), deep-text-recognition-benchmark or EasyOCR "
+    "(FeatureExtraction.ConvNet, SequenceModeling, Prediction), GitYCC (cnn.conv0, map_to_seq, rnn1), a sequential one "
+    "(cnn.0, rnn.0, embedding), or torch_ref (backbone.conv0, lstm0, head)"
+)
+
+
+class Names(NamedTuple):
+    """What a layout calls the parts of a model: prefixes of keys.
+
+    Attributes:
+      convolutions: of each layer of the backbone, the convolution and its normalisation; of a block, the whole of it.
+      recurrent: of each recurrent layer.
+      head: of the head.
+    """
+
+    convolutions: tuple[tuple[str, str] | str, ...]
+    recurrent: tuple[str, ...]
+    head: str
+
+
+class Layout(NamedTuple):
+    """What was found in a state dict.
+
+    Attributes:
+      name: of the layout.
+      model: what it says of the model: arguments of `jaxcrnn.model.ModelConfig`.
+      names: of its parts.
+      assumed: what it does not say, and was taken for granted; a line each.
+    """
+
+    name: str
+    model: dict[str, Any]
+    names: Names
+    assumed: list[str]
+
+
+def recognise(state: Arrays, *, height: int = 32, pools: str = "") -> Layout:
+    """The layout of a state dict, by its keys and shapes.
+
+    Args:
+      state: names and arrays, without ``module.`` before the names.
+      height: rows of the images that the model takes.
+      pools: poolings of a sequential model, such as ``2x2,2x2,-,2x1,4x1``; empty to guess them.
+
+    Raises:
+      UserError: it is none that is known, naming keys and what was expected.
+    """
+    if any(key.startswith("Transformation.") for key in state):
+        raise UserError("the checkpoint straightens its images first (Transformation.*, TPS); expected one without")
+    if any(key.startswith(("Prediction.attention_cell", "decoder.")) for key in state):
+        raise UserError("the checkpoint decodes with attention; expected one trained with CTC")
+    if "cnn.conv0.weight" in state and "map_to_seq.weight" in state:
+        names = Names(_numbered("cnn.conv{}", "cnn.batchnorm{}", 7), ("map_to_seq", "rnn1", "rnn2"), "dense")
+        return _layout(GITYCC, state, {"backbone": "vgg-gitycc"}, names, ("linear", "lstm", "lstm"))
+    if "cnn.conv0.weight" in state and "rnn.0.rnn.weight_ih_l0" in state:
+        names = Names(
+            _numbered("cnn.conv{}", "cnn.batchnorm{}", 7), ("rnn.0.rnn", "rnn.0.embedding", "rnn.1.rnn"),
+            "rnn.1.embedding",
+        )  # fmt: skip
+        return _layout(CRNN, state, {"backbone": "vgg-crnn"}, names, ("lstm", "linear", "lstm"))
+    if any(key.startswith("FeatureExtraction.ConvNet.") for key in state):
+        return _dtrb(state)
+    if "backbone.conv0.weight" in state and "head.weight" in state:
+        return _ours(state)
+    if "cnn.0.weight" in state:
+        return _sequential(state, height, pools)
+    keys = sorted(state)
+    shown = ", ".join(keys[:6]) + (", ..." if len(keys) > 6 else "")
+    raise UserError(f"the keys are of no known layout: {shown or 'there are none'}; expected {EXPECTED}")
+
+
+def _numbered(conv: str, norm: str, count: int) -> tuple[tuple[str, str], ...]:
+    return tuple((conv.format(i), norm.format(i)) for i in range(count))
+
+
+def _get(state: Arrays, key: str) -> np.ndarray:
+    if key not in state:
+        raise UserError(f"the checkpoint lacks {key}; it has {', '.join(sorted(state)[:6])} ...")
+    return state[key]
+
+
+def _layout(name: str, state: Arrays, model: dict[str, Any], names: Names, kinds: tuple[str, ...]) -> Layout:
+    """Fills in what the shapes say: sizes, directions, colors, classes."""
+    words, hidden = [], 0
+    for kind, prefix in zip(kinds, names.recurrent, strict=True):
+        if kind == "linear":
+            words.append(("linear", int(_get(state, f"{prefix}.weight").shape[0])))
+            continue
+        size = int(_get(state, _lstm_key(prefix, "weight_hh", "")).shape[1])
+        words.append(("bilstm" if _lstm_key(prefix, "weight_hh", "_reverse") in state else "lstm", size))
+        hidden = hidden or size
+    first = _get(state, _conv_name(names.convolutions[0]) + ".weight")
+    last = int(_get(state, _conv_name(names.convolutions[-1]) + ".weight").shape[0])
+    own = layers_of(model["backbone"])[-1].features
+    model = {
+        **model, "hidden": hidden, "colors": int(first.shape[1]), "channels": 0 if last == own else last,
+        "recurrent": " ".join(kind if size == hidden else f"{kind}:{size}" for kind, size in words),
+        "num_classes": int(_get(state, f"{names.head}.weight").shape[0]),
+        "two_biases": True, "dropout": 0.0,
+    }  # fmt: skip
+    return Layout(name, model, names, [])
+
+
+def _conv_name(names: tuple[str, str] | str) -> str:
+    return names[0] if isinstance(names, tuple) else f"{names}.conv1"
+
+
+def _dtrb(state: Arrays) -> Layout:
+    base = "FeatureExtraction.ConvNet."
+    if base + "conv0_1.weight" in state:
+        backbone, found = "resnet", _RESNET
+    else:
+        backbone, found = "vgg-dtrb", _VGG_DTRB
+    convolutions = tuple(base + one if isinstance(one, str) else (base + one[0], base + one[1]) for one in found)
+    count = len({key.split(".")[1] for key in state if key.startswith("SequenceModeling.")})
+    if not count:
+        raise UserError("the checkpoint has no SequenceModeling.*; expected one with its two LSTMs")
+    recurrent = tuple(f"SequenceModeling.{i}.{part}" for i in range(count) for part in ("rnn", "linear"))
+    model = {"backbone": backbone, "rows": "mean"}
+    return _layout(DTRB, state, model, Names(convolutions, recurrent, "Prediction"), ("lstm", "linear") * count)
+
+
+def _ours(state: Arrays) -> Layout:
+    count = len({key.split(".")[1] for key in state if key.startswith("backbone.conv")})
+    names = Names(_numbered("backbone.conv{}", "backbone.norm{}", count), ("lstm0", "lstm1"), "head")
+    known = {7: "vgg", 5: "small", 3: "tiny"}
+    if count not in known:
+        raise UserError(f"the checkpoint has {count} convolutions; expected 7 (vgg), 5 (small) or 3 (tiny)")
+    return _layout(OURS, state, {"backbone": known[count]}, names, ("lstm", "lstm"))
+
+
+def _sequential(state: Arrays, height: int, pools: str) -> Layout:
+    """Layers by their place in a list: what has no weights leaves a gap."""
+    places = sorted({int(key.split(".")[1]) for key in state if re.fullmatch(r"cnn\.\d+\.weight", key)})
+    convs = [n for n in places if state[f"cnn.{n}.weight"].ndim == 4]
+    norms = {n for n in places if f"cnn.{n}.running_mean" in state}
+    spelled, names, gaps = [], [], []
+    for n, following in zip(convs, [*convs[1:], None], strict=True):
+        weight, norm = state[f"cnn.{n}.weight"], n + 1 in norms
+        rows_, columns = weight.shape[2:]
+        kernel = "" if (rows_, columns) == (3, 3) else f"k{rows_}x{columns}" + "v" * (rows_ % 2 == 0)
+        biased = "b" * (norm and f"cnn.{n}.bias" in state)
+        spelled.append(f"{weight.shape[0]}{'n' * norm}{biased}{kernel}")
+        names.append((f"cnn.{n}", f"cnn.{n + 1}"))
+        gaps.append(following is None or following - n - 1 - norm > 1)  # more than an activation
+    given = [word.strip() for word in pools.split(",")] if pools else _guessed(spelled, gaps, height)
+    if len(given) != len(convs) or any(not re.fullmatch(r"-|[1-9]\d?x[1-9]", word) for word in given):
+        raise UserError(f"--pools {pools}: expected {len(convs)} of them, one after each convolution, such as "
+                        f"{','.join(_guessed(spelled, gaps, height))}")  # fmt: skip
+    backbone = " ".join(one + ("" if pool == "-" else f"p{pool}") for one, pool in zip(spelled, given, strict=True))
+    lstms = sorted(
+        {key.rsplit(".", 1)[0] + "." + key[-1] for key in state if re.fullmatch(r"rnn\.\d+\.weight_hh_l\d", key)}
+    )
+    heads = [key.removesuffix(".weight") for key in state
+             if key.endswith(".weight") and state[key].ndim == 2 and not key.startswith(("cnn.", "rnn."))]  # fmt: skip
+    if len(heads) != 1 or not lstms:
+        raise UserError(f"a sequential checkpoint with {len(lstms)} LSTMs and {len(heads)} linear layers outside them; "
+                        f"expected rnn.0 and one linear layer, or {EXPECTED}")  # fmt: skip
+    recurrent = tuple(f"{one.rsplit('.', 1)[0]}._l{one.rsplit('.', 1)[1]}" for one in lstms)
+    found = _layout(
+        SEQUENTIAL, state, {"backbone": backbone}, Names(tuple(names), recurrent, heads[0]), ("lstm",) * len(recurrent)
+    )
+    found.model["height"] = height
+    if not pools:
+        found.assumed.append(f"poolings {','.join(given)} (--pools), and ReLU after each convolution")
+    return found
+
+
+def _guessed(spelled: list[str], gaps: list[bool], height: int) -> list[str]:
+    """Halves, the first two of columns too, and at the end what leaves one row."""
+    pools, seen = [], 0
+    for i, gap in enumerate(gaps):
+        pools.append(("2x2" if seen < 2 else "2x1") if gap and i < len(gaps) - 1 else "-")
+        seen += pools[-1] != "-"
+    words = [one + ("" if pool == "-" else f"p{pool}") for one, pool in zip(spelled, pools, strict=True)]
+    left = rows(" ".join(words), height)
+    return [*pools[:-1], f"{left}x1" if 1 < left < 100 else "-"]
+
+
+def _lstm_key(prefix: str, part: str, end: str) -> str:
+    """``rnn.0`` has its first layer, ``rnn.0._l1`` its second."""
+    stem, _, layer = prefix.rpartition("._l")
+    return f"{stem}.{part}_l{layer}{end}" if stem else f"{prefix}.{part}_l0{end}"
+
+
+def table(layout: Layout, state: Arrays) -> Iterator[tuple[str, Path, int | None]]:
+    """Which key holds which array of the variables.
+
+    Yields:
+      The key, the path of the array, and where the key's array is one of several that lie along a new first axis (the
+      directions of an LSTM), its place there.
+    """
+    names, model = layout.names, layout.model
+    layers = layers_of(model["backbone"], model["channels"])
+    for i, (layer, name) in enumerate(zip(layers, names.convolutions, strict=True)):
+        if isinstance(layer, Block):
+            assert isinstance(name, str)
+            for k, (conv, norm) in enumerate(_IN_BLOCK):
+                if k < 2 or f"{name}.{conv}.weight" in state:
+                    one = Layer(layer.features, norm=True)
+                    yield from _conv(one, (f"{name}.{conv}", f"{name}.{norm}"), ("backbone", f"block{i}"), k)
+        else:
+            assert isinstance(name, tuple)
+            yield from _conv(layer, name, ("backbone",), i)
+    counts = {"lstm": 0, "linear": 0}
+    for word, name in zip(model["recurrent"].split(), names.recurrent, strict=True):
+        kind = word.partition(":")[0]
+        if kind == "linear":
+            yield from _linear(name, f"linear{counts['linear']}")
+            counts["linear"] += 1
+            continue
+        ours = {"kernel_x": "weight_ih", "kernel_h": "weight_hh", "bias": "bias_ih", "bias_h": "bias_hh"}
+        for k, end in enumerate(("", "_reverse") if kind == "bilstm" else ("",)):
+            for part, theirs in ours.items():
+                if part != "bias_h" or model["two_biases"]:
+                    yield _lstm_key(name, theirs, end), ("params", f"lstm{counts['lstm']}", part), k
+        counts["lstm"] += 1
+    yield from _linear(names.head, "head")
+
+
+def _linear(name: str, ours: str) -> Iterator[tuple[str, Path, None]]:
+    yield f"{name}.weight", ("params", ours, "kernel"), None
+    yield f"{name}.bias", ("params", ours, "bias"), None
+
+
+def _conv(layer: Layer, names: tuple[str, str], at: Path, i: int) -> Iterator[tuple[str, Path, None]]:
+    conv, norm = names
+    yield f"{conv}.weight", ("params", *at, f"conv{i}", "kernel"), None
+    if layer.biased or not layer.norm:
+        yield f"{conv}.bias", ("params", *at, f"conv{i}", "bias"), None
+    if layer.norm:
+        yield f"{norm}.weight", ("params", *at, f"norm{i}", "scale"), None
+        yield f"{norm}.bias", ("params", *at, f"norm{i}", "bias"), None
+        yield f"{norm}.running_mean", ("batch_stats", *at, f"norm{i}", "mean"), None
+        yield f"{norm}.running_var", ("batch_stats", *at, f"norm{i}", "var"), None
+
+
+def turned(array: np.ndarray, back: bool = False) -> np.ndarray:
+    """Torch's order of axes to flax's, or ``back``: convolutions ``[O,I,H,W]`` and ``[H,W,I,O]``, matrices."""
+    if array.ndim == 4:
+        return array.transpose(3, 2, 0, 1) if back else array.transpose(2, 3, 1, 0)
+    return array.T
+
+
+def variables_of(layout: Layout, state: Arrays) -> tuple[dict[str, Any], dict[str, int]]:
+    """The variables that a state dict holds.
+
+    Every key is used exactly once; counters of batches (``num_batches_tracked``) are no variables.
+
+    Returns:
+      ``{"params": ..., "batch_stats": ...}``, and the counters.
+
+    Raises:
+      UserError: a key is missing, or left over.
+    """
+    left, parts = dict(state), defaultdict[Path, dict[int | None, np.ndarray]](dict)
+    for key, path, place in table(layout, state):
+        parts[path][place] = turned(_get(state, key))
+        left.pop(key, None)
+    counters = {key: int(left.pop(key)) for key in list(left) if key.endswith(".num_batches_tracked")}
+    if left:
+        shown = ", ".join(f"{key} {list(left[key].shape)}" for key in sorted(left)[:5])
+        raise UserError(f"{layout.name}: {len(left)} keys that the layout does not have: {shown}")
+    out: dict[str, Any] = {"params": {}, "batch_stats": {}}
+    for path, arrays in parts.items():
+        value = arrays[None] if None in arrays else np.stack([arrays[k] for k in range(len(arrays))])
+        inner = out
+        for name in path[:-1]:
+            inner = inner.setdefault(name, {})
+        inner[path[-1]] = np.ascontiguousarray(value)
+    return out, counters
+
+
+def state_of(layout: Layout, variables: Mapping[str, Any], counters: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The state dict that `variables_of` takes back, bit for bit.
+
+    Args:
+      layout: as `recognise` found it.
+      variables: ``{"params": ..., "batch_stats": ...}``.
+      counters: of `variables_of`.
+    """
+    known = _blocks_around(layout, variables)
+    out: dict[str, np.ndarray] = {}
+    for key, path, place in table(layout, known):
+        value: Any = variables
+        for name in path:
+            value = value[name]
+        out[key] = np.ascontiguousarray(turned(np.asarray(value if place is None else value[place]), back=True))
+    return out | {key: np.asarray(value, np.int64) for key, value in counters.items()}
+
+
+def _blocks_around(layout: Layout, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The keys of convolutions around blocks, for those that have one."""
+    parts = variables["params"]["backbone"]
+    return {
+        f"{name}.{_IN_BLOCK[2][0]}.weight": np.zeros(0)
+        for i, name in enumerate(layout.names.convolutions)
+        if isinstance(name, str) and "conv2" in parts[f"block{i}"]
+    }

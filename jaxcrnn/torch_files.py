@@ -1,0 +1,121 @@
+"""Files of weights that PyTorch and safetensors write, as numpy arrays; nothing in them is ever run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxcrnn.errors import UserError, first_line
+
+_INSIDE = ("state_dict", "model_state_dict", "model", "net", "weights")  # where training scripts put the state dict
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The state dict of a file: of PyTorch, old and new format, saved on any device, or safetensors.
+
+    A state dict inside a dict of other things is found; ``module.``, which torch's DataParallel puts before every name,
+    is left out.
+
+    Raises:
+      UserError: no such file, truncated, not weights, or a pickle that asks for more than arrays.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected a checkpoint of PyTorch or safetensors")
+    if not path.stat().st_size:
+        raise UserError(f"{path}: the file is empty (0 bytes)")
+    with path.open("rb") as file:
+        head = file.read(9)
+    found = _safetensors(path) if head[8:9] == b"{" else _torch(path)
+    state = {name.removeprefix("module."): value for name, value in found.items()}
+    if len(state) < len(found):
+        raise UserError(f"{path}: names that differ by 'module.' alone; expected one state dict")
+    for name, value in state.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise UserError(f"{path}: {name} has values that are not finite numbers")
+    return state
+
+
+def _safetensors(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: truncated, or no safetensors file ({first_line(error)})") from None
+
+
+def _torch(path: Path) -> dict[str, np.ndarray]:
+    torch = package(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that torch did not write
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken zip or pickle raises almost anything
+        raise UserError(f"{path}: not read as weights alone: {_reason(error)}") from None
+    state = _state_in(found, torch)
+    if state is None:
+        names = f" of {', '.join(map(str, list(found)[:5]))}" if isinstance(found, dict) and found else ""
+        kind = f"a {type(found).__name__}{names}"
+        raise UserError(f"{path}: holds {kind[:120]}; expected a state dict, names and tensors")
+    return {name: _array(path, name, value, torch) for name, value in state.items()}
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong in a few words: torch explains its refusals over a page, which names what the pickle asked for."""
+    for line in str(error).splitlines():
+        if "GLOBAL" in line or "Unsupported" in line:
+            return "it asks for more than arrays, " + line.strip()[:120]
+    return f"{type(error).__name__}: {first_line(error)[:120]}"
+
+
+def _state_in(found: Any, torch: Any) -> Mapping[str, Any] | None:
+    for _ in range(3):
+        if not isinstance(found, dict):
+            return None
+        tensors = {name: value for name, value in found.items() if isinstance(name, str) and torch.is_tensor(value)}
+        if tensors and len(tensors) == len(found):
+            return tensors
+        found = next((found[name] for name in _INSIDE if isinstance(found.get(name), dict)), None)
+    return None
+
+
+def _array(path: Path, name: str, value: Any, torch: Any) -> np.ndarray:
+    if value.layout != torch.strided or value.is_complex():
+        raise UserError(f"{path}: {name} is {value.layout} {value.dtype}; expected plain real numbers")
+    # Float32 whatever it was: half precision and bfloat16 go through it without loss.
+    value = value.detach().to(torch.float32) if value.is_floating_point() and value.itemsize < 4 else value.detach()
+    return np.asarray(value.contiguous().numpy())
+
+
+def write(path: Path, state: Mapping[str, np.ndarray]) -> None:
+    """Writes a state dict that ``torch.load(path, weights_only=True)`` reads.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    torch = package(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        torch.save({name: torch.from_numpy(np.array(value)) for name, value in state.items()}, part)
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"{path}: {first_line(error)}; expected a file that can be written") from None
+
+
+def package(path: Path) -> Any:
+    """PyTorch.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise UserError(f"{path}: files of PyTorch need the package torch; expected the extra 'torch'") from None
+    return torch
