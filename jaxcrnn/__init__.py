@@ -18,10 +18,12 @@ _SUBMODULES = frozenset(
     }
 )  # fmt: skip
 
-__all__ = ["Charset", "UserError", "__version__", *sorted(_SUBMODULES)]
+__all__ = ["Charset", "Recognizer", "UserError", "__version__", "load", *sorted(_SUBMODULES)]
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("Recognizer", "load"):
+        return getattr(importlib.import_module("jaxcrnn.recognizer"), name)
     if name in _SUBMODULES:
         return importlib.import_module(f"jaxcrnn.{name}")
     raise AttributeError(f"module 'jaxcrnn' has no attribute {name!r}")

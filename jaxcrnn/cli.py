@@ -218,6 +218,16 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _export_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="run folder, or one that was exported as safetensors")
+    parser.add_argument(
+        "--format", required=True, choices=["safetensors", "stablehlo", "onnx", "torch", "crnn.pytorch", "original"],
+        help="safetensors: a folder for a model hub; torch: torch_ref's state dict; original: of a converted run",
+    )  # fmt: skip
+    parser.add_argument("--out", required=True, metavar="PATH", help="folder to make, or file of a state dict")
+    _checkpoint_option(parser)
+
+
 def _compare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plan", help="YAML file: config, start, arms, seeds, tests")
     parser.add_argument(
@@ -284,6 +294,7 @@ COMMANDS = {
     "bench": (_bench_options, "bench.run", "time a step and its parts beside PyTorch, in turns"),
     "plan": (_plan_options, "plan.run", "compile the step for a TPU or a mesh, and say what it costs"),
     "convert": (_convert_options, "importing.run", "make a run folder from another program's checkpoint"),
+    "export": (_export_options, "exporting.run", "write a recogniser for other programs"),
     "data": (_data_options, "conversion.run", "audit or convert a data set"),
     "demo": (_demo_options, "demo.run", "compare four losses on rendered look-alikes in some minutes, no data needed"),
 }

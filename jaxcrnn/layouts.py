@@ -327,6 +327,34 @@ def state_of(layout: Layout, variables: Mapping[str, Any], counters: Mapping[str
     return out | {key: np.asarray(value, np.int64) for key, value in counters.items()}
 
 
+def as_crnn_pytorch(model: Mapping[str, Any], variables: Mapping[str, Any]) -> tuple[Layout, dict[str, Any]]:
+    """A model that is shaped like crnn.pytorch's, in its layout; biases it does not have are 0.
+
+    Args:
+      model: the fields of a `jaxcrnn.model.ModelConfig`.
+      variables: ``{"params": ..., "batch_stats": ...}``.
+
+    Raises:
+      UserError: it has another shape.
+    """
+    kinds = [word.partition(":")[0] for word in model["recurrent"].split()]
+    if model["backbone"] not in ("vgg", "vgg-crnn") or kinds != ["bilstm", "linear", "bilstm"] or model["channels"]:
+        raise UserError(f"the model is {model['backbone']}, {model['recurrent']}; crnn.pytorch's is vgg or vgg-crnn, "
+                        "bilstm linear bilstm")  # fmt: skip
+    params = {name: dict(part) for name, part in variables["params"].items()}
+    params["backbone"] = {
+        name: {"bias": np.zeros(part["kernel"].shape[-1], np.float32), **part} if "kernel" in part else part
+        for name, part in params["backbone"].items()
+    }
+    for name in ("lstm0", "lstm1"):
+        params[name].setdefault("bias_h", np.zeros_like(params[name]["bias"]))
+    names = Names(
+        _numbered("cnn.conv{}", "cnn.batchnorm{}", 7), ("rnn.0.rnn", "rnn.0.embedding", "rnn.1.rnn"), "rnn.1.embedding"
+    )
+    layout = Layout(CRNN, {**model, "backbone": "vgg-crnn", "two_biases": True}, names, [])
+    return layout, {**variables, "params": params}
+
+
 def _blocks_around(layout: Layout, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The keys of convolutions around blocks, for those that have one."""
     parts = variables["params"]["backbone"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,8 +84,23 @@ def axes_of(rows: int) -> tuple[str | None, str | None]:
     return data, MODEL if MODEL in sizes else None
 
 
+_ANY: ContextVar[bool] = ContextVar("any", default=False)
+
+
+@contextmanager
+def compiling_for_any() -> Iterator[None]:
+    """What is traced inside runs on every platform: `platform` is none that has ways of its own."""
+    token = _ANY.set(True)
+    try:
+        yield
+    finally:
+        _ANY.reset(token)
+
+
 def platform() -> str:
     """What is compiled for: the devices of the mesh in use, which may be only described, or those of this machine."""
+    if _ANY.get():
+        return "any"
     device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
     return jax.default_backend() if device is None else str(device.platform)
 

@@ -12,7 +12,7 @@ import jaxcrnn
 ROOT = Path(jaxcrnn.__file__).parent
 COMMANDS = {
     "cli", "commands", "conversion", "hosts", "mining", "plan", "reading", "scoring", "compare", "reporting", "demo",
-    "bench", "bench_data", "importing",
+    "bench", "bench_data", "importing", "exporting",
 }  # fmt: skip
 FLOORS = [
     {"types", "charset", "data", "errors", "console", "allocator", "precision", "compiled", "svg"},
@@ -52,6 +52,7 @@ FLOORS = [
     {"answers", "evaluate", "loop", "parity", "inspection"},
     {"report", "config", "results", "panels", "page", "projector", "timing"},
     {"runs", "grid"},
+    {"recognizer"},
     COMMANDS | {"training_data"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

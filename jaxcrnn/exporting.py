@@ -1,0 +1,196 @@
+"""``jaxcrnn export``: a trained recogniser for programs without this package."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save
+
+from jaxcrnn import __version__, importing, layouts, recognizer, runs, sharding, torch_files
+from jaxcrnn.backbones import Block, layers_of
+from jaxcrnn.convert import to_torch
+from jaxcrnn.errors import UserError
+from jaxcrnn.model import CRNN, ModelConfig
+from jaxcrnn.recognizer import Recognizer
+
+LEAST = 16  # pixels of width that every backbone makes a frame of
+
+
+def run(args: Namespace) -> int:
+    """``jaxcrnn export``."""
+    source, out = Path(args.run), Path(args.out)
+    reader = recognizer.load(source, args.checkpoint)
+    if out.exists():
+        raise UserError(f"{out}: is there already; expected a new name")
+    write = FORMATS[args.format]
+    made = write(reader, source, out)
+    print(f"made {out}: {made}")
+    return 0
+
+
+def _new_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{out}: {error.strerror or error}; expected a folder that can be made") from None
+
+
+def _facts(reader: Recognizer) -> dict[str, Any]:
+    return {
+        "format": recognizer.FORMAT, "version": __version__, "model": dataclasses.asdict(reader.model),
+        "images": dataclasses.asdict(reader.limits), "charset_hash": reader.charset.hash,
+    }  # fmt: skip
+
+
+def to_safetensors(reader: Recognizer, source: Path, out: Path) -> str:
+    """A folder of ``model.safetensors``, ``config.json``, ``charset.txt`` and a model card."""
+    _new_folder(out)
+    arrays = recognizer.flattened(reader.variables)
+    (out / recognizer.WEIGHTS).write_bytes(save(arrays, metadata={"format": recognizer.FORMAT}))
+    (out / recognizer.CONFIG).write_text(json.dumps(_facts(reader), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    reader.charset.save(out / recognizer.CHARSET)
+    (out / recognizer.CARD).write_text(card(reader, source), encoding="utf-8")
+    return f"{sum(a.nbytes for a in arrays.values()) / 1e6:.1f} MB of weights; jaxcrnn.load({str(out)!r}) reads with it"
+
+
+def card(reader: Recognizer, source: Path) -> str:
+    """What a model hub shows: facts alone, with gaps where only the person who trained it knows."""
+    model, characters = reader.model, "".join(reader.charset.characters[:60])
+    shown = characters + (" ..." if len(reader.charset) > 60 else "")
+    wide = f"{reader.limits.stretch} pixels wide" if reader.limits.stretch else "as wide as they are"
+    return f"""---
+library_name: jaxcrnn
+pipeline_tag: image-to-text
+tags:
+- ocr
+- text-recognition
+- crnn
+- jax
+---
+
+# A text recogniser
+
+A CRNN (convolutions, recurrent layers, CTC) that reads one line of text from an image.
+
+| | |
+|---|---|
+| characters | {len(reader.charset)}: `{shown.replace("|", " ").replace("`", " ")}` |
+| backbone, recurrent layers | {model.backbone}, {model.recurrent} |
+| images | gray, {model.height} pixels high, {wide}, black {model.black:g}, white {model.white:g} |
+| made by | jaxcrnn {__version__} |
+
+```python
+import jaxcrnn
+
+reader = jaxcrnn.load("this folder")
+print(reader.recognize(["line.png"])[0].text)
+```
+
+Training data, accuracy, licence: not stated yet.
+"""
+
+
+def function(reader: Recognizer) -> Callable[[Any, Any], Any]:
+    """``(images [B,H,W,1] float32 in [-1, 1], widths [B] int32) -> (logits [B,T,C], lengths [B])``."""
+    model = CRNN(dataclasses.replace(reader.model, head="dense"))
+
+    def read(images: Any, widths: Any) -> tuple[Any, Any]:
+        out: Any = model.apply(reader.variables, images, widths, train=False)
+        return out.logits, out.lengths
+
+    return read
+
+
+def to_stablehlo(reader: Recognizer, source: Path, out: Path) -> str:
+    """A folder of ``model.bin`` (`jax.export`, any batch and width, for CPU, CUDA and TPU) and ``charset.txt``."""
+    try:
+        import flatbuffers  # noqa: F401
+    except ImportError:
+        raise UserError(f"{out}: StableHLO needs the package flatbuffers; expected the extra 'export'") from None
+    scope = jax.export.SymbolicScope([f"w >= {LEAST}"])
+    shape = jax.export.symbolic_shape(f"b, {reader.model.height}, w, 1", scope=scope)
+    with sharding.compiling_for_any():
+        exported = jax.export.export(jax.jit(function(reader)), platforms=["cpu", "cuda", "tpu"])(
+            jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape[:1], jnp.int32)
+        )
+    data = exported.serialize()
+    _new_folder(out)
+    (out / "model.bin").write_bytes(data)
+    reader.charset.save(out / recognizer.CHARSET)
+    return f"{len(data) / 1e6:.1f} MB of StableHLO for cpu, cuda and tpu; docs/open-doors.md has its loader"
+
+
+def to_onnx(reader: Recognizer, source: Path, out: Path) -> str:
+    """A folder of ``model.onnx`` (``images [batch,H,width,1] -> logits``) and ``charset.txt``, by way of PyTorch."""
+    torch_files.package(out)
+    layers = [{"block": layer.features} if isinstance(layer, Block) else layer._asdict()
+              for layer in layers_of(reader.model.backbone, reader.model.channels)]  # fmt: skip
+    facts = {
+        name: getattr(reader.model, name) for name in ("rows", "colors", "black", "white", "standardize", "height")
+    }
+    spec = json.dumps({**facts, "layers": layers, "recurrent": reader.model.layers()})
+    arrays = {name.replace(".", "/"): value for name, value in recognizer.flattened(reader.variables).items()}
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder) / "spec.npz", Path(folder) / "model.onnx"
+        np.savez(given, spec=np.asarray(spec), **arrays)  # type: ignore[arg-type]
+        command = [sys.executable, "-m", "torch_ref.twin", str(given), str(made)]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise UserError(f"{out}: not written as ONNX: {last[:200]}; expected the extra 'onnx'")
+        data = made.read_bytes()
+    _new_folder(out)
+    (out / "model.onnx").write_bytes(data)
+    reader.charset.save(out / recognizer.CHARSET)
+    return f"{len(data) / 1e6:.1f} MB of ONNX"
+
+
+def to_torch_ref(reader: Recognizer, source: Path, out: Path) -> str:
+    """A state dict for ``torch_ref.model.CRNN``."""
+    model = reader.model
+    plain = ModelConfig(
+        model.backbone, model.hidden, model.dropout, model.standardize, model.dtype, model.head,
+        num_classes=model.num_classes, blank=model.blank,
+    )  # fmt: skip
+    if plain != model or model.backbone not in ("vgg", "small", "tiny"):
+        raise UserError(f"{source}: torch_ref has two BiLSTMs after vgg, small or tiny; expected such a model, or "
+                        "--format original for a converted one")  # fmt: skip
+    state = to_torch(reader.variables)
+    torch_files.write(out, state)
+    return f"{len(state)} arrays for torch_ref.model.CRNN"
+
+
+def to_crnn_pytorch(reader: Recognizer, source: Path, out: Path) -> str:
+    """A state dict for crnn.pytorch's ``models/crnn.py``."""
+    layout, variables = layouts.as_crnn_pytorch(dataclasses.asdict(reader.model), reader.variables)
+    if reader.model.blank:
+        variables["params"]["head"] = {name: np.roll(a, 1, -1) for name, a in variables["params"]["head"].items()}
+    state = layouts.state_of(layout, variables, {})
+    torch_files.write(out, state)
+    return f"{len(state)} arrays for crnn.pytorch, blank 0"
+
+
+def to_original(reader: Recognizer, source: Path, out: Path) -> str:
+    """The state dict in the layout a converted run came in."""
+    run = runs.open_run(source)
+    state = importing.original(run, reader.variables)
+    torch_files.write(out, state)
+    return f"{len(state)} arrays as in the checkpoint that {source} was converted from"
+
+
+FORMATS: dict[str, Callable[[Recognizer, Path, Path], str]] = {
+    "safetensors": to_safetensors, "stablehlo": to_stablehlo, "onnx": to_onnx, "torch": to_torch_ref,
+    "crnn.pytorch": to_crnn_pytorch, "original": to_original,
+}  # fmt: skip

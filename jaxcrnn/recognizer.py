@@ -1,0 +1,173 @@
+"""A trained recogniser for other programs: `load` and `Recognizer.recognize`.
+
+reader = jaxcrnn.load("runs/plates")
+for line in reader.recognize(["a.png", "b.png"]):
+    print(line.text, line.confidence)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from jaxcrnn import runs
+from jaxcrnn.charset import Charset
+from jaxcrnn.data.images import Limits, fit_height, read_gray, to_png
+from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.evaluate import Line, recognize
+from jaxcrnn.model import ModelConfig
+from jaxcrnn.train import TrainConfig, eval_variables, state_shapes
+from jaxcrnn.types import TrainState
+
+FORMAT = "jaxcrnn model 1"
+CONFIG, WEIGHTS, CHARSET, CARD = "config.json", "model.safetensors", "charset.txt", "README.md"
+
+
+@dataclass(frozen=True)
+class Recognizer:
+    """A model that reads lines of text. See `load`.
+
+    Attributes:
+      model: its shape.
+      variables: ``{"params": ..., "batch_stats": ...}``.
+      charset: its characters.
+      limits: sizes an image may have.
+    """
+
+    model: ModelConfig
+    variables: dict[str, Any]
+    charset: Charset
+    limits: Limits
+
+    def recognize(self, images: Sequence[Any], *, batch_size: int = 16) -> list[Line]:
+        """Reads lines.
+
+        Args:
+          images: each a path, the bytes of an image file, an array ``[h,w]`` or ``[h,w,3]`` of uint8, or Pillow's.
+          batch_size: lines at a time.
+
+        Returns:
+          For each image a `jaxcrnn.evaluate.Line`: name, text and confidence.
+
+        Raises:
+          UserError: an image cannot be read, or is too large.
+        """
+        config = TrainConfig(self.model)
+        state = TrainState(jnp.int32(0), self.variables["params"], self.variables["batch_stats"], (), None)
+        named = ((_name(image, i), self._gray(image, i)) for i, image in enumerate(images))
+        return list(recognize(config, state, self.charset, named, batch_size=batch_size))
+
+    def _gray(self, image: Any, number: int) -> np.ndarray:
+        name = _name(image, number)
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim not in (2, 3) or 0 in image.shape:
+                raise UserError(f"{name}: an array of {image.dtype} {list(image.shape)}; expected uint8 [h, w] or "
+                                "[h, w, 3]")  # fmt: skip
+            image = Image.fromarray(image)
+        if isinstance(image, Image.Image):
+            image = to_png(np.asarray(image)) if image.mode == "L" else _png(image)
+        return fit_height(read_gray(image, self.limits, name), self.model.height, self.limits, name)
+
+
+def _png(image: Image.Image) -> bytes:
+    import io
+
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _name(image: Any, number: int) -> str:
+    return str(image) if isinstance(image, str | Path) else f"image {number}"
+
+
+def load(folder: str | Path, checkpoint: str = "best") -> Recognizer:
+    """A recogniser from a run folder, or from one that ``jaxcrnn export --format safetensors`` wrote.
+
+    Args:
+      folder: either.
+      checkpoint: of a run folder: ``"best"``, ``"latest"`` or a step.
+
+    Raises:
+      UserError: neither, damaged, or made for another charset.
+    """
+    folder = Path(folder)
+    if (folder / CONFIG).is_file():
+        return _exported(folder)
+    run = runs.open_run(folder)
+    state, _ = run.state(checkpoint)
+    return Recognizer(
+        run.train_config.model, jax.device_get(eval_variables(state)), run.charset, run.config.data.limits
+    )
+
+
+def _exported(folder: Path) -> Recognizer:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        facts = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if facts["format"] != FORMAT:
+            raise UserError(f"{folder / CONFIG}: of format {facts['format']!r}; expected {FORMAT!r}")
+        model, limits = (_made(kind, facts[name]) for kind, name in ((ModelConfig, "model"), (Limits, "images")))
+        expected = str(facts["charset_hash"])
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{folder / CONFIG}: no facts of an exported model ({first_line(error)})") from None
+    charset = Charset.from_file(folder / CHARSET, "first" if model.blank == 0 else "last")
+    if charset.hash != expected:
+        raise UserError(f"{folder / CHARSET}: {len(charset)} characters with hash {charset.hash}; the model was made "
+                        f"for others (hash {expected})")  # fmt: skip
+    try:
+        arrays = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise UserError(f"{folder / WEIGHTS}: truncated, or no safetensors file ({first_line(error)})") from None
+    return Recognizer(model, unflattened(arrays, model, folder / WEIGHTS), charset, limits)
+
+
+def _made(kind: type, values: Any) -> Any:
+    known = {f.name for f in fields(kind)}
+    if not isinstance(values, dict) or not values.keys() <= known:
+        raise ValueError(f"{kind.__name__} has no {sorted(set(values) - known)}")
+    return kind(**values)
+
+
+def flattened(variables: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays by their names: ``params.backbone.conv0.kernel``."""
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    return {".".join(str(part.key) for part in path): np.ascontiguousarray(leaf) for path, leaf in leaves}
+
+
+def unflattened(arrays: dict[str, np.ndarray], model: ModelConfig, path: Path) -> dict[str, Any]:
+    """The variables of a model from arrays by their names.
+
+    Raises:
+      UserError: a name is missing or left over, or a shape is not the model's; ``path`` is what messages call it.
+    """
+    shapes = state_shapes(TrainConfig(model))
+    expected = {"params": shapes.params, "batch_stats": shapes.batch_stats}
+    left = dict(arrays)
+
+    def take(place: Any, leaf: Any) -> np.ndarray:
+        name = ".".join(str(part.key) for part in place)
+        if name not in left:
+            raise UserError(f"{path}: lacks {name}, which the model of {CONFIG} has")
+        value = left.pop(name)
+        if value.shape != leaf.shape or value.dtype != leaf.dtype:
+            raise UserError(f"{path}: {name} is {value.dtype} {list(value.shape)}; expected {leaf.dtype} "
+                            f"{list(leaf.shape)}")  # fmt: skip
+        return value
+
+    out: dict[str, Any] = jax.tree_util.tree_map_with_path(take, expected)
+    if left:
+        raise UserError(f"{path}: has {', '.join(sorted(left)[:5])} besides what the model of {CONFIG} has")
+    return out

@@ -1,0 +1,233 @@
+"""A recogniser for programs without this package: every format read again, by what people would read it with."""
+
+import io
+import json
+import subprocess
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxcrnn
+from jaxcrnn import config, exporting, runs
+from jaxcrnn.charset import Charset
+from jaxcrnn.checkpoint import Checkpoints
+from jaxcrnn.cli import main
+from jaxcrnn.errors import UserError
+from jaxcrnn.train import init_state
+
+CHARSET = Charset("0123456789")
+MODELS = {
+    "plain": ["model.backbone=tiny", "model.hidden=6"],
+    "odd": ["model.backbone=8p2x2 12nbp2x2 16", "model.recurrent=linear:5 lstm:7 linear:4", "model.two_biases=true",
+            "model.rows=mean", "model.height=24", "model.colors=3", "model.black=1", "model.white=0"],
+    "residual": ["model.backbone=resnet", "model.channels=16", "model.hidden=4", "model.standardize=true"],
+    "crnn.pytorch": ["model.backbone=vgg", "model.recurrent=bilstm linear bilstm", "model.hidden=4"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory):
+    made = {}
+
+    def make(name):
+        if name not in made:
+            folder = tmp_path_factory.mktemp("runs") / "run"
+            run = runs.create(folder, config.load(overrides=[*MODELS[name], "model.dropout=0"]), CHARSET, {})
+            state = init_state(run.train_config, jax.random.key(0))
+            keys = iter(jax.random.split(jax.random.key(1), 1000))
+            moved = jax.tree.map(lambda a: a + 0.1 * jax.random.uniform(next(keys), a.shape), state.batch_stats)
+            with Checkpoints(folder / "checkpoints") as checkpoints:
+                checkpoints.save(state._replace(batch_stats=moved), {}, None)
+            made[name] = folder
+        return made[name]
+
+    return make
+
+
+def images_of(height, count, width):
+    return np.random.default_rng(width).uniform(-1, 1, (count, height, width, 1)).astype(np.float32)
+
+
+CASES = [(1, 40), (3, 61), (2, 97)]
+READ = ("plain", "odd", "residual")
+
+
+@pytest.mark.parametrize("name", ["plain", "odd"])
+def test_a_folder_for_a_hub(name, run_of, tmp_path, capsys):
+    run, out = run_of(name), tmp_path / "out"
+    assert main(["export", str(run), "--format", "safetensors", "--out", str(out)]) == 0
+    assert {p.name for p in out.iterdir()} == {"model.safetensors", "config.json", "charset.txt", "README.md"}
+    here, there = jaxcrnn.load(run), jaxcrnn.load(out)
+    assert (here.model, here.charset, here.limits) == (there.model, there.charset, there.limits)
+    jax.tree.map(np.testing.assert_array_equal, here.variables, there.variables)
+    assert "library_name: jaxcrnn" in (out / "README.md").read_text()
+    again = tmp_path / "again"
+    assert main(["export", str(out), "--format", "safetensors", "--out", str(again)]) == 0
+    assert (again / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+
+
+LOADER = """
+    import sys
+    sys.modules["jaxcrnn"] = None  # not to be found
+    import numpy as np
+    from jax import export
+    given, out = np.load(sys.argv[2]), {}
+    for name in given.files:
+        folder = sys.argv[1] + "/" + name.split(",")[0]
+        program = export.deserialize(open(folder + "/model.bin", "rb").read())
+        images = given[name]
+        out[name] = program.call(images, np.full(len(images), images.shape[2] - 5, np.int32))[0]
+    np.savez(sys.argv[3], **out)
+"""
+
+
+def test_stablehlo_without_this_package(run_of, tmp_path):
+    pytest.importorskip("flatbuffers", reason="the extra 'export' is not installed")
+    images, expected = {}, {}
+    for name in READ:
+        assert main(["export", str(run_of(name)), "--format", "stablehlo", "--out", str(tmp_path / name)]) == 0
+        reader = jaxcrnn.load(run_of(name))
+        read = jax.jit(exporting.function(reader))
+        for b, w in CASES if name == "odd" else CASES[1:2]:
+            images[f"{name},{b}x{w}"] = given = images_of(reader.model.height, b, w)
+            expected[f"{name},{b}x{w}"] = read(given, np.full(b, w - 5, np.int32))[0]
+    np.savez(tmp_path / "in.npz", **images)
+    arguments = [str(tmp_path), str(tmp_path / "in.npz"), str(tmp_path / "out.npz")]
+    subprocess.run([sys.executable, "-c", textwrap.dedent(LOADER), *arguments], check=True)
+    found = np.load(tmp_path / "out.npz")
+    assert set(found.files) == set(expected)
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_onnx(name, run_of, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
+    pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    run = run_of(name)
+    assert main(["export", str(run), "--format", "onnx", "--out", str(tmp_path / "out")]) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
+    reader = jaxcrnn.load(run)
+    read = jax.jit(exporting.function(reader))
+    for b, w in CASES if name == "odd" else CASES[1:2]:
+        images = images_of(reader.model.height, b, w)
+        (found,) = session.run(None, {"images": images})
+        np.testing.assert_allclose(found, read(images, np.full(b, w, np.int32))[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "form"), [("plain", "torch"), ("crnn.pytorch", "crnn.pytorch")])
+def test_state_dicts_for_torch(name, form, run_of, tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from test_layouts import CrnnPytorch
+
+    from torch_ref.model import CRNN, ModelConfig
+
+    run = run_of(name)
+    assert main(["export", str(run), "--format", form, "--out", str(tmp_path / "w.pth")]) == 0
+    state = torch.load(tmp_path / "w.pth", weights_only=True)
+    reader = jaxcrnn.load(run)
+    images = images_of(32, 2, 48)
+    expected = jax.jit(exporting.function(reader))(images, np.full(2, 48, np.int32))[0]
+    given = torch.from_numpy(images)
+    if form == "torch":
+        module = CRNN(ModelConfig("tiny", 6, num_classes=11)).eval()
+        module.load_state_dict(state)
+        found = module(given, torch.full((2,), 48)).logits
+    else:
+        module = CrnnPytorch(hidden=4).eval()
+        module.load_state_dict(state, strict=False)
+        assert {k for k in module.state_dict() if "num_batches" not in k} == state.keys()
+        found = module(given.permute(0, 3, 1, 2)).permute(1, 0, 2)
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=0, atol=1e-4)
+
+
+def test_three_lines_of_python(run_of, tmp_path):
+    """Whatever an image is given as, it reads the same."""
+    gray = np.random.default_rng(0).integers(0, 256, (24, 80), np.uint8)
+    image, file = Image.fromarray(gray), io.BytesIO()
+    image.save(file, "PNG")
+    (tmp_path / "a.png").write_bytes(file.getvalue())
+    reader = jaxcrnn.load(run_of("plain"))
+    given = [tmp_path / "a.png", str(tmp_path / "a.png"), file.getvalue(), gray, np.stack([gray] * 3, -1), image,
+             image.convert("RGB"), image.convert("P")]  # fmt: skip
+    lines = reader.recognize(given)
+    assert lines[0].name == str(tmp_path / "a.png")
+    assert len({(line.text, line.confidence) for line in lines}) == 1
+    for wrong, what in ((gray / 255, "image 0: an array of float64"), (tmp_path / "b.png", "b.png: no such file"),
+                        (b"", "image 0: the file is empty"), (gray[:0], "uint8")):  # fmt: skip
+        with pytest.raises(UserError, match=what):
+            reader.recognize([wrong])
+
+
+def _edit(name, change):
+    def edit(folder):
+        path = folder / name
+        path.write_bytes(change(path.read_bytes()))
+
+    return edit
+
+
+def _facts(**more):
+    return _edit("config.json", lambda data: json.dumps(json.loads(data) | more).encode())
+
+
+def _model(**more):
+    return _edit("config.json", lambda data: json.dumps(
+        (facts := json.loads(data)) | {"model": facts["model"] | more}).encode())  # fmt: skip
+
+
+WRONG = {
+    "no config": (lambda f: (f / "config.json").unlink(), "not a run folder, config.yaml is missing"),
+    "config cut": (_edit("config.json", lambda d: d[:50]), r"config\.json: no facts of an exported model"),
+    "config nested": (_edit("config.json", lambda d: b"[" * 100000), r"config\.json: no facts"),
+    "config a list": (_edit("config.json", lambda d: b"[]"), r"config\.json: no facts"),
+    "another format": (_facts(format="x"), r"of format 'x'; expected 'jaxcrnn model 1'"),
+    "an unknown key": (_model(flavor=1), r"ModelConfig has no \['flavor'\]"),
+    "an unknown backbone": (_model(backbone="big"), r"model\.backbone is 'big'"),
+    "another size": (_model(hidden=7), r"model\.safetensors: params\.\S+ is float32 \[.*; expected float32"),
+    "another backbone": (_model(backbone="small"), r"model\.safetensors: batch_stats\.\S+ is"),
+    "no charset": (lambda f: (f / "charset.txt").unlink(), r"charset\.txt: No such file"),
+    "another charset": (_edit("charset.txt", lambda d: d + b"x\n"), "11 characters with hash"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors: truncated, or no"),
+    "weights cut": (_edit("model.safetensors", lambda d: d[:-9]), r"model\.safetensors: truncated, or no"),
+    "weights empty": (_edit("model.safetensors", lambda d: b""), r"model\.safetensors: truncated, or no"),
+    "hostile sizes": (_edit("model.safetensors", lambda d: b"\xff" * 8 + d[8:]), "truncated, or no safetensors"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_folders_get_one_line(name, run_of, tmp_path):
+    exporting.to_safetensors(jaxcrnn.load(run_of("plain")), tmp_path, tmp_path / "out")
+    change, message = WRONG[name]
+    change(tmp_path / "out")
+    with pytest.raises(UserError, match=message) as caught:
+        jaxcrnn.load(tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{run}", "--format", "torch", "--out", "{run}"], "is there already; expected a new name"),
+        (["{none}", "--format", "safetensors", "--out", "{new}"], "not a run folder"),
+        (["{run}", "--format", "original", "--out", "{new}"], "was not made by 'jaxcrnn convert'"),
+        (["{run}", "--format", "crnn.pytorch", "--out", "{new}"], "crnn.pytorch's is vgg or vgg-crnn"),
+        (["{odd}", "--format", "torch", "--out", "{new}"], "torch_ref has two BiLSTMs"),
+        (["{run}", "--format", "stablehlo", "--out", "{file}/x"], "expected a folder that can be made"),
+        (["{run}", "--format", "safetensors", "--out", "{new}", "--checkpoint", "7"], "no checkpoint of step 7"),
+    ],
+)
+def test_wrong_exports_get_one_line(arguments, message, run_of, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    names = {"run": run_of("plain"), "odd": run_of("odd"), "none": tmp_path / "none", "new": tmp_path / "new",
+             "file": tmp_path / "file"}  # fmt: skip
+    assert main(["export", *(a.format(**names) for a in arguments)]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
