@@ -81,6 +81,29 @@ def _outside_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _decoding_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("decoding")
+    group.add_argument("--beam", type=int, metavar="W", help="prefix beam search with W prefixes; default: best path, "
+                       "or 16 where an option below needs it")  # fmt: skip
+    group.add_argument("--best", type=int, metavar="N", help="the N best readings")
+    group.add_argument("--lexicon", metavar="FILE", help="one word a line; only these are read")
+    group.add_argument("--lexicon-weight", type=float, metavar="X", help="others too; each listed word scores X more")
+    group.add_argument("--lm", metavar="FILE", help="character n-grams of 'lm train'")
+    group.add_argument(
+        "--lm-weight", type=float, default=0.5, metavar="X", help="of its log probabilities; default: 0.5"
+    )
+    group.add_argument("--lm-bonus", type=float, default=0.0, metavar="X", help="for each character; default: 0")
+
+
+def _lm_options(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
+    train = actions.add_parser("train", help="count the n-grams of plain text", description="Count n-grams of text.")
+    train.add_argument("text", nargs="+", help="UTF-8 text files, a line of text a line")
+    train.add_argument("--labels", action="store_true", help="they are label files: take what follows the tab")
+    train.add_argument("--order", type=int, default=4, metavar="N", help="characters of an n-gram at most; default: 4")
+    train.add_argument("--out", required=True, metavar="FILE", help="file to write")
+
+
 def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="run folder")
     parser.add_argument("--data", metavar="FILE", help="label file; default: the run's validation set")
@@ -92,6 +115,7 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, images that cannot be read")
     _outside_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    _decoding_options(parser)
 
 
 def _recognize_options(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +123,8 @@ def _recognize_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", help="image files, folders, or - for an image or a list of paths on stdin")
     _checkpoint_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument("--characters", action="store_true", help="with --json: each character's confidence and place")
+    _decoding_options(parser)
 
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
@@ -290,6 +316,7 @@ COMMANDS = {
     "lookalikes": (_lookalikes_options, "mining.run", "find characters that look alike, and score how they are read"),
     "compare": (_compare_options, "compare.run", "train a grid of losses and seeds, and say which differ"),
     "report": (_report_options, "reporting.run", "one page that shows a run or a comparison"),
+    "lm": (_lm_options, "language.run", "make a character n-gram model for decoding"),
     "parity": (_parity_options, "reading.parity_ladder", "compare every number with the PyTorch reference"),
     "bench": (_bench_options, "bench.run", "time a step and its parts beside PyTorch, in turns"),
     "plan": (_plan_options, "plan.run", "compile the step for a TPU or a mesh, and say what it costs"),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import head
+from jaxcrnn import ctc, head
 from jaxcrnn.head import Logits
 
 
@@ -75,6 +75,46 @@ def read(logits: Logits, lengths: Array, *, blank: int = 0) -> Reading:
     mean_character = jnp.where(listed, surest, 0.0).sum(1) / jnp.maximum(counts, 1).astype(sure.dtype)
     mean_blank = jnp.where(valid, sure, 0.0).sum(1) / jnp.maximum(lengths, 1).astype(sure.dtype)
     return Reading(ids, counts, jnp.where(counts > 0, mean_character, mean_blank))
+
+
+class Characters(NamedTuple):
+    """What stands behind each character of a text.
+
+    Attributes:
+      confidence: ``[B,L]`` float32, its probability at its surest frame; 0 from ``counts[b]`` on, and where the frames
+        are too few for the text.
+      first: ``[B,L]`` int32, its first frame.
+      last: ``[B,L]`` int32, its last frame.
+    """
+
+    confidence: Array
+    first: Array
+    last: Array
+
+
+def characters(logits: Logits, lengths: Array, ids: Array, counts: Array, *, blank: int = 0) -> Characters:
+    """The frames of each character on the most probable path that spells a text (`jaxcrnn.ctc.best_path`).
+
+    Args:
+      logits: ``[B,T,C]``; frames at ``t >= lengths[b]`` are ignored.
+      lengths: ``[B]`` int32.
+      ids: ``[B,L]`` int32, of any decoder.
+      counts: ``[B]`` int32, characters.
+      blank: class of the blank.
+    """
+    size = ids.shape[1]
+    slots = ctc.best_path(logits, lengths, ids, counts, blank=blank)
+    there = slots >= 0
+    at = jnp.where(there, slots, size)
+    shown = jnp.take_along_axis(ids, jnp.maximum(slots, 0), 1)
+    sure = jnp.where(there, jnp.exp(head.of_frames(logits, shown) - head.norm(logits)), 0.0)
+    frames = jnp.broadcast_to(jnp.arange(slots.shape[1], dtype=jnp.int32), slots.shape)
+    most, first, last = (
+        jax.vmap(lambda v, s, how=how: how(v, s, size + 1)[:size])(values, at)
+        for how, values in ((jax.ops.segment_max, sure), (jax.ops.segment_min, frames), (jax.ops.segment_max, frames))
+    )
+    listed = (jnp.arange(size)[None, :] < counts[:, None]) & (most > 0)
+    return Characters(*(jnp.where(listed, a, jnp.zeros((), a.dtype)) for a in (most, first, last)))
 
 
 def exact(ids: Array, counts: Array, labels: Array, label_lengths: Array) -> Array:

@@ -15,6 +15,7 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.loader import Batches, collate
+from jaxcrnn.decoding import Decoder
 from jaxcrnn.predictions import Predictions
 from jaxcrnn.train import TrainConfig, estimate_step, eval_step, read_step
 from jaxcrnn.types import Batch, CenterState, TrainState
@@ -27,12 +28,31 @@ run_estimate = jax.jit(estimate_step)
 LADDER = tuple(int(64 * factor * 2**power) for power in range(12) for factor in (1, 1.5))
 
 
+class Character(NamedTuple):
+    """One character of a reading: its probability at its surest frame, and where it is in pixels of the scaled line."""
+
+    text: str
+    confidence: float
+    left: float
+    right: float
+
+
 class Line(NamedTuple):
-    """What was read in one image, and how sure the recogniser was (see `jaxcrnn.decode.Reading`)."""
+    """What was read in one image.
+
+    Attributes:
+      name: of the image.
+      text: the reading.
+      confidence: how sure the recogniser was: see `jaxcrnn.decode.Reading`.
+      characters: of the text, where they were asked for.
+      others: further readings with their log scores, best first, where they were asked for.
+    """
 
     name: str
     text: str
     confidence: float
+    characters: tuple[Character, ...] = ()
+    others: tuple[tuple[str, float], ...] = ()
 
 
 class Evaluation(NamedTuple):
@@ -74,6 +94,7 @@ def evaluate(
     workers: int = 2,
     progress: Callable[[int], None] = lambda done: None,
     mesh: Mesh | None = None,
+    decoder: Decoder | None = None,
 ) -> Evaluation:
     """Reads every line of a corpus. The batch size changes the speed, never a result.
 
@@ -87,6 +108,7 @@ def evaluate(
       workers: threads that read images.
       progress: called with the number of lines done.
       mesh: the devices that the state is on, where these are several; its ``data`` axis shares the lines.
+      decoder: default: the text of the best path.
     """
     count = len(corpus)
     lines: list[Line | None] = [None] * count
@@ -96,10 +118,10 @@ def evaluate(
         rows = sharding.my_rows(mesh, batch_size) if mesh else None
         batches = Batches(corpus, plans.choose(corpus.widths, buckets), batch_size, workers=workers, rows=rows)
         for planned, batch in batches.in_order():
-            out = _evaluated(config, state, batch, mesh)
+            out = decoder.read(config, state, batch) if decoder else _evaluated(config, state, batch, mesh)
             for row, item in enumerate(planned.items):
                 name = corpus.source.name(int(corpus.indices[item]))
-                lines[item] = _line(charset, out, row, name)
+                lines[item] = _line(charset, out, row, name, batch.images.shape[2])
                 if len(corpus.labels[item]) and out["feasible"][row]:
                     losses[item] = out["loss"][row]
             done += len(planned.items)
@@ -141,9 +163,22 @@ def estimate_centers(
     return centers, exact
 
 
-def _line(charset: Charset, out: dict[str, np.ndarray], row: int, name: str) -> Line:
-    text = charset.decode(out["ids"][row, : out["counts"][row]].tolist())
-    return Line(name, text, float(out["confidence"][row]))
+def _line(charset: Charset, out: dict[str, np.ndarray], row: int, name: str, width: int) -> Line:
+    if "first" not in out:
+        text = charset.decode(out["ids"][row, : out["counts"][row]].tolist())
+        return Line(name, text, float(out["confidence"][row]))
+    texts = [charset.decode(ids[:count].tolist())
+             for ids, count, score in zip(out["ids"][row], out["counts"][row], out["scores"][row], strict=True)
+             if np.isfinite(score)]  # fmt: skip
+    wide = width / out["ids"].shape[2]  # pixels a frame
+    sure = out["confidence"][row]
+    found = tuple(
+        Character(c, float(sure[k]), float(out["first"][row, k] * wide), float((out["last"][row, k] + 1) * wide))
+        for k, c in enumerate(texts[0] if texts else "")
+    )
+    mean = float(np.mean([c.confidence for c in found])) if found else 0.0
+    others = tuple(zip(texts[1:], map(float, out["scores"][row, 1:]), strict=False))
+    return Line(name, texts[0] if texts else "", mean, found, others)
 
 
 def recognize(
@@ -153,6 +188,7 @@ def recognize(
     images: Iterable[tuple[str, np.ndarray]],
     *,
     batch_size: int = 16,
+    decoder: Decoder | None = None,
 ) -> Iterator[Line]:
     """Reads images as they come, in their order.
 
@@ -162,18 +198,24 @@ def recognize(
       charset: the run's.
       images: names and gray uint8 images ``[32, w]`` (see `jaxcrnn.data.images`).
       batch_size: lines at a time; the first ones wait for a full batch or the end.
+      decoder: default: the text of the best path, and nothing of its characters.
     """
     chunk: list[tuple[str, np.ndarray]] = []
     for pair in images:
         chunk.append(pair)
         if len(chunk) == batch_size * 4:
-            yield from _chunk(config, state, charset, chunk, batch_size)
+            yield from _chunk(config, state, charset, chunk, batch_size, decoder)
             chunk = []
-    yield from _chunk(config, state, charset, chunk, batch_size)
+    yield from _chunk(config, state, charset, chunk, batch_size, decoder)
 
 
 def _chunk(
-    config: TrainConfig, state: TrainState, charset: Charset, chunk: Sequence[tuple[str, np.ndarray]], batch_size: int
+    config: TrainConfig,
+    state: TrainState,
+    charset: Charset,
+    chunk: Sequence[tuple[str, np.ndarray]],
+    batch_size: int,
+    decoder: Decoder | None,
 ) -> list[Line]:
     lines: dict[int, Line] = {}
     widths = np.asarray([image.shape[1] for _, image in chunk], np.int32)
@@ -181,9 +223,8 @@ def _chunk(
         images = [chunk[i][1] for i in planned.items]
         none = [np.zeros(0, np.int32)] * len(images)
         rows = 1 if len(images) == 1 else batch_size
-        out = jax.device_get(
-            run_read(config, state, collate(images, none, rows, config.model.height, LADDER[planned.bucket], 1))
-        )
+        batch = collate(images, none, rows, config.model.height, LADDER[planned.bucket], 1)
+        out = decoder.read(config, state, batch) if decoder else jax.device_get(run_read(config, state, batch))
         for row, item in enumerate(planned.items):
-            lines[int(item)] = _line(charset, out, row, chunk[item][0])
+            lines[int(item)] = _line(charset, out, row, chunk[item][0], batch.images.shape[2])
     return [lines[i] for i in range(len(chunk))]

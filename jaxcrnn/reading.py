@@ -9,7 +9,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,7 @@ from jaxcrnn.data.labels import Source
 from jaxcrnn.data.readers import open_sources
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import Evaluation, Line, estimate_centers, evaluate, recognize
+from jaxcrnn.language import decoder_of
 from jaxcrnn.objective import PRESETS, LossConfig
 from jaxcrnn.predictions import write_predictions
 from jaxcrnn.train import eval_variables
@@ -115,7 +116,10 @@ def evaluate_run(args: Namespace) -> int:
     state, step = run.state(args.checkpoint)
     batch_size = args.batch_size or run.config.data.batch_size
     buckets = run.config.data.buckets
-    result = evaluate(run.train_config, state, run.charset, corpus, batch_size=batch_size, buckets=buckets)
+    result = evaluate(
+        run.train_config, state, run.charset, corpus, batch_size=batch_size, buckets=buckets,
+        decoder=decoder_of(args, run.charset),
+    )  # fmt: skip
     if args.predictions:
         write_predictions(Path(args.predictions), result.predictions())
     if args.json:
@@ -139,32 +143,45 @@ def print_evaluation(run: runs.Run, step: int, path: str, corpus: Corpus, result
 def recognize_images(args: Namespace) -> int:
     """``jaxcrnn recognize``: what cannot be read is reported on its own line, and the exit code says so."""
     run = runs.open_run(Path(args.run))
+    decoder = decoder_of(args, run.charset)
     state, _ = run.state(args.checkpoint)
     failed: list[tuple[str, str]] = []
+    stretched: dict[str, float] = {}
 
     def images() -> Iterator[tuple[str, np.ndarray]]:
         for name, file in _inputs(args.images, sys.stdin.buffer):
             try:
                 gray = read_gray(file, run.config.data.limits, name)
-                yield name, fit_height(gray, run.config.model.height, run.config.data.limits, name)
+                scaled = fit_height(gray, run.config.model.height, run.config.data.limits, name)
+                stretched[name] = gray.shape[1] / scaled.shape[1]
+                yield name, scaled
             except ImageError as error:
                 failed.append((name, str(error)))
                 print(f"jaxcrnn recognize: {error}", file=sys.stderr)
                 if args.json:
                     print(json.dumps({"path": name, "error": str(error)}, ensure_ascii=False))
 
-    for line in recognize(run.train_config, state, run.charset, images()):
-        print(_shown(line, args.json), flush=True)
+    for line in recognize(run.train_config, state, run.charset, images(), decoder=decoder):
+        print(_shown(line, args, stretched[line.name]), flush=True)
     if failed:
         raise UserError(f"{len(failed)} of the images could not be read, each named above")
     return 0
 
 
-def _shown(line: Line, as_json: bool) -> str:
-    if as_json:
-        values = {"path": line.name, "text": line.text, "confidence": round(line.confidence, 4)}
-        return json.dumps(values, ensure_ascii=False)
-    return f"{line.name}\t{line.text}\t{line.confidence:.4f}"
+def _shown(line: Line, args: Namespace, scale: float) -> str:
+    """A line of output; places are in pixels of the image as it was given."""
+    if not args.json:
+        others = "".join(f"\t{text}" for text, _ in line.others)
+        return f"{line.name}\t{line.text}\t{line.confidence:.4f}{others}"
+    values: dict[str, Any] = {"path": line.name, "text": line.text, "confidence": round(line.confidence, 4)}
+    if args.characters:
+        values["characters"] = [
+            {"text": c.text, "confidence": round(c.confidence, 4), "left": round(c.left * scale, 1),
+             "right": round(c.right * scale, 1)} for c in line.characters
+        ]  # fmt: skip
+    if line.others:
+        values["others"] = [{"text": text, "score": round(score, 4)} for text, score in line.others]
+    return json.dumps(values, ensure_ascii=False)
 
 
 def _inputs(given: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | bytes]]:

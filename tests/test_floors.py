@@ -12,7 +12,7 @@ import jaxcrnn
 ROOT = Path(jaxcrnn.__file__).parent
 COMMANDS = {
     "cli", "commands", "conversion", "hosts", "mining", "plan", "reading", "scoring", "compare", "reporting", "demo",
-    "bench", "bench_data", "importing", "exporting",
+    "bench", "bench_data", "importing", "exporting", "language",
 }  # fmt: skip
 FLOORS = [
     {"types", "charset", "data", "errors", "console", "allocator", "precision", "compiled", "svg"},
@@ -25,6 +25,8 @@ FLOORS = [
         "centers",
         "diagnostics",
         "decode",
+        "automata",
+        "beam",
         "metrics",
         "lookalikes",
         "bootstrap",
@@ -49,7 +51,7 @@ FLOORS = [
         "torch_files",
     },
     {"train", "checkpoint", "center_files", "dispatch", "growth", "window"},
-    {"answers", "evaluate", "loop", "parity", "inspection"},
+    {"answers", "decoding", "evaluate", "loop", "parity", "inspection"},
     {"report", "config", "results", "panels", "page", "projector", "timing"},
     {"runs", "grid"},
     {"recognizer"},
@@ -61,7 +63,8 @@ SIDEWAYS = {
     ("charset", "errors"), ("data", "errors"), ("data", "charset"), ("data", "types"), ("data", "data"),
     ("fused", "sharding"), ("convolution", "sharding"), ("head", "fused"), ("ctc", "head"), ("assign", "ctc"),
     ("assign", "head"),
-    ("decode", "head"), ("losses", "ctc"), ("losses", "head"), ("centers", "head"), ("diagnostics", "head"),
+    ("decode", "head"), ("decode", "ctc"), ("beam", "automata"), ("evaluate", "decoding"),
+    ("reading", "language"), ("losses", "ctc"), ("losses", "head"), ("centers", "head"), ("diagnostics", "head"),
     ("centers", "assign"), ("centers", "decode"), ("centers", "losses"),
     ("layouts", "backbones"), ("model", "backbones"), ("model", "recurrent"), ("backbones", "normalization"),
     ("loop", "evaluate"),

@@ -1,0 +1,70 @@
+"""Reading with a beam search, and what stands behind a reading: characters with confidence and place."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcrnn import beam, ctc, decode
+from jaxcrnn.automata import Automaton
+from jaxcrnn.train import TrainConfig, read_step
+from jaxcrnn.types import Batch, TrainState
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How texts are found in what a recogniser sees.
+
+    Attributes:
+      width: prefixes of the beam search; 1 for the text of the best path alone (greedy).
+      classes: most probable classes of a frame that prefixes are lengthened by.
+      best: N, readings of each line.
+      automata: lexicons and models of language (`jaxcrnn.automata`).
+    """
+
+    width: int = 16
+    classes: int = 24
+    best: int = 1
+    automata: tuple[Automaton, ...] = ()
+
+    def read(self, config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, np.ndarray]:
+        """Readings of a batch.
+
+        Returns:
+          ``ids [B,N,T]``, ``counts [B,N]`` and ``scores [B,N]`` of the N best texts; of the best, for each character
+          ``confidence [B,T]`` (the probability at its surest frame) and its ``first`` and ``last`` frame ``[B,T]``;
+          ``loss [B]`` and ``feasible [B]`` as `jaxcrnn.train.eval_step`.
+        """
+        dense = dataclasses.replace(config, model=dataclasses.replace(config.model, head="dense"))
+        blank = config.model.blank
+        seen = _seen(dense, state, batch)
+        found: dict[str, Any]
+        if self.width == 1 and not self.automata:
+            ids, counts = decode.greedy(seen["logits"], seen["lengths"], blank=blank)
+            found = {"ids": ids[:, None], "counts": counts[:, None], "scores": np.zeros((len(ids), 1), np.float32)}
+        else:
+            beams = beam.search(seen["logits"], seen["lengths"], width=self.width, classes=self.classes, blank=blank,
+                                best=self.best, automata=self.automata)  # fmt: skip
+            found = {"ids": beams.ids, "counts": beams.counts, "scores": beams.scores}
+        characters = _characters(
+            seen["logits"], seen["lengths"], found["ids"][:, 0], found["counts"][:, 0], blank=blank
+        )
+        return jax.device_get({**found, **characters, "loss": seen["loss"], "feasible": seen["feasible"]})
+
+
+@jax.jit
+def _seen(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, Any]:
+    _, outputs = read_step(config, state, batch)
+    labels = outputs.lengths, batch.labels, batch.label_lengths
+    loss = ctc.ctc_loss(outputs.logits, *labels, blank=config.model.blank)
+    return {"logits": outputs.logits, "lengths": outputs.lengths, "loss": loss, "feasible": ctc.is_feasible(*labels)}
+
+
+@partial(jax.jit, static_argnames="blank")
+def _characters(logits: Any, lengths: Any, ids: Any, counts: Any, *, blank: int) -> dict[str, Any]:
+    return decode.characters(logits, lengths, ids, counts, blank=blank)._asdict()

@@ -1,0 +1,139 @@
+"""``jaxcrnn lm``, and the decoding options of the commands that read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from jaxcrnn import automata
+from jaxcrnn.automata import Automaton, NGrams
+from jaxcrnn.charset import Charset, read_text
+from jaxcrnn.decoding import Decoder
+from jaxcrnn.errors import UserError, first_line
+
+FORMAT = "jaxcrnn ngrams 1"
+MAX_ORDER = 8
+
+
+def run(args: Namespace) -> int:
+    """``jaxcrnn lm train``."""
+    if not 1 <= args.order <= MAX_ORDER:
+        raise UserError(f"--order {args.order}: expected 1 to {MAX_ORDER}")
+    out = Path(args.out)
+    if out.is_dir() or not out.parent.is_dir():
+        raise UserError(f"{out}: expected --out FILE, a file in a folder that exists")
+    lines = [line.removesuffix("\r") for path in args.text for line in read_text(path).split("\n")]
+    if args.labels:
+        lines = [line.partition("\t")[2] for line in lines]
+    try:
+        model = automata.train(lines, args.order)
+    except UserError as error:
+        raise UserError(f"{', '.join(args.text)}: {error}") from None
+    save_ngrams(out, model)
+    kept = sum(bool(line) for line in lines)
+    print(f"made {out}: {len(model.parents):,} n-grams up to {model.order}, of {kept:,} lines and "
+          f"{len(model.characters):,} characters; {len(lines) - kept:,} empty lines left out")  # fmt: skip
+    return 0
+
+
+def save_ngrams(path: Path, model: NGrams) -> None:
+    """Writes a model of language.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    arrays = {name: getattr(model, name) for name in ("parents", "tokens", "log_p", "backoff")}
+    facts = {
+        "format": FORMAT,
+        "order": str(model.order),
+        "characters": json.dumps(model.characters, ensure_ascii=False),
+    }
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(save(arrays, metadata=facts))
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}; expected a file that can be written") from None
+
+
+def load_ngrams(path: Path) -> NGrams:
+    """Reads a model of language.
+
+    Raises:
+      UserError: no such file, truncated, or not one of ``jaxcrnn lm train``.
+    """
+    expected = "expected one made by 'jaxcrnn lm train'"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {expected}")
+    try:
+        with safe_open(path, "numpy") as file:
+            facts = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if facts.get("format") != FORMAT:
+            raise ValueError(f"of format {facts.get('format')!r}")
+        characters = json.loads(facts["characters"])
+        model = NGrams(
+            int(facts["order"]), arrays["parents"], arrays["tokens"], arrays["log_p"], arrays["backoff"], characters
+        )
+        _check(model)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: no model of language ({first_line(error)}); {expected}") from None
+    return model
+
+
+def _check(model: NGrams) -> None:
+    """Whether the arrays are a trie of the order they say."""
+    count = len(model.parents)
+    sizes = {a.shape for a in (model.parents, model.tokens, model.log_p, model.backoff)}
+    whole = isinstance(model.characters, str) and len(set(model.characters)) == len(model.characters)
+    if sizes != {(count,)} or not whole or not count or not 1 <= model.order <= MAX_ORDER:
+        raise ValueError("sizes that do not fit")
+    parents, tokens = np.asarray(model.parents, np.int64), np.asarray(model.tokens, np.int64)
+    if (parents[1:] < 0).any() or (parents[1:] >= np.arange(1, count)).any() or parents[0]:
+        raise ValueError("n-grams before their beginning")
+    if (tokens < 0).any() or (tokens >= len(model.characters) + 2).any():
+        raise ValueError("characters it does not have")
+    depth = np.zeros(count, np.int64)
+    for i in range(1, count):
+        depth[i] = depth[parents[i]] + 1
+    if depth.max() > model.order or (np.diff(depth) < 0).any():
+        raise ValueError("n-grams of a higher order")
+    if np.isnan(model.log_p).any() or not np.isfinite(model.backoff).all() or (model.log_p > 0).any():
+        raise ValueError("numbers that are no probabilities")
+
+
+def decoder_of(args: Namespace, charset: Charset) -> Decoder | None:
+    """What the options ``--beam``, ``--best``, ``--lexicon``, ``--lm`` ask for; None where they ask for nothing.
+
+    Raises:
+      UserError: a file cannot be read, or an option is out of range.
+    """
+    asked = args.beam is not None or args.best is not None or args.lexicon or args.lm
+    if not (asked or getattr(args, "characters", False)):
+        return None
+    found: list[Automaton] = []
+    for name, value in (("beam", args.beam), ("best", args.best)):
+        if value is not None and not 1 <= value <= 1000:
+            raise UserError(f"--{name} {value}: expected 1 to 1000")
+    if args.lexicon:
+        words = [line.strip("\r\n") for line in read_text(args.lexicon).split("\n")]
+        strange = sorted({c for word in words for c in charset.missing(word)})
+        unread = sum(bool(charset.missing(word)) for word in words)
+        if unread:
+            print(f"{args.lexicon}: {unread} of {sum(map(bool, words))} words left out, they have characters outside "
+                  f"the charset: {' '.join(strange[:10])}", file=sys.stderr)  # fmt: skip
+        try:
+            found.append(automata.lexicon(words, charset, args.lexicon_weight))
+        except UserError as error:
+            raise UserError(f"{args.lexicon}: {error}") from None
+    if args.lm:
+        found.append(automata.of_ngrams(load_ngrams(Path(args.lm)), charset, args.lm_weight, args.lm_bonus))
+    needs = bool(found) or (args.best or 1) > 1
+    width = args.beam or (16 if needs else 1)
+    return Decoder(max(width, args.best or 1), best=args.best or 1, automata=tuple(found))

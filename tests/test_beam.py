@@ -1,0 +1,217 @@
+"""Beam search, lexicons and n-grams, against every text there is."""
+
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from small_runs import train_args
+
+from jaxcrnn import automata, beam, decode, language, runs
+from jaxcrnn.charset import Charset
+from jaxcrnn.cli import main
+from jaxcrnn.ctc import ctc_loss
+from jaxcrnn.decoding import Decoder
+from jaxcrnn.errors import UserError
+from jaxcrnn.evaluate import recognize
+
+T, CHARSET = 5, Charset("ab ")
+LINES = ["ab a", "aab", "b ab", "bb", "ba"]
+MODEL = automata.train(LINES, 3)
+AUTOMATA = {
+    "none": [],
+    "only these words": [automata.lexicon(["ab", "a", "bba"], CHARSET)],
+    "rather these words": [automata.lexicon(["ab", "ba", "b"], CHARSET, 1.5)],
+    "n-grams": [automata.of_ngrams(MODEL, CHARSET, 0.7, 0.2)],
+    "both": [automata.of_ngrams(MODEL, CHARSET, 0.7, 0.2), automata.lexicon(["ab", "ba"], CHARSET, 1.5)],
+}
+
+
+def texts_of(log_p, blank=0):
+    """Every text, with the log of the summed probability of all its paths."""
+    found = {}
+    for path in itertools.product(range(log_p.shape[1]), repeat=len(log_p)):
+        text = tuple(c for c, before in zip(path, (-1, *path), strict=False) if c not in (before, blank))
+        p = sum(row[c] for row, c in zip(log_p, path, strict=True))
+        found[text] = np.logaddexp(found.get(text, -np.inf), p)
+    return found
+
+
+@pytest.mark.parametrize("name", AUTOMATA)
+def test_exhaustive_search_agrees(name):
+    extra = AUTOMATA[name]
+    rng = np.random.default_rng(0)
+    logits, lengths = rng.normal(size=(6, T, 4)).astype(np.float32) * 2, np.asarray([5, 3, 5, 1, 0, 4], np.int32)
+    log_p = np.asarray(jax.nn.log_softmax(logits, 2), np.float64)
+    found = jax.device_get(beam.search(logits, lengths, width=64, classes=3, best=5, automata=extra))
+    for b, length in enumerate(lengths):
+        every = {y: p + sum(automata.score(a, y) for a in extra) for y, p in texts_of(log_p[b, :length]).items()}
+        best = sorted(every.values(), reverse=True)[:5]
+        for k in range(5):
+            if k >= len(best) or np.isneginf(best[k]):
+                assert np.isneginf(found.scores[b, k])
+                continue
+            text = tuple(found.ids[b, k, : found.counts[b, k]].tolist())
+            assert every[text] == pytest.approx(best[k], abs=1e-4)
+            assert found.scores[b, k] == pytest.approx(best[k], abs=1e-4)
+            assert not found.ids[b, k, found.counts[b, k] :].any()
+
+
+def test_scores_are_those_of_the_loss():
+    """Where nothing is dropped, a text's score is its CTC loss."""
+    logits = np.random.default_rng(1).normal(size=(3, T, 4)).astype(np.float32)
+    lengths = np.full(3, T, np.int32)
+    found = beam.search(logits, lengths, width=64, classes=3, blank=3)
+    loss = ctc_loss(logits, lengths, found.ids[:, 0], found.counts[:, 0], blank=3)
+    np.testing.assert_allclose(-found.log_p[:, 0], loss, atol=1e-4)
+
+
+def test_of_a_handwriting_recogniser(shared):
+    """Recorded outputs of a program of others, and what its own beam search read there."""
+    folder = shared / "data" / "ctc_matrices"
+    charset = Charset(" !\"#&'()*+,-./0123456789:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", "last")
+    for name, greedy, best in (
+        ("line", "the fak friend of the fomly hae tC", "the fak friend of the fomcly hae tC"),
+        ("word", "aircrapt", "aircrapt"),
+    ):
+        rows = [line.split(";")[:80] for line in (folder / f"{name}.csv").read_text().splitlines()]
+        logits = np.asarray(rows, np.float32)[None]
+        lengths = np.asarray([logits.shape[1]], np.int32)
+        for width, expected in ((1, greedy), (25, best)):
+            found = beam.search(logits, lengths, width=width, classes=79, blank=79)
+            assert charset.decode(np.asarray(found.ids[0, 0, : int(found.counts[0, 0])]).tolist()) == expected
+        ids, counts = decode.greedy(logits, lengths, blank=79)
+        assert charset.decode(np.asarray(ids[0, : int(counts[0])]).tolist()) == greedy
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_n_grams_are_probabilities(order):
+    """Of all texts they sum to one; those of the text itself are likelier than others."""
+    of_model = automata.of_ngrams(automata.train(LINES, order), CHARSET, 1.0)
+    total = sum(np.exp(automata.score(of_model, y)) for n in range(8) for y in itertools.product((1, 2, 3), repeat=n))
+    left = sum(np.exp(automata.score(of_model, y)) for y in itertools.product((1, 2, 3), repeat=7))
+    assert 1 - 8 * left < total < 1.0001
+    if order > 1:
+        assert automata.score(of_model, CHARSET.encode("ab")) > automata.score(of_model, CHARSET.encode("a "))
+
+
+def test_kneser_ney_by_hand():
+    """Two lines, two characters: discounts 1/(1+2*1) = 1/3 for pairs, 1/2 where counts of 1 or 2 are lacking."""
+    model = automata.train(["ab", "ab"], 2)
+    assert model.characters == "ab"
+    number = {tuple(sorted((int(model.parents[i]), int(model.tokens[i])))): i for i in range(1, len(model.parents))}
+    assert len(number) == len(model.parents) - 1
+    of_model = automata.of_ngrams(model, Charset("ab"), 1.0)
+    # Pairs seen: (begin, a), (a, b), (b, end), twice each, so every discount is 1/2. Unigrams continue one context each
+    # of three: (1 - 1/2) / 3 + 1/2 * 1/3 = 1/3. Pairs: (2 - 1/2) / 2 + 1/4 * 1/3 = 5/6.
+    assert automata.score(of_model, [1, 2]) == pytest.approx(3 * np.log(5 / 6), abs=1e-6)
+    # Begin, then b: 1/4 * 1/3. After b, the end: 5/6.
+    assert automata.score(of_model, [2]) == pytest.approx(np.log(1 / 12 * 5 / 6), abs=1e-6)
+
+
+def test_characters_have_their_frames():
+    logits = np.full((1, 8, 4), -4.0, np.float32)
+    for t, c in enumerate((0, 1, 1, 0, 2, 0, 1, 0)):
+        logits[0, t, c] = 4.0
+    lengths, ids, counts = (np.asarray(a, np.int32) for a in ([8], [[1, 2, 1, 0]], [3]))
+    found = jax.device_get(decode.characters(logits, lengths, ids, counts))
+    assert found.first[0, :3].tolist() == [1, 4, 6]
+    assert found.last[0, :3].tolist() == [2, 4, 6]
+    np.testing.assert_allclose(found.confidence[0], [1 / (1 + 3 * np.exp(-8))] * 3 + [0], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def run_folder(lines_file, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert main(train_args(lines_file, out, steps=2, val=False)) == 0
+    return out
+
+
+def test_the_commands(run_folder, lines_file, tmp_path, capsys):
+    """A model of the labels and a lexicon, in both commands that read."""
+    assert main(["lm", "train", str(lines_file), "--labels", "--order", "3", "--out", str(tmp_path / "m.lm")]) == 0
+    texts = [row.split("\t")[1] for row in lines_file.read_text().splitlines()]
+    assert f"of {len(texts)} lines and" in capsys.readouterr().out
+    (tmp_path / "words.txt").write_text("".join(f"{text}\n" for text in texts[:5]) + "xyz\n")
+    name = next(iter(lines_file.parent.glob("*.png")))
+    options = ["--lm", str(tmp_path / "m.lm"), "--best", "3", "--beam", "8", "--lexicon", str(tmp_path / "words.txt")]
+    assert main(["recognize", str(run_folder), str(name), "--json", "--characters", *options]) == 0
+    said = capsys.readouterr()
+    assert "1 of 6 words left out, they have characters outside the charset: x y z" in said.err
+    found = json.loads(said.out)
+    assert found["text"] in texts[:5]
+    assert len(found["characters"]) == len(found["text"])
+    assert all(other["text"] in texts[:5] for other in found["others"])
+    assert main(["evaluate", str(run_folder), "--data", str(lines_file), "--json", *options]) == 0
+    assert json.loads(capsys.readouterr().out)["lines"] == len(texts)
+
+
+def test_best_path_with_details_is_the_same_text(run_folder):
+    run = runs.open_run(run_folder)
+    state, _ = run.state()
+    images = [(str(i), np.random.default_rng(i).integers(0, 255, (32, 64), np.uint8)) for i in range(4)]
+    plain = list(recognize(run.train_config, state, run.charset, images))
+    told = list(recognize(run.train_config, state, run.charset, images, decoder=Decoder(width=1)))
+    assert [line.text for line in told] == [line.text for line in plain]
+    for line, other in zip(told, plain, strict=True):
+        assert "".join(c.text for c in line.characters) == line.text
+        if line.text:
+            assert line.confidence == pytest.approx(other.confidence, abs=1e-5)
+
+
+def _saved(**change):
+    def write(path):
+        facts = {"format": language.FORMAT, "order": "3", "characters": json.dumps(MODEL.characters)}
+        arrays = {name: getattr(MODEL, name) for name in ("parents", "tokens", "log_p", "backoff")}
+        save_file(arrays | change.get("arrays", {}), path, metadata=facts | change.get("facts", {}))
+
+    return write
+
+
+WRONG = {
+    "none": (lambda path: None, "no such file; expected one made by 'jaxcrnn lm train'"),
+    "empty": (lambda path: path.write_bytes(b""), "no model of language"),
+    "text": (lambda path: path.write_text("hello"), "no model of language"),
+    "another format": (_saved(facts={"format": "x"}), "of format 'x'"),
+    "no order": (_saved(facts={"order": "many"}), "no model of language"),
+    "too high an order": (_saved(facts={"order": "2"}), "n-grams of a higher order"),
+    "characters twice": (_saved(facts={"characters": '"aa"'}), "sizes that do not fit"),
+    "characters lacking": (_saved(facts={"characters": '"a"'}), "characters it does not have"),
+    "arrays of other sizes": (_saved(arrays={"log_p": np.zeros(3, np.float32)}), "sizes that do not fit"),
+    "a circle": (_saved(arrays={"parents": MODEL.parents + 1}), "n-grams before their beginning"),
+    "no probabilities": (_saved(arrays={"log_p": -MODEL.log_p}), "no probabilities"),
+    "no numbers": (_saved(arrays={"backoff": MODEL.backoff * np.nan}), "no probabilities"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_models_get_one_line(name, tmp_path):
+    write, message = WRONG[name]
+    write(tmp_path / "m.lm")
+    with pytest.raises(UserError, match=message) as caught:
+        language.load_ngrams(tmp_path / "m.lm")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lm", "train", "{none}", "--out", "{new}"], "expected a readable UTF-8 text file"),
+        (["lm", "train", "{empty}", "--out", "{new}"], "no line with a character"),
+        (["lm", "train", "{text}", "--order", "0", "--out", "{new}"], "--order 0: expected 1 to 8"),
+        (["lm", "train", "{text}", "--out", "{none}/x"], "a file in a folder that exists"),
+        (["recognize", "{run}", "{text}", "--beam", "0"], "--beam 0: expected 1 to 1000"),
+        (["recognize", "{run}", "{text}", "--lexicon", "{none}"], "expected a readable UTF-8 text file"),
+        (["recognize", "{run}", "{text}", "--lexicon", "{text}"], "no word of the lexicon is spelled"),
+        (["recognize", "{run}", "{text}", "--lm", "{text}"], "no model of language"),
+    ],
+)
+def test_wrong_options_get_one_line(arguments, message, run_folder, tmp_path, capsys):
+    (tmp_path / "text").write_text("xyz\n")
+    (tmp_path / "empty").write_text("\n\n")
+    names = {"run": run_folder, **{name: tmp_path / name for name in ("none", "new", "text", "empty")}}
+    assert main([a.format(**names) for a in arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
