@@ -308,6 +308,14 @@ def _plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help="write everything as JSON")
 
 
+def _doctor_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _completion_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="whose script to print")
+
+
 COMMANDS = {
     "train": (_train_options, "commands.train", "train a recogniser on a label file"),
     "evaluate": (_evaluate_options, "reading.evaluate_run", "read a data set with a run and score it"),
@@ -323,14 +331,17 @@ COMMANDS = {
     "convert": (_convert_options, "importing.run", "make a run folder from another program's checkpoint"),
     "export": (_export_options, "exporting.run", "write a recogniser for other programs"),
     "data": (_data_options, "conversion.run", "audit or convert a data set"),
+    "doctor": (_doctor_options, "doctor.run", "say what is installed, what is not, and what that would enable"),
+    "completion": (_completion_options, "doctor.completion", "print a script that completes commands in a shell"),
     "demo": (_demo_options, "demo.run", "compare four losses on rendered look-alikes in some minutes, no data needed"),
 }
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    parser = _Parser("jaxcrnn", description="Text recognition that tells look-alike characters apart.")
-    parser.add_argument("--version", action="version", version=f"jaxcrnn {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+def parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """All commands; the keys of the configuration are listed where ``argv`` asks for a help that has them."""
+    whole = _Parser("jaxcrnn", description="Text recognition that tells look-alike characters apart.")
+    whole.add_argument("--version", action="version", version=f"jaxcrnn {__version__}")
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for name, (options, _, summary) in COMMANDS.items():
         sub = commands.add_parser(
             name,
@@ -343,7 +354,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
             from jaxcrnn.config import describe
 
             sub.epilog = "keys of --config and --set, with their defaults:\n" + describe()
-    return parser
+    return whole
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -353,7 +364,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.disable()
     try:
         # Parsed before jax is imported, so that --help and a mistyped option answer at once.
-        args = _parser(argv if {"-h", "--help"} & set(argv) else ()).parse_args(argv)
+        args = parser(argv if {"-h", "--help"} & set(argv) else ()).parse_args(argv)
         from jaxcrnn.allocator import keep_freed_memory
 
         keep_freed_memory()

@@ -12,7 +12,7 @@ import jaxcrnn
 ROOT = Path(jaxcrnn.__file__).parent
 COMMANDS = {
     "cli", "commands", "conversion", "hosts", "mining", "plan", "reading", "scoring", "compare", "reporting", "demo",
-    "bench", "bench_data", "importing", "exporting", "language",
+    "bench", "bench_data", "importing", "exporting", "language", "doctor",
 }  # fmt: skip
 FLOORS = [
     {"types", "charset", "data", "errors", "console", "allocator", "precision", "compiled", "svg"},
@@ -64,7 +64,8 @@ SIDEWAYS = {
     ("fused", "sharding"), ("convolution", "sharding"), ("head", "fused"), ("ctc", "head"), ("assign", "ctc"),
     ("assign", "head"),
     ("decode", "head"), ("decode", "ctc"), ("beam", "automata"), ("evaluate", "decoding"),
-    ("reading", "language"), ("losses", "ctc"), ("losses", "head"), ("centers", "head"), ("diagnostics", "head"),
+    ("reading", "language"), ("doctor", "cli"),
+    ("losses", "ctc"), ("losses", "head"), ("centers", "head"), ("diagnostics", "head"),
     ("centers", "assign"), ("centers", "decode"), ("centers", "losses"),
     ("layouts", "backbones"), ("model", "backbones"), ("model", "recurrent"), ("backbones", "normalization"),
     ("loop", "evaluate"),

@@ -1,0 +1,32 @@
+"""What `doctor` says of this machine, and completion for shells."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from jaxcrnn.cli import COMMANDS, main
+
+
+def test_doctor(capsys, monkeypatch):
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert all(found["packages"].values())
+    assert len(found["devices"]) == 8
+    assert len(found["typefaces"]) == 3
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "lmdb" else real(name))
+    assert main(["doctor"]) == 0
+    assert "lmdb        not installed: pip install 'jaxcrnn[data]' (LMDB data sets)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion(shell, capsys):
+    pytest.importorskip("shtab", reason="the extra 'shell' is not installed")
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(name in script for name in COMMANDS)
+    if shell == "bash" and shutil.which("bash"):
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
