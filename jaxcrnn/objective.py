@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,8 +36,17 @@ PRESETS = {
     "aligned": Preset("aligned", "zeros", "delta", "mean", 0.01),
     "posterior": Preset("posterior", "zeros", "delta", "mean", 0.01),
 }
+# Each ``(config, logits, lengths, labels, label_lengths, *, blank) -> Assignment`` (see `jaxcrnn.assign`); one more
+# under a name of its own is a choice of ``loss.assignment`` from then on (docs/new-loss.md).
+ASSIGNMENTS: dict[str, Callable[..., Assignment]] = {
+    "counted": lambda config, *known, blank: assign.counted(*known, blank=blank, ignored=config.ignored),
+    "predicted": lambda config, logits, lengths, *labels, blank: assign.predicted(
+        logits, lengths, blank=blank, skip_blank=config.skip_blank
+    ),
+    "aligned": lambda config, *known, blank: assign.aligned(*known, blank=blank, frames=config.frames),
+    "posterior": lambda config, *known, blank: assign.posterior(*known, blank=blank),
+}
 CHOICES = {
-    "assignment": ("none", "counted", "predicted", "aligned", "posterior"),
     "start": ("zeros", "normal", "head", "estimate"),
     "update": ("fixed", "delta", "gradient"),
     "reduction": losses.REDUCTIONS,
@@ -55,7 +65,7 @@ class LossConfig:
     Attributes:
       preset: ``"ctc"``, ``"flow1"`` (TensorFlow original), ``"flow1-torch"`` (PyTorch seed as meant), ``"flow2"``
         (PaddleOCR), ``"aligned"`` or ``"posterior"`` (ours).
-      assignment: which frame belongs to which class: ``"none"``, or a function of `jaxcrnn.assign`.
+      assignment: which frame belongs to which class: ``"none"``, or one of ``ASSIGNMENTS``.
       start: centers before the first step: ``"zeros"``, ``"normal"``, ``"head"`` or ``"estimate"`` (from a file).
       update: how centers move: a function of `jaxcrnn.centers`.
       reduction: ``"mean"`` or ``"half_sum"``, of center loss, push and the ``gradient`` update.
@@ -99,7 +109,7 @@ class LossConfig:
             near = difflib.get_close_matches(self.preset, PRESETS, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(f"loss.preset is {self.preset!r}; expected one of {', '.join(PRESETS)}{hint}")
-        for name, known in CHOICES.items():
+        for name, known in {"assignment": ("none", *ASSIGNMENTS), **CHOICES}.items():
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise UserError(f"loss.{name} is {value!r}; expected one of {', '.join(known)}")
@@ -110,7 +120,7 @@ class LossConfig:
         if not self.has_centers and (self.parts.weight or self.push):
             name = "weight" if self.parts.weight else "push"
             raise UserError(f"loss.{name} needs frames with a class, and loss.assignment is 'none'; expected one of "
-                            f"{', '.join(CHOICES['assignment'][1:])}")  # fmt: skip
+                            f"{', '.join(ASSIGNMENTS)}")  # fmt: skip
 
     @property
     def parts(self) -> Preset:
@@ -179,15 +189,9 @@ def start(config: LossConfig, key: Array, kernel: Array, given: CenterState | No
 
 def assigned(config: LossConfig, outputs: Outputs, batch: Batch, blank: int) -> Assignment:
     """Which frame belongs to which class, under ``config.assignment``; a constant."""
-    logits = head.constant(outputs.logits)
-    if config.parts.assignment == "predicted":
-        return assign.predicted(logits, outputs.lengths, blank=blank, skip_blank=config.skip_blank)
-    known = (logits, outputs.lengths, batch.labels, batch.label_lengths)
-    if config.parts.assignment == "counted":
-        return assign.counted(*known, blank=blank, ignored=config.ignored)
-    if config.parts.assignment == "aligned":
-        return assign.aligned(*known, blank=blank, frames=config.frames)
-    return assign.posterior(*known, blank=blank)
+    known = (head.constant(outputs.logits), outputs.lengths, batch.labels, batch.label_lengths)
+    found = ASSIGNMENTS[config.parts.assignment](config, *known, blank=blank)
+    return jax.tree.map(jax.lax.stop_gradient, found)
 
 
 def total(

@@ -2,12 +2,17 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcrnn.cli import main
+from jaxcrnn import objective, runs
+from jaxcrnn.cli import COMMANDS, main
+from jaxcrnn.train import eval_variables
 
 DOCS = Path(__file__).parents[1] / "docs"
 # A reader waits for a trained model; a test does not.
@@ -52,3 +57,36 @@ def test_quick_start_in_six_commands(place, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert main(["recognize", "runs/first", "line.png"]) == 0
     assert capsys.readouterr().out.split("\t")[1] == said.rstrip("\n")
+
+
+def test_a_loss_of_ones_own(place, monkeypatch, tmp_path):
+    """The page's program, whose loss is none of those that are there."""
+    (program,) = blocks("new-loss.md", "python")
+    assert len(program.strip().splitlines()) <= 32
+    monkeypatch.setattr(objective, "ASSIGNMENTS", dict(objective.ASSIGNMENTS))
+    arguments = ["study.py", str(place / "lines" / "labels.txt"), str(tmp_path), "optim.steps=2", *SMALL]
+    monkeypatch.setattr(sys, "argv", arguments)
+    exec(compile(program, "study", "exec"), {})
+    states = {}
+    for name in ("aligned", "sure"):
+        state, step = runs.open_run(tmp_path / name).state("latest")
+        assert step == 2
+        states[name] = state
+    assert np.abs(states["sure"].centers.centers).max() > 0
+    moved = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max()),
+                         *(eval_variables(states[name])["params"] for name in states))  # fmt: skip
+    assert max(jax.tree.leaves(moved)) > 0
+
+
+def test_keys_and_options_of_the_tables_are_there():
+    """What the pages call by name exists."""
+    from jaxcrnn import config
+
+    known = {f.name: config.keys(config._section(f.name)) for f in config.dataclasses.fields(config.Config)}
+    for page in ("coming-from.md", "quick-start.md", "open-doors.md", "new-loss.md"):
+        text = (DOCS / page).read_text(encoding="utf-8")
+        files = "md|bin|onnx|safetensors|lm"
+        for section, key in re.findall(rf"\b({'|'.join(known)})\.(?!{files})([a-z_]+)\b(?!\()", text):
+            assert key in known[section], f"{page}: {section}.{key}"
+        for command in re.findall(r"`?jaxcrnn ([a-z]+)", text):
+            assert command in COMMANDS or command in ("and", "itself", "made"), f"{page}: jaxcrnn {command}"
