@@ -85,10 +85,11 @@ LOADER = """
 """
 
 
-def test_stablehlo_without_this_package(run_of, tmp_path):
+@pytest.mark.parametrize("names", [("plain", "odd"), pytest.param(("residual",), marks=pytest.mark.slow)])
+def test_stablehlo_without_this_package(names, run_of, tmp_path):
     pytest.importorskip("flatbuffers", reason="the extra 'export' is not installed")
     images, expected = {}, {}
-    for name in READ:
+    for name in names:
         assert main(["export", str(run_of(name)), "--format", "stablehlo", "--out", str(tmp_path / name)]) == 0
         reader = jaxcrnn.load(run_of(name))
         read = jax.jit(exporting.function(reader))
@@ -120,7 +121,9 @@ def test_onnx(name, run_of, tmp_path):
         np.testing.assert_allclose(found, read(images, np.full(b, w, np.int32))[0], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "form"), [("plain", "torch"), ("crnn.pytorch", "crnn.pytorch")])
+@pytest.mark.parametrize(
+    ("name", "form"), [("plain", "torch"), pytest.param("crnn.pytorch", "crnn.pytorch", marks=pytest.mark.slow)]
+)
 def test_state_dicts_for_torch(name, form, run_of, tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     from test_layouts import CrnnPytorch

@@ -59,6 +59,7 @@ def test_quick_start_in_six_commands(place, monkeypatch, capsys):
     assert capsys.readouterr().out.split("\t")[1] == said.rstrip("\n")
 
 
+@pytest.mark.slow
 def test_a_loss_of_ones_own(place, monkeypatch, tmp_path):
     """The page's program, whose loss is none of those that are there."""
     (program,) = blocks("new-loss.md", "python")
