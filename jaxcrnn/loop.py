@@ -23,6 +23,7 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.console import Plain, duration
 from jaxcrnn.data.audit import Corpus
+from jaxcrnn.data.images import ImageError
 from jaxcrnn.dispatch import Group, compile_step, groups
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate
@@ -142,7 +143,17 @@ def fit(
             config, loop, charset, batches, validation, log, console, track, checkpoints, totals,
             sharding.place(key, sharding.everywhere(mesh)), fingerprint, mesh,
         )  # fmt: skip
-        return run.go(state)
+        try:
+            return run.go(state)
+        except ImageError as error:  # deleted or replaced since the audit
+            checkpoints.finish()
+            kept = ", ".join(map(str, checkpoints.steps)) or "none"
+            raise UserError(f"{error}; the run stopped, checkpoints kept: {kept}") from None
+
+
+def restarts(batches: Stream) -> int:
+    """How often worker processes of a stream, or of its parts, were started anew."""
+    return sum(getattr(part, "restarts", 0) for part in getattr(batches, "parts", [batches]))
 
 
 @dataclass
@@ -271,7 +282,8 @@ class _Run:
 
     def _log(self, log: Any, step: int, row: dict[str, Any]) -> None:
         self.checkpoints.check()
-        row = {"step": step, **{k: rounded(v) for k, v in row.items()}}
+        again = restarts(self.batches)
+        row = {"step": step, **{k: rounded(v) for k, v in row.items()}, **({"worker_restarts": again} if again else {})}
         log.write(json.dumps(row, allow_nan=False) + "\n")
         log.flush()
         self.track(row)

@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -191,6 +192,22 @@ def test_a_stopped_and_a_killed_run_resume_bitwise(lines_file, tmp_path, monkeyp
     logs = [[(r["step"], r["loss"]) for r in map(json.loads, (f / "metrics.jsonl").read_text().splitlines())]
             for f in (whole, part)]  # fmt: skip
     assert {step for step, _ in logs[0]} <= {step for step, _ in logs[1]}
+
+
+def test_an_image_deleted_under_way_names_what_is_kept(lines_file, tmp_path, capsys, monkeypatch):
+    for file in lines_file.parent.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    go = jaxcrnn.loop._Run._save
+
+    def save(run, state, accuracy):
+        go(run, state, accuracy)
+        for image in tmp_path.glob("*.png"):
+            image.unlink()
+
+    monkeypatch.setattr(jaxcrnn.loop._Run, "_save", save)
+    settings = ["--set", "run.eval_every=2", "data.cache_mb=0", "data.workers=1"]
+    assert main(train_args(tmp_path / lines_file.name, tmp_path / "run", *settings, steps=40, val=False)) == 2
+    assert re.search(r"\d+\.png: no such file; the run stopped, checkpoints kept: 2(, \d+)*$", capsys.readouterr().err.strip())
 
 
 def test_a_finished_run_resumes_to_nothing(run_folder, capsys):
