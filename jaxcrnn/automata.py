@@ -63,6 +63,7 @@ def lexicon(words: Iterable[str], charset: Charset, weight: float | None = None)
 
     Args:
       words: at least one; those with a character outside the charset can never be read, which is the caller's to say.
+        What has spaces in it counts as its words.
       charset: the recogniser's.
       weight: what each listed word adds to the log score of a text; None allows no other words.
 
@@ -71,9 +72,7 @@ def lexicon(words: Iterable[str], charset: Charset, weight: float | None = None)
     """
     edges: list[dict[int, tuple[int, float]]] = [{}]
     ends: set[int] = set()
-    for word in words:
-        if not word or charset.missing(word):
-            continue
+    for word in (part for line in words if not charset.missing(line) for part in line.split(" ") if part):
         state = 0
         for c in charset.encode(word):
             if c not in edges[state]:
@@ -200,7 +199,7 @@ def of_ngrams(model: NGrams, charset: Charset, weight: float, bonus: float = 0.0
 
     def state(gram: tuple[int, ...]) -> int:
         gram = gram[-longest:] if longest else ()
-        while gram not in follows:
+        while gram and gram not in follows:
             gram = gram[1:]
         return number[gram]
 

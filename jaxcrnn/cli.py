@@ -89,10 +89,8 @@ def _decoding_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lexicon", metavar="FILE", help="one word a line; only these are read")
     group.add_argument("--lexicon-weight", type=float, metavar="X", help="others too; each listed word scores X more")
     group.add_argument("--lm", metavar="FILE", help="character n-grams of 'lm train'")
-    group.add_argument(
-        "--lm-weight", type=float, default=0.5, metavar="X", help="of its log probabilities; default: 0.5"
-    )
-    group.add_argument("--lm-bonus", type=float, default=0.0, metavar="X", help="for each character; default: 0")
+    group.add_argument("--lm-weight", type=float, metavar="X", help="of its log probabilities; default: 0.5")
+    group.add_argument("--lm-bonus", type=float, metavar="X", help="for each character; default: 0")
 
 
 def _lm_options(parser: argparse.ArgumentParser) -> None:

@@ -98,6 +98,8 @@ def _first_state(
         runs.same_model(origin, train_config.model)
         variables = eval_variables(before)
         facts["init_from"] = {"run": str(origin.folder.resolve()), "step": step}
+        if not args.grow and (converted := origin.facts().get("converted")):
+            facts["converted"] = converted  # the weights still have that layout
         print(f"going on from {origin.folder}, checkpoint of step {step}")
         if args.grow:
             variables = _grown(variables, origin.charset, charset, config, train_config)

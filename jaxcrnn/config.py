@@ -77,8 +77,9 @@ class DataConfig:
                 raise UserError(f"data.{name} is {getattr(self, name)}; expected 1 or more")
         if not 0 <= self.repeat_rare <= 1:
             raise UserError(f"data.repeat_rare is {self.repeat_rare}; expected 0 to 1, a share of the lines")
-        if self.stretch < 0:
-            raise UserError(f"data.stretch is {self.stretch}; expected 1 or more, or 0 to keep the ratio")
+        if not 0 <= self.stretch <= self.max_width:
+            raise UserError(f"data.stretch is {self.stretch}; expected 1 to data.max_width={self.max_width}, or 0 to "
+                            "keep the ratio")  # fmt: skip
         if self.processes < 0:
             raise UserError(f"data.processes is {self.processes}; expected 0 or more")
 

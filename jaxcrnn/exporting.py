@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,11 +33,20 @@ def run(args: Namespace) -> int:
     """``jaxcrnn export``."""
     source, out = Path(args.run), Path(args.out)
     reader = recognizer.load(source, args.checkpoint)
-    if out.exists():
-        raise UserError(f"{out}: is there already; expected a new name")
-    write = FORMATS[args.format]
-    made = write(reader, source, out)
-    print(f"made {out}: {made}")
+    if not args.out or out.exists():
+        raise UserError(f"--out {args.out}: is there already; expected a new name")
+    # Under its own name when it is whole.
+    part = out.with_name(out.name + ".part")
+    try:
+        made = FORMATS[args.format](reader, source, part)
+        part.rename(out)
+    except (OSError, UserError) as error:
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        part.unlink(missing_ok=True) if part.is_file() else None
+        text = str(error) if isinstance(error, UserError) else f"{out}: {error.strerror or error}"
+        raise UserError(text.replace(str(part), str(out))) from None
+    print(f"made {out}: {made.replace(str(part), str(out))}")
     return 0
 
 

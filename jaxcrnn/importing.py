@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from jaxcrnn import layouts, runs, torch_files
 from jaxcrnn.charset import Charset
 from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.config import Config, DataConfig
-from jaxcrnn.errors import UserError
+from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.train import init_state, state_shapes
 
@@ -25,12 +26,21 @@ def run(args: Namespace) -> int:
     source, out = Path(args.checkpoint), Path(args.out)
     charset = Charset.from_file(args.charset)
     state = torch_files.read(source)
+    kinds = sorted({str(a.dtype) for a in state.values() if a.dtype.kind == "f"} - {"float32"})
+    strange = [name for name, a in state.items() if a.dtype.kind != "f" and not name.endswith("num_batches_tracked")]
+    if strange:
+        kind = state[strange[0]].dtype
+        raise UserError(f"{source}: {strange[0]} is {kind}; expected floating point numbers")
     try:
         layout, variables, counters = converted(
             state, charset, height=args.height, pools=args.pools, black=args.black, white=args.white, blank=args.blank
         )
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
+    except (IndexError, TypeError, ValueError, KeyError, AttributeError) as error:  # arrays with too few axes
+        raise UserError(f"{source}: shapes that no such model has ({first_line(error)[:100]})") from None
+    if kinds:
+        layout.assumed.append(f"weights of {', '.join(kinds)} are kept as float32")
     model = ModelConfig(**{name: value for name, value in layout.model.items() if name != "num_classes"})
     config = Config(model=model, data=DataConfig(stretch=args.width))
     facts = {
@@ -40,8 +50,12 @@ def run(args: Namespace) -> int:
         }
     }  # fmt: skip
     made = runs.create(out, config, charset, facts)
-    with Checkpoints(made.folder / runs.CHECKPOINTS, 1) as checkpoints:
-        checkpoints.save(init_state(made.train_config, jax.random.key(0), variables=variables), {}, None)
+    try:
+        with Checkpoints(made.folder / runs.CHECKPOINTS, 1) as checkpoints:
+            checkpoints.save(init_state(made.train_config, jax.random.key(0), variables=variables), {}, None)
+    except UserError:
+        shutil.rmtree(made.folder, ignore_errors=True)
+        raise
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     print(f"{source}: {layout.name}, {len(state)} arrays, each used once; {count:,} parameters")
     print(f"  {model.backbone}, then {model.recurrent}; {charset.num_classes} classes")
@@ -82,7 +96,9 @@ def converted(
                         f"{len(charset)} characters and the blank are {charset.num_classes}")  # fmt: skip
     layout.model.update(height=height, black=black, white=white)
     model = ModelConfig(**layout.model)
-    variables, counters = layouts.variables_of(layout, state)
+    variables, counters = layouts.variables_of(
+        layout, {k: np.asarray(a, np.float32) if a.dtype.kind == "f" else a for k, a in state.items()}
+    )
     _check_shapes(layout, state, variables, model)
     if blank == "last":
         variables["params"]["head"] = {name: np.roll(a, 1, -1) for name, a in variables["params"]["head"].items()}
@@ -103,7 +119,8 @@ def _check_shapes(
         wanted = known.pop(jax.tree_util.keystr(path), None)
         if wanted != leaf.shape:
             raise UserError(f"{layout.name}: {keys[names]} makes {list(leaf.shape)}; expected "
-                            f"{'none' if wanted is None else list(wanted)} in such a model")  # fmt: skip
+                            f"{'none' if wanted is None else list(wanted)} in such a model of {model.height} rows "
+                            "(--height)")  # fmt: skip
     if known:
         raise UserError(f"{layout.name}: no key makes {next(iter(known))}")
 

@@ -26,10 +26,12 @@ def run(args: Namespace) -> int:
     if not 1 <= args.order <= MAX_ORDER:
         raise UserError(f"--order {args.order}: expected 1 to {MAX_ORDER}")
     out = Path(args.out)
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"{out}: expected --out FILE, a file in a folder that exists")
-    lines = [line.removesuffix("\r") for path in args.text for line in read_text(path).split("\n")]
+    if out.exists() or not out.parent.is_dir():
+        raise UserError(f"{out}: expected --out FILE, a new file in a folder that exists")
+    lines = [line.removesuffix("\r") for path in args.text for line in read_text(path).removesuffix("\n").split("\n")]
+    without = 0
     if args.labels:
+        without = sum("\t" not in line for line in lines if line)
         lines = [line.partition("\t")[2] for line in lines]
     try:
         model = automata.train(lines, args.order)
@@ -38,7 +40,8 @@ def run(args: Namespace) -> int:
     save_ngrams(out, model)
     kept = sum(bool(line) for line in lines)
     print(f"made {out}: {len(model.parents):,} n-grams up to {model.order}, of {kept:,} lines and "
-          f"{len(model.characters):,} characters; {len(lines) - kept:,} empty lines left out")  # fmt: skip
+          f"{len(model.characters):,} characters; left out: {len(lines) - kept - without:,} empty lines"
+          + (f", {without:,} without a tab" if without else ""))  # fmt: skip
     return 0
 
 
@@ -59,6 +62,7 @@ def save_ngrams(path: Path, model: NGrams) -> None:
         part.write_bytes(save(arrays, metadata=facts))
         part.replace(path)
     except OSError as error:
+        part.unlink(missing_ok=True)
         raise UserError(f"{path}: {error.strerror or error}; expected a file that can be written") from None
 
 
@@ -104,7 +108,10 @@ def _check(model: NGrams) -> None:
         depth[i] = depth[parents[i]] + 1
     if depth.max() > model.order or (np.diff(depth) < 0).any():
         raise ValueError("n-grams of a higher order")
-    if np.isnan(model.log_p).any() or not np.isfinite(model.backoff).all() or (model.log_p > 0).any():
+    if len({*zip(parents[1:].tolist(), tokens[1:].tolist(), strict=True)}) < count - 1:
+        raise ValueError("n-grams that stand twice")
+    known, left = np.exp(np.asarray(model.log_p, np.float64)), np.asarray(model.backoff, np.float64)
+    if not ((known >= 0) & (known <= 1)).all() or not known.any() or not ((left <= 1e-6) & (left > -1e3)).all():
         raise ValueError("numbers that are no probabilities")
 
 
@@ -114,6 +121,9 @@ def decoder_of(args: Namespace, charset: Charset) -> Decoder | None:
     Raises:
       UserError: a file cannot be read, or an option is out of range.
     """
+    for given, needed in (("lm_weight", "lm"), ("lm_bonus", "lm"), ("lexicon_weight", "lexicon")):
+        if getattr(args, given) is not None and not getattr(args, needed):
+            raise UserError(f"--{given.replace('_', '-')} is for --{needed}; expected --{needed} FILE")
     asked = args.beam is not None or args.best is not None or args.lexicon or args.lm
     if not (asked or getattr(args, "characters", False)):
         return None
@@ -121,11 +131,17 @@ def decoder_of(args: Namespace, charset: Charset) -> Decoder | None:
     for name, value in (("beam", args.beam), ("best", args.best)):
         if value is not None and not 1 <= value <= 1000:
             raise UserError(f"--{name} {value}: expected 1 to 1000")
+    if args.beam is not None and args.best is not None and args.best > args.beam:
+        raise UserError(f"--best {args.best}: expected --beam {args.beam} or fewer")
+    weights = {"lm-weight": args.lm_weight, "lm-bonus": args.lm_bonus, "lexicon-weight": args.lexicon_weight}
+    for name, weight in weights.items():
+        if weight is not None and not np.isfinite(weight):
+            raise UserError(f"--{name} {weight}: expected a finite number")
     if args.lexicon:
         words = [line.strip("\r\n") for line in read_text(args.lexicon).split("\n")]
         strange = sorted({c for word in words for c in charset.missing(word)})
         unread = sum(bool(charset.missing(word)) for word in words)
-        if unread:
+        if unread and unread < sum(map(bool, words)):
             print(f"{args.lexicon}: {unread} of {sum(map(bool, words))} words left out, they have characters outside "
                   f"the charset: {' '.join(strange[:10])}", file=sys.stderr)  # fmt: skip
         try:
@@ -133,7 +149,12 @@ def decoder_of(args: Namespace, charset: Charset) -> Decoder | None:
         except UserError as error:
             raise UserError(f"{args.lexicon}: {error}") from None
     if args.lm:
-        found.append(automata.of_ngrams(load_ngrams(Path(args.lm)), charset, args.lm_weight, args.lm_bonus))
+        model = load_ngrams(Path(args.lm))
+        if not any(c in charset for c in model.characters):
+            raise UserError(f"{args.lm}: none of its {len(model.characters)} characters is one of the charset's; "
+                            "expected a model of the language that is read")  # fmt: skip
+        weight = 0.5 if args.lm_weight is None else args.lm_weight
+        found.append(automata.of_ngrams(model, charset, weight, args.lm_bonus or 0.0))
     needs = bool(found) or (args.best or 1) > 1
     width = args.beam or (16 if needs else 1)
     return Decoder(max(width, args.best or 1), best=args.best or 1, automata=tuple(found))

@@ -83,6 +83,8 @@ def recognise(state: Arrays, *, height: int = 32, pools: str = "") -> Layout:
     Raises:
       UserError: it is none that is known, naming keys and what was expected.
     """
+    if pools and "cnn.0.weight" not in state:
+        raise UserError(f"--pools {pools} is for sequential checkpoints; expected none for this one")
     if any(key.startswith("Transformation.") for key in state):
         raise UserError("the checkpoint straightens its images first (Transformation.*, TPS); expected one without")
     if any(key.startswith(("Prediction.attention_cell", "decoder.")) for key in state):
@@ -186,21 +188,20 @@ def _sequential(state: Arrays, height: int, pools: str) -> Layout:
         raise UserError(f"--pools {pools}: expected {len(convs)} of them, one after each convolution, such as "
                         f"{','.join(_guessed(spelled, gaps, height))}")  # fmt: skip
     backbone = " ".join(one + ("" if pool == "-" else f"p{pool}") for one, pool in zip(spelled, given, strict=True))
-    lstms = sorted(
-        {key.rsplit(".", 1)[0] + "." + key[-1] for key in state if re.fullmatch(r"rnn\.\d+\.weight_hh_l\d", key)}
-    )
+    matches = (re.fullmatch(r"rnn\.(\d+)\.weight_hh_l(\d)", key) for key in state)
+    lstms = sorted((int(match[1]), int(match[2])) for match in matches if match)
     heads = [key.removesuffix(".weight") for key in state
              if key.endswith(".weight") and state[key].ndim == 2 and not key.startswith(("cnn.", "rnn."))]  # fmt: skip
     if len(heads) != 1 or not lstms:
         raise UserError(f"a sequential checkpoint with {len(lstms)} LSTMs and {len(heads)} linear layers outside them; "
                         f"expected rnn.0 and one linear layer, or {EXPECTED}")  # fmt: skip
-    recurrent = tuple(f"{one.rsplit('.', 1)[0]}._l{one.rsplit('.', 1)[1]}" for one in lstms)
+    recurrent = tuple(f"rnn.{place}._l{layer}" for place, layer in lstms)
     found = _layout(
         SEQUENTIAL, state, {"backbone": backbone}, Names(tuple(names), recurrent, heads[0]), ("lstm",) * len(recurrent)
     )
     found.model["height"] = height
-    if not pools:
-        found.assumed.append(f"poolings {','.join(given)} (--pools), and ReLU after each convolution")
+    guess = "poolings as given" if pools else f"poolings {','.join(given)} (--pools)"
+    found.assumed.append(f"{guess}; convolutions of stride 1 padded to keep their size; ReLU after each")
     return found
 
 
@@ -341,6 +342,12 @@ def as_crnn_pytorch(model: Mapping[str, Any], variables: Mapping[str, Any]) -> t
     if model["backbone"] not in ("vgg", "vgg-crnn") or kinds != ["bilstm", "linear", "bilstm"] or model["channels"]:
         raise UserError(f"the model is {model['backbone']}, {model['recurrent']}; crnn.pytorch's is vgg or vgg-crnn, "
                         "bilstm linear bilstm")  # fmt: skip
+    plain = {"standardize": False, "height": 32, "black": -1.0, "white": 1.0}
+    for name, value in plain.items():
+        if model[name] != value:
+            raise UserError(
+                f"model.{name} is {model[name]}; crnn.pytorch's model has no place for it, expected {value}"
+            )
     params = {name: dict(part) for name, part in variables["params"].items()}
     params["backbone"] = {
         name: {"bias": np.zeros(part["kernel"].shape[-1], np.float32), **part} if "kernel" in part else part

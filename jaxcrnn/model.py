@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +79,9 @@ class ModelConfig:
             raise UserError(f"model.channels is {self.channels}; expected 1 or more, or 0 for the backbone's own")
         if self.black == self.white:
             raise UserError(f"model.black and model.white are both {self.white}; expected two numbers")
+        for name in ("black", "white"):
+            if not math.isfinite(getattr(self, name)):
+                raise UserError(f"model.{name} is {getattr(self, name)}; expected a finite number")
         if self.height < 1 or rows(self.backbone, self.height) < 1:
             raise UserError(f"model.height is {self.height}; expected more, the backbone leaves no row of it")
         if self.dtype not in DTYPES:

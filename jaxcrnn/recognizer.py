@@ -20,7 +20,7 @@ from PIL import Image
 
 from jaxcrnn import runs
 from jaxcrnn.charset import Charset
-from jaxcrnn.data.images import Limits, fit_height, read_gray, to_png
+from jaxcrnn.data.images import Limits, fit_height, read_gray, to_gray
 from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.evaluate import Line, recognize
 from jaxcrnn.model import ModelConfig
@@ -60,6 +60,10 @@ class Recognizer:
         Raises:
           UserError: an image cannot be read, or is too large.
         """
+        if isinstance(images, str | bytes | Path) or not isinstance(images, Sequence):
+            raise UserError(f"recognize: a {type(images).__name__}; expected a list of images")
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; expected 1 or more")
         config = TrainConfig(self.model)
         state = TrainState(jnp.int32(0), self.variables["params"], self.variables["batch_stats"], (), None)
         named = ((_name(image, i), self._gray(image, i)) for i, image in enumerate(images))
@@ -68,21 +72,18 @@ class Recognizer:
     def _gray(self, image: Any, number: int) -> np.ndarray:
         name = _name(image, number)
         if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim not in (2, 3) or 0 in image.shape:
+            colors = image.shape[2:] in ((), (1,), (3,))
+            if image.dtype != np.uint8 or image.ndim not in (2, 3) or not colors or 0 in image.shape:
                 raise UserError(f"{name}: an array of {image.dtype} {list(image.shape)}; expected uint8 [h, w] or "
                                 "[h, w, 3]")  # fmt: skip
-            image = Image.fromarray(image)
+            image = Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
         if isinstance(image, Image.Image):
-            image = to_png(np.asarray(image)) if image.mode == "L" else _png(image)
-        return fit_height(read_gray(image, self.limits, name), self.model.height, self.limits, name)
-
-
-def _png(image: Image.Image) -> bytes:
-    import io
-
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
+            gray = to_gray(image, self.limits, name)
+        elif isinstance(image, str | Path | bytes):
+            gray = read_gray(image, self.limits, name)
+        else:
+            raise UserError(f"{name}: a {type(image).__name__}; expected a path, bytes, an array or Pillow's image")
+        return fit_height(gray, self.model.height, self.limits, name)
 
 
 def _name(image: Any, number: int) -> str:
@@ -101,6 +102,8 @@ def load(folder: str | Path, checkpoint: str = "best") -> Recognizer:
     """
     folder = Path(folder)
     if (folder / CONFIG).is_file():
+        if checkpoint != "best":
+            raise UserError(f"{folder}: an exported model has one state; expected no checkpoint, found {checkpoint!r}")
         return _exported(folder)
     run = runs.open_run(folder)
     state, _ = run.state(checkpoint)
@@ -135,9 +138,14 @@ def _exported(folder: Path) -> Recognizer:
 
 
 def _made(kind: type, values: Any) -> Any:
-    known = {f.name for f in fields(kind)}
-    if not isinstance(values, dict) or not values.keys() <= known:
-        raise ValueError(f"{kind.__name__} has no {sorted(set(values) - known)}")
+    known = {f.name: type(f.default) for f in fields(kind)}
+    if not isinstance(values, dict) or not values.keys() <= known.keys():
+        raise ValueError(f"{kind.__name__} has no {sorted(set(values) - known.keys())}")
+    for name, value in values.items():
+        if type(value) is not known[name] and not (known[name] is float and type(value) is int):
+            raise ValueError(f"{name} is {value!r}; expected {known[name].__name__}")
+        if isinstance(value, int) and value < 0:
+            raise ValueError(f"{name} is {value}; expected 0 or more")
     return kind(**values)
 
 
@@ -162,6 +170,8 @@ def unflattened(arrays: dict[str, np.ndarray], model: ModelConfig, path: Path) -
         if name not in left:
             raise UserError(f"{path}: lacks {name}, which the model of {CONFIG} has")
         value = left.pop(name)
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise UserError(f"{path}: {name} has values that are not finite numbers")
         if value.shape != leaf.shape or value.dtype != leaf.dtype:
             raise UserError(f"{path}: {name} is {value.dtype} {list(value.shape)}; expected {leaf.dtype} "
                             f"{list(leaf.shape)}")  # fmt: skip

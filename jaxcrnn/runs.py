@@ -15,7 +15,7 @@ import jax
 
 import jaxcrnn
 from jaxcrnn.charset import Charset, difference
-from jaxcrnn.checkpoint import Checkpoints
+from jaxcrnn.checkpoint import Checkpoints, Damaged
 from jaxcrnn.config import Config, load, to_yaml
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
@@ -63,8 +63,13 @@ class Run:
                 return checkpoints.restore(int(which), shapes)[0], int(which)
             if which not in ("best", "latest"):
                 raise UserError(f"checkpoint {which!r}: expected best, latest or one of the steps {steps}")
-            if which == "best" and (best := checkpoints.best()) is not None:
-                return checkpoints.restore(best, shapes)[0], best
+            try:
+                if which == "best" and (best := checkpoints.best()) is not None:
+                    return checkpoints.restore(best, shapes)[0], best
+            except Damaged as error:
+                if len(steps) == 1:
+                    raise
+                print(f"warning: {error}; going on with the newest that is whole", file=sys.stderr)
             state, _, step = checkpoints.restore_newest(shapes, warn=lambda text: print(text, file=sys.stderr))
             return state, step
 

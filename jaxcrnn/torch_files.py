@@ -45,8 +45,8 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
 
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: truncated, or no safetensors file ({first_line(error)})") from None
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{path}: truncated, or no safetensors file of numbers ({first_line(error)})") from None
 
 
 def _torch(path: Path) -> dict[str, np.ndarray]:
@@ -85,7 +85,7 @@ def _state_in(found: Any, torch: Any) -> Mapping[str, Any] | None:
 
 
 def _array(path: Path, name: str, value: Any, torch: Any) -> np.ndarray:
-    if value.layout != torch.strided or value.is_complex():
+    if value.layout != torch.strided or value.is_complex() or value.is_quantized or value.is_meta:
         raise UserError(f"{path}: {name} is {value.layout} {value.dtype}; expected plain real numbers")
     # Float32 whatever it was: half precision and bfloat16 go through it without loss.
     value = value.detach().to(torch.float32) if value.is_floating_point() and value.itemsize < 4 else value.detach()

@@ -112,6 +112,13 @@ def test_kneser_ney_by_hand():
     assert automata.score(of_model, [2]) == pytest.approx(np.log(1 / 12 * 5 / 6), abs=1e-6)
 
 
+def test_phrases_count_as_their_words():
+    charset = Charset("newyorkca ")
+    found = automata.lexicon(["new york", "new", "car"], charset)
+    for text, allowed in (("new car", True), ("car new", True), ("york", True), ("ca", False), ("new ", False)):
+        assert np.isfinite(automata.score(found, charset.encode(text))) == allowed, text
+
+
 def test_characters_have_their_frames():
     logits = np.full((1, 8, 4), -4.0, np.float32)
     for t, c in enumerate((0, 1, 1, 0, 2, 0, 1, 0)):
@@ -197,6 +204,11 @@ WRONG = {
     "arrays of other sizes": (_saved(arrays={"log_p": np.zeros(3, np.float32)}), "sizes that do not fit"),
     "a circle": (_saved(arrays={"parents": MODEL.parents + 1}), "n-grams before their beginning"),
     "no probabilities": (_saved(arrays={"log_p": -MODEL.log_p}), "no probabilities"),
+    "twice": (_saved(arrays={"tokens": np.minimum(MODEL.tokens, 2)}), "n-grams that stand twice"),
+    "a root alone": (
+        _saved(arrays={n: getattr(MODEL, n)[:1] for n in ("parents", "tokens", "log_p", "backoff")}),
+        "no probabilities",
+    ),
     "no numbers": (_saved(arrays={"backoff": MODEL.backoff * np.nan}), "no probabilities"),
 }
 
@@ -216,7 +228,10 @@ def test_wrong_models_get_one_line(name, tmp_path):
         (["lm", "train", "{none}", "--out", "{new}"], "expected a readable UTF-8 text file"),
         (["lm", "train", "{empty}", "--out", "{new}"], "no line with a character"),
         (["lm", "train", "{text}", "--order", "0", "--out", "{new}"], "--order 0: expected 1 to 8"),
-        (["lm", "train", "{text}", "--out", "{none}/x"], "a file in a folder that exists"),
+        (["lm", "train", "{text}", "--out", "{none}/x"], "a new file in a folder that exists"),
+        (["lm", "train", "{text}", "--out", "{text}"], "a new file in a folder that exists"),
+        (["recognize", "{run}", "{text}", "--lm-weight", "2"], "--lm-weight is for --lm"),
+        (["recognize", "{run}", "{text}", "--beam", "2", "--best", "3"], "--best 3: expected --beam 2 or fewer"),
         (["recognize", "{run}", "{text}", "--beam", "0"], "--beam 0: expected 1 to 1000"),
         (["recognize", "{run}", "{text}", "--lexicon", "{none}"], "expected a readable UTF-8 text file"),
         (["recognize", "{run}", "{text}", "--lexicon", "{text}"], "no word of the lexicon is spelled"),

@@ -157,12 +157,13 @@ def test_three_lines_of_python(run_of, tmp_path):
     (tmp_path / "a.png").write_bytes(file.getvalue())
     reader = jaxcrnn.load(run_of("plain"))
     given = [tmp_path / "a.png", str(tmp_path / "a.png"), file.getvalue(), gray, np.stack([gray] * 3, -1), image,
-             image.convert("RGB"), image.convert("P")]  # fmt: skip
+             image.convert("RGB"), image.convert("P"), gray[:, :, None]]  # fmt: skip
     lines = reader.recognize(given)
     assert lines[0].name == str(tmp_path / "a.png")
     assert len({(line.text, line.confidence) for line in lines}) == 1
     for wrong, what in ((gray / 255, "image 0: an array of float64"), (tmp_path / "b.png", "b.png: no such file"),
-                        (b"", "image 0: the file is empty"), (gray[:0], "uint8")):  # fmt: skip
+                        (b"", "image 0: the file is empty"), (gray[:0], "uint8"), (None, "a NoneType; expected a path"),
+                        (np.zeros((4, 4, 2), np.uint8), "uint8")):  # fmt: skip
         with pytest.raises(UserError, match=what):
             reader.recognize([wrong])
 
@@ -191,6 +192,9 @@ WRONG = {
     "config a list": (_edit("config.json", lambda d: b"[]"), r"config\.json: no facts"),
     "another format": (_facts(format="x"), r"of format 'x'; expected 'jaxcrnn model 1'"),
     "an unknown key": (_model(flavor=1), r"ModelConfig has no \['flavor'\]"),
+    "a number as text": (_model(hidden="6"), "hidden is '6'; expected int"),
+    "no text": (_model(recurrent=None), "recurrent is None; expected str"),
+    "below nothing": (_model(num_classes=-1), "num_classes is -1; expected 0 or more"),
     "an unknown backbone": (_model(backbone="big"), r"model\.backbone is 'big'"),
     "another size": (_model(hidden=7), r"model\.safetensors: params\.\S+ is float32 \[.*; expected float32"),
     "another backbone": (_model(backbone="small"), r"model\.safetensors: batch_stats\.\S+ is"),

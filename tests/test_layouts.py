@@ -355,6 +355,12 @@ WRONG = {
     "not finite": (_file(lambda s: tensors(s | {"fc.bias": np.full(11, np.nan)})), [], "fc.bias has values that"),
     "complex": (_file(lambda s: tensors(s | {"fc.bias": np.zeros(11, np.complex64)})), [], "plain real numbers"),
     "sparse": (_file(lambda s: tensors(s) | {"fc.bias": torch.zeros(11).to_sparse()}), [], "plain real numbers"),
+    "one number": (_file(lambda s: tensors(s | {"cnn.0.weight": np.float32(1)})), [], "expected 1 of them"),
+    "a flat LSTM": (_file(lambda s: tensors(s | {"rnn.0.weight_hh_l0": np.zeros(9)})), [], "shapes that no such model"),
+    "whole numbers": (_file(lambda s: tensors(s | {"fc.bias": np.zeros(11, np.int8)})), [], "expected floating point"),
+    "no pixel": (_file(tensors), ["--black", "nan"], "model.black is nan; expected a finite number"),
+    "too wide": (_file(tensors), ["--width", "99999"], "data.stretch is 99999; expected 1 to data.max_width=4096"),
+    "pools elsewhere": (_file(lambda s: {"cnn.conv0.weight": torch.zeros(1)}), ["--pools", "2x2"], "is for sequential"),
     "a run there": (_file(tensors), ["--out", "."], "is not empty; expected a new folder"),
 }  # fmt: skip
 

@@ -67,7 +67,7 @@ def test_a_loss_of_ones_own(place, monkeypatch, tmp_path):
     monkeypatch.setattr(objective, "ASSIGNMENTS", dict(objective.ASSIGNMENTS))
     arguments = ["study.py", str(place / "lines" / "labels.txt"), str(tmp_path), "optim.steps=2", *SMALL]
     monkeypatch.setattr(sys, "argv", arguments)
-    exec(compile(program, "study", "exec"), {})
+    exec(compile(program, "study", "exec"), {"__name__": "__main__"})
     states = {}
     for name in ("aligned", "sure"):
         state, step = runs.open_run(tmp_path / name).state("latest")

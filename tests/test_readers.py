@@ -414,3 +414,25 @@ def test_paths_stay_in_the_folder_of_their_list(tmp_path, name, rows):
     allowed = open_source(tmp_path / "s" / name, Limits(outside=True))
     assert sorted(allowed.text(i) for i in range(len(allowed))) == ["1", "2", "3", "3"]
     assert all(allowed[i][0].shape == (9, 9) for i in range(len(allowed)))
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ({"num-samples": b"1" * 21}, "21 bytes; expected at most 20"),
+        ({"jaxcrnn-written": b"1" * 101}, "101 bytes; expected at most 100"),
+        ({"jaxcrnn-written": b"\xff\xfe"}, "a conversion that was stopped after"),
+    ],
+)
+def test_an_lmdbs_own_keys(tmp_path, items, message):
+    folder = as_lmdb(tmp_path)
+    put(folder, items)
+    with pytest.raises(UserError, match=message):
+        LmdbLines(folder)
+
+
+def test_more_labels_than_are_counted(tmp_path):
+    folder = as_lmdb(tmp_path)
+    put(folder, {"num-samples": b"3"})
+    (fault,) = LmdbLines(folder).faults
+    assert "'num-samples' is 3; expected as many labels" in fault.detail

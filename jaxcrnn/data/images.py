@@ -119,6 +119,21 @@ def _open(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=[name for name in _OTHERS if name in Image.OPEN])
 
 
+def to_gray(image: Image.Image, limits: Limits, name: str = "image") -> np.ndarray:
+    """An opened image of any mode as gray, as `read_gray`.
+
+    Raises:
+      ImageError: it has no pixel, too many, or is of a mode that is no picture.
+    """
+    width, height = image.size
+    if not 0 < width * height <= limits.max_pixels:
+        raise ImageError(ABSURD, f"{name}: {width}x{height} pixels; the limit is {limits.max_pixels:,} in all")
+    try:
+        return _to_gray(image)
+    except (ValueError, OSError, TypeError) as error:
+        raise ImageError(UNREADABLE, f"{name}: mode {image.mode}: {first_line(error)}") from None
+
+
 def _to_gray(image: Image.Image) -> np.ndarray:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         # convert("L") would clip these at 255 instead of scaling them.

@@ -5,8 +5,8 @@ Numbers start at 1. Newer writers add ``wh-%09d`` = ``"{w}_{h}"``; it is written
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -21,6 +21,7 @@ from jaxcrnn.errors import UserError, first_line
 COUNT = b"num-samples"
 WRITTEN = b"jaxcrnn-written"  # how many of how many, while a conversion is not finished
 MAX_LABEL = 1 << 16  # bytes
+SENSELESS = 3  # the exit code of a look at pages that make no sense
 NODE = 8  # bytes of a key's header in a page
 SLOWEST = 1 << 20  # bytes a second, below which reading counts as endless
 EVERY = 500  # samples a transaction: what a stopped conversion has to do again
@@ -54,24 +55,30 @@ def _check(folder: Path) -> None:
       UserError: it did, the pages make no sense, or it is no LMDB at all.
     """
     file = folder / "data.mdb"
-    looking = multiprocessing.get_context("spawn").Process(target=_look, args=(folder,), daemon=True)
-    looking.start()
-    looking.join(60 + (file.stat().st_size / SLOWEST if file.is_file() else 0))
-    late = looking.is_alive()
-    looking.kill()
-    looking.join()
-    if late or looking.exitcode:
-        _environment(folder)  # knows more to say about most
-        close(folder)
-        why = "reading it does not end" if late else f"reading it ends with {looking.exitcode}"
-        raise UserError(f"{file}: the file is damaged ({why}); expected a whole LMDB")
+    root = str(Path(__file__).parents[2])
+    look = f"import sys; sys.path.insert(0, {root!r}); from jaxcrnn.data.lmdb_lines import _look; _look(sys.argv[1])"
+    patience = 60 + (file.stat().st_size / SLOWEST if file.is_file() else 0)
+    try:
+        done = subprocess.run([sys.executable, "-c", look, str(folder)], timeout=patience, capture_output=True)
+        if done.returncode == 0:
+            return
+        why = f"reading it ends with {done.returncode}"
+        if done.returncode > 0 and done.returncode != SENSELESS:  # no word of the file's
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            raise UserError(f"{file}: could not be looked at: {said[-1][:200] if said else why}")
+    except subprocess.TimeoutExpired:
+        why = "reading it does not end"
+    _environment(folder)  # knows more to say about most
+    close(folder)
+    raise UserError(f"{file}: the file is damaged ({why}); expected a whole LMDB")
 
 
-def _look(folder: Path) -> None:
+def _look(name: str) -> None:
+    folder = Path(name)
     try:
         import lmdb
     except ImportError:
-        sys.exit(1)
+        sys.exit(SENSELESS)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what the library says before it aborts
     low, high = 1 << 64, 0
     try:
@@ -81,14 +88,14 @@ def _look(folder: Path) -> None:
                 left -= len(key) + len(value) + NODE
                 found = transaction.get(key)  # takes another way through the pages
                 if left < 0 or found is None or len(found) != len(value):
-                    sys.exit(1)
+                    sys.exit(SENSELESS)
                 if len(value):
                     bytes(value[-1:])  # its pages stand side by side: where the last is, all are
                     start = np.frombuffer(value, np.uint8).ctypes.data
                     low, high = min(low, start), max(high, start + len(value))
     except (OSError, UserError, lmdb.Error):
-        sys.exit(1)
-    sys.exit(high - low > size)
+        sys.exit(SENSELESS)
+    sys.exit(SENSELESS * (high - low > size))
 
 
 def _environment(folder: Path) -> Any:
@@ -116,10 +123,14 @@ class LmdbLines:
         _check(self.folder)
         self.faults: list[Fault] = []
         self.rows: list[tuple[int, str]] = []
-        count = self._get(COUNT.decode(), 20)
-        if unfinished := self._get(WRITTEN.decode(), 100):
-            raise UserError(f"{self.folder}: a conversion that was stopped after {unfinished.decode()} lines; expected "
-                            "a whole one, the same 'data convert' goes on with it")  # fmt: skip
+        try:
+            count = self._get(COUNT.decode(), 20)
+            unfinished = self._get(WRITTEN.decode(), 100)
+        except ValueError as error:
+            raise UserError(f"{self.folder}: 'num-samples' or 'jaxcrnn-written' has {error}") from None
+        if unfinished:
+            raise UserError(f"{self.folder}: a conversion that was stopped after {unfinished.decode(errors='replace')} "
+                            "lines; expected a whole one, the same 'data convert' goes on with it")  # fmt: skip
         entries = _environment(self.folder).stat()["entries"]
         if count is not None and count.isdigit() and int(count) > entries:
             raise UserError(f"{self.folder}: 'num-samples' is {int(count)} and there are {entries} keys; expected a "
@@ -137,6 +148,15 @@ class LmdbLines:
             except ValueError as error:
                 at = f"{self.folder}, {key}"
                 self.faults.append(Fault(MALFORMED, at, f"{first_line(error)}; expected UTF-8 text"))
+
+        beyond = f"label-{int(count) + 1:09d}"
+        if self._has(beyond):
+            self.faults.append(Fault(MALFORMED, f"{self.folder}, {beyond}", f"'num-samples' is {int(count)}; expected "
+                                     "as many labels"))  # fmt: skip
+
+    def _has(self, key: str) -> bool:
+        with _environment(self.folder).begin(buffers=True) as transaction:
+            return transaction.get(key.encode()) is not None
 
     def _get(self, key: str, most: int) -> bytes | None:
         """A value, if there is one.
@@ -232,7 +252,7 @@ def _done(environment: Any, folder: Path, source: Source) -> int:
     with environment.begin() as transaction:
         known = transaction.get(WRITTEN) or transaction.get(COUNT) or b"0"
         count, _, total = known.decode("utf-8", "replace").partition(" of ")
-        done = int(count) if count.isdigit() else 0
+        done = int(count) if count.isdecimal() and count.isascii() else 0
         labels = [transaction.get(f"label-{i + 1:09d}".encode()) for i in range(min(done, len(source)))]
     foreign = done > len(source) or (total or str(done or len(source))) != str(len(source))
     if foreign or (not done and environment.stat()["entries"]):
