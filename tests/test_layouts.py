@@ -355,7 +355,7 @@ WRONG = {
     "not finite": (_file(lambda s: tensors(s | {"fc.bias": np.full(11, np.nan)})), [], "fc.bias has values that"),
     "complex": (_file(lambda s: tensors(s | {"fc.bias": np.zeros(11, np.complex64)})), [], "plain real numbers"),
     "sparse": (_file(lambda s: tensors(s) | {"fc.bias": torch.zeros(11).to_sparse()}), [], "plain real numbers"),
-    "one number": (_file(lambda s: tensors(s | {"cnn.0.weight": np.float32(1)})), [], "expected 1 of them"),
+    "one number": (_file(lambda s: tensors(s | {"cnn.0.weight": np.float32(1)})), [], "shapes that no such model"),
     "a flat LSTM": (_file(lambda s: tensors(s | {"rnn.0.weight_hh_l0": np.zeros(9)})), [], "shapes that no such model"),
     "whole numbers": (_file(lambda s: tensors(s | {"fc.bias": np.zeros(11, np.int8)})), [], "expected floating point"),
     "no pixel": (_file(tensors), ["--black", "nan"], "model.black is nan; expected a finite number"),
