@@ -110,7 +110,8 @@ def _check(model: NGrams) -> None:
         raise ValueError("n-grams of a higher order")
     if len({*zip(parents[1:].tolist(), tokens[1:].tolist(), strict=True)}) < count - 1:
         raise ValueError("n-grams that stand twice")
-    known, left = np.exp(np.asarray(model.log_p, np.float64)), np.asarray(model.backoff, np.float64)
+    with np.errstate(all="ignore"):  # of a damaged file: what they turn out to be is looked at
+        known, left = np.exp(np.asarray(model.log_p, np.float64)), np.asarray(model.backoff, np.float64)
     if not ((known >= 0) & (known <= 1)).all() or not known.any() or not ((left <= 1e-6) & (left > -1e3)).all():
         raise ValueError("numbers that are no probabilities")
 

@@ -130,6 +130,9 @@ def _exported(folder: Path) -> Recognizer:
     if charset.hash != expected:
         raise UserError(f"{folder / CHARSET}: {len(charset)} characters with hash {charset.hash}; the model was made "
                         f"for others (hash {expected})")  # fmt: skip
+    if model.num_classes != charset.num_classes or model.blank not in (0, charset.num_classes - 1):
+        raise UserError(f"{folder / CONFIG}: {model.num_classes} classes, blank {model.blank}; the charset's "
+                        f"{len(charset)} characters and the blank are {charset.num_classes}")  # fmt: skip
     try:
         arrays = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
@@ -161,7 +164,12 @@ def unflattened(arrays: dict[str, np.ndarray], model: ModelConfig, path: Path) -
     Raises:
       UserError: a name is missing or left over, or a shape is not the model's; ``path`` is what messages call it.
     """
-    shapes = state_shapes(TrainConfig(model))
+    try:
+        shapes = state_shapes(TrainConfig(model))
+    except UserError:
+        raise
+    except Exception as error:  # sizes beyond what an array may have
+        raise UserError(f"{path.parent / CONFIG}: no such model can be made ({first_line(error)[:100]})") from None
     expected = {"params": shapes.params, "batch_stats": shapes.batch_stats}
     left = dict(arrays)
 

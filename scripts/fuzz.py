@@ -20,11 +20,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fuzz_targets import TARGETS
+from fuzz_doors import doors
+from fuzz_targets import TARGETS as FIRST
+from fuzz_targets import Target
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from jaxcrnn.errors import UserError
 
+TARGETS = {**FIRST, "doors": Target(6_000, doors)}
 SECONDS = 20
 MEMORY = 2 << 30
 

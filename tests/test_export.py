@@ -195,6 +195,7 @@ WRONG = {
     "a number as text": (_model(hidden="6"), "hidden is '6'; expected int"),
     "no text": (_model(recurrent=None), "recurrent is None; expected str"),
     "below nothing": (_model(num_classes=-1), "num_classes is -1; expected 0 or more"),
+    "no classes": (_model(num_classes=0), r"0 classes, blank 0; the charset's 10 characters and the blank are 11"),
     "an unknown backbone": (_model(backbone="big"), r"model\.backbone is 'big'"),
     "another size": (_model(hidden=7), r"model\.safetensors: params\.\S+ is float32 \[.*; expected float32"),
     "another backbone": (_model(backbone="small"), r"model\.safetensors: batch_stats\.\S+ is"),
