@@ -23,8 +23,9 @@ def run(args: Namespace) -> int:
         print(f"stopped; go on with: jaxcrnn demo --out {out}")
         return 0
     print()
-    page = {"out": None, "data": None, "groups": None, "projector": None, "skip_bad": False, "checkpoint": None}
-    reporting.run(Namespace(folder=str(out), **page))
+    from jaxcrnn.cli import parser  # so that an option of the report is never lacking here
+
+    reporting.run(parser(()).parse_args(["report", str(out)]))
     first = out / "tests" / "lookalike" / "0.png"
     print(f"{console.duration(time.monotonic() - began)} in all. Read a line with one of the recognisers:")
     print(f"  jaxcrnn recognize {out / 'aligned' / 'seed-0'} {first}")

@@ -64,7 +64,7 @@ SIDEWAYS = {
     ("fused", "sharding"), ("convolution", "sharding"), ("head", "fused"), ("ctc", "head"), ("assign", "ctc"),
     ("assign", "head"),
     ("decode", "head"), ("decode", "ctc"), ("beam", "automata"), ("evaluate", "decoding"),
-    ("reading", "language"), ("doctor", "cli"), ("exporting", "importing"),
+    ("reading", "language"), ("doctor", "cli"), ("demo", "cli"), ("exporting", "importing"),
     ("losses", "ctc"), ("losses", "head"), ("centers", "head"), ("diagnostics", "head"),
     ("centers", "assign"), ("centers", "decode"), ("centers", "losses"),
     ("layouts", "backbones"), ("model", "backbones"), ("model", "recurrent"), ("backbones", "normalization"),
