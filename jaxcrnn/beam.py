@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxcrnn import decode
 from jaxcrnn.automata import DEAD, Automaton
 
 _HASHES = (np.uint32(1000003), np.uint32(69069))
@@ -122,10 +123,7 @@ def _line(
         return parent[at], token[at]
 
     _, emitted = jax.lax.scan(back, order, (parents, added), reverse=True)  # [T,N]
-    there = emitted >= 0
-    place = jnp.where(there, jnp.cumsum(there, 0) - 1, len(log_p))
-    ids = jax.vmap(lambda row, at: jnp.zeros_like(row).at[at].set(row, mode="drop"), 1)(emitted, place)
-    return Beams(ids, there.sum(0, dtype=jnp.int32), beam.log_p[order], scores)
+    return Beams(*decode.pack(emitted.T, emitted.T >= 0), beam.log_p[order], scores)
 
 
 def _frame(

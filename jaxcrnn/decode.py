@@ -34,7 +34,8 @@ def _emitting(best: Array, lengths: Array, blank: int) -> tuple[Array, Array]:
     return valid & (best != blank) & (best != before), valid
 
 
-def _pack(best: Array, starts: Array) -> tuple[Array, Array]:
+def pack(best: Array, starts: Array) -> tuple[Array, Array]:
+    """The entries of ``[B,T]`` where ``starts`` is true, side by side from the left, 0 after them; and how many."""
     counts = starts.sum(1, dtype=jnp.int32)
     # Kept frames move left to the place their running count gives; the others write beyond the end and are dropped.
     place = jnp.where(starts, jnp.cumsum(starts, 1) - 1, best.shape[1])
@@ -55,14 +56,14 @@ def greedy(logits: Logits, lengths: Array, *, blank: int = 0) -> tuple[Array, Ar
     """
     best = head.best(logits)
     starts, _ = _emitting(best, lengths, blank)
-    return _pack(best, starts)
+    return pack(best, starts)
 
 
 def read(logits: Logits, lengths: Array, *, blank: int = 0) -> Reading:
     """`greedy` with a confidence for each line."""
     best = head.best(logits)
     starts, valid = _emitting(best, lengths, blank)
-    ids, counts = _pack(best, starts)
+    ids, counts = pack(best, starts)
     sure = jnp.exp(head.best_logit(logits) - head.norm(logits))
     # run[b,t] counts the characters started so far, so a character's frames share one number.
     run = jnp.cumsum(starts, 1)

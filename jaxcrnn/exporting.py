@@ -43,7 +43,8 @@ def run(args: Namespace) -> int:
     except (OSError, UserError) as error:
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
-        part.unlink(missing_ok=True) if part.is_file() else None
+        elif part.is_file():
+            part.unlink()
         text = str(error) if isinstance(error, UserError) else f"{out}: {error.strerror or error}"
         raise UserError(text.replace(str(part), str(out))) from None
     print(f"made {out}: {made.replace(str(part), str(out))}")
@@ -55,6 +56,14 @@ def _new_folder(out: Path) -> None:
         out.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{out}: {error.strerror or error}; expected a folder that can be made") from None
+
+
+def _served(reader: Recognizer, out: Path, name: str, data: bytes) -> str:
+    """A folder of one file and the charset, and how much that is."""
+    _new_folder(out)
+    (out / name).write_bytes(data)
+    reader.charset.save(out / recognizer.CHARSET)
+    return f"{len(data) / 1e6:.1f} MB"
 
 
 def _facts(reader: Recognizer) -> dict[str, Any]:
@@ -135,11 +144,8 @@ def to_stablehlo(reader: Recognizer, source: Path, out: Path) -> str:
         exported = jax.export.export(jax.jit(function(reader)), platforms=["cpu", "cuda", "tpu"])(
             jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape[:1], jnp.int32)
         )
-    data = exported.serialize()
-    _new_folder(out)
-    (out / "model.bin").write_bytes(data)
-    reader.charset.save(out / recognizer.CHARSET)
-    return f"{len(data) / 1e6:.1f} MB of StableHLO for cpu, cuda and tpu; docs/open-doors.md has its loader"
+    size = _served(reader, out, "model.bin", bytes(exported.serialize()))
+    return f"{size} of StableHLO for cpu, cuda and tpu; docs/open-doors.md has its loader"
 
 
 def to_onnx(reader: Recognizer, source: Path, out: Path) -> str:
@@ -161,10 +167,7 @@ def to_onnx(reader: Recognizer, source: Path, out: Path) -> str:
             last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise UserError(f"{out}: not written as ONNX: {last[:200]}; expected the extra 'onnx'")
         data = made.read_bytes()
-    _new_folder(out)
-    (out / "model.onnx").write_bytes(data)
-    reader.charset.save(out / recognizer.CHARSET)
-    return f"{len(data) / 1e6:.1f} MB of ONNX"
+    return _served(reader, out, "model.onnx", data) + " of ONNX"
 
 
 def to_torch_ref(reader: Recognizer, source: Path, out: Path) -> str:
@@ -186,7 +189,7 @@ def to_crnn_pytorch(reader: Recognizer, source: Path, out: Path) -> str:
     """A state dict for crnn.pytorch's ``models/crnn.py``."""
     layout, variables = layouts.as_crnn_pytorch(dataclasses.asdict(reader.model), reader.variables)
     if reader.model.blank:
-        variables["params"]["head"] = {name: np.roll(a, 1, -1) for name, a in variables["params"]["head"].items()}
+        variables = layouts.classes_moved(variables, 1)
     state = layouts.state_of(layout, variables, {})
     torch_files.write(out, state)
     return f"{len(state)} arrays for crnn.pytorch, blank 0"

@@ -18,7 +18,7 @@ from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.config import Config, DataConfig
 from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.model import ModelConfig
-from jaxcrnn.train import init_state, state_shapes
+from jaxcrnn.train import TrainConfig, init_state, state_shapes
 
 
 def run(args: Namespace) -> int:
@@ -101,15 +101,13 @@ def converted(
     )
     _check_shapes(layout, state, variables, model)
     if blank == "last":
-        variables["params"]["head"] = {name: np.roll(a, 1, -1) for name, a in variables["params"]["head"].items()}
+        variables = layouts.classes_moved(variables, 1)
     return layout, variables, counters
 
 
 def _check_shapes(
     layout: layouts.Layout, state: Mapping[str, np.ndarray], variables: Mapping[str, Any], model: ModelConfig
 ) -> None:
-    from jaxcrnn.train import TrainConfig
-
     shapes = state_shapes(TrainConfig(model))
     expected = {"params": shapes.params, "batch_stats": shapes.batch_stats}
     known = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(expected)}
@@ -151,7 +149,6 @@ def original(run: runs.Run, variables: Mapping[str, Any]) -> dict[str, np.ndarra
     if found is None:
         raise UserError(f"{run.folder}: was not made by 'jaxcrnn convert'; expected a run that was")
     layout, counters, blank = found
-    params = dict(variables["params"])
     if blank == "last":
-        params["head"] = {name: np.roll(np.asarray(a), -1, -1) for name, a in params["head"].items()}
-    return layouts.state_of(layout, {**variables, "params": params}, counters)
+        variables = layouts.classes_moved(variables, -1)
+    return layouts.state_of(layout, variables, counters)

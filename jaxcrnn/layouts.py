@@ -93,11 +93,7 @@ def recognise(state: Arrays, *, height: int = 32, pools: str = "") -> Layout:
         names = Names(_numbered("cnn.conv{}", "cnn.batchnorm{}", 7), ("map_to_seq", "rnn1", "rnn2"), "dense")
         return _layout(GITYCC, state, {"backbone": "vgg-gitycc"}, names, ("linear", "lstm", "lstm"))
     if "cnn.conv0.weight" in state and "rnn.0.rnn.weight_ih_l0" in state:
-        names = Names(
-            _numbered("cnn.conv{}", "cnn.batchnorm{}", 7), ("rnn.0.rnn", "rnn.0.embedding", "rnn.1.rnn"),
-            "rnn.1.embedding",
-        )  # fmt: skip
-        return _layout(CRNN, state, {"backbone": "vgg-crnn"}, names, ("lstm", "linear", "lstm"))
+        return _layout(CRNN, state, {"backbone": "vgg-crnn"}, _crnn_names(), ("lstm", "linear", "lstm"))
     if any(key.startswith("FeatureExtraction.ConvNet.") for key in state):
         return _dtrb(state)
     if "backbone.conv0.weight" in state and "head.weight" in state:
@@ -111,6 +107,11 @@ def recognise(state: Arrays, *, height: int = 32, pools: str = "") -> Layout:
 
 def _numbered(conv: str, norm: str, count: int) -> tuple[tuple[str, str], ...]:
     return tuple((conv.format(i), norm.format(i)) for i in range(count))
+
+
+def _crnn_names() -> Names:
+    recurrent = ("rnn.0.rnn", "rnn.0.embedding", "rnn.1.rnn")
+    return Names(_numbered("cnn.conv{}", "cnn.batchnorm{}", 7), recurrent, "rnn.1.embedding")
 
 
 def _get(state: Arrays, key: str) -> np.ndarray:
@@ -310,6 +311,13 @@ def variables_of(layout: Layout, state: Arrays) -> tuple[dict[str, Any], dict[st
     return out, counters
 
 
+def classes_moved(variables: Mapping[str, Any], by: int) -> dict[str, Any]:
+    """The variables with the classes of the head moved round: 1 takes the last to the first place, -1 back."""
+    params = variables["params"]
+    head = {name: np.roll(np.asarray(a), by, -1) for name, a in params["head"].items()}
+    return {**variables, "params": {**params, "head": head}}
+
+
 def state_of(layout: Layout, variables: Mapping[str, Any], counters: Mapping[str, int]) -> dict[str, np.ndarray]:
     """The state dict that `variables_of` takes back, bit for bit.
 
@@ -355,10 +363,7 @@ def as_crnn_pytorch(model: Mapping[str, Any], variables: Mapping[str, Any]) -> t
     }
     for name in ("lstm0", "lstm1"):
         params[name].setdefault("bias_h", np.zeros_like(params[name]["bias"]))
-    names = Names(
-        _numbered("cnn.conv{}", "cnn.batchnorm{}", 7), ("rnn.0.rnn", "rnn.0.embedding", "rnn.1.rnn"), "rnn.1.embedding"
-    )
-    layout = Layout(CRNN, {**model, "backbone": "vgg-crnn", "two_biases": True}, names, [])
+    layout = Layout(CRNN, {**model, "backbone": "vgg-crnn", "two_biases": True}, _crnn_names(), [])
     return layout, {**variables, "params": params}
 
 

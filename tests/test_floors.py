@@ -63,7 +63,7 @@ SIDEWAYS = {
     ("charset", "errors"), ("data", "errors"), ("data", "charset"), ("data", "types"), ("data", "data"),
     ("fused", "sharding"), ("convolution", "sharding"), ("head", "fused"), ("ctc", "head"), ("assign", "ctc"),
     ("assign", "head"),
-    ("decode", "head"), ("decode", "ctc"), ("beam", "automata"), ("evaluate", "decoding"),
+    ("decode", "head"), ("decode", "ctc"), ("beam", "automata"), ("beam", "decode"), ("evaluate", "decoding"),
     ("reading", "language"), ("doctor", "cli"), ("demo", "cli"), ("exporting", "importing"),
     ("losses", "ctc"), ("losses", "head"), ("centers", "head"), ("diagnostics", "head"),
     ("centers", "assign"), ("centers", "decode"), ("centers", "losses"),
