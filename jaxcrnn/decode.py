@@ -27,7 +27,7 @@ class Reading(NamedTuple):
     confidence: Array
 
 
-def _emitting(best: Array, lengths: Array, blank: int) -> tuple[Array, Array]:
+def emitting(best: Array, lengths: Array, blank: int) -> tuple[Array, Array]:
     """Frames that start a run of a character, and frames that are valid; both ``[B,T]``."""
     valid = jnp.arange(best.shape[1])[None, :] < lengths[:, None]
     before = jnp.pad(best[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
@@ -55,14 +55,14 @@ def greedy(logits: Logits, lengths: Array, *, blank: int = 0) -> tuple[Array, Ar
       ``ids [B,T]`` int32, the reading from the left, 0 from ``counts[b]`` on; ``counts [B]`` int32.
     """
     best = head.best(logits)
-    starts, _ = _emitting(best, lengths, blank)
+    starts, _ = emitting(best, lengths, blank)
     return pack(best, starts)
 
 
 def read(logits: Logits, lengths: Array, *, blank: int = 0) -> Reading:
     """`greedy` with a confidence for each line."""
     best = head.best(logits)
-    starts, valid = _emitting(best, lengths, blank)
+    starts, valid = emitting(best, lengths, blank)
     ids, counts = pack(best, starts)
     sure = jnp.exp(head.best_logit(logits) - head.norm(logits))
     # run[b,t] counts the characters started so far, so a character's frames share one number.

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxcrnn import beam, ctc, decode
 from jaxcrnn.automata import Automaton
+from jaxcrnn.rescoring import Rescorer, rescore
 from jaxcrnn.train import TrainConfig, read_step
 from jaxcrnn.types import Batch, TrainState
 
@@ -25,12 +26,14 @@ class Decoder:
       classes: most probable classes of a frame that prefixes are lengthened by.
       best: N, readings of each line.
       automata: lexicons and models of language (`jaxcrnn.automata`).
+      rescorer: what decides between look-alikes before all that (`jaxcrnn.rescoring`).
     """
 
     width: int = 16
     classes: int = 24
     best: int = 1
     automata: tuple[Automaton, ...] = ()
+    rescorer: Rescorer | None = None
 
     def read(self, config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, np.ndarray]:
         """Readings of a batch.
@@ -42,7 +45,7 @@ class Decoder:
         """
         dense = dataclasses.replace(config, model=dataclasses.replace(config.model, head="dense"))
         blank = config.model.blank
-        seen = _seen(dense, state, batch)
+        seen = _seen(dense, state, batch, self.rescorer)
         found: dict[str, Any]
         if self.width == 1 and not self.automata:
             ids, counts = decode.greedy(seen["logits"], seen["lengths"], blank=blank)
@@ -58,11 +61,14 @@ class Decoder:
 
 
 @jax.jit
-def _seen(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, Any]:
+def _seen(config: TrainConfig, state: TrainState, batch: Batch, rescorer: Rescorer | None) -> dict[str, Any]:
     _, outputs = read_step(config, state, batch)
     labels = outputs.lengths, batch.labels, batch.label_lengths
     loss = ctc.ctc_loss(outputs.logits, *labels, blank=config.model.blank)
-    return {"logits": outputs.logits, "lengths": outputs.lengths, "loss": loss, "feasible": ctc.is_feasible(*labels)}
+    logits = outputs.logits
+    if rescorer is not None:
+        logits = rescore(logits, outputs.lengths, outputs.features, rescorer, blank=config.model.blank)
+    return {"logits": logits, "lengths": outputs.lengths, "loss": loss, "feasible": ctc.is_feasible(*labels)}
 
 
 @partial(jax.jit, static_argnames="blank")

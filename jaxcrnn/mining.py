@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxcrnn import confusions, console, lookalikes, runs, scoring
+from jaxcrnn import confusions, console, lookalikes, runs, scoring, tuning
 from jaxcrnn.charset import Charset
 from jaxcrnn.data import atlas as atlases
 from jaxcrnn.data.atlas import SIZE, Atlas
@@ -24,7 +24,7 @@ TABLED = 0.65  # least score of a table's pair; tables are made by many hands an
 
 def run(args: Namespace) -> int:
     """``jaxcrnn lookalikes ACTION``."""
-    return mine(args) if args.action == "mine" else scoring.score(args)
+    return {"mine": mine, "score": scoring.score, "tune": tuning.run}[args.action](args)
 
 
 def mine(args: Namespace) -> int:

@@ -21,9 +21,9 @@ from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit
 from jaxcrnn.data.images import ImageError, fit_height, read_gray
 from jaxcrnn.data.labels import Source
 from jaxcrnn.data.readers import open_sources
+from jaxcrnn.decoder_options import decoder_of
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import Evaluation, Line, estimate_centers, evaluate, recognize
-from jaxcrnn.language import decoder_of
 from jaxcrnn.objective import PRESETS, LossConfig
 from jaxcrnn.predictions import write_predictions
 from jaxcrnn.train import eval_variables
@@ -118,7 +118,7 @@ def evaluate_run(args: Namespace) -> int:
     buckets = run.config.data.buckets
     result = evaluate(
         run.train_config, state, run.charset, corpus, batch_size=batch_size, buckets=buckets,
-        decoder=decoder_of(args, run.charset),
+        decoder=decoder_of(args, run, state),
     )  # fmt: skip
     if args.predictions:
         write_predictions(Path(args.predictions), result.predictions())
@@ -143,8 +143,8 @@ def print_evaluation(run: runs.Run, step: int, path: str, corpus: Corpus, result
 def recognize_images(args: Namespace) -> int:
     """``jaxcrnn recognize``: what cannot be read is reported on its own line, and the exit code says so."""
     run = runs.open_run(Path(args.run))
-    decoder = decoder_of(args, run.charset)
     state, _ = run.state(args.checkpoint)
+    decoder = decoder_of(args, run, state)
     failed: list[tuple[str, str]] = []
     stretched: dict[str, float] = {}
 

@@ -13,6 +13,7 @@ ROOT = Path(jaxcrnn.__file__).parent
 COMMANDS = {
     "cli", "commands", "conversion", "hosts", "mining", "plan", "reading", "scoring", "compare", "reporting", "demo",
     "bench", "bench_data", "importing", "exporting", "language", "doctor",
+    "options", "decoder_options", "tuning",
 }  # fmt: skip
 FLOORS = [
     {"types", "charset", "data", "errors", "console", "allocator", "precision", "compiled", "svg"},
@@ -25,6 +26,7 @@ FLOORS = [
         "centers",
         "diagnostics",
         "decode",
+        "rescoring",
         "automata",
         "beam",
         "metrics",
@@ -64,7 +66,9 @@ SIDEWAYS = {
     ("fused", "sharding"), ("convolution", "sharding"), ("head", "fused"), ("ctc", "head"), ("assign", "ctc"),
     ("assign", "head"),
     ("decode", "head"), ("decode", "ctc"), ("beam", "automata"), ("beam", "decode"), ("evaluate", "decoding"),
-    ("reading", "language"), ("doctor", "cli"), ("demo", "cli"), ("exporting", "importing"),
+    ("rescoring", "decode"), ("reading", "decoder_options"), ("decoder_options", "language"),
+    ("decoder_options", "scoring"), ("tuning", "decoder_options"), ("tuning", "reading"), ("tuning", "scoring"),
+    ("mining", "tuning"), ("cli", "options"), ("doctor", "cli"), ("demo", "cli"), ("exporting", "importing"),
     ("losses", "ctc"), ("losses", "head"), ("centers", "head"), ("diagnostics", "head"),
     ("centers", "assign"), ("centers", "decode"), ("centers", "losses"),
     ("layouts", "backbones"), ("model", "backbones"), ("model", "recurrent"), ("backbones", "normalization"),

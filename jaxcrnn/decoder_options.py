@@ -1,0 +1,96 @@
+"""What the decoding options of the commands that read ask for."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+
+from jaxcrnn import automata, center_files, language, rescoring
+from jaxcrnn.automata import Automaton
+from jaxcrnn.charset import read_text
+from jaxcrnn.decoding import Decoder
+from jaxcrnn.errors import UserError
+from jaxcrnn.rescoring import Rescorer
+from jaxcrnn.runs import Run
+from jaxcrnn.scoring import groups_of
+from jaxcrnn.types import TrainState
+
+NEEDS = (
+    ("lm_weight", "lm"), ("lm_bonus", "lm"), ("lexicon_weight", "lexicon"), ("groups", "rescore"),
+    ("centers", "rescore"),
+)  # fmt: skip
+
+
+def decoder_of(args: Namespace, run: Run, state: TrainState) -> Decoder | None:
+    """What the decoding options of a command that reads ask for; None where they ask for nothing.
+
+    Raises:
+      UserError: a file cannot be read, or an option is out of range.
+    """
+    charset = run.charset
+    for given, needed in NEEDS:
+        if getattr(args, given) is not None and getattr(args, needed, "") in (None, ""):
+            what = "X" if needed == "rescore" else "FILE"
+            raise UserError(f"--{given.replace('_', '-')} is for --{needed}; expected --{needed} {what}")
+    rescorer = None if args.rescore is None else rescorer_of(args, run, state, args.rescore)
+    asked = args.beam is not None or args.best is not None or args.lexicon or args.lm or rescorer
+    if not (asked or getattr(args, "characters", False)):
+        return None
+    found: list[Automaton] = []
+    for name, value in (("beam", args.beam), ("best", args.best)):
+        if value is not None and not 1 <= value <= 1000:
+            raise UserError(f"--{name} {value}: expected 1 to 1000")
+    if args.beam is not None and args.best is not None and args.best > args.beam:
+        raise UserError(f"--best {args.best}: expected --beam {args.beam} or fewer")
+    weights = {"lm-weight": args.lm_weight, "lm-bonus": args.lm_bonus, "lexicon-weight": args.lexicon_weight}
+    for name, weight in weights.items():
+        if weight is not None and not np.isfinite(weight):
+            raise UserError(f"--{name} {weight}: expected a finite number")
+    if args.lexicon:
+        words = [line.strip("\r\n") for line in read_text(args.lexicon).split("\n")]
+        strange = sorted({c for word in words for c in charset.missing(word)})
+        unread = sum(bool(charset.missing(word)) for word in words)
+        if unread and unread < sum(map(bool, words)):
+            print(f"{args.lexicon}: {unread} of {sum(map(bool, words))} words left out, they have characters outside "
+                  f"the charset: {' '.join(strange[:10])}", file=sys.stderr)  # fmt: skip
+        try:
+            found.append(automata.lexicon(words, charset, args.lexicon_weight))
+        except UserError as error:
+            raise UserError(f"{args.lexicon}: {error}") from None
+    if args.lm:
+        model = language.load_ngrams(Path(args.lm))
+        if not any(c in charset for c in model.characters):
+            raise UserError(f"{args.lm}: none of its {len(model.characters)} characters is one of the charset's; "
+                            "expected a model of the language that is read")  # fmt: skip
+        weight = 0.5 if args.lm_weight is None else args.lm_weight
+        found.append(automata.of_ngrams(model, charset, weight, args.lm_bonus or 0.0))
+    needs = bool(found) or (args.best or 1) > 1
+    width = args.beam or (16 if needs else 1)
+    return Decoder(max(width, args.best or 1), best=args.best or 1, automata=tuple(found), rescorer=rescorer)
+
+
+def rescorer_of(args: Namespace, run: Run, state: TrainState, weight: float) -> Rescorer:
+    """Look-alike rescoring with the centers of ``--centers``, or else the run's, and the groups of ``--groups``.
+
+    Raises:
+      UserError: there are no centers, a file cannot be read, or no two look-alikes have centers.
+    """
+    if not 0 <= weight < np.inf:
+        raise UserError(f"--rescore {weight}: expected 0 or more")
+    if args.centers:
+        centers = center_files.load(Path(args.centers), run.charset, run.config.model.features)
+    elif state.centers is not None:
+        centers = state.centers
+    else:
+        raise UserError(
+            f"{run.folder}: trained without centers; give --centers FILE, made by 'jaxcrnn centers estimate'"
+        )
+    groups = groups_of(args.groups or "")
+    made = rescoring.make(centers, groups, run.charset, weight)
+    if not rescoring.pairs(made):
+        raise UserError(f"{args.groups or 'the groups in the package'}: no group has two characters with centers here; "
+                        "expected look-alikes of this charset, as 'jaxcrnn lookalikes mine' finds them")  # fmt: skip
+    return made

@@ -1,0 +1,64 @@
+"""The command that finds the weight of look-alike rescoring, ``jaxcrnn lookalikes tune``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from jaxcrnn import confusions, console, runs
+from jaxcrnn.decoder_options import decoder_of
+from jaxcrnn.errors import UserError
+from jaxcrnn.evaluate import evaluate
+from jaxcrnn.reading import usable_lines, validation_path
+from jaxcrnn.scoring import groups_of
+
+
+def run(args: Namespace) -> int:
+    """Reads validation lines once for each weight and prints what each gives; the best has the fewest edits."""
+    opened = runs.open_run(Path(args.run))
+    path = validation_path(opened, args.data)
+    weights = sorted({float(weight) for weight in args.weights})
+    if args.rescore is not None:
+        raise UserError("--rescore is what 'lookalikes tune' finds; expected --weights")
+    if not all(0 <= weight < float("inf") for weight in weights):
+        raise UserError(f"--weights {' '.join(f'{w:g}' for w in weights)}: expected numbers of 0 or more")
+    shown_on = sys.stderr if args.json else sys.stdout
+    corpus = usable_lines(opened, [path], args, keep_text_faults=True, shown_on=shown_on)
+    state, step = opened.state(args.checkpoint)
+    args.rescore = 0.0
+    decoder = decoder_of(args, opened, state)
+    assert decoder is not None
+    assert decoder.rescorer is not None
+    groups = groups_of(args.groups or "")
+    found = []
+    for weight in weights:
+        tried = dataclasses.replace(decoder, rescorer=decoder.rescorer._replace(weight=jnp.float32(weight)))
+        data = opened.config.data
+        read = evaluate(opened.train_config, state, opened.charset, corpus, batch_size=data.batch_size,
+                        buckets=data.buckets, decoder=tried)  # fmt: skip
+        counts = confusions.score([line.text for line in read.lines], read.truths, groups).lines
+        found.append((weight, int(counts.edits.sum()), confusions.rates(counts)))
+    best, edits, _ = min(found, key=lambda row: (row[1], row[0]))
+    if args.json:
+        every = [{"weight": weight, "edits": count, **{name: rate.value for name, rate in rates.items()}}
+                for weight, count, rates in found]  # fmt: skip
+        print(
+            json.dumps(
+                {"run": str(opened.folder), "data": path, "step": step, "best": best, "weights": every}, indent=2
+            )
+        )
+        return 0
+    names = [rate.name for rate in found[0][2].values()]
+    rows = [(f"{weight:g}", count, *(f"{rate.value:.2%}" if rate.under.sum() else "-" for rate in rates.values()))
+            for weight, count, rates in found]  # fmt: skip
+    print(f"{opened.folder}, checkpoint of step {step}, on {path}: {len(corpus)} lines\n")
+    print(console.table(("weight", "edits", *names), rows), end="\n\n")
+    base = next((count for weight, count, _ in found if not weight), None)
+    against = "" if base is None else f" ({base} without)"
+    print(f"fewest edits, {edits}{against}: --rescore {best:g}")
+    return 0
