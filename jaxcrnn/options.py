@@ -74,7 +74,7 @@ def _outside_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _decoding_options(parser: argparse.ArgumentParser) -> None:
+def decoding_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("decoding")
     group.add_argument("--beam", type=int, metavar="W", help="prefix beam search with W prefixes; default: best path, "
                        "or 16 where an option below needs it")  # fmt: skip
@@ -114,7 +114,7 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, images that cannot be read")
     _outside_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    _decoding_options(parser)
+    decoding_options(parser)
 
 
 def recognize_options(parser: argparse.ArgumentParser) -> None:
@@ -123,7 +123,7 @@ def recognize_options(parser: argparse.ArgumentParser) -> None:
     _checkpoint_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument("--characters", action="store_true", help="with --json: each character's confidence and place")
-    _decoding_options(parser)
+    decoding_options(parser)
 
 
 def demo_options(parser: argparse.ArgumentParser) -> None:
@@ -190,7 +190,7 @@ def lookalikes_options(parser: argparse.ArgumentParser) -> None:
     tune.add_argument("--skip-bad", action="store_true", help="leave out, counted, images that cannot be read")
     _outside_option(tune)
     tune.add_argument("--json", action="store_true", help="print JSON")
-    _decoding_options(tune)
+    decoding_options(tune)
     score = actions.add_parser(
         "score", help="score predictions of any program", description="Score what was read, character by character."
     )

@@ -1,0 +1,72 @@
+"""What the beam's width changes: accuracy and time of a run on a data set, for docs/open-doors.md.
+
+python scripts/beam_width.py RUN LABELS [--lm FILE --lm-weight X --lm-bonus X] [--lexicon FILE] [--out FILE.json]
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import jax
+
+from jaxcrnn import console, options, runs
+from jaxcrnn.data import buckets
+from jaxcrnn.data.loader import Batches
+from jaxcrnn.decoder_options import decoder_of
+from jaxcrnn.decoding import Decoder
+from jaxcrnn.evaluate import evaluate
+from jaxcrnn.reading import usable_lines
+
+
+def main() -> int:
+    """Reads everything once for accuracy, and then in turns for time, the model's included."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run")
+    parser.add_argument("data")
+    parser.add_argument("--widths", type=int, nargs="+", default=[2, 4, 8, 16, 32, 64])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--checkpoint", default="best")
+    parser.add_argument("--out")
+    options.decoding_options(parser)
+    args = parser.parse_args()
+    args.skip_bad, args.allow_outside = False, True
+    run = runs.open_run(Path(args.run))
+    state, step = run.state(args.checkpoint)
+    corpus = usable_lines(run, [args.data], args, keep_text_faults=True, shown_on=sys.stderr)
+    asked = decoder_of(args, run, state) or Decoder()
+    decoders = {"greedy": Decoder(1)} | {f"{w}": dataclasses.replace(asked, width=w) for w in args.widths}
+    config, data = run.train_config, run.config.data
+    planned = Batches(corpus, buckets.choose(corpus.widths, data.buckets), 8, workers=1)
+    batches = [batch for _, batch in planned.in_order()]
+    scores, times = {}, {name: [] for name in decoders}
+    for name, decoder in decoders.items():
+        read = evaluate(config, state, run.charset, corpus, batch_size=8, buckets=data.buckets, decoder=decoder)
+        scores[name] = read.score()
+    for _ in range(args.rounds):
+        for name, decoder in decoders.items():
+            began = time.perf_counter()
+            for batch in batches:
+                jax.block_until_ready(decoder.read(config, state, batch))
+            times[name].append((time.perf_counter() - began) / len(corpus) * 1000)
+    base = statistics.median(times["greedy"])
+    rows = []
+    for name, score in scores.items():
+        took = statistics.median(times[name])
+        rows.append({"width": name, "lines_right": score.correct, "lines": score.lines, "edits": score.edits,
+                     "characters": score.characters, "ms_a_line": took, "over_greedy": took - base})  # fmt: skip
+    print(f"{args.run}, checkpoint of step {step}, {len(run.charset)} characters, on {args.data}; batches of 8\n")
+    print(console.table(("width", "lines right", "edits", "ms a line", "of them decoding"), [
+        (r["width"], f"{r['lines_right']}/{r['lines']}", f"{r['edits']}/{r['characters']}", f"{r['ms_a_line']:.2f}",
+         f"{r['over_greedy']:.2f}") for r in rows
+    ]))  # fmt: skip
+    if args.out:
+        Path(args.out).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
