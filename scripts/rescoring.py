@@ -1,10 +1,11 @@
 """Do distances to centers, or n-grams, tell look-alikes apart when reading? For docs/open-doors.md.
 
-python scripts/rescoring.py PLAN.yaml COMPARISON --out FOLDER      # a finished 'jaxcrnn compare PLAN.yaml --out COMPARISON'
+jaxcrnn compare scripts/rescoring.yaml --out COMPARISON
+python scripts/rescoring.py scripts/rescoring.yaml COMPARISON --out FOLDER
 
-Every run of the comparison reads three test sets: its own two, whose texts are random, and `words`, made of 300 words of
-two look-alikes each, so that a model of language has something to know. Weights are tuned for every arm and set on as many
-validation lines, written and rendered with another seed, the n-grams counted on texts of a third.
+Every run of the comparison reads three test sets: its own two, whose texts are random, and `words`, made of 300 words
+of two look-alikes each, so that a model of language has something to know. Weights are tuned for every arm and set on
+as many validation lines, written and rendered with another seed, the n-grams counted on texts of a third.
 """
 
 import argparse
@@ -80,8 +81,9 @@ class Material:
         return (Words(text, texts.characters, seed) if name == "words" else texts, *rest)
 
     def _lines(self, name, seed):
-        return audited(self.plan.start, self.charset, RenderedLines(*self._texts(name, seed), self.plan.test_config.render,
-                                                                    self.count, seed))  # fmt: skip
+        looks = self.plan.test_config.render
+        source = RenderedLines(*self._texts(name, seed), looks, self.count, seed)
+        return audited(self.plan.start, self.charset, source)
 
 
 def audited(config, charset, source):
@@ -152,7 +154,7 @@ def methods(material, name, made, weights):
 
 
 def tuned(material, name, runs_of_arm, groups):
-    """Weights with the fewest edits on the validation lines of all seeds together, the smaller ones where several do."""
+    """Weights with the fewest edits on the validation lines of all seeds together, of several the smallest."""
 
     def fewest(options, read_with):
         edits = [
