@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -91,3 +92,11 @@ def test_keys_and_options_of_the_tables_are_there():
             assert key in known[section], f"{page}: {section}.{key}"
         for command in re.findall(r"(?:^|`)jaxcrnn ([a-z]+)", text, re.MULTILINE):
             assert command in COMMANDS, f"{page}: jaxcrnn {command}"
+
+
+def test_the_reference_is_what_the_docstrings_say(tmp_path):
+    script = DOCS.parent / "scripts" / "api_page.py"
+    subprocess.run([sys.executable, str(script), str(tmp_path / "api.md")], check=True)
+    assert (tmp_path / "api.md").read_text(encoding="utf-8") == (DOCS / "api.md").read_text(encoding="utf-8"), (
+        "docs/api.md is not what the docstrings say; python scripts/api_page.py docs/api.md writes it again"
+    )
