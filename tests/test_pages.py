@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jaxcrnn import objective, runs
-from jaxcrnn.cli import COMMANDS, main
+from jaxcrnn.cli import COMMANDS, main, parser
 from jaxcrnn.train import eval_variables
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -92,6 +92,44 @@ def test_keys_and_options_of_the_tables_are_there():
             assert key in known[section], f"{page}: {section}.{key}"
         for command in re.findall(r"(?:^|`)jaxcrnn ([a-z]+)", text, re.MULTILINE):
             assert command in COMMANDS, f"{page}: jaxcrnn {command}"
+
+
+PAGES = sorted([DOCS.parent / "README.md", *DOCS.glob("*.md")])
+
+
+def commands(path):
+    """Every command line in the blocks of a page, without what follows a ``#``; an ellipsis stands for a data set."""
+    text = path.read_text(encoding="utf-8")
+    for block in re.findall(r"^```(?:bash)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.startswith("jaxcrnn "):
+                words = shlex.split(line, comments=True)
+                yield [
+                    part for word in words[1:] for part in (["--data", "x", "--out", "x"] if word == "..." else [word])
+                ]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+def test_every_command_of_a_page_is_one(path, capsys):
+    """Its options are there, and each key of --set."""
+    from jaxcrnn import config
+
+    for words in commands(path):
+        try:
+            args = parser(()).parse_args(words)
+        except SystemExit as stopped:
+            if stopped.code:
+                pytest.fail(f"{' '.join(words)}: {capsys.readouterr().err}")
+            continue
+        for setting in getattr(args, "set", []):
+            section, _, key = setting.partition("=")[0].partition(".")
+            assert key in config.keys(config._section(section)), f"{' '.join(words)}: {setting}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+def test_every_link_of_a_page_leads_somewhere(path):
+    for target in re.findall(r"\]\(([^)#]*)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+        assert not target or "://" in target or (path.parent / target).exists(), target
 
 
 def test_the_reference_is_what_the_docstrings_say(tmp_path):
