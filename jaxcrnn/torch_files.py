@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,15 @@ import numpy as np
 
 from jaxcrnn.errors import UserError, first_line
 
+_WRAPPERS = ("module.", "model.", "net.", "_orig_mod.")  # DataParallel, Lightning and other trainers, torch.compile
 _INSIDE = ("state_dict", "model_state_dict", "model", "net", "weights")  # where training scripts put the state dict
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """The state dict of a file: of PyTorch, old and new format, saved on any device, or safetensors.
 
-    A state dict inside a dict of other things is found; ``module.``, which torch's DataParallel puts before every name,
-    is left out.
+    A state dict inside a dict of other things is found; what DataParallel, Lightning or torch.compile put before every
+    name is left out.
 
     Raises:
       UserError: no such file, truncated, not weights, or a pickle that asks for more than arrays.
@@ -30,13 +31,18 @@ def read(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         head = file.read(9)
     found = _safetensors(path) if head[8:9] == b"{" else _torch(path)
-    state = {name.removeprefix("module."): value for name, value in found.items()}
-    if len(state) < len(found):
-        raise UserError(f"{path}: names that differ by 'module.' alone; expected one state dict")
+    state, wrapper = found, _wrapper(found)
+    while wrapper:
+        state = {name.removeprefix(wrapper): value for name, value in state.items()}
+        wrapper = _wrapper(state)
     for name, value in state.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise UserError(f"{path}: {name} has values that are not finite numbers")
     return state
+
+
+def _wrapper(names: Collection[str]) -> str:
+    return next((w for w in _WRAPPERS if names and all(name.startswith(w) for name in names)), "")
 
 
 def _safetensors(path: Path) -> dict[str, np.ndarray]:

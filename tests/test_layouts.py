@@ -266,6 +266,8 @@ FILES = {
     "zip": lambda state, path: torch.save(tensors(state), path),
     "before zip": lambda state, path: torch.save(tensors(state), path, _use_new_zipfile_serialization=False),
     "DataParallel": lambda state, path: torch.save(tensors(state, "module."), path),
+    "Lightning": lambda state, path: torch.save({"epoch": 3, "state_dict": tensors(state, "model.")}, path),
+    "compiled in DataParallel": lambda state, path: torch.save(tensors(state, "module._orig_mod."), path),
     "inside": lambda state, path: torch.save({"epoch": 3, "state_dict": tensors(state)}, path),
     "half": lambda state, path: torch.save({k: v.half() for k, v in tensors(state).items()}, path),
     "safetensors": lambda state, path: save_file(dict(state), path),
