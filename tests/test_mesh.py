@@ -73,8 +73,8 @@ def close(ours, expected, tolerance):
 
 
 EVERY = [(preset, head, *mesh) for preset in PRESETS for head in ("dense", "fused") for mesh in MESHES]
-QUICK = [("ctc", "dense", 8, 1), ("flow1", "dense", 4, 2), ("flow1-torch", "fused", 2, 4), ("flow2", "dense", 2, 4),
-         ("aligned", "fused", 8, 1), ("posterior", "fused", 4, 2)]  # fmt: skip
+# Each mesh, both heads, dropout, centers that move and that do not: every program costs five seconds of compilation.
+QUICK = [("ctc", "dense", 8, 1), ("flow2", "dense", 2, 4), ("posterior", "fused", 4, 2)]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,11 @@ def same_end(part, whole):
             assert ours[name] == pytest.approx(expected[name], rel=1e-4), name
 
 
-@pytest.mark.parametrize("mesh", [("mesh.data=4", "mesh.model=2"), ("mesh.data=1",)], ids=",".join)
+@pytest.mark.parametrize(
+    "mesh",
+    [("mesh.data=4", "mesh.model=2"), pytest.param(("mesh.data=1",), marks=pytest.mark.slow)],
+    ids=",".join,
+)
 def test_resumed_on_other_devices(whole, tmp_path, mesh, capsys):
     part = halfway(whole, tmp_path)
     assert main(["train", "--resume", str(part), "--set", *mesh]) == 0

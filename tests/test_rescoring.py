@@ -112,7 +112,8 @@ def run_folder(tmp_path_factory):
 
 def test_tuning_and_reading_with_what_it_found(run_folder, lines_file, capsys):
     run, groups = str(run_folder / "run"), ["--groups", str(run_folder / "groups.txt")]
-    assert main(["lookalikes", "tune", run, "--data", str(lines_file), *groups, "--json"]) == 0
+    tune = ["lookalikes", "tune", run, "--data", str(lines_file), *groups, "--json"]
+    assert main([*tune, "--weights", "0", "0.1", "1", "3"]) == 0
     told = json.loads(capsys.readouterr().out)
     edits = {row["weight"]: row["edits"] for row in told["weights"]}
     assert len(set(edits.values())) > 1
