@@ -59,10 +59,13 @@ def _new_folder(out: Path) -> None:
 
 
 def _served(reader: Recognizer, out: Path, name: str, data: bytes) -> str:
-    """A folder of one file and the charset, and how much that is."""
+    """A folder of one file, the charset and what a program must know of images and classes; and how much that is."""
     _new_folder(out)
     (out / name).write_bytes(data)
     reader.charset.save(out / recognizer.CHARSET)
+    facts = {"height": reader.model.height, "width": reader.limits.stretch, "least_width": LEAST,
+             "blank": reader.charset.blank, "classes": reader.charset.num_classes}  # fmt: skip
+    (out / recognizer.CONFIG).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return f"{len(data) / 1e6:.1f} MB"
 
 
@@ -133,7 +136,7 @@ def function(reader: Recognizer) -> Callable[[Any, Any], Any]:
 
 
 def to_stablehlo(reader: Recognizer, source: Path, out: Path) -> str:
-    """A folder of ``model.bin`` (`jax.export`, any batch and width, for CPU, CUDA and TPU) and ``charset.txt``."""
+    """A folder of ``model.bin`` (`jax.export`, any batch and width, for CPU, CUDA and TPU), charset and facts."""
     try:
         import flatbuffers  # noqa: F401
     except ImportError:
@@ -149,7 +152,7 @@ def to_stablehlo(reader: Recognizer, source: Path, out: Path) -> str:
 
 
 def to_onnx(reader: Recognizer, source: Path, out: Path) -> str:
-    """A folder of ``model.onnx`` (``images [batch,H,width,1] -> logits``) and ``charset.txt``, by way of PyTorch."""
+    """A folder of ``model.onnx`` (``images [batch,H,width,1] -> logits``), charset and facts, by way of PyTorch."""
     torch_files.package(out)
     layers = [{"block": layer.features} if isinstance(layer, Block) else layer._asdict()
               for layer in layers_of(reader.model.backbone, reader.model.channels)]  # fmt: skip

@@ -2,9 +2,11 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,7 +21,7 @@ from jaxcrnn.cli import main
 from jaxcrnn.errors import UserError
 from jaxcrnn.train import init_state
 
-CHARSET = Charset("0123456789")
+CHARSETS = {"odd": Charset("0123456789", "last")}
 MODELS = {
     "plain": ["model.backbone=tiny", "model.hidden=6"],
     "odd": ["model.backbone=8p2x2 12nbp2x2 16", "model.recurrent=linear:5 lstm:7 linear:4", "model.two_biases=true",
@@ -36,7 +38,9 @@ def run_of(tmp_path_factory):
     def make(name):
         if name not in made:
             folder = tmp_path_factory.mktemp("runs") / "run"
-            run = runs.create(folder, config.load(overrides=[*MODELS[name], "model.dropout=0"]), CHARSET, {})
+            charset = CHARSETS.get(name, Charset("0123456789"))
+            settings = [*MODELS[name], "model.dropout=0", f"data.blank={charset.blank_place}"]
+            run = runs.create(folder, config.load(overrides=settings), charset, {})
             state = init_state(run.train_config, jax.random.key(0))
             keys = iter(jax.random.split(jax.random.key(1), 1000))
             moved = jax.tree.map(lambda a: a + 0.1 * jax.random.uniform(next(keys), a.shape), state.batch_stats)
@@ -103,6 +107,23 @@ def test_stablehlo_without_this_package(names, run_of, tmp_path):
     assert set(found.files) == set(expected)
     for key, value in expected.items():
         np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-4)
+
+
+def test_the_pages_loader_reads_the_same(run_of, tmp_path, monkeypatch):
+    """Of 24 rows and a blank in the last place, as the folder says."""
+    pytest.importorskip("flatbuffers", reason="the extra 'export' is not installed")
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(run_of("odd")), "--format", "stablehlo", "--out", "served"]) == 0
+    pages = Path(__file__).parents[1] / "docs" / "open-doors.md"
+    (loader,) = re.findall(r"^```python\n(import json\n.*?)^```", pages.read_text(encoding="utf-8"), re.M | re.S)
+    reader, texts = jaxcrnn.load(run_of("odd")), set()
+    place: dict = {}
+    for seed in range(4):
+        Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 90), np.uint8)).save("line.png")
+        exec(compile(loader if not seed else "print(read('line.png'))", "loader", "exec"), place)
+        texts.add(reader.recognize(["line.png"])[0].text)
+        assert place["read"]("line.png") == reader.recognize(["line.png"])[0].text
+    assert any(texts)
 
 
 @pytest.mark.parametrize("name", READ)

@@ -50,7 +50,7 @@ def test_quick_start_in_six_commands(place, monkeypatch, capsys):
             assert words[-1] == "optim.steps=2000"
             words = [*words[:-1], "optim.steps=2", *SMALL]
         assert main(words[1:]) == 0, words
-    assert {p.name for p in (place / "served").iterdir()} == {"model.bin", "charset.txt"}
+    assert {p.name for p in (place / "served").iterdir()} == {"model.bin", "charset.txt", "config.json"}
     capsys.readouterr()
     (loader,) = (block for block in blocks("open-doors.md", "python") if "deserialize" in block)
     Image.open("lines/1.png").save("line.png")
