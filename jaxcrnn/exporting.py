@@ -180,9 +180,13 @@ def to_torch_ref(reader: Recognizer, source: Path, out: Path) -> str:
         model.backbone, model.hidden, model.dropout, model.standardize, model.dtype, model.head,
         num_classes=model.num_classes, blank=model.blank,
     )  # fmt: skip
-    if plain != model or model.backbone not in ("vgg", "small", "tiny"):
-        raise UserError(f"{source}: torch_ref has two BiLSTMs after vgg, small or tiny; expected such a model, or "
-                        "--format original for a converted one")  # fmt: skip
+    names = [f.name for f in dataclasses.fields(model) if getattr(plain, f.name) != getattr(model, f.name)]
+    if model.backbone not in ("vgg", "small", "tiny"):
+        names.insert(0, "backbone")
+    if names:
+        said = ", ".join(f"model.{name}={getattr(model, name)}" for name in names)
+        raise UserError(f"{source}: {said}, which torch_ref has not; expected two BiLSTMs after vgg, small or tiny "
+                        "with all else as by default, or --format original for a converted run")  # fmt: skip
     state = to_torch(reader.variables)
     torch_files.write(out, state)
     return f"{len(state)} arrays for torch_ref.model.CRNN"

@@ -246,7 +246,10 @@ def test_wrong_folders_get_one_line(name, run_of, tmp_path):
         (["{none}", "--format", "safetensors", "--out", "{new}"], "not a run folder"),
         (["{run}", "--format", "original", "--out", "{new}"], "was not made by 'jaxcrnn convert'"),
         (["{run}", "--format", "crnn.pytorch", "--out", "{new}"], "crnn.pytorch's is vgg or vgg-crnn"),
-        (["{odd}", "--format", "torch", "--out", "{new}"], "torch_ref has two BiLSTMs"),
+        (
+            ["{odd}", "--format", "torch", "--out", "{new}"],
+            "model.backbone=8p2x2 12nbp2x2 16, model.recurrent=linear:5 lstm:7 linear:4, model.two_biases=True",
+        ),
         (["{run}", "--format", "stablehlo", "--out", "{file}/x"], "expected a folder that can be made"),
         (["{run}", "--format", "safetensors", "--out", "{new}", "--checkpoint", "7"], "no checkpoint of step 7"),
     ],
