@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from jaxcrnn.charset import Charset, difference
 from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.files import written_whole
 from jaxcrnn.types import CenterState
 
 FORMAT = "jaxcrnn centers 1"
@@ -32,13 +33,8 @@ def save(path: Path, state: CenterState, charset: Charset) -> None:
         "characters": json.dumps(charset.characters, ensure_ascii=False),
     }
     arrays = {name: np.asarray(value, np.float32) for name, value in state._asdict().items()}
-    part = path.with_name(path.name + ".part")
-    try:
+    with written_whole(path, SafetensorError) as part:
         save_file(arrays, part, metadata=facts)
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"{path}: {first_line(error)}; expected a file that can be written") from None
 
 
 def load(path: Path, charset: Charset, size: int) -> CenterState:

@@ -14,6 +14,7 @@ from jaxcrnn import automata
 from jaxcrnn.automata import NGrams
 from jaxcrnn.charset import read_text
 from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.files import written_whole
 
 FORMAT = "jaxcrnn ngrams 1"
 MAX_ORDER = 8
@@ -55,13 +56,8 @@ def save_ngrams(path: Path, model: NGrams) -> None:
         "order": str(model.order),
         "characters": json.dumps(model.characters, ensure_ascii=False),
     }
-    part = path.with_name(path.name + ".part")
-    try:
+    with written_whole(path) as part:
         part.write_bytes(save(arrays, metadata=facts))
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"{path}: {error.strerror or error}; expected a file that can be written") from None
 
 
 def load_ngrams(path: Path) -> NGrams:

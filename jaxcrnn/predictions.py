@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from jaxcrnn.charset import read_text
 from jaxcrnn.errors import UserError
+from jaxcrnn.files import written_whole
 
 BRACKETS = re.compile(r"\S+\s+\[(.*)\]\s*\[(.*)\]\s*")
 BETWEEN = re.compile(r"\]\s*\[")
@@ -64,9 +65,5 @@ def write_predictions(path: Path, found: Predictions) -> None:
     Raises:
       UserError: it cannot be written.
     """
-    aside = path.with_name(path.name + ".part")
-    try:
-        aside.write_text("".join("\t".join(row) + "\n" for row in zip(*found, strict=True)), encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; expected a file that can be written") from None
+    with written_whole(path) as part:
+        part.write_text("".join("\t".join(row) + "\n" for row in zip(*found, strict=True)), encoding="utf-8")

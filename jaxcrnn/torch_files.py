@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.files import written_whole
 
 _WRAPPERS = ("module.", "model.", "net.", "_orig_mod.")  # DataParallel, Lightning and other trainers, torch.compile
 _INSIDE = ("state_dict", "model_state_dict", "model", "net", "weights")  # where training scripts put the state dict
@@ -105,13 +106,8 @@ def write(path: Path, state: Mapping[str, np.ndarray]) -> None:
       UserError: it cannot be written.
     """
     torch = package(path)
-    part = path.with_name(path.name + ".part")
-    try:
+    with written_whole(path, RuntimeError) as part:
         torch.save({name: torch.from_numpy(np.array(value)) for name, value in state.items()}, part)
-        part.replace(path)
-    except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"{path}: {first_line(error)}; expected a file that can be written") from None
 
 
 def package(path: Path) -> Any:

@@ -16,7 +16,7 @@ COMMANDS = {
     "options", "decoder_options", "tuning",
 }  # fmt: skip
 FLOORS = [
-    {"types", "charset", "data", "errors", "console", "allocator", "precision", "compiled", "svg"},
+    {"types", "charset", "data", "errors", "files", "console", "allocator", "precision", "compiled", "svg"},
     {
         "fused",
         "head",
@@ -62,7 +62,8 @@ FLOORS = [
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Two modules of one floor may use each other as long as no circle arises; these do.
 SIDEWAYS = {
-    ("charset", "errors"), ("data", "errors"), ("data", "charset"), ("data", "types"), ("data", "data"),
+    ("charset", "errors"), ("files", "errors"), ("data", "files"),
+    ("data", "errors"), ("data", "charset"), ("data", "types"), ("data", "data"),
     ("fused", "sharding"), ("convolution", "sharding"), ("head", "fused"), ("ctc", "head"), ("assign", "ctc"),
     ("assign", "head"),
     ("decode", "head"), ("decode", "ctc"), ("beam", "automata"), ("beam", "decode"), ("evaluate", "decoding"),

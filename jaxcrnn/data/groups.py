@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jaxcrnn.charset import read_text
 from jaxcrnn.errors import UserError
+from jaxcrnn.files import written_whole
 
 
 def read_groups(path: str | Path) -> list[str]:
@@ -43,10 +44,8 @@ def write_groups(path: str | Path, groups: Iterable[str], comments: Sequence[str
       UserError: the file cannot be written.
     """
     rows = [f"# {line}\n" for line in comments] + [f"{group}\n" for group in groups]
-    try:
-        Path(path).write_text("".join(rows), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; expected a file that can be written") from None
+    with written_whole(path) as part:
+        part.write_text("".join(rows), encoding="utf-8")
 
 
 def read_table(path: str | Path) -> set[frozenset[str]]:

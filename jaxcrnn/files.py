@@ -1,0 +1,33 @@
+"""Writing files so that they are there whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jaxcrnn.errors import UserError, first_line
+
+
+@contextmanager
+def written_whole(path: str | Path, *errors: type[Exception]) -> Iterator[Path]:
+    """A place beside a file to write to, which becomes the file when all went well; what was there stays until then.
+
+    Args:
+      path: of the file.
+      errors: what the writer raises, besides OSError, where a file cannot be written.
+
+    Raises:
+      UserError: it could not be written.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    expected: tuple[type[Exception], ...] = (OSError, *errors)
+    try:
+        yield part
+        part.replace(path)
+    except expected as error:
+        reason = (isinstance(error, OSError) and error.strerror) or first_line(error)
+        raise UserError(f"{path}: {reason}; expected a file that can be written") from None
+    finally:
+        part.unlink(missing_ok=True)
