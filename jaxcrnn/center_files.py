@@ -37,20 +37,20 @@ def save(path: Path, state: CenterState, charset: Charset) -> None:
         save_file(arrays, part, metadata=facts)
 
 
-def load(path: Path, charset: Charset, size: int) -> CenterState:
+def load(path: Path, charset: Charset, size: int, instead: str = "") -> CenterState:
     """Reads centers for a charset and a feature size.
 
     Args:
       path: made by `save`, or PaddleOCR's ``train_center.pkl``: a dict of class ids and arrays.
       charset: the run's.
       size: D.
+      instead: what else an error says may be given.
 
     Raises:
       UserError: no such file, a truncated one, another charset (naming characters) or another feature size.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; expected centers made by 'jaxcrnn centers estimate', or "
-                        "one of zeros, normal, head")  # fmt: skip
+        raise UserError(f"{path}: no such file; expected centers made by 'jaxcrnn centers estimate'{instead}")
     with path.open("rb") as file:
         pickled = file.read(1) == b"\x80"
     state = _from_pickle(path, charset) if pickled else _from_safetensors(path, charset)

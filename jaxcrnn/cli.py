@@ -23,7 +23,7 @@ COMMANDS = {
     "lookalikes": (
         options.lookalikes_options,
         "mining.run",
-        "find characters that look alike, and score how they are read",
+        "find characters that look alike, score how they are read, and tune reading them",
     ),
     "compare": (options.compare_options, "compare.run", "train a grid of losses and seeds, and say which differ"),
     "report": (options.report_options, "reporting.run", "one page that shows a run or a comparison"),

@@ -106,7 +106,7 @@ def _first_state(
     given = None
     if args.centers and args.centers not in CHOICES["start"]:
         path = Path(args.centers)
-        given = center_files.load(path, charset, config.model.features)
+        given = center_files.load(path, charset, config.model.features, ", or one of zeros, normal, head")
         unseen = int((given.counts == 0).sum())
         facts["centers"] = {"file": str(path.resolve()), "classes_never_seen": unseen}
         print(f"centers from {path}; {unseen} of {charset.num_classes} classes were never seen and start at 0")

@@ -118,6 +118,15 @@ def characters(logits: Logits, lengths: Array, ids: Array, counts: Array, *, bla
     return Characters(*(jnp.where(listed, a, jnp.zeros((), a.dtype)) for a in (most, first, last)))
 
 
+def blankness(logits: Logits, lengths: Array, *, blank: int = 0) -> Array:
+    """Mean probability of the blank over the frames ``[B,T,C]`` of each line, ``[B]``; 0 where there is none."""
+    norm = head.norm(logits)
+    valid = jnp.arange(norm.shape[1])[None, :] < lengths[:, None]
+    shown = jnp.full(norm.shape, blank, jnp.int32)
+    sure = jnp.where(valid, jnp.exp(head.of_frames(logits, shown) - norm), 0.0)
+    return sure.sum(1) / jnp.maximum(lengths, 1).astype(sure.dtype)
+
+
 def exact(ids: Array, counts: Array, labels: Array, label_lengths: Array) -> Array:
     """Whether each reading equals its label: ``[B]`` bool.
 

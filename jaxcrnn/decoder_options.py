@@ -14,7 +14,7 @@ from jaxcrnn.charset import read_text
 from jaxcrnn.decoding import Decoder
 from jaxcrnn.errors import UserError
 from jaxcrnn.rescoring import Rescorer
-from jaxcrnn.runs import Run
+from jaxcrnn.runs import CENTERS, Run
 from jaxcrnn.scoring import groups_of
 from jaxcrnn.types import TrainState
 
@@ -73,21 +73,22 @@ def decoder_of(args: Namespace, run: Run, state: TrainState) -> Decoder | None:
 
 
 def rescorer_of(args: Namespace, run: Run, state: TrainState, weight: float) -> Rescorer:
-    """Look-alike rescoring with the centers of ``--centers``, or else the run's, and the groups of ``--groups``.
+    """Look-alike rescoring with the centers of ``--centers``, or else the run's (those it was trained with, or those
+    estimated into its folder), and the groups of ``--groups``.
 
     Raises:
       UserError: there are no centers, a file cannot be read, or no two look-alikes have centers.
     """
-    if not 0 <= weight < np.inf:
-        raise UserError(f"--rescore {weight}: expected 0 or more")
-    if args.centers:
-        centers = center_files.load(Path(args.centers), run.charset, run.config.model.features)
+    if not 0 <= weight <= rescoring.MOST:
+        raise UserError(f"--rescore {weight:g}: expected 0 to {rescoring.MOST:g}")
+    estimated = run.folder / CENTERS
+    if args.centers or (state.centers is None and estimated.exists()):
+        centers = center_files.load(Path(args.centers or estimated), run.charset, run.config.model.features)
     elif state.centers is not None:
         centers = state.centers
     else:
-        raise UserError(
-            f"{run.folder}: trained without centers; give --centers FILE, made by 'jaxcrnn centers estimate'"
-        )
+        raise UserError(f"{run.folder}: trained without centers; make some with 'jaxcrnn centers estimate --run "
+                        f"{run.folder}', or give --centers FILE")  # fmt: skip
     groups = groups_of(args.groups or "")
     made = rescoring.make(centers, groups, run.charset, weight)
     if not rescoring.pairs(made):

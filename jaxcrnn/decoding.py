@@ -41,6 +41,7 @@ class Decoder:
         Returns:
           ``ids [B,N,T]``, ``counts [B,N]`` and ``scores [B,N]`` of the N best texts; of the best, for each character
           ``confidence [B,T]`` (the probability at its surest frame) and its ``first`` and ``last`` frame ``[B,T]``;
+          ``blank [B]``, the mean probability of the blank, which is the confidence of an empty reading;
           ``loss [B]`` and ``feasible [B]`` as `jaxcrnn.train.eval_step`.
         """
         dense = dataclasses.replace(config, model=dataclasses.replace(config.model, head="dense"))
@@ -73,4 +74,5 @@ def _seen(config: TrainConfig, state: TrainState, batch: Batch, rescorer: Rescor
 
 @partial(jax.jit, static_argnames="blank")
 def _characters(logits: Any, lengths: Any, ids: Any, counts: Any, *, blank: int) -> dict[str, Any]:
-    return decode.characters(logits, lengths, ids, counts, blank=blank)._asdict()
+    found = decode.characters(logits, lengths, ids, counts, blank=blank)._asdict()
+    return {**found, "blank": decode.blankness(logits, lengths, blank=blank)}

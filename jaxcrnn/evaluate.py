@@ -176,7 +176,8 @@ def _line(charset: Charset, out: dict[str, np.ndarray], row: int, name: str, wid
         Character(c, float(sure[k]), float(out["first"][row, k] * wide), float((out["last"][row, k] + 1) * wide))
         for k, c in enumerate(texts[0] if texts else "")
     )
-    mean = float(np.mean([c.confidence for c in found])) if found else 0.0
+    empty = float(out["blank"][row]) if texts else 0.0
+    mean = float(np.mean([c.confidence for c in found])) if found else empty
     others = tuple(zip(texts[1:], map(float, out["scores"][row, 1:]), strict=False))
     return Line(name, texts[0] if texts else "", mean, found, others)
 

@@ -31,3 +31,16 @@ def written_whole(path: str | Path, *errors: type[Exception]) -> Iterator[Path]:
         raise UserError(f"{path}: {reason}; expected a file that can be written") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def can_be_written(path: str | Path) -> None:
+    """A look before the work instead of a failure after it.
+
+    Raises:
+      UserError: it is a folder, or would be in none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: Is a directory; expected a file in a folder that exists")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: No such file or directory; expected a file in a folder that exists")

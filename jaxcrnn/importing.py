@@ -36,8 +36,8 @@ def run(args: Namespace) -> int:
             state, charset, height=args.height, pools=args.pools, black=args.black, white=args.white, blank=args.blank
         )
     except UserError as error:
-        raise UserError(f"{source}: {error}") from None
-    except (IndexError, TypeError, ValueError, KeyError, AttributeError) as error:  # arrays with too few axes
+        raise UserError(f"{source}: {error}{torch_files.hint(state)}") from None
+    except (IndexError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:  # too few axes
         raise UserError(f"{source}: shapes that no such model has ({first_line(error)[:100]})") from None
     if kinds:
         layout.assumed.append(f"weights of {', '.join(kinds)} are kept as float32")

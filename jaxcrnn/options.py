@@ -74,23 +74,26 @@ def _outside_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def decoding_options(parser: argparse.ArgumentParser) -> None:
+def decoding_options(parser: argparse.ArgumentParser, tuned: bool = False) -> None:
     group = parser.add_argument_group("decoding")
     group.add_argument("--beam", type=int, metavar="W", help="prefix beam search with W prefixes; default: best path, "
                        "or 16 where an option below needs it")  # fmt: skip
-    group.add_argument("--best", type=int, metavar="N", help="the N best readings")
+    if not tuned:
+        group.add_argument("--best", type=int, metavar="N", help="the N best readings")
     group.add_argument("--lexicon", metavar="FILE", help="one word a line; only these are read")
     group.add_argument("--lexicon-weight", type=float, metavar="X", help="others too; each listed word scores X more")
     group.add_argument("--lm", metavar="FILE", help="character n-grams of 'lm train'")
     group.add_argument("--lm-weight", type=float, metavar="X", help="of its log probabilities; default: 0.5")
     group.add_argument("--lm-bonus", type=float, metavar="X", help="for each character; default: 0")
+    if tuned:
+        return
     group.add_argument("--rescore", type=float, metavar="X", help="weight of distances to centers between look-"
                        "alikes, found by 'lookalikes tune'")  # fmt: skip
     _rescoring_options(group)
 
 
 def _rescoring_options(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--centers", metavar="FILE", help="of 'centers estimate'; default: those of the run")
+    parser.add_argument("--centers", metavar="FILE", help="of 'centers estimate'; default: the run's")
     parser.add_argument("--groups", metavar="FILE", help="look-alike groups, one a line; default: those in the package")
 
 
@@ -181,16 +184,19 @@ def lookalikes_options(parser: argparse.ArgumentParser) -> None:
     )
     _outside_option(mine)
     tune = actions.add_parser("tune", help="find the weight of distances to centers",
-                              description="Read validation lines with several weights of --rescore.")  # fmt: skip
+                              description="Read validation lines with several weights of --rescore. The best leaves "
+                              "the fewest edits, of several the smallest. Groups say which characters may be "
+                              "exchanged, and are scored.")  # fmt: skip
     tune.add_argument("run", help="run folder")
     tune.add_argument("--data", metavar="FILE", help="label file; default: the run's validation set")
+    _rescoring_options(tune)
     tune.add_argument("--weights", type=float, nargs="+", default=list(WEIGHTS), metavar="X", help="to try; default: "
                       + " ".join(f"{w:g}" for w in WEIGHTS))  # fmt: skip
     _checkpoint_option(tune)
     tune.add_argument("--skip-bad", action="store_true", help="leave out, counted, images that cannot be read")
     _outside_option(tune)
     tune.add_argument("--json", action="store_true", help="print JSON")
-    decoding_options(tune)
+    decoding_options(tune, tuned=True)
     score = actions.add_parser(
         "score", help="score predictions of any program", description="Score what was read, character by character."
     )

@@ -24,6 +24,7 @@ from jaxcrnn.data.readers import open_sources
 from jaxcrnn.decoder_options import decoder_of
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import Evaluation, Line, estimate_centers, evaluate, recognize
+from jaxcrnn.files import can_be_written
 from jaxcrnn.objective import PRESETS, LossConfig
 from jaxcrnn.predictions import write_predictions
 from jaxcrnn.train import eval_variables
@@ -111,15 +112,17 @@ def evaluate_run(args: Namespace) -> int:
         runs.same_charset(run, Charset.from_file(args.charset, run.config.data.blank), args.charset)
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: expected 1 or more")
+    if args.predictions:
+        can_be_written(args.predictions)
+    state, step = run.state(args.checkpoint)
+    decoder = decoder_of(args, run, state)
     shown_on = sys.stderr if args.json else sys.stdout
     corpus = usable_lines(run, [path], args, keep_text_faults=True, shown_on=shown_on)
-    state, step = run.state(args.checkpoint)
     batch_size = args.batch_size or run.config.data.batch_size
     buckets = run.config.data.buckets
     result = evaluate(
-        run.train_config, state, run.charset, corpus, batch_size=batch_size, buckets=buckets,
-        decoder=decoder_of(args, run, state),
-    )  # fmt: skip
+        run.train_config, state, run.charset, corpus, batch_size=batch_size, buckets=buckets, decoder=decoder
+    )
     if args.predictions:
         write_predictions(Path(args.predictions), result.predictions())
     if args.json:
@@ -216,10 +219,8 @@ def estimate(args: Namespace) -> int:
     paths = [args.data] if args.data else [data.train, *data.more]
     if not all(paths):
         raise UserError("the run does not name its training set; give --data FILE, a label file of path<TAB>text")
-    out = Path(args.out or run.folder / "centers.safetensors")
-    # Refused before the work, not after it.
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"{out}: expected --out FILE, a file in a folder that exists")
+    out = Path(args.out or run.folder / runs.CENTERS)
+    can_be_written(out)
     args.skip_bad = args.skip_bad or run.facts().get("skip_bad", False)
     corpus = usable_lines(run, paths, args, keep_text_faults=False, shown_on=sys.stdout)
     state, step = run.state(args.checkpoint)

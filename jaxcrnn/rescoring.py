@@ -14,6 +14,8 @@ from jaxcrnn import decode
 from jaxcrnn.charset import Charset
 from jaxcrnn.types import CenterState
 
+MOST, FARTHEST = 1e6, 1e12  # weights and squared distances whose product is finite
+
 
 class Rescorer(NamedTuple):
     """What decides between look-alikes.
@@ -100,7 +102,7 @@ def rescore(logits: Array, lengths: Array, features: Array, rescorer: Rescorer, 
     melts = most_in_run(run, (melts & of_character).astype(jnp.int32)) > 0
     alike = of_character & ~melts & (groups[best] >= 0) & (groups[best] == groups[rival])
     feature = jnp.take_along_axis(features.astype(jnp.float32), peak[:, :, None], 1)
-    own, other = (jnp.square(feature - rescorer.centers[k]).sum(2) for k in (best, rival))
+    own, other = (jnp.minimum(jnp.square(feature - rescorer.centers[k]).sum(2), FARTHEST) for k in (best, rival))
     rival_p = jnp.take_along_axis(log_p, rival[:, :, None], 2)[:, :, 0]
     odds = top - rival_p - rescorer.weight * (own - other)
     at_peak = jnp.take_along_axis(odds, peak, 1)

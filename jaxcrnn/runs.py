@@ -26,6 +26,7 @@ from jaxcrnn.types import TrainState
 _SHAPE = ("backbone", "hidden", "standardize", "recurrent", "two_biases", "channels", "rows", "height", "colors",
           "black", "white")  # fmt: skip
 CONFIG, CHARSET, FACTS, CHECKPOINTS = "config.yaml", "charset.txt", "run.json", "checkpoints"
+CENTERS = "centers.safetensors"  # where 'centers estimate' puts them
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
       UserError: no such file, truncated, not weights, or a pickle that asks for more than arrays.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; expected a checkpoint of PyTorch or safetensors")
+        what = "a folder" if path.is_dir() else "no such file"
+        raise UserError(f"{path}: {what}; expected a checkpoint of PyTorch or safetensors")
     if not path.stat().st_size:
         raise UserError(f"{path}: the file is empty (0 bytes)")
     with path.open("rb") as file:
@@ -37,9 +38,22 @@ def read(path: Path) -> dict[str, np.ndarray]:
         state = {name.removeprefix(wrapper): value for name, value in state.items()}
         wrapper = _wrapper(state)
     for name, value in state.items():
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            raise UserError(f"{path}: {name} has values that are not finite numbers")
+        if not value.size:
+            raise UserError(f"{path}: {name} of shape {list(value.shape)} has no number; expected weights")
+        if value.dtype.kind == "f" and not (np.abs(value) <= np.finfo(np.float32).max).all():
+            raise UserError(f"{path}: {name} has values that are not finite numbers of float32")
     return state
+
+
+def hint(names: Collection[str]) -> str:
+    """What an error may add where some names have a wrapper before them, and not all."""
+    for wrapper in _WRAPPERS:
+        others = [name for name in names if not name.startswith(wrapper)]
+        if 0 < len(others) < len(names):
+            count = len(names) - len(others)
+            return (f"; {count} of {len(names)} names begin with {wrapper!r}, which is left out only where all do: "
+                    f"{others[0]} does not")  # fmt: skip
+    return ""
 
 
 def _wrapper(names: Collection[str]) -> str:
@@ -75,6 +89,8 @@ def _torch(path: Path) -> dict[str, np.ndarray]:
 def _reason(error: Exception) -> str:
     """What is wrong in a few words: torch explains its refusals over a page, which names what the pickle asked for."""
     for line in str(error).splitlines():
+        if "Unsupported operand" in line:
+            return "a pickle of a kind that torch.save does not write"
         if "GLOBAL" in line or "Unsupported" in line:
             return "it asks for more than arrays, " + line.strip()[:120]
     return f"{type(error).__name__}: {first_line(error)[:120]}"
@@ -92,8 +108,13 @@ def _state_in(found: Any, torch: Any) -> Mapping[str, Any] | None:
 
 
 def _array(path: Path, name: str, value: Any, torch: Any) -> np.ndarray:
-    if value.layout != torch.strided or value.is_complex() or value.is_quantized or value.is_meta:
+    if value.is_meta:
+        raise UserError(f"{path}: {name} has a shape and no numbers (device meta); expected weights")
+    if value.layout != torch.strided or value.is_complex() or value.is_quantized:
         raise UserError(f"{path}: {name} is {value.layout} {value.dtype}; expected plain real numbers")
+    kept = value.untyped_storage().nbytes()
+    if value.numel() * value.itemsize > kept:  # one number said to be a billion would take the memory for them
+        raise UserError(f"{path}: {name} of shape {list(value.shape)} repeats {kept} bytes; expected each number once")
     # Float32 whatever it was: half precision and bfloat16 go through it without loss.
     value = value.detach().to(torch.float32) if value.is_floating_point() and value.itemsize < 4 else value.detach()
     return np.asarray(value.contiguous().numpy())

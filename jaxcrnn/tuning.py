@@ -15,6 +15,7 @@ from jaxcrnn.decoder_options import decoder_of
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate
 from jaxcrnn.reading import usable_lines, validation_path
+from jaxcrnn.rescoring import MOST
 from jaxcrnn.scoring import groups_of
 
 
@@ -23,15 +24,13 @@ def run(args: Namespace) -> int:
     opened = runs.open_run(Path(args.run))
     path = validation_path(opened, args.data)
     weights = sorted({float(weight) for weight in args.weights})
-    if args.rescore is not None:
-        raise UserError("--rescore is what 'lookalikes tune' finds; expected --weights")
-    if not all(0 <= weight < float("inf") for weight in weights):
-        raise UserError(f"--weights {' '.join(f'{w:g}' for w in weights)}: expected numbers of 0 or more")
+    if not all(0 <= weight <= MOST for weight in weights):
+        raise UserError(f"--weights {' '.join(f'{w:g}' for w in weights)}: expected numbers from 0 to {MOST:g}")
+    state, step = opened.state(args.checkpoint)
+    args.rescore, args.best = 0.0, None
+    decoder = decoder_of(args, opened, state)
     shown_on = sys.stderr if args.json else sys.stdout
     corpus = usable_lines(opened, [path], args, keep_text_faults=True, shown_on=shown_on)
-    state, step = opened.state(args.checkpoint)
-    args.rescore = 0.0
-    decoder = decoder_of(args, opened, state)
     assert decoder is not None
     assert decoder.rescorer is not None
     groups = groups_of(args.groups or "")
@@ -45,13 +44,11 @@ def run(args: Namespace) -> int:
         found.append((weight, int(counts.edits.sum()), confusions.rates(counts)))
     best, edits, _ = min(found, key=lambda row: (row[1], row[0]))
     if args.json:
-        every = [{"weight": weight, "edits": count, **{name: rate.value for name, rate in rates.items()}}
-                for weight, count, rates in found]  # fmt: skip
-        print(
-            json.dumps(
-                {"run": str(opened.folder), "data": path, "step": step, "best": best, "weights": every}, indent=2
-            )
-        )
+        every = [{"weight": weight, "edits": count,
+                  **{name: rate.value if rate.under.sum() else None for name, rate in rates.items()}}
+                 for weight, count, rates in found]  # fmt: skip
+        facts = {"run": str(opened.folder), "data": path, "step": step, "best": best, "weights": every}
+        print(json.dumps(facts, ensure_ascii=False, indent=2))
         return 0
     names = [rate.name for rate in found[0][2].values()]
     rows = [(f"{weight:g}", count, *(f"{rate.value:.2%}" if rate.under.sum() else "-" for rate in rates.values()))

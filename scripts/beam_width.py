@@ -18,6 +18,7 @@ from jaxcrnn.data import buckets
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.decoder_options import decoder_of
 from jaxcrnn.decoding import Decoder
+from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate
 from jaxcrnn.reading import usable_lines
 
@@ -38,7 +39,9 @@ def main() -> int:
     state, step = run.state(args.checkpoint)
     corpus = usable_lines(run, [args.data], args, keep_text_faults=True, shown_on=sys.stderr)
     asked = decoder_of(args, run, state) or Decoder()
-    decoders = {"greedy": Decoder(1)} | {f"{w}": dataclasses.replace(asked, width=w) for w in args.widths}
+    decoders = {"greedy": Decoder(1, rescorer=asked.rescorer)} | {
+        f"{w}": dataclasses.replace(asked, width=w) for w in args.widths
+    }
     config, data = run.train_config, run.config.data
     planned = Batches(corpus, buckets.choose(corpus.widths, data.buckets), 8, workers=1)
     batches = [batch for _, batch in planned.in_order()]
@@ -59,7 +62,7 @@ def main() -> int:
         rows.append({"width": name, "lines_right": score.correct, "lines": score.lines, "edits": score.edits,
                      "characters": score.characters, "ms_a_line": took, "over_greedy": took - base})  # fmt: skip
     print(f"{args.run}, checkpoint of step {step}, {len(run.charset)} characters, on {args.data}; batches of 8\n")
-    print(console.table(("width", "lines right", "edits", "ms a line", "of them decoding"), [
+    print(console.table(("width", "lines right", "edits", "ms a line", "more than greedy"), [
         (r["width"], f"{r['lines_right']}/{r['lines']}", f"{r['edits']}/{r['characters']}", f"{r['ms_a_line']:.2f}",
          f"{r['over_greedy']:.2f}") for r in rows
     ]))  # fmt: skip
@@ -69,4 +72,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f"beam_width.py: {error}")

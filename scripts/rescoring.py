@@ -204,7 +204,7 @@ def main():
     plan = grid.read(args.plan)
     groups = read_groups(plan.groups or GROUPS)
     charset = training_data.charset(plan.start, None)
-    args.out.mkdir(exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     material = Material(plan, charset, plan.tests.lines)
     written = training_data.writing(plan.start, charset, ESTIMATE)
     estimate = audited(plan.start, charset, RenderedLines(*written, plan.start.render, plan.estimate_lines, ESTIMATE))

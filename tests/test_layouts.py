@@ -355,6 +355,14 @@ WRONG = {
     "no charset": (_file(tensors), ["--charset", "none.txt"], "none.txt: No such file"),
     "pixels": (_file(tensors), ["--black", "1"], "model.black and model.white are both 1"),
     "not finite": (_file(lambda s: tensors(s | {"fc.bias": np.full(11, np.nan)})), [], "fc.bias has values that"),
+    "beyond float32": (_file(lambda s: tensors(s | {"fc.bias": np.full(11, 1e300)})), [], "not finite numbers of"),
+    "repeated": (_file(lambda s: tensors(s) | {"fc.bias": torch.zeros(1).expand(10**12)}), [], "repeats 4 bytes"),
+    "nothing in it": (_file(lambda s: tensors(s | {"fc.bias": np.zeros((4, 1, 0, 0))})), [], "1, 0, 0] has no number"),
+    "shapes alone": (_file(lambda s: tensors(s) | {"fc.bias": torch.zeros(11, device="meta")}), [], "(device meta)"),
+    "a prefix on some": (_file(lambda s: tensors(s, "model.") | {"loss.w": torch.ones(2)}), [],
+                         "8 of 9 names begin with 'model.', which is left out only where all do: loss.w does not"),
+    "another pickle": (_file(lambda s: pickle.dumps({"a": 1}, protocol=4)), [], "not read as weights alone: a pickle"),
+    "a folder": (lambda state, folder: (folder / "w.pth").mkdir(), [], "a folder; expected a checkpoint"),
     "complex": (_file(lambda s: tensors(s | {"fc.bias": np.zeros(11, np.complex64)})), [], "plain real numbers"),
     "sparse": (_file(lambda s: tensors(s) | {"fc.bias": torch.zeros(11).to_sparse()}), [], "plain real numbers"),
     "one number": (_file(lambda s: tensors(s | {"cnn.0.weight": np.float32(1)})), [], "shapes that no such model"),
@@ -389,5 +397,5 @@ def test_a_pickle_never_runs(digits, tmp_path, capsys):
         else:
             path.write_bytes(data)
         assert main(["convert", str(path), "--charset", str(digits), "--out", str(tmp_path / "run")]) == 2
-        assert "asks for more than arrays" in capsys.readouterr().err
+        assert "not read as weights alone" in capsys.readouterr().err
     assert not mark.exists()

@@ -23,7 +23,9 @@ SMALL = ["model.backbone=tiny", "model.hidden=8", "optim.warmup=1", "data.batch_
 
 def blocks(page, language=""):
     text = (DOCS / page).read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    # All of them, or what closes a block of another language would open one.
+    every = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for name, block in every if name == language]
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +101,7 @@ PAGES = sorted([DOCS.parent / "README.md", *DOCS.glob("*.md")])
 
 def commands(path):
     """Every command line in the blocks of a page, without what follows a ``#``; an ellipsis stands for a data set."""
-    text = path.read_text(encoding="utf-8")
-    for block in re.findall(r"^```(?:bash)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+    for block in [*blocks(path), *blocks(path, "bash")]:
         for line in block.replace("\\\n", " ").splitlines():
             if line.startswith("jaxcrnn "):
                 words = shlex.split(line, comments=True)

@@ -138,6 +138,7 @@ def _names(name: str) -> list[str]:
 
 def write_lines(folder: Path, source: Source) -> Path:
     """Writes a data set as images ``0.png, 1.png ...`` and ``labels.txt`` beside them, and returns the label file."""
+    folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for i in range(len(source)):
         gray, text = source[i]
