@@ -33,15 +33,6 @@ from jaxcrnn.data.labels import write_lines
 from jaxcrnn.data.synthetic import SyntheticLines
 
 
-def pytest_configure():
-    """Each worker keeps to its share of the cores: two that split small programs among all get in each other's way."""
-    worker, count = os.environ.get("PYTEST_XDIST_WORKER"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    if worker and hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        if len(cores) >= count:
-            os.sched_setaffinity(0, cores[int(worker.removeprefix("gw")) :: count])
-
-
 @pytest.fixture(scope="session")
 def lines_file(tmp_path_factory):
     """A label file of 24 rendered lines of digits, short because tests run code that is not optimised."""

@@ -21,6 +21,7 @@ def test_operations_of_a_step():
     assert timing.flops(timing.Sizes(), backward=False) < timing.flops(timing.Sizes()) / 2.9
 
 
+@pytest.mark.slow
 def test_turns_with_the_reference(tmp_path, capsys):
     pytest.importorskip("torch")
     out = tmp_path / "bench.json"

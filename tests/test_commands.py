@@ -194,6 +194,7 @@ def test_a_stopped_and_a_killed_run_resume_bitwise(lines_file, tmp_path, monkeyp
     assert {step for step, _ in logs[0]} <= {step for step, _ in logs[1]}
 
 
+@pytest.mark.slow
 def test_an_image_deleted_under_way_names_what_is_kept(lines_file, tmp_path, capsys, monkeypatch):
     for file in lines_file.parent.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -375,6 +376,7 @@ def test_read_only_place(lines_file, tmp_path, capsys):
     assert "Permission denied" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_was_saved(lines_file, tmp_path):
     limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); "

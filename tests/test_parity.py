@@ -71,7 +71,7 @@ def test_operations_blocks_and_forward(model):
 
 @needs_torch
 @pytest.mark.parametrize(("model", "preset", "optimizer"), [
-    # test_everything_at_once takes AdamW, an alignment of ours and centers from the head meanwhile.
+    # The published flow 1 quickly, all of them and test_everything_at_once in make test-all.
     (TINY, "flow1", "sgd"), pytest.param(TINY, "flow2", "sgd", marks=pytest.mark.slow),
     *(pytest.param(MODEL, p, o, marks=pytest.mark.slow) for p in PRESETS for o in ("sgd", "adamw")),
 ], ids=lambda v: v.backbone if isinstance(v, ModelConfig) else v)  # fmt: skip
@@ -82,7 +82,8 @@ def test_steps_in_float64(model, preset, optimizer):
 
 
 @needs_torch
-@pytest.mark.parametrize("backbone", ["tiny", pytest.param("small", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["tiny", "small"])
 def test_everything_at_once_in_float64(backbone):
     """Focal, ACE and push on top of an alignment with all frames, the blank last."""
     loss = LossConfig("aligned", frames="all", focal=True, ace=0.1, push=0.05, push_margin=5.0, start="head", alpha=0.5)
