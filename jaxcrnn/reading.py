@@ -145,6 +145,8 @@ def print_evaluation(run: runs.Run, step: int, path: str, corpus: Corpus, result
 
 def recognize_images(args: Namespace) -> int:
     """``jaxcrnn recognize``: what cannot be read is reported on its own line, and the exit code says so."""
+    if args.characters and not args.json:
+        raise UserError("--characters is for --json; expected --json --characters")
     run = runs.open_run(Path(args.run))
     state, _ = run.state(args.checkpoint)
     decoder = decoder_of(args, run, state)

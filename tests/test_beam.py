@@ -230,6 +230,7 @@ def test_wrong_models_get_one_line(name, tmp_path):
         (["lm", "train", "{text}", "--order", "0", "--out", "{new}"], "--order 0: expected 1 to 8"),
         (["lm", "train", "{text}", "--out", "{none}/x"], "a new file in a folder that exists"),
         (["lm", "train", "{text}", "--out", "{text}"], "a new file in a folder that exists"),
+        (["recognize", "{run}", "{text}", "--characters"], "--characters is for --json; expected --json --characters"),
         (["recognize", "{run}", "{text}", "--lm-weight", "2"], "--lm-weight is for --lm"),
         (["recognize", "{run}", "{text}", "--beam", "2", "--best", "3"], "--best 3: expected --beam 2 or fewer"),
         (["recognize", "{run}", "{text}", "--beam", "0"], "--beam 0: expected 1 to 1000"),
