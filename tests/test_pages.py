@@ -1,5 +1,6 @@
 """Commands and programs of the pages, as a reader would run them."""
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -60,6 +61,36 @@ def test_quick_start_in_six_commands(place, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert main(["recognize", "runs/first", "line.png"]) == 0
     assert capsys.readouterr().out.split("\t")[1] == said.rstrip("\n")
+
+
+@pytest.mark.slow
+def test_the_commands_of_open_doors(place, tmp_path, monkeypatch, capsys):
+    """In their order, in a folder that has what they name; training is cut short, the long comparison left out."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from test_layouts import CrnnPytorch
+
+    monkeypatch.chdir(tmp_path)
+    torch.save(CrnnPytorch().state_dict(), "crnn.pth")
+    Path("chars.txt").write_text("".join(f"{d}\n" for d in range(10)))
+    Path("words.txt").write_text("12\n34\n5\n")
+    Path("groups.txt").write_text("0123456789\n")
+    for name in ("train", "val", "test"):
+        rows = (place / "lines" / ("val.txt" if name == "val" else "labels.txt")).read_text()
+        Path(f"{name}.txt").write_text(rows)
+    for file in (place / "lines").glob("*.png"):
+        Path(file.name).write_bytes(file.read_bytes())
+    Image.open("1.png").save("photo.png")
+    mine = ["train", "--data", "train.txt", "--charset", "chars.txt", "--preset", "flow1", "--out", "runs/mine"]
+    assert main([*mine, "--set", "optim.steps=2", *SMALL]) == 0
+    run = 0
+    for words in commands(DOCS / "open-doors.md"):
+        if words[0] == "compare" or ("onnx" in words and importlib.util.find_spec("onnxruntime") is None):
+            continue
+        if words[0] == "train":
+            words += ["--set", "optim.steps=2", *SMALL[2:]]
+        assert main(words) == 0, f"{words}: {capsys.readouterr().err}"
+        run += 1
+    assert run >= 12
 
 
 @pytest.mark.slow
