@@ -168,9 +168,9 @@ def recognize_images(args: Namespace) -> int:
 
     for line in recognize(run.train_config, state, run.charset, images(), decoder=decoder):
         print(_shown(line, args, stretched[line.name]), flush=True)
-    if failed:
+    if len(failed) > 1:
         raise UserError(f"{len(failed)} of the images could not be read, each named above")
-    return 0
+    return 2 if failed else 0
 
 
 def _shown(line: Line, args: Namespace, scale: float) -> str:
