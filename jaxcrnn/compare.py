@@ -230,7 +230,7 @@ class _Grid:
 
     def _estimated(self, start: runs.Run, before: TrainState, corpus: Corpus | None) -> CenterState:
         """Centers from the start's run, made once a seed."""
-        path = start.folder / "centers.safetensors"
+        path = start.folder / runs.CENTERS
         if not path.exists():
             if corpus is None:
                 config = self.plan.start

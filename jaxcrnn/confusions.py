@@ -107,7 +107,12 @@ class Rate(NamedTuple):
     @property
     def value(self) -> float:
         """The rate; 0 where there is nothing to count among."""
-        return float(self.over.sum() / self.under.sum()) if self.under.sum() else 0.0
+        return self.known or 0.0
+
+    @property
+    def known(self) -> float | None:
+        """The rate; None where there is nothing to count among."""
+        return float(self.over.sum() / self.under.sum()) if self.under.sum() else None
 
 
 def rates(counts: LineCounts) -> dict[str, Rate]:
@@ -126,7 +131,7 @@ def rates(counts: LineCounts) -> dict[str, Rate]:
 def rate_rows(counts: LineCounts) -> list[tuple[str, str, str]]:
     """A table's rows: each rate's name, its value, and what it is counted among."""
     return [
-        (r.name, f"{r.value:.2%}" if r.under.sum() else "-", f"{r.over.sum()}/{r.under.sum()}")
+        (r.name, "-" if r.known is None else f"{r.known:.2%}", f"{r.over.sum()}/{r.under.sum()}")
         for r in rates(counts).values()
     ]
 

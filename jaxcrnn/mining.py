@@ -17,6 +17,7 @@ from jaxcrnn.data.atlas import SIZE, Atlas
 from jaxcrnn.data.groups import read_table, write_groups
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate
+from jaxcrnn.files import can_be_written
 from jaxcrnn.reading import usable_lines, validation_path
 
 TABLED = 0.65  # least score of a table's pair; tables are made by many hands and hold pairs that look nothing alike
@@ -75,8 +76,7 @@ def _checked(args: Namespace) -> Path:
     """The file to write, after a look at every option, before any work."""
     out, drawn = Path(args.out), Path(args.picture) if args.picture else None
     for path in (out, drawn or out):
-        if path.is_dir() or not path.parent.is_dir():
-            raise UserError(f"{path}: expected a file in a folder that exists")
+        can_be_written(path)
     if not 0 < args.similarity <= 1:
         raise UserError(f"--similarity {args.similarity}: expected more than 0, at most 1")
     for name, value, least in (("largest", args.largest, 2), ("least", args.least, 1)):

@@ -94,6 +94,10 @@ def decoding_options(parser: argparse.ArgumentParser, tuned: bool = False) -> No
 
 def _rescoring_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--centers", metavar="FILE", help="of 'centers estimate'; default: the run's")
+    _groups_option(parser)
+
+
+def _groups_option(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--groups", metavar="FILE", help="look-alike groups, one a line; default: those in the package")
 
 
@@ -206,7 +210,7 @@ def lookalikes_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="path<TAB>prediction<TAB>truth a line, as 'evaluate --predictions' writes, or index [prediction] [truth]",
     )
-    score.add_argument("--groups", metavar="FILE", help="look-alike groups, one a line; default: those in the package")
+    _groups_option(score)
     score.add_argument("--most", type=int, default=20, metavar="N", help="confusions to show; default: 20")
     score.add_argument("--json", action="store_true", help="print JSON")
 

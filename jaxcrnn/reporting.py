@@ -21,6 +21,7 @@ from jaxcrnn.data.loader import Batches
 from jaxcrnn.data.texts import GROUPS
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import run_eval
+from jaxcrnn.files import can_be_written, written_whole
 from jaxcrnn.inspection import look
 from jaxcrnn.page import Section
 from jaxcrnn.panels import Reader
@@ -32,13 +33,10 @@ def run(args: Namespace) -> int:
     """``jaxcrnn report``."""
     folder = Path(args.folder)
     out = Path(args.out) if args.out else folder / "report.html"
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"{out}: expected a file in a folder that exists")
+    can_be_written(out)
     made = _of_comparison(folder, args) if (folder / "comparison.json").exists() else _of_run(folder, args)
-    try:
-        out.write_text(made.html, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{out}: {error.strerror or error}; expected a file that can be written") from None
+    with written_whole(out) as part:
+        part.write_text(made.html, encoding="utf-8")
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in any browser")
     if args.projector:
         where = Path(args.projector)

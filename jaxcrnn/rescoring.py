@@ -107,6 +107,6 @@ def rescore(logits: Array, lengths: Array, features: Array, rescorer: Rescorer, 
     odds = top - rival_p - rescorer.weight * (own - other)
     at_peak = jnp.take_along_axis(odds, peak, 1)
     odds = jnp.where((odds >= 0) == (at_peak >= 0), odds, at_peak)
-    row, frame = jnp.arange(len(best))[:, None], frames
-    log_p = log_p.at[row, frame, best].set(jnp.where(alike, top + jnp.minimum(odds, 0), top))
-    return log_p.at[row, frame, rival].set(jnp.where(alike, top - jnp.maximum(odds, 0), rival_p))
+    row = jnp.arange(len(best))[:, None]
+    log_p = log_p.at[row, frames, best].set(jnp.where(alike, top + jnp.minimum(odds, 0), top))
+    return log_p.at[row, frames, rival].set(jnp.where(alike, top - jnp.maximum(odds, 0), rival_p))

@@ -56,7 +56,7 @@ def as_json(scores: confusions.Scores, facts: dict[str, object]) -> str:
     """Everything measured, as JSON."""
     rates = {
         name: {
-            "rate": rate.value if rate.under.sum() else None,
+            "rate": rate.known,
             "count": int(rate.over.sum()),
             "of": int(rate.under.sum()),
         }

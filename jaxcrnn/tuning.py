@@ -31,31 +31,27 @@ def run(args: Namespace) -> int:
     decoder = decoder_of(args, opened, state)
     shown_on = sys.stderr if args.json else sys.stdout
     corpus = usable_lines(opened, [path], args, keep_text_faults=True, shown_on=shown_on)
-    assert decoder is not None
-    assert decoder.rescorer is not None
-    groups = groups_of(args.groups or "")
-    found = []
+    assert decoder is not None and decoder.rescorer is not None  # noqa: PT018
+    data, groups, found = opened.config.data, groups_of(args.groups or ""), []
     for weight in weights:
         tried = dataclasses.replace(decoder, rescorer=decoder.rescorer._replace(weight=jnp.float32(weight)))
-        data = opened.config.data
         read = evaluate(opened.train_config, state, opened.charset, corpus, batch_size=data.batch_size,
                         buckets=data.buckets, decoder=tried)  # fmt: skip
-        counts = confusions.score([line.text for line in read.lines], read.truths, groups).lines
-        found.append((weight, int(counts.edits.sum()), confusions.rates(counts)))
-    best, edits, _ = min(found, key=lambda row: (row[1], row[0]))
+        found.append((weight, confusions.score([line.text for line in read.lines], read.truths, groups).lines))
+    edits = {weight: int(counts.edits.sum()) for weight, counts in found}
+    best = min(weights, key=lambda weight: (edits[weight], weight))
     if args.json:
-        every = [{"weight": weight, "edits": count,
-                  **{name: rate.value if rate.under.sum() else None for name, rate in rates.items()}}
-                 for weight, count, rates in found]  # fmt: skip
+        every = [{"weight": weight, "edits": edits[weight],
+                  **{name: rate.known for name, rate in confusions.rates(counts).items()}}
+                 for weight, counts in found]  # fmt: skip
         facts = {"run": str(opened.folder), "data": path, "step": step, "best": best, "weights": every}
         print(json.dumps(facts, ensure_ascii=False, indent=2))
         return 0
-    names = [rate.name for rate in found[0][2].values()]
-    rows = [(f"{weight:g}", count, *(f"{rate.value:.2%}" if rate.under.sum() else "-" for rate in rates.values()))
-            for weight, count, rates in found]  # fmt: skip
+    names = [name for name, _, _ in confusions.rate_rows(found[0][1])]
+    rows = [(f"{weight:g}", edits[weight], *(value for _, value, _ in confusions.rate_rows(counts)))
+            for weight, counts in found]  # fmt: skip
     print(f"{opened.folder}, checkpoint of step {step}, on {path}: {len(corpus)} lines\n")
     print(console.table(("weight", "edits", *names), rows), end="\n\n")
-    base = next((count for weight, count, _ in found if not weight), None)
-    against = "" if base is None else f" ({base} without)"
-    print(f"fewest edits, {edits}{against}: --rescore {best:g}")
+    against = f" ({edits[0.0]} without)" if 0.0 in edits else ""
+    print(f"fewest edits, {edits[best]}{against}: --rescore {best:g}")
     return 0

@@ -139,17 +139,14 @@ def centers_of(run, state, corpus):
 def methods(material, name, made, weights):
     """Rescorer, automaton and beam width of each way of reading, from its tuned weights."""
 
-    def lm(pair):
-        return material.automaton(name, pair)
-
     w = weights
     return {
         "greedy": (None, None, 1),
         "rescoring": (made._replace(weight=np.float32(w["rescoring"])), None, 1),
         "nearest center": (made._replace(weight=np.float32(100)), None, 1),
         "beam": (None, None, WIDTH),
-        "n-grams": (None, lm(w["n-grams"]), WIDTH),
-        "both": (made._replace(weight=np.float32(w["both"])), lm(w["n-grams"]), WIDTH),
+        "n-grams": (None, material.automaton(name, w["n-grams"]), WIDTH),
+        "both": (made._replace(weight=np.float32(w["both"])), material.automaton(name, w["n-grams"]), WIDTH),
     }
 
 
@@ -162,13 +159,13 @@ def tuned(material, name, runs_of_arm, groups):
         ]
         return options[int(np.argmin(edits))], edits
 
-    def lm(pair):
-        return material.automaton(name, pair)
-
     alone, one = fewest(RESCORE, lambda seen, made, w: seen.read(groups, made._replace(weight=np.float32(w))))
-    ngrams, two = fewest(NGRAMS, lambda seen, made, p: seen.read(groups, None, lm(p), WIDTH))
+    ngrams, two = fewest(NGRAMS, lambda seen, made, p: seen.read(groups, None, material.automaton(name, p), WIDTH))
     both, three = fewest(
-        RESCORE, lambda seen, made, w: seen.read(groups, made._replace(weight=np.float32(w)), lm(ngrams), WIDTH)
+        RESCORE,
+        lambda seen, made, w: seen.read(
+            groups, made._replace(weight=np.float32(w)), material.automaton(name, ngrams), WIDTH
+        ),
     )
     return {"rescoring": alone, "n-grams": ngrams, "both": both}, {"rescoring": one, "n-grams": two, "both": three}
 

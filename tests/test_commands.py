@@ -208,9 +208,8 @@ def test_an_image_deleted_under_way_names_what_is_kept(lines_file, tmp_path, cap
     monkeypatch.setattr(jaxcrnn.loop._Run, "_save", save)
     settings = ["--set", "run.eval_every=2", "data.cache_mb=0", "data.workers=1"]
     assert main(train_args(tmp_path / lines_file.name, tmp_path / "run", *settings, steps=40, val=False)) == 2
-    assert re.search(
-        r"\d+\.png: no such file; the run stopped, checkpoints kept: 2(, \d+)*$", capsys.readouterr().err.strip()
-    )
+    said = capsys.readouterr().err.strip()
+    assert re.search(r"\d+\.png: no such file; the run stopped, checkpoints kept: 2(, \d+)*$", said)
 
 
 def test_a_finished_run_resumes_to_nothing(run_folder, capsys):
