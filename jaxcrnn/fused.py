@@ -8,6 +8,7 @@ pass makes each chunk once more.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -38,9 +39,131 @@ class Scan(NamedTuple):
     top_logits: Array
 
 
+class Copies(NamedTuple):
+    """A head and its input where a mesh splits the classes: one copy for each device that would otherwise share one.
+
+    The gradients of the copies are added up once, at the end, for all that was made from them. Added where they
+    arise, the softmax's part of the kernel's gradient and the label's would each go over the network.
+
+    Attributes:
+      features: ``[model,B,T,D]``, over both axes.
+      kernel: ``[data,D,C]``, over both axes; with as many classes more as make their number a multiple of ``model``.
+      bias: ``[data,C]``, -inf for those.
+    """
+
+    features: Array
+    kernel: Array
+    bias: Array
+
+
+def copies(features: Array, kernel: Array, bias: Array) -> Copies | None:
+    """The copies for the mesh in use; None where it does not split the classes.
+
+    Args:
+      features: ``[B,T,D]``.
+      kernel: ``[D,C]``.
+      bias: ``[C]``.
+    """
+    data, model = axes_of(len(features))
+    if model is None:
+        return None
+    sizes = jax.sharding.get_abstract_mesh().shape
+    lacking = -kernel.shape[1] % sizes[model]
+    if lacking:
+        kernel = jnp.pad(kernel, ((0, 0), (0, lacking)))
+        bias = jnp.pad(bias, (0, lacking), constant_values=-jnp.inf)
+
+    def copied(array: Array, over: str | None, *rest: str | None) -> Array:
+        many = jnp.broadcast_to(array[None], (sizes[over] if over else 1, *array.shape))
+        return lax.with_sharding_constraint(many, P(over, *rest))
+
+    return Copies(copied(features, model, data), copied(kernel, data, None, model), copied(bias, data, model))
+
+
+def _specs(data: str | None, model: str) -> Copies:
+    return Copies(P(model, data), P(data, None, model), P(data, model))  # type: ignore[arg-type]
+
+
+def _mapped(
+    part: Callable[..., Any], rows: int, more: int, out: Callable[[str | None, str], Any]
+) -> Callable[..., Any]:
+    """``part(copies, *more)`` on each device, with its own copy and its rows of ``more`` arrays."""
+    data, model = axes_of(rows)
+    assert model is not None
+    # What is gathered and merged alike on every device of an axis no type says.
+    return jax.shard_map(
+        partial(part, model),
+        in_specs=(_specs(data, model), *(P(data),) * more), out_specs=out(data, model), check_vma=False,
+    )  # fmt: skip
+
+
+def _own(each: Copies) -> tuple[Array, Array, Array]:
+    """Of one device: features ``[N,D]``, kernel and bias."""
+    return each.features.reshape(-1, each.features.shape[-1]), each.kernel[0], each.bias[0]
+
+
+@jax.custom_vjp
+def scan_copies(head: Copies) -> Scan:
+    """`scan_head` where a mesh splits the classes: each device passes over its own.
+
+    Args:
+      head: of `copies`.
+    """
+
+    def part(model: str, each: Copies) -> Scan:
+        norm, top, logits = _scan(*_own(each))
+        most = lax.pmax(norm, model)
+        norm = most + jnp.log(lax.psum(jnp.exp(norm - most), model))
+        top += lax.axis_index(model) * each.kernel.shape[2]
+        every = (lax.all_gather(a, model, axis=1, tiled=True) for a in (top, logits))
+        return Scan(norm, *_best_of(*every))
+
+    return _mapped(part, head.features.shape[1], 0, lambda data, _: P(data))(head)
+
+
+def _copies_forward(head: Copies) -> tuple[Scan, Any]:
+    scan = scan_copies(head)
+    return scan, (head, scan.norm)
+
+
+def _copies_backward(saved: tuple[Copies, Array], d_scan: Scan) -> tuple[Copies]:
+    head, norm = saved
+
+    def part(_: str, each: Copies, norm: Array, weight: Array) -> Copies:
+        d_features, d_kernel, d_bias = _gradient(*_own(each), norm, weight)
+        grown = Copies(d_features.reshape(each.features.shape), d_kernel[None], d_bias[None])
+        return Copies(*(d.astype(a.dtype) for d, a in zip(grown, each, strict=True)))
+
+    return (_mapped(part, head.features.shape[1], 2, _specs)(head, norm, d_scan.norm),)
+
+
+scan_copies.defvjp(_copies_forward, _copies_backward)
+
+
+def columns_of_copies(head: Copies, classes: Array) -> Array:
+    """The logits of a few classes of each line, where a mesh splits the classes.
+
+    Args:
+      head: of `copies`.
+      classes: ``[B,K]`` int32.
+
+    Returns:
+      ``[B,T,K]`` in float32 at least.
+    """
+
+    def part(model: str, each: Copies, classes: Array) -> Array:
+        size = each.kernel.shape[2]
+        at = classes - lax.axis_index(model) * size
+        mine, at = (at >= 0) & (at < size), jnp.clip(at, 0, size - 1)
+        logits = product("btd,dbk->btk", each.features[0], each.kernel[0][:, at]) + wide(each.bias[0])[at][:, None, :]
+        return jnp.where(mine[:, None, :], logits, 0.0)[None]
+
+    return _mapped(part, len(classes), 1, lambda data, model: P(model, data))(head, classes).sum(0)
+
+
 @jax.custom_vjp
 def scan_head(features: Array, kernel: Array, bias: Array) -> Scan:
-    """One pass over the classes. Where a mesh splits them, each device passes over its own.
+    """One pass over the classes.
 
     Args:
       features: ``[N,D]``.
@@ -50,33 +173,7 @@ def scan_head(features: Array, kernel: Array, bias: Array) -> Scan:
     Returns:
       Float32 whatever the inputs are. Differentiable in ``norm`` alone; the gradient costs one more pass.
     """
-    data, model = axes_of(len(features))
-    if model is None:
-        return _scan(features, kernel, bias)
-
-    def part(features: Array, kernel: Array, bias: Array) -> Scan:
-        norm, top, logits = _scan(features, kernel, bias)
-        most = lax.pmax(norm, model)
-        norm = most + jnp.log(lax.psum(jnp.exp(norm - most), model))
-        top += lax.axis_index(model) * kernel.shape[1]
-        every = (lax.all_gather(a, model, axis=1, tiled=True) for a in (top, logits))
-        return Scan(norm, *_best_of(*every))
-
-    # Gathered and merged alike on every device of the axis, which no type says.
-    whole = jax.shard_map(part, in_specs=_specs(data, model), out_specs=P(data), check_vma=False)
-    return whole(features, *_padded(kernel, bias, model))
-
-
-def _specs(data: str | None, model: str) -> tuple[P, P, P]:
-    return P(data), P(None, model), P(model)
-
-
-def _padded(kernel: Array, bias: Array, model: str) -> tuple[Array, Array]:
-    """As many classes as the devices can share equally; nobody reads the new ones."""
-    lacking = -kernel.shape[1] % jax.sharding.get_abstract_mesh().shape[model]
-    if not lacking:
-        return kernel, bias
-    return jnp.pad(kernel, ((0, 0), (0, lacking))), jnp.pad(bias, (0, lacking), constant_values=-jnp.inf)
+    return _scan(features, kernel, bias)
 
 
 def _scan(features: Array, kernel: Array, bias: Array) -> Scan:
@@ -132,42 +229,16 @@ def _scan_forward(features: Array, kernel: Array, bias: Array) -> tuple[Scan, An
 
 def _scan_backward(saved: Any, d_scan: Scan) -> tuple[Array, Array, Array]:
     features, kernel, bias, norm = saved
-    grown = scan_gradient(features, kernel, bias, norm, d_scan.norm)
+    grown = _gradient(features, kernel, bias, norm, d_scan.norm)
     return tuple(d.astype(a.dtype) for d, a in zip(grown, saved, strict=False))  # type: ignore[return-value]
 
 
 scan_head.defvjp(_scan_forward, _scan_backward)
 
 
-def scan_gradient(
-    features: Array, kernel: Array, bias: Array, norm: Array, weight: Array
-) -> tuple[Array, Array, Array]:
-    """The gradient of ``sum(weight * norm)`` by the features, the kernel and the bias, in float32.
-
-    Args:
-      features: ``[N,D]``.
-      kernel: ``[D,C]``.
-      bias: ``[C]``.
-      norm: ``[N]``, of `scan_head`.
-      weight: ``[N]``.
-    """
-    data, model = axes_of(len(features))
-    if model is None:
-        return _gradient(features, kernel, bias, norm, weight)
-
-    def part(*given: Array) -> tuple[Array, Array, Array]:
-        d_features, d_kernel, d_bias = _gradient(*given)
-        if data is not None:
-            d_kernel, d_bias = lax.psum((d_kernel, d_bias), data)
-        return lax.psum(d_features, model), d_kernel, d_bias
-
-    specs = _specs(data, model)
-    whole = jax.shard_map(part, in_specs=(*specs, P(data), P(data)), out_specs=specs, check_vma=False)
-    d_features, d_kernel, d_bias = whole(features, *_padded(kernel, bias, model), norm, weight)
-    return d_features, d_kernel[:, : kernel.shape[1]], d_bias[: len(bias)]
-
-
 def _gradient(features: Array, kernel: Array, bias: Array, norm: Array, weight: Array) -> tuple[Array, Array, Array]:
+    """The gradient of ``sum(weight * norm)`` by the features, the kernel and the bias, in float32."""
+
     def chunk(start: Array, logits: Array, carry: _Carry) -> _Carry:
         d_features, d_kernel, d_bias = carry
         shares = jnp.exp(logits - norm[:, None]) * weight[:, None]

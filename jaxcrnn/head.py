@@ -26,6 +26,7 @@ class Head(NamedTuple):
       norm: ``[B,T]`` log of the softmax's denominator; its gradient reaches the three above.
       top: ``[B,T,3]`` the most probable classes.
       top_logits: ``[B,T,3]`` their logits.
+      copies: of the first three, where a mesh splits the classes; their gradients go that way then.
     """
 
     features: Array
@@ -34,6 +35,7 @@ class Head(NamedTuple):
     norm: Array
     top: Array
     top_logits: Array
+    copies: fused.Copies | None = None
 
 
 Logits = Array | Head
@@ -47,9 +49,13 @@ def make(features: Array, kernel: Array, bias: Array) -> Head:
       kernel: ``[D,C]``.
       bias: ``[C]``.
     """
-    frames = features.shape[:2]
-    scan = fused.scan_head(features.reshape(-1, features.shape[2]), kernel, bias)
-    return Head(features, kernel, bias, *(a.reshape(*frames, *a.shape[1:]) for a in scan))
+    frames, copies = features.shape[:2], fused.copies(features, kernel, bias)
+    if copies is None:
+        scan = fused.scan_head(features.reshape(-1, features.shape[2]), kernel, bias)
+    else:
+        scan = fused.scan_copies(copies)
+    norm, top, top_logits = (a.reshape(*frames, *a.shape[1:]) for a in scan)
+    return Head(features, kernel, bias, norm, top, top_logits, copies)
 
 
 def num_classes(logits: Logits) -> int:
@@ -99,6 +105,8 @@ def of_classes(logits: Logits, classes: Array) -> Array:
     """
     if not isinstance(logits, Head):
         return wide(jnp.take_along_axis(logits, classes[:, None, :], 2))
+    if logits.copies is not None:
+        return fused.columns_of_copies(logits.copies, classes)
     own = fused.product("btd,dbk->btk", logits.features, logits.kernel[:, classes])
     return own + wide(logits.bias)[classes][:, None, :]
 
@@ -107,6 +115,8 @@ def of_class(logits: Logits, number: int) -> Array:
     """The logits of one class: ``[B,T]``."""
     if not isinstance(logits, Head):
         return wide(logits[:, :, number])
+    if logits.copies is not None:
+        return of_classes(logits, jnp.full((len(logits.norm), 1), number, jnp.int32))[:, :, 0]
     own = fused.product("btd,d->bt", logits.features, logits.kernel[:, number])
     return own + wide(logits.bias[number])
 
