@@ -40,6 +40,8 @@ class ModelConfig:
         for, which takes a fraction of the memory for many classes (`jaxcrnn.fused`). The same parameters either way.
       recurrent: layers between backbone and head, parted by spaces: ``bilstm``, ``lstm`` (forward alone) or
         ``linear``, each with ``:SIZE`` where it is not ``hidden``. Features are what the last one gives.
+      lstm: ``"scan"``, or ``"cudnn"`` for cuDNN's on NVIDIA GPUs and the scan everywhere else; the same parameters and,
+        but for rounding, the same numbers.
       two_biases: whether LSTMs keep torch's second bias, so that weights go there and back bit for bit.
       channels: output channels of the backbone, all its layers in proportion; 0 for its own.
       rows: of several rows that the backbone leaves, ``"flat"`` puts them side by side, ``"mean"`` takes their mean.
@@ -58,6 +60,7 @@ class ModelConfig:
     dtype: str = "float32"
     head: str = "dense"
     recurrent: str = "bilstm bilstm"
+    lstm: str = "scan"
     two_biases: bool = False
     channels: int = 0
     rows: str = "flat"
@@ -88,6 +91,8 @@ class ModelConfig:
             raise UserError(f"model.dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}")
         if self.head not in ("dense", "fused"):
             raise UserError(f"model.head is {self.head!r}; expected one of dense, fused")
+        if self.lstm not in ("scan", "cudnn"):
+            raise UserError(f"model.lstm is {self.lstm!r}; expected one of scan, cudnn")
         if self.hidden < 1:
             raise UserError(f"model.hidden is {self.hidden}; expected 1 or more")
         if not 0 <= self.dropout < 1:
@@ -152,7 +157,7 @@ class CRNN(nn.Module):
                 continue
             x = nn.Dropout(config.dropout, deterministic=not train)(x)
             directions = 2 if kind == "bilstm" else 1
-            x = BiLSTM(size, dtype, directions, config.two_biases, name=f"lstm{lstms}")(x, lengths)
+            x = BiLSTM(size, dtype, directions, config.two_biases, config.lstm, name=f"lstm{lstms}")(x, lengths)
             lstms += 1
         logits = Head(config.num_classes, config.head == "fused", name="head")(x)
         return Outputs(logits, wide(x), lengths)

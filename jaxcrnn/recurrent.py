@@ -139,12 +139,14 @@ class BiLSTM(nn.Module):
       dtype: of the products; the cell state stays float32.
       directions: 1 for the forward direction alone.
       two_biases: whether there is a second bias that is only ever added to the first, as in torch.
+      kind: ``"cudnn"`` takes `jaxcrnn.cudnn` where an NVIDIA GPU is compiled for; the loop here everywhere else.
     """
 
     hidden: int
     dtype: Any = jnp.float32
     directions: int = 2
     two_biases: bool = False
+    kind: str = "scan"
 
     @nn.compact
     def __call__(self, x: Array, lengths: Array) -> Array:
@@ -158,6 +160,10 @@ class BiLSTM(nn.Module):
             # Not +=, which would change a caller's numpy array.
             bias = bias + self.param("bias_h", jax.nn.initializers.zeros, bias.shape)
         x, kernel_x, kernel_h, bias = (a.astype(self.dtype) for a in (x, kernel_x, kernel_h, bias))
+        if self.kind == "cudnn" and sharding.is_nvidia():
+            from jaxcrnn import cudnn
+
+            return cudnn.lstm(x, lengths, kernel_x, kernel_h, bias)
         frames = x.transpose(1, 0, 2)
         valid = jnp.arange(x.shape[1])[:, None] < lengths[None, :]
         # The backward direction is a flip, a forward scan and a flip back: exporters know that form.

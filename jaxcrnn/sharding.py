@@ -105,6 +105,11 @@ def platform() -> str:
     return jax.default_backend() if device is None else str(device.platform)
 
 
+def is_nvidia() -> bool:
+    """Whether it is compiled for the CUDA devices of this machine."""
+    return platform() == "gpu" and "cuda" in jax.devices()[0].client.platform_version.lower()
+
+
 def of_state(mesh: Mesh, state: Any, *, fsdp: bool = False) -> Any:
     """Where each array of a state lies: classes over ``model``, the rest on every device.
 

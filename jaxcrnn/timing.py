@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -188,16 +189,20 @@ def backbone(s: Sizes) -> Variants:
 
 
 def bilstm(s: Sizes) -> Variants:
-    """One bidirectional LSTM, there and back."""
+    """One bidirectional LSTM, there and back; beside it cuDNN's, where it is."""
     x = jax.random.normal(KEY, (s.batch, s.frames, 2 * s.hidden), DTYPES[s.dtype])
     lengths = jnp.full(s.batch, s.frames)
-    layer = BiLSTM(s.hidden, DTYPES[s.dtype])
-    params = layer.init(KEY, x, lengths)
+    layers = {"jaxcrnn": BiLSTM(s.hidden, DTYPES[s.dtype])}
+    params = layers["jaxcrnn"].init(KEY, x, lengths)
+    if sharding.is_nvidia():
+        layers["cudnn"] = BiLSTM(s.hidden, DTYPES[s.dtype], kind="cudnn")
 
-    def total(params: Any, x: jax.Array) -> jax.Array:
+    def total(layer: BiLSTM, params: Any, x: jax.Array) -> jax.Array:
         return jnp.square(layer.apply(params, x, lengths).astype(jnp.float32)).sum()  # type: ignore[union-attr]
 
-    return {"jaxcrnn": compiled(jax.grad(total, argnums=(0, 1)), params, x)}
+    return {
+        name: compiled(jax.grad(partial(total, layer), argnums=(0, 1)), params, x) for name, layer in layers.items()
+    }
 
 
 def _known(s: Sizes) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -37,6 +37,7 @@ FLOORS = [
         "sharding",
         "augment",
         "convolution",
+        "cudnn",
         "looks",
         "render",
     },
@@ -64,8 +65,8 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 SIDEWAYS = {
     ("charset", "errors"), ("files", "errors"), ("data", "files"),
     ("data", "errors"), ("data", "charset"), ("data", "types"), ("data", "data"),
-    ("fused", "sharding"), ("convolution", "sharding"), ("head", "fused"), ("ctc", "head"), ("assign", "ctc"),
-    ("assign", "head"),
+    ("fused", "sharding"), ("convolution", "sharding"), ("cudnn", "sharding"), ("head", "fused"), ("ctc", "head"),
+    ("assign", "ctc"), ("assign", "head"),
     ("decode", "head"), ("decode", "ctc"), ("beam", "automata"), ("beam", "decode"), ("evaluate", "decoding"),
     ("rescoring", "decode"), ("reading", "decoder_options"), ("decoder_options", "language"),
     ("decoder_options", "scoring"), ("tuning", "decoder_options"), ("tuning", "reading"), ("tuning", "scoring"),

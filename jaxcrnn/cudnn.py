@@ -1,0 +1,66 @@
+"""cuDNN's LSTM, for NVIDIA GPUs: the same parameters and numbers as `jaxcrnn.recurrent`'s scan, in one call."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.experimental import rnn
+from jax.sharding import PartitionSpec as P
+
+from jaxcrnn.sharding import axes_of
+
+
+def packed(kernel_x: Array, kernel_h: Array, bias: Array) -> Array:
+    """The parameters as cuDNN has them, which is torch's order: matrices of each direction, then biases of each.
+
+    Args:
+      kernel_x: ``[K,D,4H]`` of K directions; gates are packed i, f, g, o on both sides.
+      kernel_h: ``[K,H,4H]``.
+      bias: ``[K,4H]``. cuDNN adds a second one, which is zero here.
+
+    Returns:
+      One array of ``K (4HD + 4HH + 8H)`` numbers.
+    """
+    matrices = [each[k].T.reshape(-1) for k in range(len(bias)) for each in (kernel_x, kernel_h)]
+    biases = [each[k] for k in range(len(bias)) for each in (bias, jnp.zeros_like(bias))]
+    return jnp.concatenate([*matrices, *biases])
+
+
+def lstm(x: Array, lengths: Array, kernel_x: Array, kernel_h: Array, bias: Array) -> Array:
+    """One layer of one or both directions. It cannot even be traced where there is no CUDA.
+
+    Where devices share the batch, each one works on its own lines.
+
+    Args:
+      x: ``[B,T,D]``. cuDNN computes in float32 whatever this is; its products are shortened to TF32 if it is bfloat16.
+      lengths: ``[B]`` int32, valid frames; padded ones influence nothing and come back as zero.
+      kernel_x: ``[K,D,4H]``.
+      kernel_h: ``[K,H,4H]``.
+      bias: ``[K,4H]``.
+
+    Returns:
+      ``[B,T,KH]`` in the dtype of ``x``, forward half first.
+    """
+    exact = (lax.Precision.HIGHEST, lax.Precision.HIGHEST) if x.dtype == jnp.float32 else None
+
+    def part(x: Array, lengths: Array, weights: Array) -> Array:
+        directions, hidden = kernel_h.shape[:2]
+        start = jnp.zeros((directions, len(x), hidden), jnp.float32)
+        # It knows no line without frames; what it makes of its first one is masked below.
+        there = jnp.maximum(lengths, 1).astype(jnp.int32)
+        size = x.shape[-1]
+        out, _, _ = rnn.lstm(
+            x.astype(jnp.float32), start, start, weights, there, size, hidden, 1, 0.0, directions == 2, exact
+        )
+        inside = jnp.arange(x.shape[1])[None, :] < lengths[:, None]
+        return jnp.where(inside[:, :, None], out, 0.0).astype(x.dtype)
+
+    weights = packed(*(a.astype(jnp.float32) for a in (kernel_x, kernel_h, bias)))
+    data, _ = axes_of(len(x))
+    if data is None:
+        return part(x, lengths, weights)
+    # The weights' gradients are added over the devices, which is what an input not split means backwards.
+    return jax.shard_map(part, in_specs=(P(data), P(data), P()), out_specs=P(data), check_vma=False)(
+        x, lengths, weights
+    )
