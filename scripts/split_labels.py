@@ -1,6 +1,8 @@
 """Splits a label file in two by a hash of the text: equal texts stay together, and the split never changes.
 
 python scripts/split_labels.py labels.txt --fraction 0.2 --train train.txt --held-out test.txt
+
+Where the parts lie outside the images' folder, training with them takes data.allow_outside=true.
 """
 
 import argparse
@@ -8,6 +10,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from jaxcrnn.data.images import Limits
 from jaxcrnn.data.labels import LabelFile
 
 
@@ -24,7 +27,9 @@ def main() -> None:
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--held-out", type=Path, required=True)
     args = parser.parse_args()
-    source = LabelFile(args.labels)
+    source = LabelFile(args.labels, Limits(outside=True))  # names are copied, no image is opened
+    for fault in source.faults:
+        print(f"left out: {fault.where}: {fault.kind}: {fault.detail}")
     parts: dict[bool, list[str]] = {True: [], False: []}
     for i in range(len(source)):
         held = share(source.text(i), args.salt) < args.fraction
