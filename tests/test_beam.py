@@ -157,6 +157,7 @@ def test_the_commands(run_folder, lines_file, tmp_path, capsys):
     assert all(other["text"] in texts[:5] for other in found["others"])
 
 
+@pytest.mark.slow
 def test_evaluation_takes_the_same_options(run_folder, lines_file, tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("".join(row.split("\t")[1] + "\n" for row in lines_file.read_text().splitlines()))

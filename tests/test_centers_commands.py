@@ -140,7 +140,7 @@ def test_second_stage_starts_where_it_is_told(where, reader, centers_file, four_
 
 
 @pytest.mark.parametrize(
-    "preset", ["aligned", *(pytest.param(p, marks=pytest.mark.slow) for p in ("flow1-torch", "posterior"))]
+    "preset", [pytest.param(p, marks=pytest.mark.slow) for p in ("aligned", "flow1-torch", "posterior")]
 )
 def test_centers_are_saved_with_the_run_and_resumed(preset, four_lines, tmp_path):
     """Four steps in one go end as two and two: centers, like all else, go through the checkpoint."""
@@ -159,6 +159,7 @@ def test_centers_are_saved_with_the_run_and_resumed(preset, four_lines, tmp_path
         assert np.abs(np.asarray(one.centers.centers)).max() > 0  # they started at 0
 
 
+@pytest.mark.slow
 def test_a_second_stage_that_died_early_is_resumed_from_its_own_start(reader, four_lines, tmp_path):
     more = ("--init-from", str(reader), "--centers", "normal", "--preset", "flow2", "--out", str(tmp_path / "run"))
     assert train(*more, steps=1) == 0
@@ -248,6 +249,7 @@ def test_mistakes_with_centers_get_one_line(reader, centers_file, tmp_path, caps
         assert not (tmp_path / "out").exists(), name
 
 
+@pytest.mark.slow
 def test_nothing_recognised_is_no_estimate(four_lines, tmp_path, capsys):
     assert train("--data", str(four_lines), "--out", str(tmp_path / "fresh"), steps=1) == 0
     rows = [row.split("\t") for row in four_lines.read_text().splitlines()]

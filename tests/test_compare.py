@@ -97,6 +97,7 @@ def test_a_stopped_comparison_goes_on(comparison, plan, tmp_path, monkeypatch, c
     assert json.loads((out / "results.json").read_text()).keys() == known
 
 
+@pytest.mark.slow
 def test_estimated_centers_come_from_the_start(comparison, tmp_path, monkeypatch, capsys):
     out = tmp_path / "flow2"
     shutil.copytree(comparison, out)

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 from small_runs import train_args
 
 from jaxcrnn import growth, runs
@@ -42,6 +43,7 @@ def test_rows_move_by_character():
     assert after.step == before.step
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_more_characters(lines_file, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     assert main(train_args(lines_file, first, val=False)) == 0

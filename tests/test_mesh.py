@@ -1,5 +1,6 @@
 """The same numbers on one device and on eight, in one process and in two."""
 
+import functools
 import json
 import math
 import re
@@ -35,7 +36,7 @@ def config_of(preset, head, **loss):
         ModelConfig("tiny", H, 0.2 * (preset == "ctc"), head=head, num_classes=C),
         LossConfig(preset, start="normal" if preset == "flow2" else None, **loss),
         OptimConfig("sgd", steps=50, warmup=0, learning_rate=0.05),
-        AugmentConfig(probability=float((preset, head) == ("ctc", "fused"))),
+        AugmentConfig(probability=float(preset == "ctc")),
     )
 
 
@@ -48,9 +49,11 @@ def batch_of(step):
     return Batch(images, widths.astype(np.int32), labels, lengths.astype(np.int32))
 
 
+@functools.cache
 def ten_steps(config, data, model, fsdp=False):
     mesh = sharding.make_mesh(MeshConfig(data, model))
-    state, key = init_state(config, jax.random.key(0)), jax.random.key(1)
+    # From another start a ReLU of flow2's sixth step is within rounding of 0, and its gradient jumps.
+    state, key = init_state(config, jax.random.key(int(config.loss.preset == "flow2"))), jax.random.key(1)
     if state.centers is not None:  # far from each other from the start
         start = np.random.default_rng(0).normal(size=state.centers.centers.shape).astype(np.float32)
         state = state._replace(centers=state.centers._replace(centers=jnp.asarray(start)))
@@ -73,8 +76,8 @@ def close(ours, expected, tolerance):
 
 
 EVERY = [(preset, head, *mesh) for preset in PRESETS for head in ("dense", "fused") for mesh in MESHES]
-# Both heads, centers that move and that do not: every program costs five seconds of compilation.
-QUICK = [("flow2", "dense", 2, 4), ("posterior", "fused", 4, 2)]  # and 8 x 1 in two processes, below
+# Every program costs five seconds of compilation, so both are of one preset, and compared with one program.
+QUICK = [("posterior", "dense", 2, 4), ("posterior", "fused", 4, 2)]  # and 8 x 1 in two processes, below
 
 
 @pytest.mark.parametrize(
@@ -82,8 +85,9 @@ QUICK = [("flow2", "dense", 2, 4), ("posterior", "fused", 4, 2)]  # and 8 x 1 in
     [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in EVERY],
 )
 def test_ten_steps_on_eight_devices(preset, head, data, model):
-    config = config_of(preset, head, **({"push": 0.1} if preset == "aligned" else {}))
-    (one, infos, _), (eight, told, text) = ten_steps(config, 1, 1), ten_steps(config, data, model)
+    push = {"push": 0.1} if preset == "aligned" else {}
+    one, infos, _ = ten_steps(config_of(preset, "dense", **push), 1, 1)
+    eight, told, text = ten_steps(config_of(preset, head, **push), data, model)
     for ours, expected in zip(told, infos, strict=True):
         for name, value in expected.items():
             close(ours[name], value, 2e-5 if name == "watch" else 1e-5)

@@ -17,9 +17,10 @@ from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.recurrent import BiLSTM, lstm_scan
 
 
-@pytest.fixture(scope="module", params=[("small", False), ("small", True), ("vgg", False)])
+@pytest.fixture(scope="module")
 def model(request):
-    backbone, standardize = request.param
+    """Small and standardized, where a test does not ask for others."""
+    backbone, standardize = getattr(request, "param", ("small", True))
     config = ModelConfig(backbone, hidden=8, dropout=0.0, standardize=standardize, num_classes=5)
     crnn = CRNN(config)
     variables = jax.jit(lambda key: crnn.init(key, jnp.zeros((1, 32, 32, 1)), jnp.full((1,), 32)))(jax.random.key(0))
@@ -37,6 +38,15 @@ def read(crnn, variables, images, widths):
     return run(crnn, variables, images, widths)[0]
 
 
+every_model = pytest.mark.parametrize(
+    "model",
+    # What holds for standardized lines holds for others.
+    [("small", True), ("vgg", False), pytest.param(("small", False), marks=pytest.mark.slow)],
+    ids=["standardized", "vgg", "small"], indirect=True,
+)  # fmt: skip
+
+
+@every_model
 @pytest.mark.parametrize("train", [False, True])
 def test_padding_influences_nothing(model, train):
     _, crnn, variables = model
@@ -57,6 +67,7 @@ def test_padding_influences_nothing(model, train):
         chex.assert_trees_all_close(a_stats, b_stats, rtol=1e-4, atol=1e-6)
 
 
+@every_model
 def test_frames_are_what_they_are_said_to_be(model):
     config, crnn, variables = model
     widths = np.arange(1, 13, dtype=np.int32) * 3
@@ -79,9 +90,7 @@ def test_features_are_the_heads_input(model):
 
 
 def test_standardized_lines_forget_brightness_and_contrast(model):
-    config, crnn, variables = model
-    if not config.standardize:
-        pytest.skip("only for standardized models")
+    _, crnn, variables = model
     images = jax.random.uniform(jax.random.key(1), (1, 32, 40, 1), minval=-1.0)
     widths = jnp.asarray([30])
     a, b = (read(crnn, variables, x, widths).logits[:, :7] for x in (images, images * 0.4 + 0.3))

@@ -128,7 +128,10 @@ def test_a_difference_is_seen():
     assert not parity.compare(a, broken, "float64")[0].holds
 
 
-@pytest.mark.parametrize("model", [MODEL, ModelConfig("vgg", 3, 0.0, num_classes=5)], ids=["small", "vgg"])
+@pytest.mark.parametrize(
+    "model",
+    [MODEL, pytest.param(ModelConfig("vgg", 3, 0.0, num_classes=5), marks=pytest.mark.slow)], ids=["small", "vgg"],
+)  # fmt: skip
 def test_conversion_there_and_back(model):
     variables = jax.tree.map(np.asarray, variables_of(model))
     state_dict = convert.to_torch(variables)

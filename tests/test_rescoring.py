@@ -20,6 +20,7 @@ GROUPS = ["abc", "de"]
 SETTINGS = ["model.backbone=tiny", "model.hidden=8", "data.buckets=1", "data.batch_size=8", "loss.preset=flow1"]
 B, T, C, D = 40, 12, 7, 3
 LENGTHS = np.asarray([T, T - 4, 1, 0] * (B // 4), np.int32)
+rescore = jax.jit(rescoring.rescore, static_argnames="blank")
 
 
 def case(seed, sharp=2.0):
@@ -65,7 +66,7 @@ def by_hand(log_p, length, feature, centers, weight):
 def test_the_rule_written_out_agrees(weight):
     logits, features, centers = case(0)
     made = rescoring.make(centers, GROUPS, CHARSET, weight)
-    found = np.asarray(jax.jit(rescoring.rescore)(logits, LENGTHS, features, made))
+    found = np.asarray(rescore(logits, LENGTHS, features, made))
     log_p = np.asarray(jax.nn.log_softmax(logits, 2))
     for b in range(B):
         expected = by_hand(log_p[b], LENGTHS[b], features[b], centers.centers, weight)
@@ -80,7 +81,7 @@ def test_a_character_stays_or_becomes_its_look_alike(seed):
     before, exchanged = read(logits), 0
     for weight in (0.01, 0.1, 1.0, 100.0):
         made = rescoring.make(centers, GROUPS, CHARSET, weight)
-        for old, new in zip(before, read(rescoring.rescore(logits, LENGTHS, features, made)), strict=True):
+        for old, new in zip(before, read(rescore(logits, LENGTHS, features, made)), strict=True):
             assert len(old) == len(new)
             for a, b in zip(old, new, strict=True):
                 assert a == b or any(a in group and b in group for group in GROUPS)
@@ -91,10 +92,10 @@ def test_a_character_stays_or_becomes_its_look_alike(seed):
 def test_the_blank_may_be_last():
     """Its classes moved, everything is as with the blank first."""
     logits, features, centers = case(1)
-    first = rescoring.rescore(logits, LENGTHS, features, rescoring.make(centers, GROUPS, CHARSET, 0.5))
+    first = rescore(logits, LENGTHS, features, rescoring.make(centers, GROUPS, CHARSET, 0.5))
     moved = centers._replace(centers=np.roll(centers.centers, -1, 0))
     made = rescoring.make(moved, GROUPS, LAST, 0.5)
-    last = rescoring.rescore(np.roll(logits, -1, 2), LENGTHS, features, made, blank=C - 1)
+    last = rescore(np.roll(logits, -1, 2), LENGTHS, features, made, blank=C - 1)
     np.testing.assert_allclose(np.roll(last, 1, 2), first, atol=1e-5)
 
 
@@ -102,7 +103,7 @@ def test_centers_far_away_leave_finite_numbers():
     logits, features, centers = case(2)
     far = centers._replace(centers=centers.centers * 1e30)
     made = rescoring.make(far, GROUPS, CHARSET, rescoring.MOST)
-    assert np.isfinite(rescoring.rescore(logits, LENGTHS, features, made)).all()
+    assert np.isfinite(rescore(logits, LENGTHS, features, made)).all()
 
 
 def test_classes_never_seen_are_left_alone_unless_none_was_counted():
@@ -159,6 +160,7 @@ def test_tuning_and_reading_with_what_it_found(run_folder, lines_file, capsys):
     assert f"fewest edits, {found[0]} ({edits[0]} without): --rescore {told['best']:g}" in out
 
 
+@pytest.mark.slow
 def test_the_beam_sees_what_was_rescored(run_folder):
     run = runs.open_run(run_folder / "run")
     state, _ = run.state()
@@ -172,6 +174,7 @@ def test_the_beam_sees_what_was_rescored(run_folder):
     assert any(two == three != one for one, two, three in zip(plain, beam, greedy, strict=True))
 
 
+@pytest.mark.slow
 def test_a_weight_of_zero_changes_nothing(run_folder):
     """Not the confidence either, that of an empty reading included."""
     run = runs.open_run(run_folder / "run")

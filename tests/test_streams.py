@@ -85,6 +85,7 @@ def test_a_mixture_has_its_share_of_each(lines_file):
     assert rendered().fingerprint == rendered().fingerprint != rendered(longest=5).fingerprint
 
 
+@pytest.mark.slow
 def test_training_on_rendered_and_read_lines(lines_file, tmp_path, capsys):
     out = tmp_path / "run"
     (tmp_path / "chars.txt").write_text("".join(f"{c}\n" for c in CHARS), encoding="utf-8")

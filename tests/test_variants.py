@@ -15,7 +15,7 @@ every_loss = pytest.mark.parametrize("name", list(LOSSES))
 
 
 @pytest.mark.parametrize("name", [
-    pytest.param(n, marks=() if n in ("counted", "predicted", "aligned, best", "posterior") else pytest.mark.slow)
+    pytest.param(n, marks=() if n == "posterior" else pytest.mark.slow)
     for n in ASSIGNMENTS
 ])  # fmt: skip
 def test_eager_is_jit(name):
