@@ -102,15 +102,18 @@ def watch(logits: Logits, features: Array, centers: Array, assignment: Assignmen
         length(features - other_center),
         length(features - own_center),
     )
-    margin = (other - own).reshape(-1)
-    probability = jnp.exp(head.of_frames(logits, classes) - head.norm(logits)).reshape(-1)
-    flat = inside.reshape(-1)
+    margin = other - own
+    probability = jnp.exp(head.of_frames(logits, classes) - head.norm(logits))
 
     def extremes(order: Array) -> Frames:
-        value, index = jax.lax.top_k(jnp.where(flat, order, -jnp.inf), min(count, order.shape[0]))
+        # Of each line first: devices that share the batch then send each other a few numbers a line, not every frame's.
+        of_line, at = jax.lax.top_k(jnp.where(inside, order, -jnp.inf), min(count, order.shape[1]))
+        value, index = jax.lax.top_k(of_line.reshape(-1), min(count, of_line.size))
         there = jnp.isfinite(value)
-        take = [jnp.where(there, a.reshape(-1)[index], -1) for a in (classes, rivals)]
-        return Frames(*take, *(jnp.where(there, a[index], 0.0) for a in (probability, margin)))
+        found = [jnp.take_along_axis(a, at, 1).reshape(-1)[index] for a in (classes, rivals, probability, margin)]
+        return Frames(
+            *(jnp.where(there, a, jnp.asarray(no, a.dtype)) for a, no in zip(found, (-1, -1, 0, 0), strict=True))
+        )
 
     total = weights.astype(own.dtype)
     return Watch(

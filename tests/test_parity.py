@@ -38,8 +38,19 @@ def variables_of(model, seed=0):
     return variables | {"params": variables["params"] | {"head": head | {"kernel": head["kernel"] * 20}}}
 
 
-def ladder(model, dtype="float64", **options):
-    task = parity.make_task(model, variables_of(model), dtype=dtype, **options)
+def with_biases(variables):
+    """Biases as large as a trained model's: errors are relative to the largest of an array, and these start at 0."""
+    rng = np.random.default_rng(0)
+
+    def moved(path, array):
+        size = 0.1 * (path[-1].key == "bias")
+        return array + (size * rng.normal(size=array.shape)).astype(array.dtype)
+
+    return variables | {"params": jax.tree_util.tree_map_with_path(moved, variables["params"])}
+
+
+def ladder(model, dtype="float64", variables=None, **options):
+    task = parity.make_task(model, variables or variables_of(model), dtype=dtype, **options)
     theirs = importlib.import_module("torch_ref.answers").answer(task)
     ours = answers.answer(task)
     for name in options.get("presets", ()):
@@ -97,7 +108,8 @@ def test_everything_at_once_in_float64(backbone):
 @needs_torch
 @pytest.mark.slow
 def test_float32():
-    check(ladder(MODEL, "float32"), parity.TOLERANCES["float32"])
+    # Where a gradient is rounding alone Adam goes either way, by its whole rate.
+    check(ladder(MODEL, "float32", with_biases(variables_of(MODEL))), parity.TOLERANCES["float32"])
 
 
 @needs_torch
