@@ -10,6 +10,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -22,10 +23,13 @@ import jaxlib
 
 from jaxcrnn import __version__, bench_data, timing
 from jaxcrnn.console import duration, table
-from jaxcrnn.errors import UserError
+from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.files import can_be_written, written_whole
 from jaxcrnn.timing import Sizes, Variant
 
 GROWTH = (100, 6941, 21504, 90112)
+KINDS = ("float32", "bfloat16")  # of the reference: as it is, or under autocast
+MOST = 1_000_000  # of anything
 NAMES = {**timing.CASES, **bench_data.CASES}
 # Measured only when asked for: a whole step of every preset.
 LONG = {"flows"}
@@ -43,7 +47,9 @@ class Reference:
         # Beside the package in a checkout, installed otherwise.
         root = str(Path(__file__).resolve().parent.parent)
         env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        # Into a file: a pipe that nobody reads until the end stops who writes much into it.
+        self.said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed with the process)
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.said}
         self.process = subprocess.Popen(command, text=True, env=env, **pipes)
         first = self._line()
         self.about = {key: first[key] for key in ("version", "device", "threads")} if "version" in first else {}
@@ -51,11 +57,11 @@ class Reference:
 
     def _line(self) -> dict[str, Any]:
         assert self.process.stdout
-        assert self.process.stderr
-        text = self.process.stdout.readline()
-        if text:
-            return dict(json.loads(text))
-        said = self.process.stderr.read().strip().splitlines()
+        for text in self.process.stdout:
+            if text.startswith("{"):  # or a library has printed something
+                return dict(json.loads(text))
+        self.said.seek(0)
+        said = self.said.read().strip().splitlines()
         return {"error": said[-1] if said else "the reference ended without a word"}
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -77,53 +83,68 @@ class Reference:
             return {}, str(answer["error"])
         return {name: Variant(lambda: None, seconds) for name, seconds in answer["first"].items()}, ""
 
-    def seconds(self, name: str) -> float:
-        """Of one run."""
-        answer = self.ask({"time": name})
-        if "error" in answer:
-            raise UserError(f"the reference stopped while it was timed: {answer['error']}")
-        return float(answer["seconds"])
-
     def close(self) -> None:
         """Lets it end."""
         self.process.communicate()
+        self.said.close()
 
 
 def run(args: Namespace) -> int:
     """``jaxcrnn bench``."""
-    fields = ("batch", "width", "classes", "slots", "hidden", "backbone", "dtype", "data")
+    fields = ("batch", "width", "classes", "slots", "hidden", "backbone", "dtype", "lstm", "data")
     sizes = Sizes(**{name: getattr(args, name) for name in fields})
-    _check(args, sizes)
-    chosen = args.only.split(",") if args.only else [name for name in NAMES if name not in LONG]
+    chosen = list(NAMES.keys() - LONG) if args.only is None else [name.strip() for name in args.only.split(",")]
+    chosen = [name for name in NAMES if name in chosen] + [name for name in chosen if name not in NAMES]
+    _check(args, sizes, chosen)
+    # A compilation that is read from the cache is none; and the reference needs room on the device too.
+    jax.config.update("jax_enable_compilation_cache", False)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if args.data and bench_data.CASES.keys() & set(chosen):
+        bench_data.lines_of(args.data)  # its mistakes before the work
     reference = Reference(args.compile) if args.torch else None
     about = _about(reference)
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     rows: list[dict[str, Any]] = []
     try:
         for name, changed in _plan(chosen, sizes, args.grow):
-            rows += _measure(name, changed, args.rounds, reference)
-            print("\n" + shown(rows, name, changed), flush=True)
+            found = _measure(name, changed, args.rounds, reference)
+            rows += found
+            print("\n" + shown(found, name, changed), flush=True)
+            _write(args.out, about, rows)  # what is measured stays, whatever comes
     finally:
         if reference:
+            about["peak_mb"] = {"jaxcrnn": _peak(), "torch": reference.ask({"peak": True}).get("peak_mb")}
             reference.close()
     rates = [row["gflops"] for row in rows if row["case"] == "product" and "gflops" in row]
     for row in rows:
         if rates and "gflops" in row:
             row["share"] = row["gflops"] / max(rates)
             if row["case"] != "product":
-                print(f"{row['case']}, {row['variant']}: {row['gflops']:.0f} GFLOP/s by the formulas, "
+                print(f"{row['case']}, {row['variant']}: {row['gflops']:.0f} GFLOP/s as direct convolutions count, "
                       f"{row['share']:.0%} of the matrix product's {max(rates):.0f}")  # fmt: skip
+    _write(args.out, about, rows)
     if args.out:
-        Path(args.out).write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
         print(f"written to {args.out}")
     return 0
 
 
-def _check(args: Namespace, sizes: Sizes) -> None:
+def _write(path: str | None, about: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    if path:
+        with written_whole(path) as part:
+            part.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+def _check(args: Namespace, sizes: Sizes, chosen: list[str]) -> None:
+    if args.out:
+        can_be_written(args.out)
     for name in ("batch", "width", "classes", "slots", "hidden"):
-        if getattr(sizes, name) < 1:
-            raise UserError(f"--{name} {getattr(sizes, name)}: expected 1 or more")
-    timing.config_of(sizes)  # its own words for a backbone or a dtype that is none
+        if not 1 <= getattr(sizes, name) <= MOST:
+            raise UserError(f"--{name} {getattr(sizes, name)}: expected 1 to {MOST:,}")
+    if sizes.dtype not in KINDS:
+        raise UserError(f"--dtype {sizes.dtype}: expected one of {', '.join(KINDS)}")
+    if args.compile and not args.torch:
+        raise UserError("--compile and --no-torch: expected one of them, torch.compile is the reference's")
+    timing.config_of(sizes)  # its own words for a backbone or an LSTM that is none
     if sizes.classes < 2:
         raise UserError(f"--classes {sizes.classes}: expected 2 or more, the blank and a character")
     if sizes.frames < 2 * sizes.slots:
@@ -131,62 +152,69 @@ def _check(args: Namespace, sizes: Sizes) -> None:
                         f"--slots {sizes.slots}")  # fmt: skip
     if args.rounds < 1:
         raise UserError(f"--rounds {args.rounds}: expected 1 or more")
-    for name in (args.only or "").split(","):
-        if name and name not in NAMES:
-            raise UserError(f"--only {name}: expected some of {','.join(NAMES)}")
+    for name in chosen:
+        if name not in NAMES:
+            raise UserError(f"--only {name!r}: expected some of {','.join(NAMES)}")
 
 
 def _plan(chosen: list[str], sizes: Sizes, grow: bool) -> list[tuple[str, Sizes]]:
     """Cases with their sizes; growing ones by classes, and the step by lines and frames."""
-    plan = [(name, dataclasses.replace(sizes, batch=1) if name == "latency" else sizes) for name in chosen]
+    fixed: dict[str, dict[str, Any]] = {name: {"dtype": "float32"} for name in ("ctc", "center")}
+    fixed["latency"] = {"batch": 1}
+    plan = [(name, dataclasses.replace(sizes, **fixed.get(name, {}))) for name in chosen]
     if grow:
         for classes in GROWTH:
-            changed = dataclasses.replace(sizes, classes=classes)
-            plan += [(name, changed) for name in chosen if name in ("ctc", "head", "center") and changed != sizes]
+            for name in chosen:
+                if name in ("ctc", "head", "center"):
+                    plan.append((name, dataclasses.replace(sizes, classes=classes, **fixed.get(name, {}))))
         for name in chosen:
             if name in ("step", "forward"):
                 plan += [(name, dataclasses.replace(sizes, batch=b)) for b in (sizes.batch // 4, sizes.batch // 2)]
                 plan += [(name, dataclasses.replace(sizes, width=w)) for w in (sizes.width // 2, sizes.width * 2)]
-    return plan
+    # Each once, and none so small that it is nothing.
+    return [(name, s) for name, s in dict.fromkeys(plan) if s.batch and s.frames >= 2 * s.slots]
 
 
 def _measure(name: str, sizes: Sizes, rounds: int, reference: Reference | None) -> list[dict[str, Any]]:
     """Takes turns: ours, then theirs, as often as asked; so that what else the machine does meets all alike."""
-    ours = NAMES[name](sizes)
+    used = bench_data.asked(sizes) if name in bench_data.CASES else sizes.asdict()
     theirs: dict[str, Variant] = {}
     problem = ""
+    try:
+        ours = NAMES[name](sizes)
+        for made in ours.values():
+            made.run()
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        return [{"case": name, "variant": "jaxcrnn", "sizes": used, "error": first_line(error)[:200]}]
     if reference and name in ASKED:
-        question = bench_data.asked(sizes) if name in bench_data.CASES else sizes.asdict()
-        theirs, problem = reference.variants(ASKED[name], question)
+        theirs, problem = reference.variants(ASKED[name], used)
     times: dict[str, list[float]] = {variant: [] for variant in [*ours, *theirs]}
-    for made in ours.values():
-        made.run()
     for _ in range(rounds):
         for variant, seconds in times.items():
             if variant in ours:
                 began = time.perf_counter()
                 ours[variant].run()
                 seconds.append(time.perf_counter() - began)
-            elif reference:
-                seconds.append(reference.seconds(variant))
-    rows = [
-        _row(name, variant, sizes, made, times[variant], _peak() if variant in ours else None)
-        for variant, made in {**ours, **theirs}.items()
-    ]
+            elif reference and not problem:
+                answer = reference.ask({"time": variant})
+                problem = str(answer.get("error", ""))
+                seconds.append(float(answer.get("seconds", 0)))
+    made_all = ours if problem else {**ours, **theirs}
+    rows = [_row(name, variant, sizes, used, made, times[variant]) for variant, made in made_all.items()]
     for row in rows:
         row["ratio"] = row["median_ms"] / rows[0]["median_ms"]
     if problem:
-        rows.append({"case": name, "variant": "torch", "sizes": sizes.asdict(), "error": problem})
+        rows.append({"case": name, "variant": "torch", "sizes": used, "error": problem})
     return rows
 
 
 def _row(
-    name: str, variant: str, sizes: Sizes, made: Variant, seconds: list[float], peak: float | None
+    name: str, variant: str, sizes: Sizes, used: dict[str, Any], made: Variant, seconds: list[float]
 ) -> dict[str, Any]:
     middle = statistics.median(seconds)
     row: dict[str, Any] = {
-        "case": name, "variant": variant, "sizes": sizes.asdict(), "rounds": len(seconds), "median_ms": 1e3 * middle,
-        "least_ms": 1e3 * min(seconds), "first_s": made.compile_seconds, "peak_mb": peak,
+        "case": name, "variant": variant, "sizes": used, "rounds": len(seconds), "median_ms": 1e3 * middle,
+        "least_ms": 1e3 * min(seconds), "first_s": made.compile_seconds,
         "temporary_mb": None if made.temporary_bytes is None else made.temporary_bytes / 1e6,
     }  # fmt: skip
     if name in ("product", "step"):
@@ -197,8 +225,7 @@ def _row(
 
 
 def shown(rows: list[dict[str, Any]], name: str, sizes: Sizes) -> str:
-    """A table of one case."""
-    rows = [row for row in rows if row["case"] == name and row["sizes"] == sizes.asdict()]
+    """A table of one case's rows."""
     s = sizes
     header = f"{name}: B={s.batch} W={s.width} T={s.frames} C={s.classes} L={s.slots} {s.backbone} {s.dtype}"
     if name in bench_data.CASES:
@@ -216,8 +243,10 @@ def shown(rows: list[dict[str, Any]], name: str, sizes: Sizes) -> str:
         )
         for row in measured
     ]  # fmt: skip
-    last = "GFLOP/s" if any("gflops" in row for row in measured) else "lines/s"
-    text = table((header, "median ms", "least ms", "ratio", "first", "temporary MB", last), lines)
+    heads = [header, "median ms", "least ms", "ratio", "first", "temporary MB"]
+    if any(row[-1] for row in lines):
+        heads.append("GFLOP/s" if any("gflops" in row for row in measured) else "lines/s")
+    text = table(tuple(heads), [row[: len(heads)] for row in lines]) if lines else header
     return "\n".join([text, *(f"not measured: {row['variant']}: {row['error']}" for row in rows if "error" in row)])
 
 
@@ -226,7 +255,7 @@ def _or_nothing(value: Any, show: Callable[[Any], str]) -> str:
 
 
 def _peak() -> float:
-    """Most memory so far, in MB: the device's where it says, the process's otherwise."""
+    """Most memory up to here, in MB: the device's where it says, the process's otherwise."""
     stats = jax.devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return float(stats["peak_bytes_in_use"]) / 1e6
@@ -238,7 +267,8 @@ def _about(reference: Reference | None) -> dict[str, Any]:
     about: dict[str, Any] = {"date": date.today().isoformat(), "device": _name(device), "jaxcrnn": __version__}
     about |= {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "python": platform.python_version()}
     if reference:
-        about["torch"] = reference.about.get("version") or f"none ({reference.error})"
+        about |= {f"torch {key}" if key != "version" else "torch": value for key, value in reference.about.items()}
+        about.setdefault("torch", f"none ({reference.error})")
     return about
 
 

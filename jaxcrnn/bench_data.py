@@ -47,6 +47,13 @@ class Lines:
     def __init__(self, data: str) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self.folder = Path(self._folder.name)
+        try:
+            self._open(data)
+        except UserError:
+            self._folder.cleanup()
+            raise
+
+    def _open(self, data: str) -> None:
         self.path = Path(data) if data else self._rendered()
         self.source = LabelFile(self.path)
         self.charset = Charset.from_labels([self.source.text(i) for i in range(len(self.source))])

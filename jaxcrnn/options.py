@@ -303,12 +303,13 @@ def bench_options(parser: argparse.ArgumentParser) -> None:
              ("slots", 10, "characters"), ("hidden", 256, "size of an LSTM direction"))  # fmt: skip
     for name, default, what in sizes:
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what}; default: {default}")
-    parser.add_argument("--backbone", default="vgg", metavar="NAME", help="vgg (the default), small or tiny")
+    parser.add_argument("--backbone", default="vgg", metavar="NAME", help="the model's; default: vgg")
     parser.add_argument("--dtype", default="float32", metavar="NAME", help="float32 (the default) or bfloat16")
+    parser.add_argument("--lstm", default="scan", metavar="NAME", help="scan (the default) or cudnn, on NVIDIA GPUs")
     parser.add_argument("--data", default="", metavar="FILE", help="label file to read from; default: rendered lines")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of every variant; default: 5")
     parser.add_argument("--only", metavar="CASES", help="product, step, flows, forward, backbone, bilstm, ctc, head, "
-                        "center, latency, data, evaluate, recognize, cold; with commas")  # fmt: skip
+                        "center, latency, data, evaluate, recognize, cold; with commas; flows only here")  # fmt: skip
     parser.add_argument("--grow", action="store_true", help="ctc, head and center with 100 to 90,112 classes too; "
                         "steps with other batches and widths")  # fmt: skip
     parser.add_argument("--compile", action="store_true", help="torch.compile, too, which takes a minute")

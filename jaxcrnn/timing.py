@@ -41,6 +41,7 @@ class Sizes:
       hidden: H of each LSTM direction.
       backbone: the model's.
       dtype: the model's.
+      lstm: the model's.
       matrix: rows and columns of the matrices whose product says what the machine can do.
       data: label file that is read where lines are read; empty for rendered ones.
     """
@@ -52,6 +53,7 @@ class Sizes:
     hidden: int = 256
     backbone: str = "vgg"
     dtype: str = "float32"
+    lstm: str = "scan"
     matrix: int = 2048
     data: str = ""
 
@@ -128,7 +130,7 @@ def batch_of(s: Sizes) -> Batch:
 
 def config_of(s: Sizes, preset: str = "ctc", kind: str = "dense") -> TrainConfig:
     """A step without augmentation and dropout, which the reference has not."""
-    model = ModelConfig(s.backbone, s.hidden, 0.0, dtype=s.dtype, head=kind, num_classes=s.classes)
+    model = ModelConfig(s.backbone, s.hidden, 0.0, dtype=s.dtype, lstm=s.lstm, head=kind, num_classes=s.classes)
     loss = LossConfig(preset, start="normal" if preset == "flow2" else None)
     return TrainConfig(model, loss, OptimConfig(), AugmentConfig(probability=0.0))
 

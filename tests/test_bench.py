@@ -38,6 +38,8 @@ def test_turns_with_the_reference(tmp_path, capsys):
         assert 0 < row["least_ms"] <= row["median_ms"]
         assert row["ratio"] == row["median_ms"] / found[case, "jaxcrnn"]["median_ms"]
         assert (row["temporary_mb"] is None) == (variant == "torch")
+        assert row["sizes"]["dtype"] == "float32"
+    assert all(size > 50 for size in written["about"]["peak_mb"].values())
     assert found["product", "jaxcrnn"]["gflops"] > 0
     assert capsys.readouterr().out.count("torch  ") == 3
 
@@ -58,13 +60,35 @@ def test_growth():
         (32, 280), (8, 280), (16, 280), (32, 140), (32, 560)
     ]  # fmt: skip
     assert [s for name, s in plan if name == "bilstm"] == [sizes]
+    small = bench._plan(["step"], timing.Sizes(batch=2, width=88), grow=True)
+    assert [(s.batch, s.width) for _, s in small] == [(2, 88), (1, 88), (2, 176)]  # not 0 lines, not too few frames
+    assert [s.dtype for _, s in bench._plan(["ctc", "step"], timing.Sizes(dtype="bfloat16"), False)] == [
+        "float32", "bfloat16"
+    ]  # fmt: skip
+
+
+def test_what_does_not_fit_is_a_row(monkeypatch, tmp_path, capsys):
+    def too_much(sizes):
+        raise MemoryError("no room")
+
+    monkeypatch.setitem(bench.NAMES, "step", too_much)
+    out = tmp_path / "bench.json"
+    only = ["--only", "step, product,product", "--no-torch", "--rounds", "1", "--out", str(out)]
+    assert main(["bench", *TINY, *only]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["case"], row.get("error")) for row in rows] == [("product", None), ("step", "no room")]
+    assert "not measured: jaxcrnn: no room" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--classes", "1"], "--classes 1: expected 2 or more"), (["--batch", "0"], "--batch 0: expected 1 or more"),
+    [(["--classes", "1"], "--classes 1: expected 2 or more"), (["--batch", "0"], "--batch 0: expected 1 to 1,000,000"),
+     (["--width", "3000000000"], "--width 3000000000: expected 1 to"), (["--only", ","], "--only ''"),
+     (["--dtype", "float64"], "--dtype float64: expected one of float32, bfloat16"),
+     (["--compile", "--no-torch"], "--compile and --no-torch"), (["--out", "nowhere/x.json"], "nowhere/x.json"),
+     (["--data", "nowhere.txt", "--only", "data"], "nowhere.txt"), (["--lstm", "gru"], "expected one of scan, cudnn"),
      (["--width", "20"], "--width 20 makes 6 frames; expected at least 20"), (["--rounds", "0"], "--rounds 0"),
-     (["--only", "step,steps"], "--only steps: expected some of product,step"),
+     (["--only", "step,steps"], "--only 'steps': expected some of product,step"),
      (["--backbone", "vgg16"], "or layers such as"), (["--dtype", "half"], "expected one of float32")],
 )  # fmt: skip
 def test_refused(options, message, capsys):

@@ -1,7 +1,8 @@
 """Times of this reference, asked for line by line: ``python -m torch_ref.bench`` reads JSON and answers JSON.
 
 ``{"case": NAME, "sizes": {...}, "compile": false}`` makes a case ready and answers its variants with the seconds each
-one took the first time; ``{"time": VARIANT}`` runs one once more. So another program can take turns with this one.
+one took the first time; ``{"time": VARIANT}`` runs one once more; ``{"peak": true}`` answers the most memory so far. So
+another program can take turns with this one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,17 @@ def in_kind(sizes: dict[str, Any], run: Run) -> Run:
     return narrow
 
 
+def afresh(run: Run, *leaves: Tensor) -> Run:
+    """With the gradients of the run before forgotten: adding to them is work that nobody asks for."""
+
+    def once() -> object:
+        for leaf in leaves:
+            leaf.grad = None
+        return run()
+
+    return once
+
+
 def step(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
     """A whole training step with plain CTC."""
     batch = make_batch(sizes)
@@ -85,7 +98,7 @@ def backbone(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
     def once() -> None:
         torch.stack(model.rows(batch.images, batch.widths)).square().sum().backward()
 
-    return {"torch": in_kind(sizes, once)}
+    return {"torch": in_kind(sizes, afresh(once, *model.parameters()))}
 
 
 def bilstm(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
@@ -93,7 +106,7 @@ def bilstm(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
     size = 2 * sizes["hidden"]
     layer = torch.nn.LSTM(size, sizes["hidden"], bidirectional=True, batch_first=True).to(DEVICE)
     x = torch.randn(sizes["batch"], sizes["frames"], size, device=DEVICE, requires_grad=True)
-    return {"torch": in_kind(sizes, lambda: layer(x)[0].square().sum().backward())}
+    return {"torch": in_kind(sizes, afresh(lambda: layer(x)[0].square().sum().backward(), x, *layer.parameters()))}
 
 
 def _known(sizes: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,15 +118,21 @@ def loss(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
     """CTC of given logits, there and back."""
     logits = torch.randn(sizes["batch"], sizes["frames"], sizes["classes"], device=DEVICE, requires_grad=True)
     known = _known(sizes)
-    return {"torch": lambda: ctc.ctc_loss(logits, *known).sum().backward()}
+    return {"torch": afresh(lambda: ctc.ctc_loss(logits, *known).sum().backward(), logits)}
 
 
 def head(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
-    """The linear layer with CTC, there and back."""
+    """The linear layer with CTC and the best classes, there and back."""
     layer = torch.nn.Linear(2 * sizes["hidden"], sizes["classes"]).to(DEVICE)
     x = torch.randn(sizes["batch"], sizes["frames"], 2 * sizes["hidden"], device=DEVICE, requires_grad=True)
     known = _known(sizes)
-    return {"torch": in_kind(sizes, lambda: ctc.ctc_loss(layer(x), *known).sum().backward())}
+
+    def once() -> Tensor:
+        logits = layer(x)
+        ctc.ctc_loss(logits, *known).sum().backward()
+        return logits.argmax(2)
+
+    return {"torch": in_kind(sizes, afresh(once, x, *layer.parameters()))}
 
 
 def center(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
@@ -129,7 +148,7 @@ def center(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
         kept = labels[:, None] == torch.arange(classes, device=DEVICE)[None]
         (distances * kept).clamp(1e-12, 1e12).sum().div(frames).backward()
 
-    return {"torch, matrix": once}
+    return {"torch, matrix": afresh(once, x, centers)}
 
 
 def product(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
@@ -186,8 +205,11 @@ def main() -> None:
     print(json.dumps({"version": torch.__version__, "device": DEVICE, "threads": threads}), flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        if "time" in asked:
-            answer: dict[str, Any] = {"seconds": seconds(runs[asked["time"]])}
+        if "peak" in asked:
+            most = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 1024 * getrusage(RUSAGE_SELF).ru_maxrss
+            answer: dict[str, Any] = {"peak_mb": most / 1e6}
+        elif "time" in asked:
+            answer = {"seconds": seconds(runs[asked["time"]])}
         else:
             runs.clear()
             try:
