@@ -47,7 +47,13 @@ def convolve(
       precision: passed on.
       whatever_size: go by tiles however few pixels there are. Where the batch size may change no digit of a result, as
         in evaluation, it may not choose the way either.
+
+    Raises:
+      ValueError: dilation, or groups.
     """
+    if feature_group_count != 1 or {1} != {1, *(lhs_dilation or ()), *(rhs_dilation or ())}:
+        raise ValueError(f"lhs_dilation={lhs_dilation}, rhs_dilation={rhs_dilation}, feature_group_count="
+                         f"{feature_group_count}; expected 1 everywhere, nothing else is built")  # fmt: skip
     if tuple(window_strides) != (1, 1):
         return lax.conv_general_dilated(
             x, kernel, window_strides, padding, dimension_numbers=_LAYOUT, precision=precision

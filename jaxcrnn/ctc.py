@@ -36,17 +36,19 @@ def ctc_loss(logits: Logits, lengths: Array, labels: Array, label_lengths: Array
     The sum runs over all paths of ``lengths[b]`` frames that collapse to the label (Graves et al., 2006, eq. 3).
 
     Args:
-      logits: ``[B,T,C]`` float32, before the softmax, or a `jaxcrnn.head.Head`; frames at ``t >= lengths[b]`` are
-        ignored.
+      logits: ``[B,T,C]`` float32, before the softmax; frames at ``t >= lengths[b]`` are ignored. Or a
+        `jaxcrnn.head.Head`, whose features have to be finite there too, for the gradient's sake.
       lengths: ``[B]`` int32, valid frames.
       labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are ignored.
       label_lengths: ``[B]`` int32.
       blank: class of the blank.
 
     Returns:
-      ``[B]`` float32 in nats. An infeasible sample (see `is_feasible`) gives 0 and a gradient of zero, as
-      torch's ``zero_infinity=True`` does; count them with `is_feasible`.
+      ``[B]`` float32 in nats. An infeasible sample (see `is_feasible`), or one whose label has no probability at all,
+      gives 0 and a gradient of zero, as torch's ``zero_infinity=True`` does; count them with `is_feasible`.
     """
+    if not labels.shape[1]:  # no slots, so all labels are empty: as one slot that none of them uses
+        labels = jnp.zeros((len(labels), 1), labels.dtype)
     if isinstance(logits, Head):
         classes = _classes(labels, label_lengths, blank)
         return _of_states(logits.norm, _states_of(logits, classes, blank), classes, lengths, labels, label_lengths)
@@ -60,15 +62,16 @@ def _negative_log(logits: Array, lengths: Array, labels: Array, label_lengths: A
 
 def _loss_alone(lattice: Lattice, lengths: Array, labels: Array, label_lengths: Array) -> Array:
     _, last = _arrive(lattice, lengths, ways=1)
-    return _losses(lattice, last[0], lengths, is_feasible(lengths, labels, label_lengths))
+    return _losses(lattice, last[0], lengths, is_feasible(lengths, labels, label_lengths))[0]
 
 
-def _losses(lattice: Lattice, last: Array, lengths: Array, feasible: Array) -> Array:
+def _losses(lattice: Lattice, last: Array, lengths: Array, feasible: Array) -> tuple[Array, Array]:
+    """``[B]`` losses, and ``[B]`` bool, whether there is a path at all; where there is none the loss is 0."""
     inside = jnp.arange(len(lattice.base))[:, None] < lengths[None, :]
     log_p = jax.nn.logsumexp(jnp.where(lattice.ends, last, -jnp.inf), 1) + jnp.where(inside, lattice.base, 0.0).sum(0)
-    log_p = jnp.where(feasible, log_p, 0.0)
+    possible = feasible & ~jnp.isneginf(log_p)
     # A log probability is never positive; float32 lets confident samples slip by a few 1e-6.
-    return jnp.maximum(-log_p, 0.0)
+    return jnp.maximum(-jnp.where(possible, log_p, 0.0), 0.0), possible
 
 
 def _forward(logits: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> tuple[Array, Any]:
@@ -81,7 +84,8 @@ def _backward(blank: int, saved: Any, d_losses: Array) -> tuple[Array, None, Non
     """Softmax minus posteriors (Graves et al., 2006, eq. 16); no path, no gradient."""
     logits, norm, classes, found = saved
     weight, shares = _shares(found, d_losses)
-    softmax = jnp.exp(jnp.where(found.there[:, :, None], wide(logits), 0.0) - norm[:, :, None])
+    there = found.there[:, :, None]
+    softmax = jnp.exp(jnp.where(there, wide(logits), 0.0) - jnp.where(there, norm[:, :, None], 0.0))
     d_logits = (softmax * weight[:, :, None]).at[:, :, blank].add(-shares[:, :, ::2].sum(2))
     # Line by line: devices that share the batch then see that a line's shares go to that line alone.
     d_logits = jax.vmap(lambda row, c, share: row.at[:, c].add(-share))(d_logits, classes[:, 1::2], shares[:, :, 1::2])
@@ -121,7 +125,7 @@ def _states_of(logits: Head, classes: Array, blank: int) -> Array:
     # The blank's column once, not once for each blank of the label.
     own, blanks = head.of_classes(logits, classes[:, 1::2]), head.of_class(logits, blank)
     spread = jnp.broadcast_to(blanks[:, :, None], own.shape)
-    pairs = jnp.stack([spread, own], 3).reshape(*blanks.shape, -1)
+    pairs = jnp.stack([spread, own], 3).reshape(*blanks.shape, 2 * own.shape[2])
     return jnp.concatenate([pairs, blanks[:, :, None]], 2)
 
 
@@ -181,7 +185,7 @@ def _lattice(logits: Logits, lengths: Array, labels: Array, label_lengths: Array
 def _classes(labels: Array, label_lengths: Array, blank: int) -> Array:
     # Whatever stands in a padded slot may be no class at all.
     labels = jnp.where(jnp.arange(labels.shape[1])[None, :] < label_lengths[:, None], labels, blank)
-    between = jnp.stack([jnp.full_like(labels, blank), labels], 2).reshape(len(labels), -1)
+    between = jnp.stack([jnp.full_like(labels, blank), labels], 2).reshape(len(labels), 2 * labels.shape[1])
     return jnp.pad(between, ((0, 0), (0, 1)), constant_values=blank)
 
 
@@ -272,13 +276,13 @@ class Posteriors(NamedTuple):
 def _posteriors(lattice: Lattice, lengths: Array, labels: Array, label_lengths: Array) -> tuple[Array, Posteriors]:
     """Losses, and the posteriors that make their gradient."""
     arrived, final = _arrive(lattice, lengths, ways=2)
-    feasible = is_feasible(lengths, labels, label_lengths)
+    losses, possible = _losses(lattice, final[0], lengths, is_feasible(lengths, labels, label_lengths))
     both = arrived[:, 0] + lattice.scores + arrived[::-1, 1, :, ::-1]
-    there = (jnp.arange(len(both))[None, :] < lengths[:, None]) & feasible[:, None]
+    there = (jnp.arange(len(both))[None, :] < lengths[:, None]) & possible[:, None]
     # Every frame's sum is the label's probability; over its own sum, what rounding did to both divides out.
     states = jax.nn.softmax(jnp.where(there.T[:, :, None], both, 0.0), 2)
     states = jnp.where(there[:, :, None], states.transpose(1, 0, 2), 0.0)
-    return _losses(lattice, final[0], lengths, feasible), Posteriors(states, there)
+    return losses, Posteriors(states, there)
 
 
 def _shares(found: Posteriors, d_losses: Array) -> tuple[Array, Array]:

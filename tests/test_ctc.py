@@ -79,6 +79,50 @@ def test_against_torch():
     np.testing.assert_allclose(jax.jit(jax.grad(total))(logits), theirs.grad.numpy(), rtol=1e-4, atol=1e-5)
 
 
+def plain(logits, *known):
+    return ctc.ctc_loss(logits, *known)
+
+
+def fused(logits, *known):
+    classes = logits.shape[2]
+    return ctc.fused_ctc_loss(jnp.exp(logits), jnp.eye(classes), jnp.zeros(classes), *known)
+
+
+@pytest.mark.parametrize("loss", [plain, fused])
+def test_no_lines_and_no_slots(loss):
+    logits, _, _ = batch_of(0, 5, 4, [()] * 3)
+    lengths, none = np.asarray([5, 2, 0], np.int32), np.zeros(3, np.int32)
+    both = jax.jit(jax.value_and_grad(lambda x, *k: (loss(x, *k).sum(), loss(x, *k)), has_aux=True))
+    (_, empty), gradient = both(logits, lengths, np.zeros((3, 0), np.int32), none)
+    (_, expected), same = both(logits, lengths, np.ones((3, 2), np.int32), none)
+    np.testing.assert_array_equal(empty, expected)
+    np.testing.assert_array_equal(gradient, same)
+    assert empty[0] > 0
+    assert both(logits[:0], lengths[:0], np.ones((0, 2), np.int32), none[:0])[1].shape == (0, 5, 4)
+
+
+def test_no_probability_is_no_gradient():
+    """A class that is never read, and a line of nothing but NaN that could not spell its label anyway: as torch."""
+    logits, labels, sizes = batch_of(0, 6, 5, [(1, 2), (3, 3, 3, 3), (1, 4)])
+    logits[0, :, 2] = -np.inf
+    known = np.full(3, 6, np.int32), labels, sizes
+    both = jax.jit(jax.value_and_grad(lambda x: (ctc.ctc_loss(x, *known).sum(), ctc.ctc_loss(x, *known)), has_aux=True))
+    with_nan = logits.copy()
+    with_nan[1] = np.nan
+    for given in (logits, with_nan):
+        (_, losses), gradient = both(given)
+        assert losses[:2].tolist() == [0, 0]
+        assert not gradient[:2].any()
+        assert losses[2] > 0
+        assert np.isfinite(gradient[2]).all()
+    torch = pytest.importorskip("torch", reason="the torch extra is not installed")
+    log_p = torch.tensor(np.array(logits)).log_softmax(2).transpose(0, 1)
+    theirs = torch.nn.functional.ctc_loss(
+        log_p, torch.tensor(labels), torch.tensor(known[0]), torch.tensor(sizes), reduction="none", zero_infinity=True
+    )
+    np.testing.assert_allclose(both(logits)[0][1], theirs, rtol=1e-5)
+
+
 def test_float32_keeps_its_digits_at_large_losses():
     """A loss of some hundred nats is rounded to 3e-5; the gradient is not: paths are compared frame by frame."""
     labels = [[1, 2, 3, 3, 4], [5, 6, 7, 8, 9]]

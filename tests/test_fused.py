@@ -130,7 +130,7 @@ def test_no_array_of_logits_exists():
     assert not re.search(wanted, programs[0].as_text())
     temporary = [p.memory_analysis().temp_size_in_bytes for p in programs]
     assert temporary[1] >= logits
-    assert temporary[0] < 4 * chunk + logits // 4
+    assert temporary[0] < 1.2 * chunk + logits // 8
 
 
 def test_the_loss_keeps_nothing_of_the_logits_size():
@@ -255,6 +255,8 @@ def test_the_step_has_no_logits(whole_step):
     (_, config), given = whole_step
     program = compiled(config, given)
     assert not has_logits(program)
+    plain = jax.jit(lambda x, kernel: x @ kernel + 1).lower(jnp.ones((3, 8, 4)), jnp.ones((4, 211))).compile()
+    assert has_logits(plain)  # they would be seen
     assert not re.search(r"infeed|outfeed|send\(|recv\(|custom_call_target=\"\w*callback", program.as_text())
 
 
