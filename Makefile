@@ -12,7 +12,7 @@ EXTRAS := dev$(if $(filter 3.11,$(VERSION)),$(comma)torch)
 .PHONY: demo test test-all lint clean help
 help:
 	@echo "make demo      train four recognisers on rendered look-alikes for some minutes, compare them"
-	@echo "make test      all tests but the slow ones (five to nine minutes on two cores)"
+	@echo "make test      all tests but the slow ones (five to seven minutes on two cores)"
 	@echo "make test-all  the slow tests too"
 	@echo "make lint      ruff and mypy"
 

@@ -62,9 +62,9 @@ def test_all_arms_start_alike_and_see_the_same(comparison):
         for seed in (0, 1)
     }
     first = {key: found[0]["ctc"] for key, found in rows.items()}
-    assert first["ctc", 0] == first["flow1", 0]
-    assert first["ctc", 1] == first["flow1", 1]
-    assert first["ctc", 0] != first["ctc", 1]
+    for seed in (0, 1):  # to the last digit but one: the two are programs of their own
+        assert first["ctc", seed] == pytest.approx(first["flow1", seed], rel=1e-6)
+    assert first["ctc", 0] != pytest.approx(first["ctc", 1], rel=1e-2)
     assert all(len(found) == 2 for found in rows.values())
     for test, letters in (("full", None), ("lookalike", "未末土士")):
         labels = (comparison / "tests" / test / "labels.txt").read_text(encoding="utf-8").splitlines()
