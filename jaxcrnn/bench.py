@@ -120,8 +120,9 @@ def run(args: Namespace) -> int:
         if rates and "gflops" in row:
             row["share"] = row["gflops"] / max(rates)
             if row["case"] != "product":
-                print(f"{row['case']}, {row['variant']}: {row['gflops']:.0f} GFLOP/s as direct convolutions count, "
-                      f"{row['share']:.0%} of the matrix product's {max(rates):.0f}")  # fmt: skip
+                what = f"{row['case']} B={row['sizes']['batch']} W={row['sizes']['width']}, {row['variant']}"
+                print(f"{what}: {row['gflops']:.0f} GFLOP/s as direct convolutions count, {row['share']:.0%} of the "
+                      f"matrix product's {max(rates):.0f}")  # fmt: skip
     _write(args.out, about, rows)
     if args.out:
         print(f"written to {args.out}")
