@@ -22,6 +22,7 @@ import jax
 import jaxlib
 
 from jaxcrnn import __version__, bench_data, timing
+from jaxcrnn.compiled import nothing_kept
 from jaxcrnn.console import duration, table
 from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.files import can_be_written, written_whole
@@ -96,9 +97,7 @@ def run(args: Namespace) -> int:
     chosen = list(NAMES.keys() - LONG) if args.only is None else [name.strip() for name in args.only.split(",")]
     chosen = [name for name in NAMES if name in chosen] + [name for name in chosen if name not in NAMES]
     _check(args, sizes, chosen)
-    # A compilation that is read from the cache is none; and the reference needs room on the device too.
-    jax.config.update("jax_enable_compilation_cache", False)
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the reference needs room on the device too
     if args.data and bench_data.CASES.keys() & set(chosen):
         bench_data.lines_of(args.data)  # its mistakes before the work
     reference = Reference(args.compile) if args.torch else None
@@ -107,7 +106,8 @@ def run(args: Namespace) -> int:
     rows: list[dict[str, Any]] = []
     try:
         for name, changed in _plan(chosen, sizes, args.grow):
-            found = _measure(name, changed, args.rounds, reference)
+            with nothing_kept():  # a compilation that is read from the cache is none
+                found = _measure(name, changed, args.rounds, reference)
             rows += found
             print("\n" + shown(found, name, changed), flush=True)
             _write(args.out, about, rows)  # what is measured stays, whatever comes

@@ -2,10 +2,14 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax import monitoring
 
 from jaxcrnn import bench, timing
 from jaxcrnn.cli import main
+from jaxcrnn.compiled import nothing_kept
 
 TINY = ["--batch", "2", "--width", "64", "--classes", "20", "--slots", "3", "--hidden", "4", "--backbone", "tiny"]
 
@@ -50,6 +54,21 @@ def test_without_a_reference_the_rest_is_measured(monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "not measured: torch: the reference ended without a word" in shown
     assert "GFLOP/s" in shown
+
+
+def test_no_compilation_is_read_from_the_cache():
+    asked = []
+    monitoring.register_event_listener(lambda name, **_: asked.append(name))
+
+    def compiled():  # anew each time
+        asked.clear()
+        jax.jit(lambda x: 7 * x + 3).lower(jnp.ones(11)).compile()
+        return any(name.endswith("compile_requests_use_cache") for name in asked)
+
+    assert compiled()
+    with nothing_kept():
+        assert not compiled()
+    assert compiled()
 
 
 def test_growth():
