@@ -9,7 +9,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from jaxcrnn.data.images import ImageError
 from jaxcrnn.dispatch import Group, compile_step, groups
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate
+from jaxcrnn.files import written_whole
 from jaxcrnn.streams import Stream
 from jaxcrnn.train import TrainConfig, init_state, state_shapes
 from jaxcrnn.types import TrainState
@@ -145,10 +146,14 @@ def fit(
         )  # fmt: skip
         try:
             return run.go(state)
-        except ImageError as error:  # deleted or replaced since the audit
-            checkpoints.finish()
+        except BrokenPipeError:
+            raise
+        except (ImageError, OSError) as error:  # an image deleted or replaced since the audit; a log on a full disk
+            with suppress(UserError):
+                checkpoints.finish()
+            what = f"{error.filename or folder}: {error.strerror}" if isinstance(error, OSError) else str(error)
             kept = ", ".join(map(str, checkpoints.steps)) or "none"
-            raise UserError(f"{error}; the run stopped, checkpoints kept: {kept}") from None
+            raise UserError(f"{what}; the run stopped, checkpoints kept: {kept}") from None
 
 
 def restarts(batches: Stream) -> int:
@@ -183,7 +188,7 @@ class _Run:
 
     def go(self, state: TrainState) -> Fit:
         start, stop = int(state.step), self.config.optim.steps
-        _truncate(self.log_path, start)
+        _truncate(self.log_path, start, self.console)
         self.checkpoints.finish()
         saved = start if self.checkpoints.steps else -1
         names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.params)]
@@ -328,12 +333,23 @@ class _Run:
         self.checkpoints.save(state, extra, accuracy)
 
 
-def _truncate(path: Path, step: int) -> None:
+def _truncate(path: Path, step: int, console: Plain) -> None:
     """Drops the rows of steps that will be taken again, after a run that died between two checkpoints."""
-    if path.exists():
-        rows = [row for row in path.read_text(encoding="utf-8").splitlines() if row.endswith("}")]
-        kept = [row for row in rows if json.loads(row)["step"] <= step]
-        path.write_text("".join(row + "\n" for row in kept), encoding="utf-8")
+    if not path.exists():
+        return
+    rows = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    kept, broken = [], 0
+    for row in rows:
+        try:
+            if json.loads(row)["step"] <= step:
+                kept.append(row)
+        except (ValueError, TypeError, KeyError):
+            broken += row.endswith("}")  # otherwise it was being written when the run died
+    if broken:
+        console.line(f"{path}: {broken} rows cannot be read and are left out; expected a JSON object with a step")
+    if kept != rows:
+        with written_whole(path) as part:
+            part.write_text("".join(row + "\n" for row in kept), encoding="utf-8")
 
 
 @contextmanager

@@ -163,7 +163,8 @@ def run(args: Namespace) -> int:
     about = {
         "device": args.device or devices[0].device_kind, "devices": mesh.size,
         "mesh_data": mesh.shape[sharding.DATA], "mesh_model": mesh.shape[sharding.MODEL],
-        "batch": config.data.batch_size, "width": args.width, "slots": args.slots, "classes": classes,
+        "batch": config.data.batch_size, "height": model.height, "width": args.width,
+        "slots": args.slots, "classes": classes,
         "backbone": model.backbone, "hidden": model.hidden, "dtype": model.dtype, "head": model.head,
         "preset": config.loss.preset,
     }  # fmt: skip
@@ -186,8 +187,9 @@ def shown(about: dict[str, Any], plan: Plan, room: int | None) -> str:
     lines = [
         f"{about['device']}: {about['devices']} devices, the batch over {about['mesh_data']}, the classes over "
         f"{about['mesh_model']}; compiled in {duration(plan.seconds)}",
-        f"{about['batch']} lines a step ({per} a device) of 32 x {about['width']} px, {about['classes']} classes, "
-        f"{about['backbone']}, H={about['hidden']}, {about['dtype']}, head {about['head']}, {about['preset']}",
+        f"{about['batch']} lines a step ({per} a device) of {about['height']} x {about['width']} px, "
+        f"{about['classes']} classes, {about['backbone']}, H={about['hidden']}, {about['dtype']}, "
+        f"head {about['head']}, {about['preset']}",
         f"memory a device: state {_mb(plan.state)}, batch {_mb(plan.arguments - plan.state)}, temporaries "
         f"{_mb(plan.temporaries)}; {_mb(needed(plan))} in all"
         + ("" if room is None else f" of {_mb(room)}: {'fits' if needed(plan) <= room else 'does not fit'}"),

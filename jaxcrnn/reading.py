@@ -67,8 +67,8 @@ def usable_lines(
     Raises:
       UserError: there are faults that are not to be skipped, or no line is left.
     """
-    limits = run.config.data.limits
-    limits = dataclasses.replace(limits, outside=limits.outside or args.allow_outside)
+    # Not as the run's config has it: that may be a stranger's, and these files are ours.
+    limits = dataclasses.replace(run.config.data.limits, outside=args.allow_outside)
     source, path = open_sources(paths, limits), ", ".join(paths)
     corpus = audit_lines(run.config, run.charset, source, keep_text_faults=keep_text_faults)
     if corpus.faults:

@@ -75,13 +75,23 @@ def as_read(reader, four_lines):
 
 @pytest.fixture(scope="module")
 def centers_file(reader, as_read):
-    assert main(["centers", "estimate", "--run", str(reader), "--data", str(as_read[0]), "--skip-bad"]) == 0
+    assert (
+        main(["centers", "estimate", "--run", str(reader), "--data", str(as_read[0]), "--skip-bad", "--allow-outside"])
+        == 0
+    )
     return reader / "centers.safetensors"
+
+
+def test_a_runs_config_does_not_open_other_folders(reader, as_read, tmp_path, capsys):
+    """It says data.allow_outside=true, for what it was trained on."""
+    out = ["--out", str(tmp_path / "centers.safetensors")]
+    assert main(["centers", "estimate", "--run", str(reader), "--data", str(as_read[0]), *out]) == 2
+    assert "path outside its folder" in capsys.readouterr().out
 
 
 def test_estimate_says_what_it_saw(reader, centers_file, as_read, capsys):
     again = str(reader.parent / "again.safetensors")
-    options = ["--run", str(reader), "--data", str(as_read[0]), "--out", again, "--skip-bad"]
+    options = ["--run", str(reader), "--data", str(as_read[0]), "--out", again, "--skip-bad", "--allow-outside"]
     assert main(["centers", "estimate", *options]) == 0
     out = capsys.readouterr().out
     assert f"{as_read[1]} of {as_read[1] + 1} lines recognised exactly" in out
@@ -255,7 +265,7 @@ def test_nothing_recognised_is_no_estimate(four_lines, tmp_path, capsys):
     rows = [row.split("\t") for row in four_lines.read_text().splitlines()]
     other = tmp_path / "other.txt"
     other.write_text("".join(f"{name}\t{text[0] * 3}\n" for name, text in rows))
-    assert main(["centers", "estimate", "--run", str(tmp_path / "fresh"), "--data", str(other)]) == 2
+    assert main(["centers", "estimate", "--run", str(tmp_path / "fresh"), "--data", str(other), "--allow-outside"]) == 2
     assert "not one of 4 lines is recognised exactly" in capsys.readouterr().err
     assert not (tmp_path / "fresh" / "centers.safetensors").exists()
 

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 import re
 import shutil
 import socket
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from small_runs import train_args
 
-from jaxcrnn import runs, sharding
+from jaxcrnn import plan, runs, sharding
 from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.cli import main
 from jaxcrnn.dispatch import Group, compile_step
@@ -93,9 +92,12 @@ def test_ten_steps_on_eight_devices(preset, head, data, model):
             close(ours[name], value, 2e-5 if name == "watch" else 1e-5)
     close(eight._replace(centers=None), one._replace(centers=None), 1e-5)
     close(eight.centers, one.centers, 1e-6)
-    gathered = [math.prod(map(int, shape.split(",")))
-                for shape in re.findall(r"= \(?\w+\[([\d,]+)\]\S* all-gather(?:-start)?\(", text)]  # fmt: skip
-    assert max(gathered, default=0) < B * T * H  # neither the batch nor a parameter
+    gathered = [c for c in plan.collectives(text) if c.kind == "all-gather"]
+    assert max((c.elements for c in gathered), default=0) < B * T * H  # not the batch
+    whole = {leaf.shape for leaf in jax.tree.leaves(eight) if leaf.ndim > 1 and C in leaf.shape}
+    assert whole  # nor the head, its moments, or the centers
+    for c in gathered:
+        assert not whole & {tuple(map(int, re.findall(r"\d+", shape)[1:])) for shape in c.shapes}, c
 
 
 def test_fsdp_shares_the_other_arrays_too(monkeypatch):
