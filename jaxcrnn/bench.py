@@ -25,7 +25,7 @@ from jaxcrnn import __version__, bench_data, timing
 from jaxcrnn.compiled import nothing_kept
 from jaxcrnn.console import duration, table
 from jaxcrnn.errors import UserError, first_line
-from jaxcrnn.files import can_be_written, written_whole
+from jaxcrnn.files import can_be_written, write_json
 from jaxcrnn.timing import Sizes, Variant
 
 GROWTH = (100, 6941, 21504, 90112)
@@ -94,8 +94,8 @@ def run(args: Namespace) -> int:
     """``jaxcrnn bench``."""
     fields = ("batch", "width", "classes", "slots", "hidden", "backbone", "dtype", "lstm", "data")
     sizes = Sizes(**{name: getattr(args, name) for name in fields})
-    chosen = list(NAMES.keys() - LONG) if args.only is None else [name.strip() for name in args.only.split(",")]
-    chosen = [name for name in NAMES if name in chosen] + [name for name in chosen if name not in NAMES]
+    usual = [name for name in NAMES if name not in LONG]
+    chosen = usual if args.only is None else [name.strip() for name in args.only.split(",")]
     _check(args, sizes, chosen)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the reference needs room on the device too
     if args.data and bench_data.CASES.keys() & set(chosen):
@@ -110,7 +110,8 @@ def run(args: Namespace) -> int:
                 found = _measure(name, changed, args.rounds, reference)
             rows += found
             print("\n" + shown(found, name, changed), flush=True)
-            _write(args.out, about, rows)  # what is measured stays, whatever comes
+            if args.out:  # what is measured stays, whatever comes
+                write_json(args.out, {"about": about, "rows": rows})
     finally:
         if reference:
             about["peak_mb"] = {"jaxcrnn": _peak(), "torch": reference.ask({"peak": True}).get("peak_mb")}
@@ -123,16 +124,10 @@ def run(args: Namespace) -> int:
                 what = f"{row['case']} B={row['sizes']['batch']} W={row['sizes']['width']}, {row['variant']}"
                 print(f"{what}: {row['gflops']:.0f} GFLOP/s as direct convolutions count, {row['share']:.0%} of the "
                       f"matrix product's {max(rates):.0f}")  # fmt: skip
-    _write(args.out, about, rows)
     if args.out:
+        write_json(args.out, {"about": about, "rows": rows})
         print(f"written to {args.out}")
     return 0
-
-
-def _write(path: str | None, about: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    if path:
-        with written_whole(path) as part:
-            part.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 def _check(args: Namespace, sizes: Sizes, chosen: list[str]) -> None:

@@ -51,7 +51,7 @@ def convolve(
     Raises:
       ValueError: dilation, or groups.
     """
-    if feature_group_count != 1 or {1} != {1, *(lhs_dilation or ()), *(rhs_dilation or ())}:
+    if any(n != 1 for n in (feature_group_count, *(lhs_dilation or ()), *(rhs_dilation or ()))):
         raise ValueError(f"lhs_dilation={lhs_dilation}, rhs_dilation={rhs_dilation}, feature_group_count="
                          f"{feature_group_count}; expected 1 everywhere, nothing else is built")  # fmt: skip
     if tuple(window_strides) != (1, 1):

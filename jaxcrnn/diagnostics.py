@@ -110,10 +110,9 @@ def watch(logits: Logits, features: Array, centers: Array, assignment: Assignmen
         of_line, at = jax.lax.top_k(jnp.where(inside, order, -jnp.inf), min(count, order.shape[1]))
         value, index = jax.lax.top_k(of_line.reshape(-1), min(count, of_line.size))
         there = jnp.isfinite(value)
+        nothing = Frames(-1, -1, 0.0, 0.0)  # type: ignore[arg-type]
         found = [jnp.take_along_axis(a, at, 1).reshape(-1)[index] for a in (classes, rivals, probability, margin)]
-        return Frames(
-            *(jnp.where(there, a, jnp.asarray(no, a.dtype)) for a, no in zip(found, (-1, -1, 0, 0), strict=True))
-        )
+        return Frames(*(jnp.where(there, a, no) for a, no in zip(found, nothing, strict=True)))
 
     total = weights.astype(own.dtype)
     return Watch(

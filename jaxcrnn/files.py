@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from jaxcrnn.errors import UserError, first_line
 
@@ -31,6 +33,12 @@ def written_whole(path: str | Path, *errors: type[Exception]) -> Iterator[Path]:
         raise UserError(f"{path}: {reason}; expected a file that can be written") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes a file of JSON for people and programs, whole or not at all."""
+    with written_whole(path) as part:
+        part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def can_be_written(path: str | Path) -> None:

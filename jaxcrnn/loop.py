@@ -25,7 +25,7 @@ from jaxcrnn.console import Plain, duration
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.images import ImageError
 from jaxcrnn.dispatch import Group, compile_step, groups
-from jaxcrnn.errors import UserError
+from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.evaluate import evaluate
 from jaxcrnn.files import written_whole
 from jaxcrnn.streams import Stream
@@ -151,7 +151,9 @@ def fit(
         except (ImageError, OSError) as error:  # an image deleted or replaced since the audit; a log on a full disk
             with suppress(UserError):
                 checkpoints.finish()
-            what = f"{error.filename or folder}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            what = str(error)
+            if isinstance(error, OSError):
+                what = f"{error.filename or folder}: {error.strerror or first_line(error)}"
             kept = ", ".join(map(str, checkpoints.steps)) or "none"
             raise UserError(f"{what}; the run stopped, checkpoints kept: {kept}") from None
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import re
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +21,7 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.console import duration, table
 from jaxcrnn.dispatch import Group, compile_step
 from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.files import can_be_written, write_json
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import Batch
 
@@ -150,6 +149,8 @@ def _on_one(tree: Any) -> int:
 def run(args: Namespace) -> int:
     """``jaxcrnn plan``."""
     config = configs.load(args.config, args.set)
+    if args.out:
+        can_be_written(args.out)  # a compilation takes minutes
     for name in ("classes", "width", "slots"):
         if getattr(args, name) < (2 if name == "classes" else 1):
             raise UserError(f"--{name} {getattr(args, name)}: expected {2 if name == 'classes' else 1} or more")
@@ -171,7 +172,7 @@ def run(args: Namespace) -> int:
     print(shown(about, plan, room))
     if args.out:
         kept = plan._asdict() | {"collectives": [c._asdict() for c in plan.collectives], "room": room}
-        Path(args.out).write_text(json.dumps({"about": about, **kept}, indent=1) + "\n", encoding="utf-8")
+        write_json(args.out, {"about": about, **kept})
         print(f"written to {args.out}")
     return 0 if room is None or needed(plan) <= room else 2
 

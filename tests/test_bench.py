@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_a_row(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setitem(bench.NAMES, "step", too_much)
     out = tmp_path / "bench.json"
-    only = ["--only", "step, product,product", "--no-torch", "--rounds", "1", "--out", str(out)]
+    only = ["--only", "product, step,product", "--no-torch", "--rounds", "1", "--out", str(out)]
     assert main(["bench", *TINY, *only]) == 0
     rows = json.loads(out.read_text())["rows"]
     assert [(row["case"], row.get("error")) for row in rows] == [("product", None), ("step", "no room")]

@@ -16,7 +16,6 @@ from jaxcrnn.train import eval_variables
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 nn = torch.nn
-
 CHARSET = Charset("0123456789")
 
 
@@ -187,9 +186,11 @@ MODULES = {
     "crnn.pytorch": (CrnnPytorch, {}), "crnn.pytorch in color": (lambda: CrnnPytorch(colors=3), {}),
     "GitYCC": (GitYCC, {}), "dtrb vgg": (lambda: Dtrb(vgg, 32), {}), "dtrb resnet": (lambda: Dtrb(ResNet, 32), {}),
     "EasyOCR, 64 rows": (lambda: Dtrb(vgg, 64), {"height": 64}),
-    "sequential": (plain, {"pools": "2x2,2x2,-,8x1"}),
-    "sequential, guessed": (plain, {}), "one convolution": (narrow, {"pools": "32x1"}),
+    "sequential": (plain, {"pools": "2x2,2x2,-,8x1"}), "sequential, guessed": (plain, {}),
+    "one convolution": (narrow, {"pools": "32x1"}),
 }  # fmt: skip
+# What reads the others of the same kind reads these: a colored one a gray one, a guessed one a spelled one.
+SLOW = ("crnn.pytorch", "GitYCC", "dtrb vgg", "sequential")
 
 
 def random(module, seed=0):
@@ -208,10 +209,6 @@ def random(module, seed=0):
 
 def arrays(module):
     return {name: tensor.numpy().copy() for name, tensor in module.state_dict().items()}
-
-
-# What reads the others of the same kind reads these: a colored one a gray one, a guessed one a spelled one.
-SLOW = ("crnn.pytorch", "GitYCC", "dtrb vgg", "sequential")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in MODULES])
@@ -398,7 +395,6 @@ def test_a_pickle_never_runs(digits, tmp_path, capsys):
     torch.save({"a": Unsafe(mark)}, tmp_path / "torch")
     reasons = {"plain": "a pickle of a kind that torch.save does not write", "torch": "it asks for more than arrays"}
     for name, reason in reasons.items():
-        arguments = ["convert", str(tmp_path / name), "--charset", str(digits), "--out", str(tmp_path / "run")]
-        assert main(arguments) == 2
+        assert main(["convert", str(tmp_path / name), "--charset", str(digits), "--out", str(tmp_path / "run")]) == 2
         assert f"not read as weights alone: {reason}" in capsys.readouterr().err
     assert not mark.exists()

@@ -57,6 +57,7 @@ def test_a_step_for_the_devices_here(tmp_path, capsys):
     [(["--device", "v5e"], "expected a TPU and its topology"), (["--device", "gpu:2x2"], "expected a TPU"),
      (["--classes", "1"], "--classes 1: expected 2 or more"), (["--set", "mesh.data=16"], "expected at most 8"),
      (["--set", "mesh.data=8", "data.batch_size=12"], "expected a multiple of mesh.data=8"),
+     (["--out", "nowhere/plan.json"], "nowhere/plan.json: No such file or directory"),
      (["--set", "loss.ignored=[9999]"], "loss.ignored has class 9999")],
 )  # fmt: skip
 def test_what_cannot_be_planned(arguments, message, capsys):
