@@ -17,7 +17,7 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import Source
 from jaxcrnn.errors import UserError
-from jaxcrnn.loop import fit, restarts
+from jaxcrnn.loop import fit
 from jaxcrnn.objective import CHOICES, PRESETS, LossConfig
 from jaxcrnn.streams import Stream
 from jaxcrnn.train import TrainConfig, eval_variables, init_state
@@ -197,8 +197,8 @@ def _go(
         f"{totals.infeasible_samples} infeasible, {totals.skipped_steps} steps skipped, "
         f"{corpus.left_out if corpus is not None else 0} lines left out, {done.programs} step programs compiled"
     )
-    if again := restarts(batches):
-        print(f"worker processes were started anew {again} times")
+    if totals.worker_restarts:
+        print(f"worker processes were started anew {totals.worker_restarts} times")
     if done.stopped:
         print(f"go on with: jaxcrnn train --resume {run.folder}")
     else:

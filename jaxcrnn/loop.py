@@ -74,6 +74,7 @@ class Totals:
     samples: int = 0
     skipped_steps: int = 0
     infeasible_samples: int = 0
+    worker_restarts: int = 0
 
 
 @dataclass
@@ -187,6 +188,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.window = Window(self.charset)
+        self.restarted_before = self.totals.worker_restarts
 
     def go(self, state: TrainState) -> Fit:
         start, stop = int(state.step), self.config.optim.steps
@@ -289,7 +291,7 @@ class _Run:
 
     def _log(self, log: Any, step: int, row: dict[str, Any]) -> None:
         self.checkpoints.check()
-        again = restarts(self.batches)
+        again = self.totals.worker_restarts = self.restarted_before + restarts(self.batches)
         row = {"step": step, **{k: rounded(v) for k, v in row.items()}, **({"worker_restarts": again} if again else {})}
         log.write(json.dumps(row, allow_nan=False) + "\n")
         log.flush()
@@ -331,6 +333,7 @@ class _Run:
         return self.accuracy
 
     def _save(self, state: TrainState, accuracy: float | None) -> None:
+        self.totals.worker_restarts = self.restarted_before + restarts(self.batches)
         extra = {"data": self.fingerprint, "totals": asdict(self.totals)}
         self.checkpoints.save(state, extra, accuracy)
 
