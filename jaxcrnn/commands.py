@@ -133,6 +133,8 @@ def _resume(args: Namespace) -> int:
     if args.config or args.out or not all(change.startswith("mesh.") for change in args.set):
         raise UserError("--resume goes on with the run's own configuration; leave out --config, --set (but of mesh.*) "
                         "and --out")  # fmt: skip
+    changes = runs.say_changes(run)
+    print("".join(f"{line}\n" for line in changes), end="")
     run = dataclasses.replace(run, config=configs.load(None, args.set, run.config))
     for flag in ("init_from", "centers", "preset", "checkpoint", "print_config", "grow"):
         if getattr(args, flag):
@@ -146,6 +148,8 @@ def _resume(args: Namespace) -> int:
     skip_bad = args.skip_bad or bool(run.facts().get("skip_bad"))
     corpora = training_data.audited(run.config, run.charset, source, training_data.validation(run.config), skip_bad)
     mesh, batches = _batches(run.config, run.charset, corpora[0])
+    if changes and jax.process_index() == 0:
+        runs.used(run)
     _go(run, mesh, batches, *corpora)
     return 0
 

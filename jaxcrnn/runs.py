@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import yaml
 
 import jaxcrnn
 from jaxcrnn.charset import Charset, difference
 from jaxcrnn.checkpoint import Checkpoints, Damaged
-from jaxcrnn.config import Config, load, to_yaml
+from jaxcrnn.config import Config, build, load, to_yaml
 from jaxcrnn.errors import UserError
+from jaxcrnn.files import written_whole
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import TrainState
@@ -26,6 +28,10 @@ from jaxcrnn.types import TrainState
 _SHAPE = ("backbone", "hidden", "standardize", "recurrent", "two_biases", "channels", "rows", "height", "colors",
           "black", "white")  # fmt: skip
 CONFIG, CHARSET, FACTS, CHECKPOINTS = "config.yaml", "charset.txt", "run.json", "checkpoints"
+_USED = "config"  # of the facts: the configuration that training last went on with
+# What decides which lines a step sees: changed under way, no line is promised to be seen once an epoch.
+_ORDER = ("data.train", "data.more", "data.weights", "data.batch_size", "data.buckets", "data.repeat_rare",
+          "data.max_width", "data.stretch", "text.share", "run.seed")  # fmt: skip
 CENTERS = "centers.safetensors"  # where 'centers estimate' puts them
 
 
@@ -98,6 +104,7 @@ def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]
             "packages": {name: version(name) for name in packages},
             "devices": [d.device_kind for d in jax.devices()],
             "charset_hash": charset.hash,
+            _USED: yaml.safe_load(to_yaml(config)),
         }
         (made / FACTS).write_text(json.dumps(known | facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         made.rename(folder)
@@ -127,6 +134,57 @@ def open_run(folder: Path) -> Run:
             f"the run was trained with another charset (hash {expected})"
         )
     return Run(folder, config, charset)
+
+
+def say_changes(run: Run) -> list[str]:
+    """What was changed in a run's configuration since it was last trained, a line for each key; all of it can be used.
+
+    Where the devices are (``mesh``) is not compared: that may change with every resume. A run that was made before its
+    facts knew the configuration has no changes.
+
+    Raises:
+      UserError: a change that the saved state does not fit, naming every key that may be why.
+    """
+    before = run.facts().get(_USED)
+    if not isinstance(before, dict):
+        return []
+    now = yaml.safe_load(to_yaml(run.config))
+    changes = {
+        f"{section}.{key}": (before.get(section, {}).get(key), now.get(section, {}).get(key))
+        for section in sorted({*before, *now} - {"mesh"})
+        for key in sorted({*before.get(section, {}), *now.get(section, {})})
+        if before.get(section, {}).get(key) != now.get(section, {}).get(key)
+    }
+    said = [f"{key} is {json.dumps(new)}, was {json.dumps(old)}" for key, (old, new) in changes.items()]
+    if not said:
+        return []
+    trained = build([(before, str(run.folder / FACTS))])
+    here = str(run.folder / CONFIG)
+    if not _same_state(trained, run.config, run.charset):
+        raise UserError(f"{here}: the saved state does not fit what was changed: {'; '.join(said)}; expected these as "
+                        "they were, or a new run (--init-from)")  # fmt: skip
+    lines = [f"{here}: {each}; going on with it" for each in said]
+    if any(key in _ORDER for key in changes):
+        lines.append(f"{here}: the order of the lines changes with that; some may be seen twice or not in this epoch")
+    return lines
+
+
+def used(run: Run) -> None:
+    """Notes that training goes on with this configuration.
+
+    Raises:
+      UserError: the facts cannot be written.
+    """
+    file = run.folder / FACTS
+    facts = run.facts() | {_USED: yaml.safe_load(to_yaml(run.config))}
+    with written_whole(file) as part:
+        part.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _same_state(one: Config, two: Config, charset: Charset) -> bool:
+    shapes = (state_shapes(config.for_charset(charset)) for config in (one, two))
+    first, second = ([(path, a.shape, a.dtype) for path, a in jax.tree_util.tree_leaves_with_path(s)] for s in shapes)
+    return first == second
 
 
 def same_charset(run: Run, charset: Charset, source: str) -> None:

@@ -1,0 +1,51 @@
+"""A run whose config.yaml was edited between two trainings."""
+
+import json
+
+import pytest
+from small_runs import train_args
+
+from jaxcrnn.cli import main
+
+
+def edit(run, old, new):
+    text = (run / "config.yaml").read_text()
+    assert old in text
+    (run / "config.yaml").write_text(text.replace(old, new))
+
+
+@pytest.fixture(scope="module")
+def trained(lines_file, tmp_path_factory):
+    run = tmp_path_factory.mktemp("changed") / "run"
+    assert main(train_args(lines_file, run, steps=4, val=False)) == 0
+    return run
+
+
+def test_what_fits_is_said_and_gone_on_with(trained, capsys):
+    edit(trained, "steps: 4", "steps: 6")
+    edit(trained, "seed: 0", "seed: 3")
+    assert main(["train", "--resume", str(trained)]) == 0
+    out = capsys.readouterr().out
+    assert "optim.steps is 6, was 4; going on with it" in out
+    assert "run.seed is 3, was 0; going on with it" in out
+    assert "the order of the lines changes" in out
+    assert "finished at step 6" in out
+    assert json.loads((trained / "run.json").read_text())["config"]["optim"]["steps"] == 6
+    assert main(["train", "--resume", str(trained)]) == 0
+    assert "going on with it" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("hidden: 8", "hidden: 16", "model.hidden is 16, was 8"),
+        ("preset: ctc", "preset: flow1", 'loss.preset is "flow1", was "ctc"'),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(trained, capsys, old, new, said):
+    edit(trained, old, new)
+    try:
+        assert main(["train", "--resume", str(trained)]) == 2
+        assert said in capsys.readouterr().err
+    finally:
+        edit(trained, new, old)
