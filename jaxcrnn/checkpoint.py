@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -242,26 +243,30 @@ class Checkpoints:
             self._writing = None
         self.check()
 
-    def restore(self, step: int, template: TrainState, places: Any = None) -> tuple[TrainState, dict[str, Any]]:
+    def restore(
+        self, step: int, template: TrainState, places: Any = None, *, looked_at: bool = False
+    ) -> tuple[TrainState, dict[str, Any]]:
         """A state and the facts saved with it.
 
         Args:
           step: one of ``steps``.
           template: shapes and dtypes expected, e.g. from ``jax.eval_shape``.
           places: a tree of shardings, whatever the arrays were saved from; default: the first device.
+          looked_at: its files are known to be there, and to be those that were saved.
 
         Raises:
           Damaged: it cannot be read, or its files are not those that were saved.
           UserError: no such checkpoint, or one that does not have the expected shapes.
         """
         self.finish()
-        if step not in self.steps:
+        if not looked_at and step not in self.steps:
             raise UserError(f"{self.folder}: no checkpoint of step {step}; there are {self.steps or 'none'}")
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         places = jax.tree.map(lambda _: here, template) if places is None else places
         target = jax.tree.map(lambda a, p: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=p), template, places)
         where = self.folder / str(step)
-        _check(where)
+        if not looked_at:
+            _check(where)
         try:
             # The facts first: orbax leaves noisy threads behind when it meets a shape that was not expected.
             extra = json.loads((where / "extra" / "metadata").read_bytes())
@@ -298,6 +303,8 @@ class Checkpoints:
         self.finish()
         for message in self._left_out:
             warn(f"warning: {message}; left out")
+        if jax.process_count() > 1:
+            return self._restore_agreed(template, places, warn)
         for step in reversed(steps := self.steps):
             try:
                 return *self.restore(step, template, places), step
@@ -306,12 +313,35 @@ class Checkpoints:
                     raise
                 warn(f"warning: {error}; going on with the one before it")
                 if not self._read_only:
-                    self._put_aside(step)
+                    self._move(step)
+                    self._reload()
         raise UserError(f"{self.folder}: no checkpoint in it")
 
-    def _put_aside(self, step: int) -> None:
-        self._move(step)
-        _all_here("put aside")
+    def _restore_agreed(
+        self, template: TrainState, places: Any, warn: Callable[[str], None]
+    ) -> tuple[TrainState, dict[str, Any], int]:
+        """As `restore_newest`, where the first process looks and says which: what another one sees of the folder may be
+        older, and each of them going its own way would make them wait for each other for ever."""
+        step, last = -1, None
+        if jax.process_index() == 0:
+            for known in reversed(self.steps):
+                try:
+                    _check(self.folder / str(known))
+                except Damaged as error:
+                    last = error
+                    warn(f"warning: {error}; going on with the one before it")
+                    if known != self.steps[0] and not self._read_only:
+                        self._move(known)
+                else:
+                    step = known
+                    break
+        step = agreed(step)
+        self._reload()
+        if step < 0:
+            raise last or Damaged(f"{self.folder}: no checkpoint that is whole; the first process says which are not")
+        return *self.restore(step, template, places, looked_at=True), step
+
+    def _reload(self) -> None:
         if self._manager:
             self._manager.reload()
 
@@ -321,6 +351,15 @@ class Checkpoints:
             while place.exists():
                 place, number = self.folder.parent / f"damaged-{step}-{number}", number + 1
             (self.folder / str(step)).rename(place)
+
+
+def agreed(number: int) -> int:
+    """What the first process says, for all of them."""
+    if jax.process_count() == 1:
+        return number
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def _all_here(what: str) -> None:

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from jaxcrnn import sharding
 from jaxcrnn.charset import Charset
-from jaxcrnn.checkpoint import Checkpoints
+from jaxcrnn.checkpoint import Checkpoints, agreed
 from jaxcrnn.console import Plain, duration
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.images import ImageError
@@ -128,7 +128,7 @@ def fit(
     shapes = state_shapes(config)
     places = sharding.of_state(mesh, shapes, fsdp=fsdp)
     with Checkpoints(folder / "checkpoints", loop.keep) as checkpoints:
-        if checkpoints.steps:
+        if agreed(len(checkpoints.steps)):
             state, extra, step = checkpoints.restore_newest(shapes, places, console.line)
             if extra["data"] != fingerprint:
                 raise UserError(f"{folder}: the training data changed since step {step}; a resumed run needs the same")
@@ -194,7 +194,7 @@ class _Run:
         start, stop = int(state.step), self.config.optim.steps
         _truncate(self.log_path, start, self.console)
         self.checkpoints.finish()
-        saved = start if self.checkpoints.steps else -1
+        saved = start if agreed(len(self.checkpoints.steps)) else -1
         names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.params)]
         began = time.monotonic()
         step, pending = start, None

@@ -213,9 +213,15 @@ def processes(arguments, count, devices):
 
 
 def test_two_processes_of_four_devices_are_one_of_eight(whole, tmp_path):
-    part = halfway(whole, tmp_path)
+    """And both pass over the newest checkpoint, which is damaged."""
+    part = tmp_path / "part"
+    shutil.copytree(whole, part)
+    largest = max((p for p in (part / "checkpoints" / "8").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1])
     (first, second) = processes(["train", "--resume", str(part)], 2, 4)
     assert first[1] == second[1] == 0, first[0][1] + second[0][1]
+    assert "checkpoints/8: damaged: " in first[0][0]
+    assert (part / "damaged-8").is_dir()
     assert "resumed at step 4" in first[0][0]
     assert "8 devices: the batch over 8, the classes over 1; 2 processes" in first[0][0]
     assert not second[0][0]
