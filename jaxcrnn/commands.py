@@ -21,7 +21,7 @@ from jaxcrnn.loop import fit
 from jaxcrnn.objective import CHOICES, PRESETS, LossConfig
 from jaxcrnn.streams import Stream
 from jaxcrnn.train import TrainConfig, eval_variables, init_state
-from jaxcrnn.types import TrainState
+from jaxcrnn.types import CenterState, TrainState
 
 
 def train(args: Namespace) -> int:
@@ -96,13 +96,11 @@ def _first_state(
     if origin:
         before, step = origin.state(args.checkpoint or "best")
         runs.same_model(origin, train_config.model)
-        variables = eval_variables(before)
         facts["init_from"] = {"run": str(origin.folder.resolve()), "step": step}
         if not args.grow and (converted := origin.facts().get("converted")):
             facts["converted"] = converted  # the weights still have that layout
         print(f"going on from {origin.folder}, checkpoint of step {step}")
-        if args.grow:
-            variables = _grown(variables, origin.charset, charset, config, train_config)
+        variables = eval_variables(before)
     given = None
     if args.centers and args.centers not in CHOICES["start"]:
         path = Path(args.centers)
@@ -114,18 +112,34 @@ def _first_state(
         objective.check_start(config.loss)
         return None, facts
     key = jax.random.key(config.run.seed)
+    if origin and args.grow:
+        return _grown(before, origin.charset, charset, train_config, key, given, facts), facts
     return init_state(train_config, key, variables=variables, centers=given), facts
 
 
-def _grown(variables: Any, old: Charset, new: Charset, config: configs.Config, train_config: TrainConfig) -> Any:
-    """Weights for another charset."""
+def _grown(
+    before: TrainState,
+    old: Charset,
+    new: Charset,
+    config: TrainConfig,
+    key: jax.Array,
+    given: CenterState | None,
+    facts: dict[str, Any],
+) -> TrainState:
+    """All that was learnt, under another charset; centers that were given stand for those of the run."""
     kept = [c for c in new.characters if c in old]
     if not kept:
         raise UserError("--grow: the charsets share no character; expected some of the run's in the new one")
-    print(f"{len(kept)} characters kept, {len(new) - len(kept)} new, {len(old) - len(kept)} gone")
-    anyhow = dataclasses.replace(train_config, loss=LossConfig())
-    fresh = init_state(anyhow, jax.random.key(config.run.seed))
-    return growth.moved(variables, eval_variables(fresh), old, new)
+    own = before if given is None else before._replace(centers=None)
+    anyhow = config
+    if own.centers is not None and config.loss.has_centers and config.loss.parts.start == "estimate":
+        # Nothing was estimated for new characters: they start at 0, as classes do that were never seen.
+        anyhow = dataclasses.replace(config, loss=dataclasses.replace(config.loss, start="zeros"))
+    state, besides = growth.started(own, init_state(anyhow, key, centers=given), old, new)
+    facts["grown"] = {"kept": len(kept), "new": len(new) - len(kept), "gone": len(old) - len(kept), "moved": besides}
+    print(f"{len(kept)} characters kept, {len(new) - len(kept)} new, {len(old) - len(kept)} gone; moved with them: "
+          f"{', '.join(['weights', *besides])}")  # fmt: skip
+    return state
 
 
 def _resume(args: Namespace) -> int:

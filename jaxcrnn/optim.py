@@ -125,6 +125,25 @@ def averaged(params: Any, opt_state: Any) -> Any:
     return opt_state.average if isinstance(opt_state, AverageState) else params
 
 
+def begun(opt_state: Any, params: Any) -> Any:
+    """A fresh optimizer state for parameters from elsewhere: an average begins where they are."""
+    if isinstance(opt_state, AverageState):
+        return opt_state._replace(average=jax.tree.map(jnp.copy, params))
+    return opt_state
+
+
+def from_the_start(opt_state: Any) -> Any:
+    """The same moments, before the first step of a schedule."""
+
+    def is_schedule(part: Any) -> bool:
+        return isinstance(part, optax.ScaleByScheduleState)
+
+    def of(part: Any) -> Any:
+        return part._replace(count=jnp.zeros_like(part.count)) if is_schedule(part) else part
+
+    return jax.tree.map(of, opt_state, is_leaf=is_schedule)
+
+
 def global_norm(tree: Any) -> Array:
     """Length of all leaves taken as one vector."""
     return optax.tree.norm(tree)

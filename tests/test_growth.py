@@ -1,5 +1,6 @@
 """What was learnt, under another charset."""
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -43,6 +44,46 @@ def test_rows_move_by_character():
     assert after.step == before.step
 
 
+def test_a_new_training_starts_with_all_that_is_known():
+    """Moments and centers too, where both trainings have them; the schedule begins at 0, a new average with the weights."""
+
+    def state(charset, seed, ema, preset):
+        model = ModelConfig("tiny", 4, 0.0, num_classes=charset.num_classes, blank=charset.blank)
+        made = init_state(TrainConfig(model, LossConfig(preset), OptimConfig(ema=ema)), jax.random.key(seed))
+        return jax.tree.map(lambda a: a + np.asarray(seed, a.dtype), made)
+
+    old, new = Charset("土士未"), Charset("末士己土")
+    before, fresh = state(old, 1, 0.9, "flow1"), state(new, 2, 0.9, "flow1")
+    after, besides = growth.started(before, fresh, old, new)
+    assert besides == ["moments", "centers"]
+    expected = growth.moved(before, fresh, old, new)
+    assert after.step == fresh.step
+    chex.assert_trees_all_equal(after.params, expected.params)
+    chex.assert_trees_all_equal(after.centers, expected.centers)
+    chex.assert_trees_all_equal(after.opt_state.average, expected.opt_state.average)
+    counts = {type(p).__name__: int(p.count) for p in _parts(after.opt_state) if "count" in p._fields}
+    assert counts == {"ScaleByAdamState": 1, "ScaleByScheduleState": 0}
+
+    plain, fresh = state(old, 1, 0.0, "ctc"), state(new, 2, 0.9, "flow1")
+    after, besides = growth.started(plain, fresh, old, new)
+    assert besides == []
+    chex.assert_trees_all_equal(after.params, growth.moved(plain.params, fresh.params, old, new))
+    chex.assert_trees_all_equal(after.opt_state.average, after.params)
+    chex.assert_trees_all_equal(after.centers, fresh.centers)
+
+    after, besides = growth.started(before, state(new, 2, 0.0, "ctc"), old, new)
+    assert besides == []
+    assert after.centers is None
+    chex.assert_trees_all_equal(after.params, growth.moved(before.opt_state.average, after.params, old, new))
+
+
+def _parts(tree):
+    """Every named tuple in a tree."""
+    found = [tree] if hasattr(tree, "_fields") else []
+    inside = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, tuple) else ()
+    return found + [part for each in inside for part in _parts(each)]
+
+
 @pytest.mark.slow
 def test_a_run_goes_on_with_more_characters(lines_file, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
@@ -53,7 +94,7 @@ def test_a_run_goes_on_with_more_characters(lines_file, tmp_path, capsys):
     assert "has besides 'x'" in capsys.readouterr().err
     arguments = train_args(lines_file, second, "optim.learning_rate=1e-9", "optim.warmup=0", steps=1, val=False)
     assert main([*arguments, *grow, "--grow"]) == 0
-    assert "10 characters kept, 1 new, 0 gone" in capsys.readouterr().out
+    assert "10 characters kept, 1 new, 0 gone; moved with them: weights, moments" in capsys.readouterr().out
     one, two = (runs.open_run(folder).state("latest")[0] for folder in (first, second))
     np.testing.assert_allclose(two.params["head"]["kernel"][:, 2:], one.params["head"]["kernel"][:, 1:], atol=1e-6)
     assert main([*train_args(lines_file, tmp_path / "third"), "--grow"]) == 2
