@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxcrnn import center_files, console, growth, hosts, objective, runs, sharding, training_data
 from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
+from jaxcrnn.checkpoint import agreed
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import Source
 from jaxcrnn.errors import UserError
@@ -27,6 +28,8 @@ from jaxcrnn.types import CenterState, TrainState
 def train(args: Namespace) -> int:
     """``jaxcrnn train``."""
     hosts.join(args)
+    if args.auto_resume and (args.resume or not args.out):
+        raise UserError("--auto-resume looks for the run in --out; give --out FOLDER, and no --resume")
     if args.resume:
         return _resume(args)
     origin = runs.open_run(Path(args.init_from)) if args.init_from else None
@@ -34,6 +37,12 @@ def train(args: Namespace) -> int:
     if args.print_config:
         print(configs.to_yaml(config), end="")
         return 0
+    # Asked of the first process alone: another one may see the folder later.
+    if args.auto_resume and agreed((Path(args.out) / runs.CONFIG).is_file()):
+        run = runs.open_run(Path(args.out))
+        runs.same_config(run, config)
+        print(f"{args.out} holds this run; going on with it")
+        return _go_on(run, args)
     if not config.data.train and config.text.share < 1:
         raise UserError("no training data; give --data FILE, a label file of path<TAB>text, or --set text.share=1 for "
                         "rendered lines alone")  # fmt: skip
@@ -147,15 +156,20 @@ def _resume(args: Namespace) -> int:
     if args.config or args.out or not all(change.startswith("mesh.") for change in args.set):
         raise UserError("--resume goes on with the run's own configuration; leave out --config, --set (but of mesh.*) "
                         "and --out")  # fmt: skip
-    changes = runs.say_changes(run)
-    print("".join(f"{line}\n" for line in changes), end="")
-    run = dataclasses.replace(run, config=configs.load(None, args.set, run.config))
     for flag in ("init_from", "centers", "preset", "checkpoint", "print_config", "grow"):
         if getattr(args, flag):
             raise UserError(f"--resume goes on with the run as it is; leave out --{flag.replace('_', '-')}")
     for flag in ("data", "val"):
         if getattr(args, flag):
             raise UserError(f"--resume goes on with the run's own data; leave out --{flag}")
+    return _go_on(run, args)
+
+
+def _go_on(run: runs.Run, args: Namespace) -> int:
+    changes = runs.say_changes(run)
+    print("".join(f"{line}\n" for line in changes), end="")
+    mesh_only = [change for change in args.set if change.startswith("mesh.")]
+    run = dataclasses.replace(run, config=configs.load(None, mesh_only, run.config))
     if args.charset:
         runs.same_charset(run, Charset.from_file(args.charset, run.config.data.blank), args.charset)
     source = training_data.source(run.config)

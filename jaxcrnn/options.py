@@ -51,6 +51,10 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, what the audit finds")
     parser.add_argument("--resume", metavar="FOLDER", help="go on with a run, exactly where it stopped")
+    parser.add_argument(
+        "--auto-resume", action="store_true",
+        help="go on with the run of --out if there is one, start it otherwise: one command for jobs that come back",
+    )  # fmt: skip
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
     several = parser.add_argument_group("several processes")
     several.add_argument(

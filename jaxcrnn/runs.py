@@ -148,13 +148,7 @@ def say_changes(run: Run) -> list[str]:
     before = run.facts().get(_USED)
     if not isinstance(before, dict):
         return []
-    now = yaml.safe_load(to_yaml(run.config))
-    changes = {
-        f"{section}.{key}": (before.get(section, {}).get(key), now.get(section, {}).get(key))
-        for section in sorted({*before, *now} - {"mesh"})
-        for key in sorted({*before.get(section, {}), *now.get(section, {})})
-        if before.get(section, {}).get(key) != now.get(section, {}).get(key)
-    }
+    changes = _differences(before, run.config)
     said = [f"{key} is {json.dumps(new)}, was {json.dumps(old)}" for key, (old, new) in changes.items()]
     if not said:
         return []
@@ -167,6 +161,31 @@ def say_changes(run: Run) -> list[str]:
     if any(key in _ORDER for key in changes):
         lines.append(f"{here}: the order of the lines changes with that; some may be seen twice or not in this epoch")
     return lines
+
+
+def _differences(before: dict[str, Any], config: Config) -> dict[str, tuple[Any, Any]]:
+    """The keys that differ, but for those of the mesh: what they were, what they are."""
+    now = yaml.safe_load(to_yaml(config))
+    return {
+        f"{section}.{key}": (before.get(section, {}).get(key), now.get(section, {}).get(key))
+        for section in sorted({*before, *now} - {"mesh"})
+        for key in sorted({*before.get(section, {}), *now.get(section, {})})
+        if before.get(section, {}).get(key) != now.get(section, {}).get(key)
+    }
+
+
+def same_config(run: Run, config: Config) -> None:
+    """Stops when a run that is there is not the one that was asked for.
+
+    Raises:
+      UserError: naming the keys that differ; those of ``mesh`` may.
+    """
+    different = _differences(yaml.safe_load(to_yaml(run.config)), config)
+    if different:
+        said = "; ".join(f"{key} is {json.dumps(old)} there, {json.dumps(new)} here"
+                         for key, (old, new) in different.items())  # fmt: skip
+        raise UserError(f"{run.folder / CONFIG}: another configuration than the one asked for: {said}; expected the "
+                        "same, or a change of that file, which a resume goes on with if it can")  # fmt: skip
 
 
 def used(run: Run) -> None:

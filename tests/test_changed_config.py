@@ -49,3 +49,20 @@ def test_what_does_not_fit_is_refused_by_name(trained, capsys, old, new, said):
         assert said in capsys.readouterr().err
     finally:
         edit(trained, new, old)
+
+
+def test_one_command_starts_and_goes_on(lines_file, tmp_path, capsys):
+    arguments = [*train_args(lines_file, tmp_path / "run", steps=4, val=False), "--auto-resume"]
+    assert main(arguments) == 0
+    assert "going on" not in capsys.readouterr().out
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "holds this run; going on with it" in out
+    assert "resumed at step 4" in out
+    for more, said in (("optim.steps=5", "optim.steps is 4 there, 5 here"), ("run.seed=2", "run.seed is 0 there")):
+        assert main([*arguments, "--set", more]) == 2
+        assert said in capsys.readouterr().err
+    assert main([*arguments, "--set", "mesh.data=2"]) == 0
+    assert "2 devices" in capsys.readouterr().out
+    assert main(["train", "--auto-resume", "--resume", str(tmp_path / "run")]) == 2
+    assert "give --out FOLDER, and no --resume" in capsys.readouterr().err

@@ -45,7 +45,7 @@ def test_rows_move_by_character():
 
 
 def test_a_new_training_starts_with_all_that_is_known():
-    """Moments and centers too, where both trainings have them; the schedule begins at 0, a new average with the weights."""
+    """Moments and centers too, where both have them; the schedule begins at 0, a new average with the weights."""
 
     def state(charset, seed, ema, preset):
         model = ModelConfig("tiny", 4, 0.0, num_classes=charset.num_classes, blank=charset.blank)
