@@ -4,9 +4,11 @@ import functools
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -195,21 +197,50 @@ def test_resumed_on_other_devices(whole, tmp_path, mesh, capsys):
     same_end(part, whole)
 
 
-def processes(arguments, count, devices):
+def start(arguments, count, devices):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     code = f"import os; os.environ['JAX_NUM_CPU_DEVICES'] = '{devices}'; "
     code += "import sys; from jaxcrnn.cli import main; sys.exit(main(sys.argv[1:]))"
     several = ["--distributed", "--coordinator", f"localhost:{port}", "--process-count", str(count), "--process-index"]
-    started = [
+    return [
         subprocess.Popen(
             [sys.executable, "-c", code, *arguments, *several, str(i)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for i in range(count)
     ]  # fmt: skip
-    return [(process.communicate(timeout=200), process.returncode) for process in started]
+
+
+def processes(arguments, count, devices):
+    return [(process.communicate(timeout=200), process.returncode) for process in start(arguments, count, devices)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_one_of_two_processes_is_stopped_or_killed(lines_file, tmp_path, sent):
+    """Told to stop, both stop at one step and save it; killed, the other one ends too, and what was saved is kept."""
+    run = tmp_path / "run"
+    arguments = train_args(lines_file, run, "data.batch_size=8", "mesh.data=2", steps=100_000, val=False)
+    both = start(arguments, 2, 1)
+    log = run / "metrics.jsonl"
+    while not (log.exists() and log.read_text().count("\n") >= 6):
+        time.sleep(0.1)
+        assert both[0].poll() is None, both[0].communicate()
+    both[1].send_signal(sent)
+    ((out, _), (_, _)) = (process.communicate(timeout=300) for process in both)
+    if sent == signal.SIGTERM:
+        assert [process.returncode for process in both] == [0, 0]
+        assert "go on with: jaxcrnn train --resume" in out
+    else:
+        assert both[0].returncode
+    step = runs.open_run(run).state("latest")[1]
+    assert step >= 8
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("steps: 100000", f"steps: {step + 2}"))
+    assert main(["train", "--resume", str(run), "--set", "mesh.data=1"]) == 0
+    assert runs.open_run(run).state("latest")[1] == step + 2
 
 
 def test_two_processes_of_four_devices_are_one_of_eight(whole, tmp_path):
