@@ -9,6 +9,7 @@ import tempfile
 import threading
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +22,8 @@ from orbax.checkpoint import checkpoint_managers as policies
 from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.types import TrainState
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every file it writes
+# orbax reports every file it writes, and each failure with the stacks of several threads; what failed is raised too.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 _SHAPES, _SEAL = "shapes", "files.json"
@@ -143,7 +145,9 @@ class Checkpoints:
             error.add_note(str(failed))
         finally:
             if self._manager:
-                self._manager.close()
+                # It raises once more what a save has failed of, which is said by now.
+                with suppress(Exception):
+                    self._manager.close()
 
     @property
     def steps(self) -> list[int]:

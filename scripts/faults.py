@@ -3,6 +3,7 @@
 python scripts/faults.py > faults.md
 """
 
+import ctypes
 import json
 import os
 import resource
@@ -29,13 +30,16 @@ SETTINGS = [
 class Training:
     """A training in a process of its own, and its folder."""
 
-    def __init__(self, root: Path, *more: str, resume: bool = False, limit: int | None = None) -> None:
+    def __init__(
+        self, root: Path, *more: str, resume: bool = False, before: Callable[[], None] | None = None,
+        code: str = "",
+    ) -> None:  # fmt: skip
         self.root, self.run = root, root / "run"
         new = ["--data", str(root / "labels.txt"), "--out", str(self.run), "--set", *SETTINGS, *more]
         arguments = ["--resume", str(self.run)] if resume else new
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jaxcrnn", "train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, preexec_fn=(lambda: _limit(limit)) if limit else None,
+            [sys.executable, "-c", f"{code}\nimport sys; from jaxcrnn.cli import main; sys.exit(main(sys.argv[1:]))",
+             "train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=before,
         )  # fmt: skip
 
     def until(self, steps: int) -> None:
@@ -54,9 +58,17 @@ class Training:
         return self.process.returncode, out, err
 
 
-def _limit(size: int) -> None:
+def _small_files() -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+
+def _as_anyone() -> None:
+    """So that permissions hold for root too."""
+    if os.geteuid() == 0:
+        prctl, drop, write_anywhere, read_anywhere = ctypes.CDLL(None).prctl, 24, 1, 2
+        prctl(drop, write_anywhere, 0, 0, 0)
+        prctl(drop, read_anywhere, 0, 0, 0)
 
 
 def kept(run: Path) -> str:
@@ -67,14 +79,25 @@ def kept(run: Path) -> str:
 
 
 def disk_full(root: Path) -> tuple[int, str, str]:
-    return Training(root, limit=60_000).end()
+    return Training(root, before=_small_files).end()
 
 
 def folder_deleted(root: Path) -> tuple[int, str, str]:
     training = Training(root)
     training.until(30)
-    shutil.rmtree(training.run)
+    while training.run.exists():  # it may be writing there
+        shutil.rmtree(training.run, ignore_errors=True)
     return training.end()
+
+
+def permission_lost(root: Path) -> tuple[int, str, str]:
+    training = Training(root, before=_as_anyone)
+    training.until(50)
+    (training.run / "checkpoints").chmod(0o500)
+    try:
+        return training.end()
+    finally:
+        (training.run / "checkpoints").chmod(0o700)
 
 
 def image_deleted(root: Path) -> tuple[int, str, str]:
@@ -108,11 +131,28 @@ def worker_killed(root: Path) -> tuple[int, str, str]:
     return training.end(0)
 
 
+NAN_BATCH = """
+from jaxcrnn.data.loader import Batches
+whole, made = Batches.make, []
+def make(self, planned):
+    batch = whole(self, planned)
+    made.append(1)
+    if len(made) == 7:
+        batch.images[0] = float("nan")
+    return batch
+Batches.make = make
+"""
+
+
+def nan_batch(root: Path) -> tuple[int, str, str]:
+    return Training(root, "optim.steps=40", code=NAN_BATCH).end()
+
+
 def not_finite(root: Path) -> tuple[int, str, str]:
     return Training(root, "optim.learning_rate=1e30", "optim.clip_norm=1e30").end()
 
 
-def _after(root: Path, damage: Callable[[Path], None]) -> tuple[int, str, str]:
+def _after(root: Path, damage: Callable[[Path], None], seconds: float | None = 1) -> tuple[int, str, str]:
     first = Training(root)
     first.until(45)
     first.end(0)
@@ -120,7 +160,7 @@ def _after(root: Path, damage: Callable[[Path], None]) -> tuple[int, str, str]:
     damage(newest)
     second = Training(root, resume=True)
     second.until(len((root / "run" / "metrics.jsonl").read_text().splitlines()) + 3)
-    return second.end(1)
+    return second.end(seconds)
 
 
 def _largest(folder: Path) -> Path:
@@ -164,13 +204,25 @@ def settings_changed(root: Path) -> tuple[int, str, str]:
     return _after(root, change)
 
 
+def steps_changed(root: Path) -> tuple[int, str, str]:
+    def change(newest: Path) -> None:
+        path = newest.parents[1] / "config.yaml"
+        path.write_text(path.read_text().replace("steps: 3000", f"steps: {int(newest.name) + 5}"))
+
+    return _after(root, change, None)
+
+
 FAULTS: dict[str, Callable[[Path], tuple[int, str, str]]] = {
     "disk full (files limited to 60 kB)": disk_full, "the run's folder deleted under way": folder_deleted,
+    "checkpoints/ made read-only under way": permission_lost,
     "an image deleted under way": image_deleted, "an image replaced by a longer one": image_replaced,
     "an image truncated under way": image_truncated, "a worker process killed (SIGKILL)": worker_killed,
+    "NaN in one batch": nan_batch,
     "gradients that are not finite": not_finite, "newest checkpoint truncated, then --resume": truncated,
     "one bit of it flipped, then --resume": flipped, "charset.txt changed, then --resume": charset_changed,
-    "a line of the data removed, then --resume": labels_changed, "config.yaml changed, then --resume": settings_changed,
+    "a line of the data removed, then --resume": labels_changed,
+    "model.hidden changed in config.yaml, then --resume": settings_changed,
+    "optim.steps changed in config.yaml, then --resume": steps_changed,
 }  # fmt: skip
 
 
@@ -185,7 +237,11 @@ def main() -> None:
             write_lines(root, SyntheticLines(7, 24, "0123456789", (1, 2)))
             code, out, err = fault(root)
             said = [line for line in out.splitlines() if "warning" in line] + err.splitlines()[-1:]
-            said += [line for line in out.splitlines() if "started anew" in line]
+            said += [
+                line
+                for line in out.splitlines()
+                if "started anew" in line or " skipped" in line or "going on with it" in line
+            ]
             said += [] if err else out.splitlines()[-2:-1]
             text = " / ".join(said).replace(f"{folder}/", "").replace("|", "\\|")
             print(f"| {name} | {code} | `{text[:300]}` | {kept(root / 'run')} |", flush=True)
