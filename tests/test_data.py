@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import os
 import shutil
+import threading
 import time
 
 import numpy as np
@@ -11,13 +12,13 @@ import pytest
 from PIL import Image
 
 from jaxcrnn import Charset, UserError
-from jaxcrnn.data import buckets, processes
+from jaxcrnn.data import buckets, workers
 from jaxcrnn.data.audit import KINDS, audit, needed_frames
 from jaxcrnn.data.images import ImageError, Limits
 from jaxcrnn.data.labels import LabelFile
 from jaxcrnn.data.loader import Batches, to_float
-from jaxcrnn.data.processes import ahead
 from jaxcrnn.data.synthetic import SyntheticLines
+from jaxcrnn.data.workers import ahead
 
 
 def write(path, data):
@@ -231,7 +232,7 @@ def test_dead_workers_are_started_anew(lines_file, capsys):
 def test_a_worker_killed_in_the_middle_of_a_batch():
     """A pipe holds less than a batch, so a worker waits in one for most of its time."""
     others, found, restarts = set(multiprocessing.active_children()), [], []
-    for item in ahead(bytes, 3_000_000, 3_000_012, 2, restarts.append):
+    for item in ahead(bytes, 3_000_000, 3_000_012, processes=2, restarted=restarts.append):
         found.append(len(item))
         if len(found) == 3:
             (set(multiprocessing.active_children()) - others).pop().kill()
@@ -244,13 +245,33 @@ def test_a_worker_killed_in_the_middle_of_a_batch():
     [(os._exit, r"worker process \d+ died \(exit code 60\)"), (time.sleep, r"worker process \d+ did not answer")],
 )
 def test_workers_that_never_deliver_end_the_run(make, what, monkeypatch):
-    monkeypatch.setattr(processes, "PATIENCE", 0.5 if make is time.sleep else 60)
+    monkeypatch.setattr(workers, "PATIENCE", 0.5 if make is time.sleep else 60)
     others, reasons = set(multiprocessing.active_children()), []
     with pytest.raises(UserError, match=rf"^{what}.*, 3 times at step 60; expected data\.processes=0"):
-        list(ahead(make, 60, 62, 1, reasons.append))
+        list(ahead(make, 60, 62, processes=1, restarted=reasons.append))
     assert len(reasons) == 2
     assert all("started anew at step 60" in reason for reason in reasons)
     assert not set(multiprocessing.active_children()) - others
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_thread_that_hangs_is_left_behind(threads, monkeypatch):
+    """Nothing is lost or repeated, and a read that never ends holds nobody up for ever."""
+    monkeypatch.setattr(workers, "PATIENCE", 0.3)
+    monkeypatch.setattr(workers, "LEFT_BEHIND", 0.1)
+    hung, reasons, for_ever = [], [], threading.Event()
+
+    def make(step):
+        if step == 7 and not hung:
+            hung.append(step)
+            for_ever.wait(60)
+        return step
+
+    assert list(ahead(make, 2, 20, threads=threads, restarted=reasons.append)) == list(range(2, 20))
+    assert reasons == [f"a reader thread did not answer for 0 seconds; all {threads} started anew at step 7"]
+    with pytest.raises(UserError, match="3 times at step 0; expected files that answer"):
+        list(ahead(lambda step: for_ever.wait(60), 0, 2, threads=threads))
+    for_ever.set()
 
 
 def test_a_fault_in_a_worker_process_is_one_line(lines_file, tmp_path):

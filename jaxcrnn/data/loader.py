@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Generator, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any, cast
 
 import numpy as np
 
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
-from jaxcrnn.data.processes import ahead
+from jaxcrnn.data.workers import ahead
 from jaxcrnn.types import Batch
 
 
@@ -140,8 +138,15 @@ class Batches:
     def training(self, start: int, stop: int) -> Generator[tuple[plans.Planned, Batch], None, None]:
         """The batches of steps ``start`` to ``stop - 1``."""
         if self.processes:
-            return ahead(self.at, start, stop, self.processes, self._restarted)
-        return self._ahead(self.planned(step) for step in range(start, stop))
+            return ahead(self.at, start, stop, processes=self.processes, restarted=self._restarted)
+        planning = threading.Lock()  # or each thread would make the plan of an epoch that begins
+
+        def at(step: int) -> tuple[plans.Planned, Batch]:
+            with planning:
+                planned = self.planned(step)
+            return planned, self.make(planned)
+
+        return ahead(at, start, stop, threads=self.workers, restarted=self._restarted)
 
     def _restarted(self, why: str) -> None:
         self.restarts += 1
@@ -149,20 +154,9 @@ class Batches:
 
     def in_order(self) -> Generator[tuple[plans.Planned, Batch], None, None]:
         """Every line once, each in its own bucket."""
-        return self._ahead(iter(plans.in_order(self.corpus.widths, self.buckets, self.batch_size)))
+        plan = plans.in_order(self.corpus.widths, self.buckets, self.batch_size)
 
-    def _ahead(self, plan: Iterator[plans.Planned]) -> Generator[tuple[plans.Planned, Batch], None, None]:
-        waiting: deque[tuple[plans.Planned, Future[Batch]]] = deque()
-        with ThreadPoolExecutor(self.workers) as pool:
-            try:
-                for planned in islice(plan, self.workers + 2):
-                    waiting.append((planned, pool.submit(self.make, planned)))
-                while waiting:
-                    planned, future = waiting.popleft()
-                    batch = future.result()
-                    for following in islice(plan, 1):
-                        waiting.append((following, pool.submit(self.make, following)))
-                    yield planned, batch
-            finally:
-                for _, future in waiting:
-                    future.cancel()
+        def at(number: int) -> tuple[plans.Planned, Batch]:
+            return plan[number], self.make(plan[number])
+
+        return ahead(at, 0, len(plan), threads=self.workers, restarted=self._restarted)
