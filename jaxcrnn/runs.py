@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -104,6 +105,7 @@ def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]
             "packages": {name: version(name) for name in packages},
             "devices": [d.device_kind for d in jax.devices()],
             "charset_hash": charset.hash,
+            "characters": "".join(charset.characters),
             _USED: yaml.safe_load(to_yaml(config)),
         }
         (made / FACTS).write_text(json.dumps(known | facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -125,15 +127,25 @@ def open_run(folder: Path) -> Run:
     config = load(folder / CONFIG)
     charset = Charset.from_file(folder / CHARSET, config.data.blank)
     try:
-        expected = json.loads((folder / FACTS).read_text(encoding="utf-8"))["charset_hash"]
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        expected = facts["charset_hash"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / FACTS}: not the facts of a run ({type(error).__name__})") from None
     if charset.hash != expected:
         raise UserError(
-            f"{folder / CHARSET}: {len(charset)} characters with hash {charset.hash}; "
-            f"the run was trained with another charset (hash {expected})"
+            f"{folder / CHARSET}: {_other_charset(charset, facts)}; the run was trained with another charset"
         )
     return Run(folder, config, charset)
+
+
+def _other_charset(charset: Charset, facts: dict[str, Any]) -> str:
+    """In what a charset differs from the one that the facts of a run know."""
+    with suppress(UserError, KeyError, TypeError):
+        for blank in (charset.blank_place, *({"first", "last"} - {charset.blank_place})):
+            trained = Charset(facts["characters"], blank)
+            if trained.hash == facts["charset_hash"]:
+                return f"it {difference(charset, trained)}"
+    return f"{len(charset)} characters with hash {charset.hash} instead of {facts['charset_hash']}"
 
 
 def say_changes(run: Run) -> list[str]:

@@ -1,6 +1,7 @@
 """A run whose config.yaml was edited between two trainings."""
 
 import json
+import shutil
 
 import pytest
 from small_runs import train_args
@@ -66,3 +67,24 @@ def test_one_command_starts_and_goes_on(lines_file, tmp_path, capsys):
     assert "2 devices" in capsys.readouterr().out
     assert main(["train", "--auto-resume", "--resume", str(tmp_path / "run")]) == 2
     assert "give --out FOLDER, and no --resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("charset.txt", lambda t: t + "x\n", "charset.txt: it has besides 'x'; the run was trained with another"),
+        ("charset.txt", lambda t: t.replace("3\n", ""), "it lacks '3'"),
+        ("config.yaml", lambda t: t.replace("blank: first", "blank: last"), "it has the blank last instead of first"),
+    ],
+)
+def test_a_changed_charset_is_refused_by_character(trained, tmp_path, capsys, file, change, said):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / file).write_text(change((run / file).read_text()))
+    assert main(["train", "--resume", str(run)]) == 2
+    assert said in capsys.readouterr().err
+    facts = json.loads((run / "run.json").read_text())
+    facts["characters"] = "33"  # a folder of a stranger's may say anything
+    (run / "run.json").write_text(json.dumps(facts))
+    assert main(["train", "--resume", str(run)]) == 2
+    assert f"instead of {facts['charset_hash']}" in capsys.readouterr().err
