@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import assign, decode, head, losses
+from jaxcrnn import assign, decode, head, losses, rows
 from jaxcrnn.head import Logits
 from jaxcrnn.precision import wide
 from jaxcrnn.types import Assignment, CenterState
@@ -155,15 +155,18 @@ def gradient(
 
 def _sums(centers: Array, features: Array, assignment: Assignment) -> tuple[Array, Array]:
     """``sum w (c_k - f)`` as ``[C,D]`` and ``sum w`` as ``[C]``, over the frames of each class."""
-    features = wide(jax.lax.stop_gradient(features)).reshape(-1, features.shape[-1])
+    features = wide(jax.lax.stop_gradient(features))
+    split = rows.are_split(len(centers))
+    if not split:
+        features = features.reshape(-1, features.shape[-1])
 
     def add(sums: tuple[Array, Array], pair: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
-        away, weight = sums
-        classes, weights = (a.reshape(-1) for a in pair)
-        weights = weights.astype(centers.dtype)
-        # Differences, not sums of features: a feature on its center then moves it by exactly nothing.
-        far = jnp.where((weights > 0)[:, None], weights[:, None] * (centers[classes] - features), 0.0)
-        return (away.at[classes].add(far.astype(centers.dtype)), weight.at[classes].add(weights)), None
+        classes, weights = pair
+        if split:
+            more = rows.sums(centers, features, classes, weights.astype(centers.dtype))
+            return (sums[0] + more[0], sums[1] + more[1]), None
+        weights = weights.reshape(-1).astype(centers.dtype)
+        return rows.add(*sums, centers, features, classes.reshape(-1), weights), None
 
     start = jnp.zeros_like(centers), jnp.zeros(len(centers), centers.dtype)
     classes, weights = assignment

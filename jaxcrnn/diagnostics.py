@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import head
+from jaxcrnn import head, losses
 from jaxcrnn.head import Logits
 from jaxcrnn.precision import wide
 from jaxcrnn.types import Assignment
@@ -92,16 +92,14 @@ def watch(logits: Logits, features: Array, centers: Array, assignment: Assignmen
     features, centers = wide(features), wide(centers)
     rivals = lookalikes(logits, classes)
     inside = weights > 0
-    own_center, other_center = centers[classes], centers[rivals]
 
-    def length(x: Array) -> Array:
-        return jnp.where(inside, jnp.sqrt(jnp.square(jnp.where(inside[..., None], x, 0.0)).sum(-1)), 0.0)
+    def length(features: Array, classes: Array, copies: Array | None = None) -> Array:
+        far = losses.squared(features, centers, classes, weights, copies)
+        return jnp.where(inside, jnp.sqrt(jnp.where(inside, far, 1.0)), 0.0)
 
-    between, other, own = (
-        length(own_center - other_center),
-        length(features - other_center),
-        length(features - own_center),
-    )
+    copies = head.copies(logits, len(centers))
+    between = length(centers[classes], rivals)
+    other, own = length(features, rivals, copies), length(features, classes, copies)
     margin = other - own
     probability = jnp.exp(head.of_frames(logits, classes) - head.norm(logits))
 

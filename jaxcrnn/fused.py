@@ -161,6 +161,27 @@ def columns_of_copies(head: Copies, classes: Array) -> Array:
     return _mapped(part, len(classes), 1, lambda data, model: P(model, data))(head, classes).sum(0)
 
 
+def frames_of_copies(head: Copies, classes: Array) -> Array:
+    """The logit of one class of each frame, where a mesh splits the classes.
+
+    Args:
+      head: of `copies`.
+      classes: ``[B,T]`` int32.
+
+    Returns:
+      ``[B,T]`` in float32 at least.
+    """
+
+    def part(model: str, each: Copies, classes: Array) -> Array:
+        size = each.kernel.shape[2]
+        at = classes - lax.axis_index(model) * size
+        mine, at = (at >= 0) & (at < size), jnp.clip(at, 0, size - 1)
+        logits = product("btd,btd->bt", each.features[0], each.kernel[0].T[at]) + wide(each.bias[0])[at]
+        return jnp.where(mine, logits, 0.0)[None]
+
+    return _mapped(part, len(classes), 1, lambda data, model: P(model, data))(head, classes).sum(0)
+
+
 @jax.custom_vjp
 def scan_head(features: Array, kernel: Array, bias: Array) -> Scan:
     """One pass over the classes.

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import fused
+from jaxcrnn import fused, rows
 from jaxcrnn.precision import wide
 
 
@@ -78,6 +78,21 @@ def constant(logits: Logits) -> Logits:
     return jax.tree.map(jax.lax.stop_gradient, logits)
 
 
+def copies(logits: Logits, classes: int) -> Array | None:
+    """The head's copies of the features, whose gradients add up once, for what else is split by class as the head is.
+
+    Args:
+      logits: of C classes.
+      classes: rows of the other table.
+
+    Returns:
+      ``[model,B,T,D]``, or None where there are none or the table is whole on every device.
+    """
+    if isinstance(logits, Head) and logits.copies is not None and rows.are_split(classes):
+        return logits.copies.features
+    return None
+
+
 def norm(logits: Logits) -> Array:
     """Log of the softmax's denominator: ``[B,T]``."""
     return logits.norm if isinstance(logits, Head) else jax.nn.logsumexp(wide(logits), 2)
@@ -133,6 +148,8 @@ def of_frames(logits: Logits, classes: Array) -> Array:
     """
     if not isinstance(logits, Head):
         return jnp.take_along_axis(wide(logits), classes[:, :, None], 2)[:, :, 0]
+    if logits.copies is not None:
+        return fused.frames_of_copies(logits.copies, classes)
     columns = logits.kernel.T[classes]
     return fused.product("btd,btd->bt", logits.features, columns) + wide(logits.bias)[classes]
 

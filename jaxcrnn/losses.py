@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import ctc, head
+from jaxcrnn import ctc, head, rows
 from jaxcrnn.head import Head, Logits
 from jaxcrnn.precision import wide
 from jaxcrnn.types import Assignment
@@ -112,11 +112,26 @@ def ace(
     return -(counts * log_mean).sum(1) / frames
 
 
-def _squared(features: Array, centers: Array, classes: Array, weights: Array) -> Array:
-    """Squared distances of frames to the centers of their classes; 0, without gradient, where the weight is 0."""
+def squared(features: Array, centers: Array, classes: Array, weights: Array, copies: Array | None) -> Array:
+    """Squared distances of frames to the centers of their classes; 0, without gradient, where the weight is 0.
+
+    Args:
+      features: ``[B,T,D]``; frames of weight 0 may hold anything.
+      centers: ``[C,D]``.
+      classes: ``[B,T]``, or ``[B,T,K]`` where a frame belongs to several.
+      weights: of the same shape.
+      copies: as for `center`.
+
+    Returns:
+      Of the shape of ``classes``.
+    """
+    if rows.are_split(len(centers)) and copies is None:
+        copies = rows.spread(features)
 
     def one(pair: tuple[Array, Array]) -> Array:
         of, weight = pair
+        if copies is not None:
+            return rows.squared(copies, centers, of, weight > 0)
         # Masked before the square: a padded frame may hold anything, NaN too.
         away = jnp.where((weight > 0)[..., None], wide(features) - wide(centers)[of], 0.0)
         return jnp.square(away).sum(-1)
@@ -139,7 +154,9 @@ def _reduced(values: Array, weights: Array, reduction: str) -> Array:
     return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1.0), 0.0)
 
 
-def center(features: Array, centers: Array, assignment: Assignment, *, reduction: str = "mean") -> Array:
+def center(
+    features: Array, centers: Array, assignment: Assignment, *, reduction: str = "mean", copies: Array | None = None
+) -> Array:
     """How far frames are from the centers of their classes.
 
     ``d = ||feature - center of its class||^2``, clamped to [1e-12, 1e12]; then ``sum(w d) / sum(w)`` (``"mean"``) or
@@ -150,6 +167,7 @@ def center(features: Array, centers: Array, assignment: Assignment, *, reduction
       centers: ``[C,D]``. Differentiable as well; a training step holds them constant.
       assignment: which frame belongs to which class; see `jaxcrnn.assign`.
       reduction: ``"mean"`` (0 where no frame has weight) or ``"half_sum"``.
+      copies: of the features, where a mesh splits the centers by class (`jaxcrnn.head.copies`); made here otherwise.
 
     Returns:
       A float32 scalar.
@@ -161,7 +179,7 @@ def center(features: Array, centers: Array, assignment: Assignment, *, reduction
     """
     _check_sizes(features, centers)
     classes, weights = assignment
-    distance = _squared(features, centers, classes, weights)
+    distance = squared(features, centers, classes, weights, copies)
     return _reduced(jnp.where(weights > 0, jnp.clip(distance, NEAREST, FARTHEST), 0.0), weights, reduction)
 
 
@@ -173,6 +191,7 @@ def push(
     *,
     margin: float = 1.0,
     reduction: str = "mean",
+    copies: Array | None = None,
 ) -> Array:
     """A hinge that keeps frames farther from a look-alike's center than from their own.
 
@@ -186,6 +205,7 @@ def push(
         `jaxcrnn.diagnostics.lookalikes`. Where it equals the class itself the frame has no part.
       margin: by how much, in squared distance.
       reduction: ``"mean"`` or ``"half_sum"``.
+      copies: as for `center`.
 
     Returns:
       A float32 scalar.
@@ -199,8 +219,8 @@ def push(
     _check_sizes(features, centers)
     classes, weights = assignment
     weights = jnp.where(rivals == classes, jnp.zeros((), weights.dtype), weights)
-    own = _squared(features, centers, classes, weights)
-    other = _squared(features, centers, rivals, weights)
+    own = squared(features, centers, classes, weights, copies)
+    other = squared(features, centers, rivals, weights, copies)
     return _reduced(jnp.where(weights > 0, jnp.maximum(margin + own - other, 0.0), 0.0), weights, reduction)
 
 

@@ -239,14 +239,21 @@ def total(
     info["assigned_samples"] = used.reshape(len(real), -1).any(1).sum(dtype=jnp.int32)
     info["assigned_frames"] = used.reshape(*used.shape[:2], -1).any(2).sum(dtype=jnp.int32)
     reduction = config.parts.reduction
-    info["center"] = losses.center(outputs.features, state.centers, assignment, reduction=reduction)
+    copies = head.copies(outputs.logits, len(state.centers))
+    info["center"] = losses.center(outputs.features, state.centers, assignment, reduction=reduction, copies=copies)
     loss += config.parts.weight * info["center"]
     if config.push:
         # The blank looks like nothing: it is nobody's rival, and frames that show it are not pushed.
         rivals = diagnostics.lookalikes(outputs.logits, assignment.classes, excluded=(blank,))
         rivals = jnp.where(assignment.classes == blank, assignment.classes, rivals)
         info["push"] = losses.push(
-            outputs.features, state.centers, assignment, rivals, margin=config.push_margin, reduction=reduction
+            outputs.features,
+            state.centers,
+            assignment,
+            rivals,
+            margin=config.push_margin,
+            reduction=reduction,
+            copies=copies,
         )
         loss += config.push * info["push"]
     return loss, (info, assignment)
