@@ -71,11 +71,14 @@ def _check(folder: Path) -> None:
         sealed = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
         found = _files(folder)
         wrong = [name for name, known in sealed.items() if found.get(name) != known]
+        wrong += [name for name in found if name not in sealed and name.split(os.sep)[0] in ("state", "extra")]
     except (OSError, ValueError, AttributeError):
         raise Damaged(f"{folder}: damaged: {_SEAL} cannot be read") from None
     if wrong:
         name = wrong[0]
-        if name not in found:
+        if name not in sealed:
+            what = f"is not among those of {_SEAL}"
+        elif name not in found:
             what = "is missing"
         elif found[name][0] != sealed[name][0]:
             what = f"has {found[name][0]} bytes instead of {sealed[name][0]}"
@@ -311,7 +314,9 @@ class Checkpoints:
             return self._restore_agreed(template, places, warn)
         for step in reversed(steps := self.steps):
             try:
-                return *self.restore(step, template, places), step
+                found = self.restore(step, template, places)
+                self._unsealed(step, warn)
+                return *found, step
             except Damaged as error:
                 if step == steps[0]:
                     raise
@@ -320,6 +325,15 @@ class Checkpoints:
                     self._move(step)
                     self._reload()
         raise UserError(f"{self.folder}: no checkpoint in it")
+
+    def _unsealed(self, step: int, warn: Callable[[str], None]) -> None:
+        """Says that nothing can be said about the files of a checkpoint; of those read now it can, from now on."""
+        where = self.folder / str(step)
+        if not (where / _SEAL).exists():
+            warn(f"warning: {where}: no {_SEAL}, as after a save that was killed: its files are taken as they are")
+            if not self._read_only:
+                with suppress(OSError):
+                    _seal(where)
 
     def _restore_agreed(
         self, template: TrainState, places: Any, warn: Callable[[str], None]

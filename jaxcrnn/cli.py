@@ -89,18 +89,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             gc.enable()
         return int(command(args))
     except UserError as error:
-        print(f"jaxcrnn: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _failed(" ".join(str(error).split()))
+    except MemoryError as error:
+        return _failed(f"not enough memory: {first_line(error)[:200] or 'no size was said'}")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"jaxcrnn: {where}{error.strerror or first_line(error)}", file=sys.stderr)
-        return 2
+        return _failed(f"{where}{error.strerror or first_line(error)}")
     except KeyboardInterrupt:
         print("jaxcrnn: interrupted", file=sys.stderr)
         return 130
+
+
+def _failed(message: str) -> int:
+    print(f"jaxcrnn: {message}", file=sys.stderr)
+    if "jaxcrnn.hosts" in sys.modules:
+        sys.modules["jaxcrnn.hosts"].leave(2)
+    return 2
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from jaxcrnn.streams import Stream
 from jaxcrnn.train import TrainConfig, eval_variables, init_state
 from jaxcrnn.types import CenterState, TrainState
 
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
+
 
 def train(args: Namespace) -> int:
     """``jaxcrnn train``."""
@@ -42,7 +46,7 @@ def train(args: Namespace) -> int:
         run = runs.open_run(Path(args.out))
         runs.same_config(run, config)
         print(f"{args.out} holds this run; going on with it")
-        return _go_on(run, args)
+        return _again(_go_on(run, args))
     if not config.data.train and config.text.share < 1:
         raise UserError("no training data; give --data FILE, a label file of path<TAB>text, or --set text.share=1 for "
                         "rendered lines alone")  # fmt: skip
@@ -58,8 +62,13 @@ def train(args: Namespace) -> int:
     charset = _charset_of(own, config) if own else training_data.charset(config, source)
     first, facts = _first_state(config, charset, origin, args)
     facts["skip_bad"] = args.skip_bad
-    _train(config, charset, source, training_data.validation(config), Path(args.out), facts, first)
-    return 0
+    done = _train(config, charset, source, training_data.validation(config), Path(args.out), facts, first)
+    return _again(done) if args.auto_resume else 0
+
+
+def _again(finished: bool) -> int:
+    """Of a job that is started again until it has finished: the exit code says whether it has."""
+    return 0 if finished else STOPPED
 
 
 def _charset_of(origin: runs.Run, config: configs.Config) -> Charset:
@@ -162,10 +171,15 @@ def _resume(args: Namespace) -> int:
     for flag in ("data", "val"):
         if getattr(args, flag):
             raise UserError(f"--resume goes on with the run's own data; leave out --{flag}")
-    return _go_on(run, args)
+    _go_on(run, args)
+    return 0
 
 
-def _go_on(run: runs.Run, args: Namespace) -> int:
+def _go_on(run: runs.Run, args: Namespace) -> bool:
+    steps = [path for path in (run.folder / runs.CHECKPOINTS).glob("*") if path.name.isdecimal()]
+    if not agreed(len(steps)) and (began := run.facts().get("init_from")):
+        raise UserError(f"{run.folder}: began with the weights of {began['run']} and has no checkpoint; expected one: "
+                        "move it back, or remove the folder and start again")  # fmt: skip
     changes = runs.say_changes(run)
     print("".join(f"{line}\n" for line in changes), end="")
     mesh_only = [change for change in args.set if change.startswith("mesh.")]
@@ -178,8 +192,7 @@ def _go_on(run: runs.Run, args: Namespace) -> int:
     mesh, batches = _batches(run.config, run.charset, corpora[0])
     if changes and jax.process_index() == 0:
         runs.used(run)
-    _go(run, mesh, batches, *corpora)
-    return 0
+    return _go(run, mesh, batches, *corpora)
 
 
 def _batches(config: configs.Config, charset: Charset, corpus: Corpus | None) -> tuple[Mesh, Stream]:
@@ -197,13 +210,13 @@ def _train(
     out: Path,
     facts: dict[str, Any],
     first: TrainState | None = None,
-) -> None:
+) -> bool:
     corpora = training_data.audited(config, charset, source, validation, facts["skip_bad"])
     # Before the folder: what stops it leaves nothing behind.
     mesh, batches = _batches(config, charset, corpora[0])
     facts["data"] = training_data.facts(corpora)
     run = hosts.first_makes(lambda: runs.create(out, config, charset, facts), lambda: runs.open_run(out))
-    _go(run, mesh, batches, *corpora, first)
+    return _go(run, mesh, batches, *corpora, first)
 
 
 def _go(
@@ -213,14 +226,14 @@ def _go(
     corpus: Corpus | None,
     val: Corpus | None,
     first: TrainState | None = None,
-) -> None:
+) -> bool:
     loop = run.config.run
     print(f"charset of {len(run.charset)} characters; buckets {', '.join(map(str, batches.buckets))} px", end="; ")
     print(f"{batches.steps_per_epoch} steps an epoch, {run.config.optim.steps} in all")
     if mesh.size > 1:
         print(f"{mesh.size} devices: the batch over {mesh.shape['data']}, the classes over {mesh.shape['model']}; "
               f"{jax.process_count()} processes")  # fmt: skip
-    with console.make() as shown, _tracker(run.folder) as track:
+    with _alone(run.folder), console.make() as shown, _tracker(run.folder) as track:
         done = fit(run.train_config, loop, run.charset, batches, val, run.folder, shown, track, first,
                    mesh, run.config.mesh.fsdp)  # fmt: skip
     totals = done.totals
@@ -235,6 +248,17 @@ def _go(
         print(f"go on with: jaxcrnn train --resume {run.folder}")
     else:
         print(f"the run is in {run.folder}")
+    return not done.stopped
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    handle = hosts.first_makes(lambda: runs.lock(folder), lambda: -1)
+    try:
+        yield
+    finally:
+        if handle >= 0:
+            os.close(handle)
 
 
 class _tracker:

@@ -137,6 +137,7 @@ def fit(
         else:
             # Bound to its devices as a restored one is: both run the same program, and one that was kept
             # (`jaxcrnn.compiled`) serves a resumed run too.
+            _say_lost(folder, loop.eval_every, console)
             state = sharding.place(first or init_state(config, key), places)
             if first:  # or a run that died before its first checkpoint would be resumed from somewhere else
                 checkpoints.save(state, {"data": fingerprint, "totals": asdict(totals)}, None)
@@ -157,6 +158,24 @@ def fit(
                 what = f"{error.filename or folder}: {error.strerror or first_line(error)}"
             kept = ", ".join(map(str, checkpoints.steps)) or "none"
             raise UserError(f"{what}; the run stopped, checkpoints kept: {kept}") from None
+
+
+def _say_lost(folder: Path, eval_every: int, console: Plain) -> None:
+    """Says that a run without checkpoints had begun, and refuses where it must have had some.
+
+    Raises:
+      UserError: the log goes further than the second save, which begins when the first is on the disk.
+    """
+    log = folder / "metrics.jsonl"
+    steps = [0]
+    for row in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else ():
+        with suppress(ValueError, TypeError, KeyError):
+            steps.append(int(json.loads(row)["step"]))
+    if max(steps) > 2 * eval_every:
+        raise UserError(f"{folder}: {log.name} has rows up to step {max(steps)} and checkpoints holds none; expected "
+                        "those that were saved: move them back, or start in another folder")  # fmt: skip
+    if max(steps):
+        console.line(f"no checkpoint: begins anew; rows of {log.name} up to step {max(steps)} are left out")
 
 
 def restarts(batches: Stream) -> int:

@@ -152,8 +152,9 @@ def run(args: Namespace) -> int:
     if args.out:
         can_be_written(args.out)  # a compilation takes minutes
     for name in ("classes", "width", "slots"):
-        if getattr(args, name) < (2 if name == "classes" else 1):
-            raise UserError(f"--{name} {getattr(args, name)}: expected {2 if name == 'classes' else 1} or more")
+        least = {"classes": 2, "width": 16, "slots": 1}[name]
+        if getattr(args, name) < least:
+            raise UserError(f"--{name} {getattr(args, name)}: expected {least} or more")
     classes = Charset.from_file(args.charset, config.data.blank).num_classes if args.charset else args.classes
     devices, room = _devices(args.device)
     mesh = sharding.make_mesh(config.mesh, devices)

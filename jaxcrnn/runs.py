@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -146,6 +147,40 @@ def _other_charset(charset: Charset, facts: dict[str, Any]) -> str:
             if trained.hash == facts["charset_hash"]:
                 return f"it {difference(charset, trained)}"
     return f"{len(charset)} characters with hash {charset.hash} instead of {facts['charset_hash']}"
+
+
+def lock(folder: Path, patience: float = 5.0) -> int:
+    """Keeps other processes from training in a folder until the descriptor is closed, or this process has ended.
+
+    Args:
+      folder: of the run.
+      patience: seconds that another one is waited for: what a killed one has started may take a moment to end.
+
+    Returns:
+      A file descriptor, or -1 where there are no such locks.
+
+    Raises:
+      UserError: another process trains in it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return -1
+    handle = os.open(folder, os.O_RDONLY)
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except BlockingIOError:
+            if time.monotonic() > until:
+                os.close(handle)
+                raise UserError(f"{folder}: another process is training in this folder; stop it, or wait until it ends"
+                                ) from None  # fmt: skip
+            time.sleep(0.2)
+        except OSError:  # a file system without locks
+            os.close(handle)
+            return -1
 
 
 def say_changes(run: Run) -> list[str]:

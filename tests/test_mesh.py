@@ -243,6 +243,28 @@ def test_one_of_two_processes_is_stopped_or_killed(lines_file, tmp_path, sent):
     assert runs.open_run(run).state("latest")[1] == step + 2
 
 
+@pytest.mark.slow
+def test_an_error_of_one_of_two_processes_ends_both(lines_file, tmp_path):
+    """The one whose image is gone says so and ends with 2, soon; the other does not wait for ever."""
+    lines = tmp_path / lines_file.name
+    for file in lines_file.parent.iterdir():
+        shutil.copy(file, tmp_path / file.name)
+    run = tmp_path / "run"
+    settings = "data.batch_size=8", "mesh.data=2", "data.cache_mb=0"
+    both = start(train_args(lines, run, *settings, steps=100_000, val=False), 2, 1)
+    log = run / "metrics.jsonl"
+    while not (log.exists() and log.read_text().count("\n") >= 6):
+        time.sleep(0.1)
+        assert both[0].poll() is None, both[0].communicate()
+    name = lines.read_text().splitlines()[0].split("\t")[0]
+    (tmp_path / name).unlink()
+    told = [process.communicate(timeout=200)[1] for process in both]
+    failed = [code == 2 for code in (process.returncode for process in both)]
+    assert any(failed), told
+    assert all(process.returncode for process in both)
+    assert f"{name}: no such file" in told[failed.index(True)]
+
+
 def test_two_processes_of_four_devices_are_one_of_eight(whole, tmp_path):
     """And both pass over the newest checkpoint, which is damaged."""
     part = tmp_path / "part"

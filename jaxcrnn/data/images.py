@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +109,9 @@ def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "
 def _read(file: str | Path | BinaryIO, most: int) -> bytes:
     if not isinstance(file, str | Path):
         return file.read(most)
+    mode = Path(file).stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for ever
+        raise OSError(errno.EINVAL, "not a regular file")
     with Path(file).open("rb") as opened:
         return opened.read(most)
 

@@ -1,0 +1,119 @@
+"""What a run folder is kept from: two trainings at once, a start from nothing when its checkpoints are lost."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+
+import pytest
+
+from jaxcrnn import commands, runs
+from jaxcrnn.cli import main
+from tests.small_runs import train_args
+
+
+@pytest.fixture(scope="module")
+def trained(lines_file, tmp_path_factory):
+    run = tmp_path_factory.mktemp("folder") / "run"
+    assert main(train_args(lines_file, run, steps=12, val=False)) == 0
+    return run
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "copy")
+
+
+def test_lost_checkpoints_are_no_beginning(copy, capsys):
+    before = (copy / "metrics.jsonl").read_bytes()
+    shutil.rmtree(copy / "checkpoints")
+    assert main(["train", "--resume", str(copy)]) == 2
+    assert "metrics.jsonl has rows up to step 12 and checkpoints holds none" in capsys.readouterr().err
+    assert (copy / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_that_died_before_its_first_checkpoint_says_that_it_begins_anew(copy, capsys):
+    log = copy / "metrics.jsonl"
+    rows = log.read_text().splitlines(keepends=True)
+    log.write_text(rows[0] + rows[1][:9])
+    shutil.rmtree(copy / "checkpoints")
+    assert main(["train", "--resume", str(copy)]) == 0
+    assert "no checkpoint: begins anew; rows of metrics.jsonl up to step 2 are left out" in capsys.readouterr().out
+    assert [json.loads(row)["step"] for row in log.read_text().splitlines()] == [2, 4, 6, 8, 10, 12]
+
+
+def test_other_weights_are_not_forgotten(trained, lines_file, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(train_args(lines_file, run, "--init-from", str(trained), steps=2, val=False)) == 0
+    shutil.rmtree(run / "checkpoints")
+    assert main(["train", "--resume", str(run)]) == 2
+    assert f"began with the weights of {trained} and has no checkpoint" in capsys.readouterr().err
+
+
+def test_two_trainings_do_not_share_a_folder(copy, capsys):
+    held = runs.lock(copy)
+    began = time.monotonic()
+    try:
+        assert main(["train", "--resume", str(copy)]) == 2
+    finally:
+        os.close(held)
+    assert time.monotonic() - began >= 5  # what a killed one has started is waited for
+    assert "another process is training in this folder" in capsys.readouterr().err
+    assert main(["train", "--resume", str(copy)]) == 0
+
+
+def test_a_checkpoint_without_a_seal_is_taken_with_a_warning_and_sealed(copy, capsys):
+    newest = copy / "checkpoints" / "12"
+    (newest / "files.json").unlink()
+    assert main(["train", "--resume", str(copy)]) == 0
+    assert "12: no files.json" in capsys.readouterr().out
+    assert main(["train", "--resume", str(copy)]) == 0
+    assert "files.json" not in capsys.readouterr().out
+
+
+def test_a_seal_that_leaves_files_out_is_none(copy, capsys):
+    (copy / "checkpoints" / "12" / "files.json").write_text("{}")
+    assert main(["train", "--resume", str(copy)]) == 0
+    out = capsys.readouterr().out
+    assert "is not among those of files.json" in out
+    assert "resumed at step 8" in out
+
+
+def test_a_job_that_is_started_again_is_told_whether_it_has_finished(lines_file, tmp_path):
+    run = tmp_path / "run"
+
+    def stop():
+        while not (run / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    arguments = [*train_args(lines_file, run, steps=200, val=False), "--auto-resume"]
+    assert main(arguments) == commands.STOPPED == 75
+    assert main(arguments) == 0
+
+
+def test_a_pipe_is_no_image(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.png")
+    lines = tmp_path / "lines.txt"
+    lines.write_text("pipe.png\tabc\n")
+    assert main(["data", "audit", str(lines)]) == 2
+    told = capsys.readouterr()
+    assert "pipe.png: not a regular file" in told.out + told.err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("127.0.0.1", "1", "0"), "--coordinator 127.0.0.1: expected HOST:PORT"),
+        (("localhost:99999", "1", "0"), "a port from 1 to 65535"),
+        (("localhost:9999", "2", "2"), "--process-index 2 of --process-count 2: expected 0 to 1"),
+    ],
+)
+def test_bad_addresses(given, said, capsys):
+    flags = ("--coordinator", "--process-count", "--process-index")
+    several = [word for pair in zip(flags, given, strict=True) for word in pair]
+    assert main(["train", "--distributed", *several]) == 2
+    assert said in capsys.readouterr().err
