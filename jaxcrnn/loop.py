@@ -222,7 +222,7 @@ class _Run:
             self.log_path.open("a", encoding="utf-8") as log,
             closing(self.batches.training(start, stop)) as batches,
         ):
-            for group in groups(batches, start, self.loop.steps_per_call, self.mesh):
+            for group in _until_told(groups(batches, start, self.loop.steps_per_call, self.mesh), stopping):
                 program = self._program(group, state)
                 with jax.transfer_guard("disallow"):
                     state, info = program(self.config, state, group.batch, self.key)
@@ -245,6 +245,9 @@ class _Run:
                     saved = step
                 if told:
                     break
+            if pending:  # told while a batch was waited for
+                self._account(step, pending, names)
+                self._log(log, step, self.window.take(self.config, step))
         if saved != step:
             self._save(state, None)
         return Fit(
@@ -255,7 +258,7 @@ class _Run:
             self.totals,
         )
 
-    def _told(self, stopping: list[int], step: int) -> bool:
+    def _told(self, stopping: _Notices, step: int) -> bool:
         """Whether to stop here: what one process was told, all of them hear at the same step."""
         if jax.process_count() == 1:
             return bool(stopping)
@@ -376,15 +379,44 @@ def _truncate(path: Path, step: int, console: Plain) -> None:
             part.write_text("".join(row + "\n" for row in kept), encoding="utf-8")
 
 
+class _Told(Exception):
+    """A notice came while a batch was waited for."""
+
+
+class _Notices(list[int]):
+    """Signals received; ``waiting`` while nothing is under way that one may not interrupt."""
+
+    waiting = False
+
+
+def _until_told(found: Iterator[Group], stopping: _Notices) -> Iterator[Group]:
+    """Batches until there are no more, or until a notice comes while one is waited for: a file system that does not
+    answer may take longer than whoever sent it waits. Several processes stop together, and wait (`_Run._told`)."""
+    alone = jax.process_count() == 1
+    while True:
+        try:
+            stopping.waiting = alone
+            group = next(found, None)
+            stopping.waiting = False
+        except _Told:
+            stopping.waiting = False
+            return
+        if group is None:
+            return
+        yield group
+
+
 @contextmanager
-def _stop_flag() -> Iterator[list[int]]:
+def _stop_flag() -> Iterator[_Notices]:
     """A list that fills when SIGINT, or what preemption notices send, comes; a second SIGINT interrupts at once."""
-    received: list[int] = []
+    received = _Notices()
 
     def note(number: int, _: Any) -> None:
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
+        if received.waiting:
+            raise _Told
 
     try:
         before = {s: signal.signal(s, note) for s in (signal.SIGINT, *PREEMPTED)}

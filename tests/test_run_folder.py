@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import shutil
 import signal
 import threading
@@ -11,6 +12,7 @@ import pytest
 
 from jaxcrnn import commands, runs
 from jaxcrnn.cli import main
+from jaxcrnn.data.loader import Batches
 from tests.small_runs import train_args
 
 
@@ -93,6 +95,28 @@ def test_a_job_that_is_started_again_is_told_whether_it_has_finished(lines_file,
     arguments = [*train_args(lines_file, run, steps=200, val=False), "--auto-resume"]
     assert main(arguments) == commands.STOPPED == 75
     assert main(arguments) == 0
+
+
+def test_a_notice_is_heard_while_data_stalls(lines_file, tmp_path, monkeypatch, capsys):
+    makes = Batches.training
+
+    def stalled(self, start, stop):
+        for number, found in enumerate(makes(self, start, stop)):
+            if number == 5:
+                threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+                queue.Queue().get(timeout=100)
+            yield found
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(Batches, "training", stalled)
+        assert main(train_args(lines_file, run, val=False)) == 0
+    stopped = runs.open_run(run).state("latest")[1]
+    assert 1 <= stopped <= 5
+    assert f"stopped at step {stopped}" in capsys.readouterr().out
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"] == stopped
+    assert main(["train", "--resume", str(run)]) == 0
+    assert runs.open_run(run).state("latest")[1] == 8
 
 
 def test_a_pipe_is_no_image(tmp_path, capsys):
