@@ -45,7 +45,7 @@ def join(args: Namespace) -> None:
                             f"to {args.process_count - 1}")  # fmt: skip
         print(
             f"process {args.process_index} of {args.process_count} looks for the others at {args.coordinator}",
-            flush=True,
+            file=sys.stderr,
         )
     try:
         jax.distributed.initialize(*given)
