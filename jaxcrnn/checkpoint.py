@@ -101,6 +101,11 @@ def _facts(folder: Path) -> None:
         raise Damaged(f"{folder}: damaged: {file.name} cannot be read") from None
 
 
+def written(folder: Path) -> list[int]:
+    """Steps whose checkpoint is written in a folder, ascending."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+
+
 class Checkpoints:
     """The ``checkpoints`` folder of a run.
 
@@ -155,7 +160,7 @@ class Checkpoints:
     @property
     def steps(self) -> list[int]:
         """Steps whose checkpoint is written, ascending."""
-        return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdecimal())
+        return written(self.folder)
 
     def best(self) -> int | None:
         """The step with the highest accuracy among those written with one, the last of several.
@@ -357,7 +362,10 @@ class Checkpoints:
         self._reload()
         if step < 0:
             raise last or Damaged(f"{self.folder}: no checkpoint that is whole; the first process says which are not")
-        return *self.restore(step, template, places, looked_at=True), step
+        found = self.restore(step, template, places, looked_at=True)
+        if jax.process_index() == 0:
+            self._unsealed(step, warn)
+        return *found, step
 
     def _reload(self) -> None:
         if self._manager:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxcrnn import center_files, console, growth, hosts, objective, runs, sharding, training_data
 from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
-from jaxcrnn.checkpoint import agreed
+from jaxcrnn.checkpoint import agreed, written
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import Source
 from jaxcrnn.errors import UserError
@@ -176,8 +176,7 @@ def _resume(args: Namespace) -> int:
 
 
 def _go_on(run: runs.Run, args: Namespace) -> bool:
-    steps = [path for path in (run.folder / runs.CHECKPOINTS).glob("*") if path.name.isdecimal()]
-    if not agreed(len(steps)) and (began := run.facts().get("init_from")):
+    if not agreed(len(written(run.folder / runs.CHECKPOINTS))) and (began := run.facts().get("init_from")):
         raise UserError(f"{run.folder}: began with the weights of {began['run']} and has no checkpoint; expected one: "
                         "move it back, or remove the folder and start again")  # fmt: skip
     changes = runs.say_changes(run)

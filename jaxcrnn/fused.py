@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec as P
 
+from jaxcrnn import rows
 from jaxcrnn.precision import wide
 from jaxcrnn.sharding import axes_of
 
@@ -85,10 +86,10 @@ def _specs(data: str | None, model: str) -> Copies:
 
 
 def _mapped(
-    part: Callable[..., Any], rows: int, more: int, out: Callable[[str | None, str], Any]
+    part: Callable[..., Any], lines: int, more: int, out: Callable[[str | None, str], Any]
 ) -> Callable[..., Any]:
     """``part(copies, *more)`` on each device, with its own copy and its rows of ``more`` arrays."""
-    data, model = axes_of(rows)
+    data, model = axes_of(lines)
     assert model is not None
     # What is gathered and merged alike on every device of an axis no type says.
     return jax.shard_map(
@@ -152,9 +153,7 @@ def columns_of_copies(head: Copies, classes: Array) -> Array:
     """
 
     def part(model: str, each: Copies, classes: Array) -> Array:
-        size = each.kernel.shape[2]
-        at = classes - lax.axis_index(model) * size
-        mine, at = (at >= 0) & (at < size), jnp.clip(at, 0, size - 1)
+        mine, at = rows.mine(classes, each.kernel.shape[2], model)
         logits = product("btd,dbk->btk", each.features[0], each.kernel[0][:, at]) + wide(each.bias[0])[at][:, None, :]
         return jnp.where(mine[:, None, :], logits, 0.0)[None]
 
@@ -173,9 +172,7 @@ def frames_of_copies(head: Copies, classes: Array) -> Array:
     """
 
     def part(model: str, each: Copies, classes: Array) -> Array:
-        size = each.kernel.shape[2]
-        at = classes - lax.axis_index(model) * size
-        mine, at = (at >= 0) & (at < size), jnp.clip(at, 0, size - 1)
+        mine, at = rows.mine(classes, each.kernel.shape[2], model)
         logits = product("btd,btd->bt", each.features[0], each.kernel[0].T[at]) + wide(each.bias[0])[at]
         return jnp.where(mine, logits, 0.0)[None]
 

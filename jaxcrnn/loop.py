@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,14 +27,13 @@ from jaxcrnn.dispatch import Group, compile_step, groups
 from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.evaluate import evaluate
 from jaxcrnn.files import written_whole
+from jaxcrnn.notices import Notices, stop_flag, until_told
 from jaxcrnn.streams import Stream
 from jaxcrnn.train import TrainConfig, init_state, state_shapes
 from jaxcrnn.types import TrainState
 from jaxcrnn.window import Window, rounded
 
 SKIPS_IN_A_ROW = 10
-# Clouds, Kubernetes and SLURM send the first; `sbatch --signal=USR1@120` the second.
-PREEMPTED = (signal.SIGTERM, signal.SIGUSR1) if hasattr(signal, "SIGUSR1") else (signal.SIGTERM,)
 
 
 @dataclass(frozen=True)
@@ -218,11 +216,12 @@ class _Run:
         began = time.monotonic()
         step, pending = start, None
         with (
-            _stop_flag() as stopping,
+            stop_flag() as stopping,
             self.log_path.open("a", encoding="utf-8") as log,
             closing(self.batches.training(start, stop)) as batches,
         ):
-            for group in _until_told(groups(batches, start, self.loop.steps_per_call, self.mesh), stopping):
+            found = groups(batches, start, self.loop.steps_per_call, self.mesh)
+            for group in until_told(found, stopping, alone=jax.process_count() == 1):
                 program = self._program(group, state)
                 with jax.transfer_guard("disallow"):
                     state, info = program(self.config, state, group.batch, self.key)
@@ -258,7 +257,7 @@ class _Run:
             self.totals,
         )
 
-    def _told(self, stopping: _Notices, step: int) -> bool:
+    def _told(self, stopping: Notices, step: int) -> bool:
         """Whether to stop here: what one process was told, all of them hear at the same step."""
         if jax.process_count() == 1:
             return bool(stopping)
@@ -377,53 +376,3 @@ def _truncate(path: Path, step: int, console: Plain) -> None:
     if kept != rows:
         with written_whole(path) as part:
             part.write_text("".join(row + "\n" for row in kept), encoding="utf-8")
-
-
-class _Told(Exception):
-    """A notice came while a batch was waited for."""
-
-
-class _Notices(list[int]):
-    """Signals received; ``waiting`` while nothing is under way that one may not interrupt."""
-
-    waiting = False
-
-
-def _until_told(found: Iterator[Group], stopping: _Notices) -> Iterator[Group]:
-    """Batches until there are no more, or until a notice comes while one is waited for: a file system that does not
-    answer may take longer than whoever sent it waits. Several processes stop together, and wait (`_Run._told`)."""
-    alone = jax.process_count() == 1
-    while True:
-        try:
-            stopping.waiting = alone
-            group = next(found, None)
-            stopping.waiting = False
-        except _Told:
-            stopping.waiting = False
-            return
-        if group is None:
-            return
-        yield group
-
-
-@contextmanager
-def _stop_flag() -> Iterator[_Notices]:
-    """A list that fills when SIGINT, or what preemption notices send, comes; a second SIGINT interrupts at once."""
-    received = _Notices()
-
-    def note(number: int, _: Any) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-        if received.waiting:
-            raise _Told
-
-    try:
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, *PREEMPTED)}
-    except ValueError:  # not the main thread: whoever runs us there handles signals
-        before = {}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

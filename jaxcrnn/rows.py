@@ -53,9 +53,9 @@ def squared(copies: Array, table: Array, classes: Array, inside: Array) -> Array
     assert model is not None
 
     def part(each: Array, rows: Array, classes: Array, inside: Array) -> Array:
-        mine, at = _mine(classes, len(rows), model)
+        here, at = mine(classes, len(rows), model)
         # Masked before the square: a padded frame may hold anything, NaN too.
-        away = jnp.where((mine & inside)[..., None], wide(each[0]) - wide(rows)[at], 0.0)
+        away = jnp.where((here & inside)[..., None], wide(each[0]) - wide(rows)[at], 0.0)
         return jnp.square(away).sum(-1)[None]
 
     specs = (P(model, data), P(model), P(data), P(data))
@@ -76,8 +76,8 @@ def sums(table: Array, features: Array, classes: Array, weights: Array) -> tuple
     assert model is not None
 
     def part(rows: Array, features: Array, classes: Array, weights: Array) -> tuple[Array, Array]:
-        mine, at = _mine(classes, len(rows), model)
-        weights = jnp.where(mine, weights, 0.0).astype(rows.dtype)
+        here, at = mine(classes, len(rows), model)
+        weights = jnp.where(here, weights, 0.0).astype(rows.dtype)
         added = add(jnp.zeros_like(rows), jnp.zeros(len(rows), rows.dtype), rows, features, at, weights)
         return added if data is None else lax.psum(added, data)
 
@@ -95,7 +95,16 @@ def add(
     return away.at[classes].add(far.astype(table.dtype)), total.at[classes].add(weights)
 
 
-def _mine(classes: Array, size: int, model: str) -> tuple[Array, Array]:
-    """Which classes are among this device's rows, and where; any row for the others."""
+def mine(classes: Array, size: int, model: str) -> tuple[Array, Array]:
+    """Which classes are among this device's rows, and where; any row for the others. Within `jax.shard_map`.
+
+    Args:
+      classes: int32 of any shape.
+      size: rows that each device has.
+      model: axis of the mesh that splits them.
+
+    Returns:
+      bool and int32 of the same shape.
+    """
     at = classes - lax.axis_index(model) * size
     return (at >= 0) & (at < size), jnp.clip(at, 0, size - 1)

@@ -142,13 +142,6 @@ def run_cli(arguments, **options):
     )
 
 
-def test_every_notice_of_preemption_is_heard():
-    with jaxcrnn.loop._stop_flag() as received:
-        for notice in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            os.kill(os.getpid(), notice)
-        assert received == [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
-
-
 def rows_of(folder):
     log = folder / "metrics.jsonl"
     return log.read_text().count("\n") if log.exists() else 0
@@ -398,12 +391,3 @@ def test_help(command, capsys):
 def test_print_config(capsys):
     assert main(["train", "--print-config", "--set", "optim.steps=5"]) == 0
     assert "steps: 5" in capsys.readouterr().out
-
-
-def test_restarts_of_workers_are_counted_over_a_resume(lines_file, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(jaxcrnn.loop, "restarts", lambda batches: 2)
-    assert main(train_args(lines_file, tmp_path / "run", val=False)) == 0
-    assert "started anew 2 times" in capsys.readouterr().out
-    monkeypatch.setattr(jaxcrnn.loop, "restarts", lambda batches: 0)
-    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
-    assert "started anew 2 times" in capsys.readouterr().out

@@ -16,7 +16,7 @@ COMMANDS = {
     "options", "decoder_options", "tuning",
 }  # fmt: skip
 FLOORS = [
-    {"types", "charset", "data", "errors", "files", "console", "allocator", "precision", "compiled", "svg"},
+    {"types", "charset", "data", "errors", "files", "console", "allocator", "notices", "precision", "compiled", "svg"},
     {
         "fused",
         "rows",
@@ -72,7 +72,8 @@ SIDEWAYS = {
     ("rescoring", "decode"), ("reading", "decoder_options"), ("decoder_options", "language"),
     ("decoder_options", "scoring"), ("tuning", "decoder_options"), ("tuning", "reading"), ("tuning", "scoring"),
     ("mining", "tuning"), ("cli", "options"), ("doctor", "cli"), ("demo", "cli"), ("exporting", "importing"),
-    ("rows", "sharding"), ("head", "rows"), ("losses", "rows"), ("centers", "rows"), ("diagnostics", "losses"),
+    ("rows", "sharding"), ("fused", "rows"),
+    ("head", "rows"), ("losses", "rows"), ("centers", "rows"), ("diagnostics", "losses"),
     ("losses", "ctc"), ("losses", "head"), ("centers", "head"), ("diagnostics", "head"),
     ("centers", "assign"), ("centers", "decode"), ("centers", "losses"),
     ("layouts", "backbones"), ("model", "backbones"), ("model", "recurrent"), ("backbones", "normalization"),

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from jaxcrnn import commands, runs
+from jaxcrnn import commands, loop, notices, runs
 from jaxcrnn.cli import main
 from jaxcrnn.data.loader import Batches
 from tests.small_runs import train_args
@@ -97,6 +97,13 @@ def test_a_job_that_is_started_again_is_told_whether_it_has_finished(lines_file,
     assert main(arguments) == 0
 
 
+def test_every_notice_of_preemption_is_heard():
+    with notices.stop_flag() as received:
+        for notice in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            os.kill(os.getpid(), notice)
+        assert received == [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+
+
 def test_a_notice_is_heard_while_data_stalls(lines_file, tmp_path, monkeypatch, capsys):
     makes = Batches.training
 
@@ -141,3 +148,12 @@ def test_bad_addresses(given, said, capsys):
     several = [word for pair in zip(flags, given, strict=True) for word in pair]
     assert main(["train", "--distributed", *several]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_restarts_of_workers_are_counted_over_a_resume(lines_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "restarts", lambda batches: 2)
+    assert main(train_args(lines_file, tmp_path / "run", val=False)) == 0
+    assert "started anew 2 times" in capsys.readouterr().out
+    monkeypatch.setattr(loop, "restarts", lambda batches: 0)
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert "started anew 2 times" in capsys.readouterr().out
