@@ -155,7 +155,7 @@ def gradient(
 
 def _sums(centers: Array, features: Array, assignment: Assignment) -> tuple[Array, Array]:
     """``sum w (c_k - f)`` as ``[C,D]`` and ``sum w`` as ``[C]``, over the frames of each class."""
-    features = wide(jax.lax.stop_gradient(features))
+    features = jax.lax.stop_gradient(features)
     split = rows.are_split(len(centers))
     if not split:
         features = features.reshape(-1, features.shape[-1])

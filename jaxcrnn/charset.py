@@ -10,6 +10,8 @@ from pathlib import Path
 from jaxcrnn.errors import UserError
 
 _BOM = "\ufeff"
+# Bytes of a text file: lists of millions of lines, and what needs no list.
+MOST, SMALL = 1 << 30, 1 << 24
 
 
 def name_of(character: str) -> str:
@@ -75,7 +77,7 @@ class Charset:
         Raises:
           UserError: naming the file, the line and the character; also when the file cannot be read.
         """
-        lines = read_text(path).split("\n")
+        lines = read_text(path, SMALL).split("\n")
         if lines[-1] == "":
             lines.pop()
         charset = cls.__new__(cls)
@@ -174,16 +176,23 @@ def difference(charset: Charset, other: Charset) -> str:
     return ", ".join(parts)
 
 
-def read_text(path: str | Path) -> str:
+def read_text(path: str | Path, most: int = MOST) -> str:
     """A UTF-8 file without its byte order mark; line ends stay as they are.
 
+    Args:
+      path: of the file, which may be a pipe.
+      most: bytes that it may have.
+
     Raises:
-      UserError: the file is missing, a folder, not permitted, or not UTF-8 (naming the line).
+      UserError: the file is missing, a folder, not permitted, too large, or not UTF-8 (naming the line).
     """
     try:
-        data = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            data = file.read(most + 1)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; expected a readable UTF-8 text file") from None
+    if len(data) > most:
+        raise UserError(f"{path}: more bytes than the limit of {most:,}; expected a UTF-8 text file")
     try:
         return data.decode("utf-8").removeprefix(_BOM)
     except UnicodeDecodeError as error:

@@ -324,12 +324,15 @@ class Checkpoints:
                 return *found, step
             except Damaged as error:
                 if step == steps[0]:
-                    raise
+                    raise self._none_left(error) from error
                 warn(f"warning: {error}; going on with the one before it")
                 if not self._read_only:
                     self._move(step)
                     self._reload()
         raise UserError(f"{self.folder}: no checkpoint in it")
+
+    def _none_left(self, error: Damaged) -> Damaged:
+        return Damaged(f"{error}; there is no other: put a whole checkpoint into {self.folder}, or train elsewhere")
 
     def _unsealed(self, step: int, warn: Callable[[str], None]) -> None:
         """Says that nothing can be said about the files of a checkpoint; of those read now it can, from now on."""
@@ -352,8 +355,10 @@ class Checkpoints:
                     _check(self.folder / str(known))
                 except Damaged as error:
                     last = error
+                    if known == self.steps[0]:
+                        break
                     warn(f"warning: {error}; going on with the one before it")
-                    if known != self.steps[0] and not self._read_only:
+                    if not self._read_only:
                         self._move(known)
                 else:
                     step = known
@@ -361,7 +366,7 @@ class Checkpoints:
         step = agreed(step)
         self._reload()
         if step < 0:
-            raise last or Damaged(f"{self.folder}: no checkpoint that is whole; the first process says which are not")
+            raise self._none_left(last) if last else Damaged(f"{self.folder}: the first process says what is missing")
         found = self.restore(step, template, places, looked_at=True)
         if jax.process_index() == 0:
             self._unsealed(step, warn)

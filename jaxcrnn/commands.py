@@ -36,14 +36,19 @@ def train(args: Namespace) -> int:
         raise UserError("--auto-resume looks for the run in --out; give --out FOLDER, and no --resume")
     if args.resume:
         return _resume(args)
+    # Asked of the first process alone: another one may see the folder later.
+    begun = args.auto_resume and agreed((Path(args.out) / runs.CONFIG).is_file())
+    if begun and args.init_from and not Path(args.init_from).exists():
+        run = _begun(args)
+        print(f"{args.init_from} is gone; {args.out}, which began with it, goes on as it is configured")
+        return _again(_go_on(run, args))
     origin = runs.open_run(Path(args.init_from)) if args.init_from else None
     config = _train_config(args, origin)
     if args.print_config:
         print(configs.to_yaml(config), end="")
         return 0
-    # Asked of the first process alone: another one may see the folder later.
-    if args.auto_resume and agreed((Path(args.out) / runs.CONFIG).is_file()):
-        run = runs.open_run(Path(args.out))
+    if begun:
+        run = _begun(args)
         runs.same_config(run, config)
         print(f"{args.out} holds this run; going on with it")
         return _again(_go_on(run, args))
@@ -64,6 +69,20 @@ def train(args: Namespace) -> int:
     facts["skip_bad"] = args.skip_bad
     done = _train(config, charset, source, training_data.validation(config), Path(args.out), facts, first)
     return _again(done) if args.auto_resume else 0
+
+
+def _begun(args: Namespace) -> runs.Run:
+    """The run in ``--out``, which must have begun as it was asked for."""
+    run = runs.open_run(Path(args.out))
+    began = run.facts().get("init_from") or {"run": None, "step": None}
+    asked = str(Path(args.init_from).resolve()) if args.init_from else None
+    if began["run"] != asked:
+        raise UserError(f"{args.out}: began with {began['run'] or 'fresh weights'}, and --init-from asks for "
+                        f"{asked or 'none'}; expected the same, or another --out")  # fmt: skip
+    if args.checkpoint and args.checkpoint.isdigit() and int(args.checkpoint) != began["step"]:
+        raise UserError(f"{args.out}: began with step {began['step']} of {asked}, and --checkpoint asks for "
+                        f"{args.checkpoint}; expected the same, or another --out")  # fmt: skip
+    return run
 
 
 def _again(finished: bool) -> int:
@@ -236,6 +255,9 @@ def _go(
         done = fit(run.train_config, loop, run.charset, batches, val, run.folder, shown, track, first,
                    mesh, run.config.mesh.fsdp)  # fmt: skip
     totals = done.totals
+    if done.step > run.config.optim.steps:
+        print(f"{run.folder} is at step {done.step}, beyond optim.steps={run.config.optim.steps}: nothing to do")
+        return True
     print(
         f"{'stopped' if done.stopped else 'finished'} at step {done.step}; {totals.samples} samples seen, "
         f"{totals.infeasible_samples} infeasible, {totals.skipped_steps} steps skipped, "

@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 from jaxcrnn.augment import AugmentConfig
-from jaxcrnn.charset import Charset, read_text
+from jaxcrnn.charset import SMALL, Charset, read_text
 from jaxcrnn.data.images import Limits
 from jaxcrnn.data.texts import TextConfig
 from jaxcrnn.errors import UserError, first_line
@@ -145,8 +145,8 @@ def read_yaml(path: str | Path) -> Any:
     Raises:
       UserError: the file cannot be read or is not YAML, naming the line.
     """
+    text = read_text(path, SMALL)
     try:
-        text = read_text(path)
         if _depth(text) > 100:  # the parser would need minutes, or all of the stack
             raise RecursionError
         return yaml.load(text, _OnceEach) or {}

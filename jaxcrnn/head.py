@@ -93,6 +93,16 @@ def copies(logits: Logits, classes: int) -> Array | None:
     return None
 
 
+def narrow(logits: Logits, features: Array) -> Array:
+    """The features in the width that they were made in, where a head has kept them.
+
+    Args:
+      logits: made from them.
+      features: ``[B,T,D]`` float32, what comes back otherwise.
+    """
+    return logits.features if isinstance(logits, Head) else features
+
+
 def norm(logits: Logits) -> Array:
     """Log of the softmax's denominator: ``[B,T]``."""
     return logits.norm if isinstance(logits, Head) else jax.nn.logsumexp(wide(logits), 2)

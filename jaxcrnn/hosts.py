@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from typing import TypeVar
@@ -43,16 +45,55 @@ def join(args: Namespace) -> None:
         if not 0 <= args.process_index < args.process_count:
             raise UserError(f"--process-index {args.process_index} of --process-count {args.process_count}: expected 0 "
                             f"to {args.process_count - 1}")  # fmt: skip
-        print(
-            f"process {args.process_index} of {args.process_count} looks for the others at {args.coordinator}",
-            file=sys.stderr,
-        )
+        print(f"process {args.process_index} of {args.process_count} looks for the others at {args.coordinator}, for "
+              "five minutes at most", file=sys.stderr)  # fmt: skip
+        can_meet(host.strip("[]"), int(port), first=args.process_index == 0)
     try:
         jax.distributed.initialize(*given)
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"--distributed: the processes did not find each other: {first_line(error)[:200]}") from None
+        expected = (
+            "all of them to be started"
+            if args.coordinator
+            else ("SLURM, Open MPI, Kubernetes or Cloud TPU, or --coordinator, --process-count and --process-index")
+        )
+        raise UserError(f"--distributed: the processes did not find each other ({first_line(error)[:200]}); expected "
+                        + expected) from None  # fmt: skip
     if jax.process_index():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # libraries in C++ write there too
+
+
+def can_meet(host: str, port: int, *, first: bool, patience: float = 300.0) -> None:
+    """A look at the place where processes meet: jax ends a program that cannot listen or reach it, with a stack.
+
+    Args:
+      host: where the first process runs.
+      port: where it listens.
+      first: whether this is the first process; the others wait until it listens.
+      patience: seconds they wait for.
+
+    Raises:
+      UserError: the port is taken, or nobody listens.
+    """
+    if first:
+        with socket.socket() as listening:
+            # As jax's own does: a port that was used a moment ago is free.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listening.bind(("", port))
+            except OSError as error:
+                raise UserError(f"--coordinator {host}:{port}: {error.strerror}; expected a port that is free here"
+                                ) from None  # fmt: skip
+        return
+    until = time.monotonic() + patience
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise UserError(f"--coordinator {host}:{port}: {error.strerror or first_line(error)}; expected the "
+                                "first process (--process-index 0) to listen there") from None  # fmt: skip
+            time.sleep(0.5)
 
 
 def leave(code: int, patience: float = 10.0) -> None:

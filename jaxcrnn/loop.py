@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcrnn import sharding
+from jaxcrnn import logs, sharding
 from jaxcrnn.charset import Charset
 from jaxcrnn.checkpoint import Checkpoints, agreed
 from jaxcrnn.console import Plain, duration
@@ -139,7 +139,7 @@ def fit(
             state = sharding.place(first or init_state(config, key), places)
             if first:  # or a run that died before its first checkpoint would be resumed from somewhere else
                 checkpoints.save(state, {"data": fingerprint, "totals": asdict(totals)}, None)
-        log = folder / "metrics.jsonl" if jax.process_index() == 0 else Path(os.devnull)
+        log = folder / logs.NAME if jax.process_index() == 0 else Path(os.devnull)
         run = _Run(
             config, loop, charset, batches, validation, log, console, track, checkpoints, totals,
             sharding.place(key, sharding.everywhere(mesh)), fingerprint, mesh,
@@ -164,16 +164,13 @@ def _say_lost(folder: Path, eval_every: int, console: Plain) -> None:
     Raises:
       UserError: the log goes further than the second save, which begins when the first is on the disk.
     """
-    log = folder / "metrics.jsonl"
-    steps = [0]
-    for row in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else ():
-        with suppress(ValueError, TypeError, KeyError):
-            steps.append(int(json.loads(row)["step"]))
-    if max(steps) > 2 * eval_every:
-        raise UserError(f"{folder}: {log.name} has rows up to step {max(steps)} and checkpoints holds none; expected "
+    log = folder / logs.NAME
+    last = max((row["step"] for row in logs.read(log).rows), default=0)
+    if last > 2 * eval_every:
+        raise UserError(f"{folder}: {log.name} has rows up to step {last} and checkpoints holds none; expected "
                         "those that were saved: move them back, or start in another folder")  # fmt: skip
-    if max(steps):
-        console.line(f"no checkpoint: begins anew; rows of {log.name} up to step {max(steps)} are left out")
+    if last:
+        console.line(f"no checkpoint: begins anew; rows of {log.name} up to step {last} are left out")
 
 
 def restarts(batches: Stream) -> int:
@@ -362,17 +359,13 @@ class _Run:
 def _truncate(path: Path, step: int, console: Plain) -> None:
     """Drops the rows of steps that will be taken again, after a run that died between two checkpoints."""
     if not path.exists():
+        if step:
+            console.line(f"warning: {path} is missing; its rows up to step {step} are lost")
         return
-    rows = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    kept, broken = [], 0
-    for row in rows:
-        try:
-            if json.loads(row)["step"] <= step:
-                kept.append(row)
-        except (ValueError, TypeError, KeyError):
-            broken += row.endswith("}")  # otherwise it was being written when the run died
-    if broken:
-        console.line(f"{path}: {broken} rows cannot be read and are left out; expected a JSON object with a step")
-    if kept != rows:
+    found = logs.read(path)
+    if found.broken:
+        console.line(f"{path}: {found.broken} rows cannot be read and are left out; expected a JSON object with a step")
+    kept = "".join(f"{line}\n" for line, row in zip(found.lines, found.rows, strict=True) if row["step"] <= step)
+    if kept.encode() != path.read_bytes():
         with written_whole(path) as part:
-            part.write_text("".join(row + "\n" for row in kept), encoding="utf-8")
+            part.write_text(kept, encoding="utf-8")

@@ -76,6 +76,15 @@ def _outside_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-outside", action="store_true", help="label files may name images outside the folder they are in"
     )
+    _bounds_options(parser)
+
+
+def _bounds_options(parser: argparse.ArgumentParser) -> None:
+    for what in ("pixels", "bytes"):
+        parser.add_argument(
+            f"--max-{what}", type=int, metavar="N",
+            help=f"most {what} of an image; default: the run's data.max_{what}, and no more than a new run's",
+        )  # fmt: skip
 
 
 def decoding_options(parser: argparse.ArgumentParser, tuned: bool = False) -> None:
@@ -132,6 +141,7 @@ def recognize_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="run folder")
     parser.add_argument("images", nargs="+", help="image files, folders, or - for an image or a list of paths on stdin")
     _checkpoint_option(parser)
+    _bounds_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument("--characters", action="store_true", help="with --json: each character's confidence and place")
     decoding_options(parser)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcrnn import confusions, page, svg
+from jaxcrnn import confusions, logs, page, svg
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.atlas import Atlas
 from jaxcrnn.data.audit import Corpus
@@ -36,13 +35,9 @@ class Reader(NamedTuple):
 Log = list[dict[str, Any]]
 
 
-def logs(folders: Mapping[str, Sequence[Path]]) -> dict[str, list[Log]]:
+def logged(folders: Mapping[str, Sequence[Path]]) -> dict[str, list[Log]]:
     """The rows of ``metrics.jsonl`` of every run of each name."""
-    return {name: [_log(folder / "metrics.jsonl") for folder in runs] for name, runs in folders.items()}
-
-
-def _log(path: Path) -> Log:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return {name: [logs.read(folder / logs.NAME).rows for folder in runs] for name, runs in folders.items()}
 
 
 def over_steps(logged: Mapping[str, Sequence[Log]], key: str) -> dict[str, list[tuple[float, float]]]:
@@ -51,8 +46,8 @@ def over_steps(logged: Mapping[str, Sequence[Log]], key: str) -> dict[str, list[
     for name, runs in logged.items():
         values: dict[int, list[float]] = defaultdict(list)
         for row in itertools.chain.from_iterable(runs):
-            if row.get(key) is not None:
-                values[row["step"]].append(row[key])
+            if (value := logs.number(row, key)) is not None:
+                values[row["step"]].append(value)
         points = [(step, float(np.mean(found))) for step, found in sorted(values.items())]
         if points:
             size = -(-len(points) // POINTS)

@@ -9,6 +9,7 @@ import re
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from jax.sharding import Mesh
 from jaxcrnn import config as configs
 from jaxcrnn import sharding
 from jaxcrnn.charset import Charset
+from jaxcrnn.compiled import nothing_kept
 from jaxcrnn.console import duration, table
 from jaxcrnn.dispatch import Group, compile_step
 from jaxcrnn.errors import UserError, first_line
@@ -161,7 +163,9 @@ def run(args: Namespace) -> int:
     model = dataclasses.replace(config.model, num_classes=classes)
     step = TrainConfig(model, config.loss, config.optim, config.augment)
     config.loss.check_classes(classes)
-    plan = make(step, mesh, config.data.batch_size, args.width, args.slots, fsdp=config.mesh.fsdp)
+    # A program for devices that are not here could be kept, but not loaded again.
+    with nothing_kept() if args.device else nullcontext():
+        plan = make(step, mesh, config.data.batch_size, args.width, args.slots, fsdp=config.mesh.fsdp)
     about = {
         "device": args.device or devices[0].device_kind, "devices": mesh.size,
         "mesh_data": mesh.shape[sharding.DATA], "mesh_model": mesh.shape[sharding.MODEL],

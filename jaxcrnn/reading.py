@@ -18,7 +18,7 @@ from jaxcrnn import center_files, console, report, runs
 from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit
-from jaxcrnn.data.images import ImageError, fit_height, read_gray
+from jaxcrnn.data.images import ImageError, Limits, fit_height, read_gray
 from jaxcrnn.data.labels import Source
 from jaxcrnn.data.readers import open_sources
 from jaxcrnn.decoder_options import decoder_of
@@ -30,7 +30,9 @@ from jaxcrnn.predictions import write_predictions
 from jaxcrnn.train import eval_variables
 
 
-def audit_lines(config: configs.Config, charset: Charset, source: Source, *, keep_text_faults: bool) -> Corpus:
+def audit_lines(
+    config: configs.Config, charset: Charset, source: Source, *, keep_text_faults: bool, limits: Limits | None = None
+) -> Corpus:
     """Looks at every row of a data set, with progress where it takes long."""
     began, shown = time.monotonic(), console.make()
 
@@ -44,7 +46,7 @@ def audit_lines(config: configs.Config, charset: Charset, source: Source, *, kee
             charset,
             config.model.frames,
             config.model.height,
-            config.data.limits,
+            limits or config.data.limits,
             keep_text_faults=keep_text_faults,
             cache_bytes=config.data.cache_mb << 20,
             workers=config.data.workers,
@@ -67,14 +69,37 @@ def usable_lines(
     Raises:
       UserError: there are faults that are not to be skipped, or no line is left.
     """
-    # Not as the run's config has it: that may be a stranger's, and these files are ours.
-    limits = dataclasses.replace(run.config.data.limits, outside=args.allow_outside)
+    limits = limits_of(run, args, outside=args.allow_outside)
     source, path = open_sources(paths, limits), ", ".join(paths)
-    corpus = audit_lines(run.config, run.charset, source, keep_text_faults=keep_text_faults)
+    corpus = audit_lines(run.config, run.charset, source, keep_text_faults=keep_text_faults, limits=limits)
     if corpus.faults:
         print(report.audit_table(path, corpus), end="\n\n", file=shown_on)
     check_usable(corpus, path, keep_text_faults=keep_text_faults, skip_bad=args.skip_bad)
     return corpus
+
+
+def limits_of(run: runs.Run, args: Namespace, *, outside: bool = False) -> Limits:
+    """What images may ask of the machine: not as the run's config has it, which may be a stranger's.
+
+    Args:
+      run: whose bounds hold where they are tighter than the default ones.
+      args: ``max_pixels`` and ``max_bytes``, None where they were not given.
+      outside: whether lists may name images outside their folder.
+
+    Raises:
+      UserError: a bound below 1.
+    """
+    own = run.config.data.limits
+    limits = dataclasses.replace(own.of_stranger(), outside=outside)
+    for name in ("max_pixels", "max_bytes"):
+        given, asked, taken = getattr(args, name), getattr(own, name), getattr(limits, name)
+        if given is not None and given < 1:
+            raise UserError(f"--{name.replace('_', '-')} {given}: expected 1 or more")
+        if given is None and asked > taken:
+            print(f"{run.folder / runs.CONFIG}: data.{name} is {asked:,}; {taken:,} holds here, as long as no "
+                  f"--{name.replace('_', '-')} says otherwise", file=sys.stderr)  # fmt: skip
+        limits = dataclasses.replace(limits, **{name: given or taken})
+    return limits
 
 
 def check_usable(corpus: Corpus, path: str, *, keep_text_faults: bool, skip_bad: bool) -> None:
@@ -150,14 +175,15 @@ def recognize_images(args: Namespace) -> int:
     run = runs.open_run(Path(args.run))
     state, _ = run.state(args.checkpoint)
     decoder = decoder_of(args, run, state)
+    limits = limits_of(run, args)
     failed: list[tuple[str, str]] = []
     stretched: dict[str, float] = {}
 
     def images() -> Iterator[tuple[str, np.ndarray]]:
         for name, file in _inputs(args.images, sys.stdin.buffer):
             try:
-                gray = read_gray(file, run.config.data.limits, name)
-                scaled = fit_height(gray, run.config.model.height, run.config.data.limits, name)
+                gray = read_gray(file, limits, name)
+                scaled = fit_height(gray, run.config.model.height, limits, name)
                 stretched[name] = gray.shape[1] / scaled.shape[1]
                 yield name, scaled
             except ImageError as error:

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from jaxcrnn import runs
-from jaxcrnn.charset import Charset
+from jaxcrnn.charset import Charset, read_text
 from jaxcrnn.data.images import Limits, fit_height, read_gray, to_gray
 from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.evaluate import Line, recognize
@@ -39,7 +39,8 @@ class Recognizer:
       model: its shape.
       variables: ``{"params": ..., "batch_stats": ...}``.
       charset: its characters.
-      limits: sizes an image may have.
+      limits: sizes an image may have; bytes and pixels never more than a new run allows, whatever the folder says.
+        Where yours may be larger: ``dataclasses.replace(recognizer, limits=...)``.
     """
 
     model: ModelConfig
@@ -108,7 +109,7 @@ def load(folder: str | Path, checkpoint: str = "best") -> Recognizer:
     run = runs.open_run(folder)
     state, _ = run.state(checkpoint)
     return Recognizer(
-        run.train_config.model, jax.device_get(eval_variables(state)), run.charset, run.config.data.limits
+        run.train_config.model, jax.device_get(eval_variables(state)), run.charset, run.config.data.limits.of_stranger()
     )
 
 
@@ -117,7 +118,7 @@ def _exported(folder: Path) -> Recognizer:
     from safetensors.numpy import load_file
 
     try:
-        facts = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        facts = json.loads(read_text(folder / CONFIG))
         if facts["format"] != FORMAT:
             raise UserError(f"{folder / CONFIG}: of format {facts['format']!r}; expected {FORMAT!r}")
         model, limits = (_made(kind, facts[name]) for kind, name in ((ModelConfig, "model"), (Limits, "images")))
@@ -137,7 +138,7 @@ def _exported(folder: Path) -> Recognizer:
         arrays = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise UserError(f"{folder / WEIGHTS}: truncated, or no safetensors file ({first_line(error)})") from None
-    return Recognizer(model, unflattened(arrays, model, folder / WEIGHTS), charset, limits)
+    return Recognizer(model, unflattened(arrays, model, folder / WEIGHTS), charset, limits.of_stranger())
 
 
 def _made(kind: type, values: Any) -> Any:

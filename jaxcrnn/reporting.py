@@ -112,7 +112,7 @@ def _of_run(folder: Path, args: Namespace) -> _Made:
         before = runs.open_run(Path(origin))
         if before.charset.hash == opened.charset.hash:
             readers.insert(0, _read("before", before, before.state("best")[0], corpus))
-    logged = panels.logs({folder.name: [folder]})
+    logged = panels.logged({folder.name: [folder]})
     parts = opened.config.loss.parts
     facts = [
         ("checkpoint of step", step), ("lines read", f"{len(corpus)} of {path}, {corpus.left_out} left out"),
@@ -149,7 +149,7 @@ def _of_comparison(folder: Path, args: Namespace) -> _Made:
     arms = {arm: there for arm, places in arms.items() if (there := [p for p in places if (p / runs.FACTS).exists()])}
     best = _best(found, test)
     drawn = _drawn(found, test, list(arms))
-    logged = panels.logs({arm: arms[arm] for arm in drawn})
+    logged = panels.logged({arm: arms[arm] for arm in drawn})
     seed, opened = _opened(folder, list(dict.fromkeys(["start", found.baseline, best])), known["seeds"])
     corpus = _lines(opened[found.baseline], path, args)
     states = {name: one.state("latest")[0] for name, one in opened.items()}

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxcrnn import bootstrap, confusions
+from jaxcrnn import bootstrap, confusions, logs
 from jaxcrnn.bootstrap import Interval
+from jaxcrnn.charset import read_text
 from jaxcrnn.console import table
 from jaxcrnn.data.groups import read_groups
 from jaxcrnn.errors import UserError
@@ -216,7 +217,7 @@ def description(folder: Path) -> dict[str, Any]:
     """
     path = folder / "comparison.json"
     try:
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        known: dict[str, Any] = json.loads(read_text(path))
         if not {"arms", "seeds", "tests", "baseline"} <= set(known):
             raise ValueError
     except (OSError, ValueError, TypeError):
@@ -247,16 +248,15 @@ def _speeds(folder: Path, arms: Sequence[str]) -> tuple[dict[str, float], list[s
     damaged = []
     for arm in arms:
         found = []
-        for log in sorted((folder / arm).glob("seed-*/metrics.jsonl")):
-            size = 0
-            try:
-                for row in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
-                    if row.get("images_per_second"):
-                        steps = row["step"] - size
-                        size = row["step"]
-                        found.append(row["images_per_second"] * steps / row["samples"])
-            except ValueError:
-                damaged.append(str(log))
+        for path in sorted((folder / arm).glob(f"seed-*/{logs.NAME}")):
+            log, before = logs.read(path), 0
+            for row in log.rows:
+                speed, samples = logs.number(row, "images_per_second"), logs.number(row, "samples")
+                if speed and samples:
+                    found.append(speed * (row["step"] - before) / samples)
+                    before = row["step"]
+            if log.broken:
+                damaged.append(str(path))
         if found:
             speeds[arm] = statistics.median(found)
     return speeds, damaged

@@ -68,7 +68,8 @@ def sums(table: Array, features: Array, classes: Array, weights: Array) -> tuple
 
     Args:
       table: ``[C,D]``, split by class; the results are too.
-      features: ``[B,T,D]``.
+      features: ``[B,T,D]``. Narrow ones (bfloat16) make narrow sums: differences and each device's sum are float32,
+        what devices tell each other is as wide as the features.
       classes: ``[B,T]`` int32, the row of each frame.
       weights: ``[B,T]``; features of frames without one may hold anything.
     """
@@ -78,8 +79,11 @@ def sums(table: Array, features: Array, classes: Array, weights: Array) -> tuple
     def part(rows: Array, features: Array, classes: Array, weights: Array) -> tuple[Array, Array]:
         here, at = mine(classes, len(rows), model)
         weights = jnp.where(here, weights, 0.0).astype(rows.dtype)
-        added = add(jnp.zeros_like(rows), jnp.zeros(len(rows), rows.dtype), rows, features, at, weights)
-        return added if data is None else lax.psum(added, data)
+        away, total = add(jnp.zeros_like(rows), jnp.zeros(len(rows), rows.dtype), rows, features, at, weights)
+        if data is None:
+            return away, total
+        # As wide as the gradients are: a sum of differences is rounded by less than the features it was made from.
+        return lax.psum(away.astype(features.dtype), data).astype(rows.dtype), lax.psum(total, data)
 
     specs = (P(model), P(data), P(data), P(data))
     mapped = jax.shard_map(part, in_specs=specs, out_specs=(P(model), P(model)), check_vma=False)
@@ -91,7 +95,7 @@ def add(
 ) -> tuple[Array, Array]:
     """`sums` where every row is at hand, added to what there is."""
     # Differences, not sums of features: a feature on its center then moves it by exactly nothing.
-    far = jnp.where((weights > 0)[..., None], weights[..., None] * (table[classes] - features), 0.0)
+    far = jnp.where((weights > 0)[..., None], weights[..., None] * (table[classes] - wide(features)), 0.0)
     return away.at[classes].add(far.astype(table.dtype)), total.at[classes].add(weights)
 
 

@@ -17,7 +17,7 @@ import jax
 import yaml
 
 import jaxcrnn
-from jaxcrnn.charset import Charset, difference
+from jaxcrnn.charset import Charset, difference, read_text
 from jaxcrnn.checkpoint import Checkpoints, Damaged
 from jaxcrnn.config import Config, build, load, to_yaml
 from jaxcrnn.errors import UserError
@@ -47,7 +47,7 @@ class Run:
 
     def facts(self) -> dict[str, Any]:
         """What ``run.json`` holds: versions, devices, counts of the audit."""
-        return json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
+        return json.loads(read_text(self.folder / FACTS))
 
     @property
     def train_config(self) -> TrainConfig:
@@ -128,7 +128,7 @@ def open_run(folder: Path) -> Run:
     config = load(folder / CONFIG)
     charset = Charset.from_file(folder / CHARSET, config.data.blank)
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        facts = json.loads(read_text(folder / FACTS))
         expected = facts["charset_hash"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / FACTS}: not the facts of a run ({type(error).__name__})") from None
@@ -202,12 +202,24 @@ def say_changes(run: Run) -> list[str]:
     trained = build([(before, str(run.folder / FACTS))])
     here = str(run.folder / CONFIG)
     if not _same_state(trained, run.config, run.charset):
-        raise UserError(f"{here}: the saved state does not fit what was changed: {'; '.join(said)}; expected these as "
-                        "they were, or a new run (--init-from)")  # fmt: skip
-    lines = [f"{here}: {each}; going on with it" for each in said]
+        wrong = [one for key, one in zip(changes, said, strict=True) if _alone_unfit(run, trained, key)] or said
+        raise UserError(f"{here}: the saved state does not fit what was changed: {'; '.join(wrong)}; expected as it "
+                        "was, or a new run (--init-from)")  # fmt: skip
+    lines = [f"{here} was changed: {each}" for each in said]
     if any(key in _ORDER for key in changes):
         lines.append(f"{here}: the order of the lines changes with that; some may be seen twice or not in this epoch")
     return lines
+
+
+def _alone_unfit(run: Run, trained: Config, key: str) -> bool:
+    """Whether one key, as it is now, would do with all others as they were."""
+    section, name = key.split(".")
+    value = yaml.safe_load(to_yaml(run.config))[section].get(name)
+    try:
+        alone = build([({section: {name: value}}, str(run.folder / CONFIG))], base=trained)
+        return not _same_state(trained, alone, run.charset)
+    except UserError:  # only together with another
+        return True
 
 
 def _differences(before: dict[str, Any], config: Config) -> dict[str, tuple[Any, Any]]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import ctc, decode, diagnostics, objective, optim, sharding
+from jaxcrnn import ctc, decode, diagnostics, head, objective, optim, sharding
 from jaxcrnn.augment import AugmentConfig, augment
 from jaxcrnn.centers import accumulate
 from jaxcrnn.errors import UserError
@@ -125,7 +125,8 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
     params, opt_state = optim.update(config.optim, grads, state.opt_state, state.params)
     centers = state.centers
     if centers is not None:
-        centers = objective.move(config.loss, centers, outputs.features, assignment)
+        features = head.narrow(outputs.logits, outputs.features)
+        centers = objective.move(config.loss, centers, features, assignment)
     moved = TrainState(state.step, params, batch_stats, opt_state, centers)
     nonfinite = jnp.stack([~jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
     # Sorted, because XLA would repeat any() of thirty values in each loop that reads it: a third of the whole program.

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from small_runs import train_args
 
+from jaxcrnn import runs
 from jaxcrnn.cli import main
 
 
@@ -27,13 +28,23 @@ def test_what_fits_is_said_and_gone_on_with(trained, capsys):
     edit(trained, "seed: 0", "seed: 3")
     assert main(["train", "--resume", str(trained)]) == 0
     out = capsys.readouterr().out
-    assert "optim.steps is 6, was 4; going on with it" in out
-    assert "run.seed is 3, was 0; going on with it" in out
+    assert "config.yaml was changed: optim.steps is 6, was 4" in out
+    assert "config.yaml was changed: run.seed is 3, was 0" in out
     assert "the order of the lines changes" in out
     assert "finished at step 6" in out
     assert json.loads((trained / "run.json").read_text())["config"]["optim"]["steps"] == 6
     assert main(["train", "--resume", str(trained)]) == 0
-    assert "going on with it" not in capsys.readouterr().out
+    assert "was changed" not in capsys.readouterr().out
+
+
+def test_fewer_steps_than_were_taken(trained, tmp_path, capsys):
+    run = shutil.copytree(trained, tmp_path / "run")
+    taken = runs.open_run(run).config.optim.steps
+    edit(run, f"steps: {taken}", "steps: 2")
+    assert main(["train", "--resume", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert f"is at step {taken}, beyond optim.steps=2: nothing to do" in out
+    assert "finished" not in out
 
 
 @pytest.mark.parametrize(
@@ -46,10 +57,13 @@ def test_what_fits_is_said_and_gone_on_with(trained, capsys):
 def test_what_does_not_fit_is_refused_by_name(trained, capsys, old, new, said):
     edit(trained, old, new)
     try:
+        edit(trained, "learning_rate: 0.001", "learning_rate: 0.002")  # which would do
         assert main(["train", "--resume", str(trained)]) == 2
-        assert said in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert f"does not fit what was changed: {said}; expected" in told
     finally:
         edit(trained, new, old)
+        edit(trained, "learning_rate: 0.002", "learning_rate: 0.001")
 
 
 def test_one_command_starts_and_goes_on(lines_file, tmp_path, capsys):

@@ -219,14 +219,14 @@ def test_what_was_read_is_of_these_lines(comparison, plan, tmp_path, capsys):
 
 
 def test_a_half_finished_comparison_is_shown(comparison, tmp_path, capsys):
-    """A run of the baseline and a test set of an arm are missing, a log is cut short, a stray file is there."""
+    """A run of the baseline and a test set of an arm are missing, a log is damaged, a stray file is there."""
     out = tmp_path / "copy"
     shutil.copytree(comparison, out)
     shutil.rmtree(out / "ctc" / "seed-0")
     (out / "flow1" / "seed-1" / "lookalike.txt").unlink()
     (out / "flow1" / "seed-0" / "stray.txt").write_text("a\tb\tc\n")
     with (out / "flow1" / "seed-1" / "metrics.jsonl").open("a") as log:
-        log.write('{"step": 3, "los')
+        log.write('{"step": 3, "los}\n{"st')
     found = results.collect(out)
     assert list(found.arms) == ["full", "lookalike"]
     assert found.missing == 2

@@ -41,6 +41,7 @@ FLOORS = [
         "cudnn",
         "looks",
         "render",
+        "logs",
     },
     {
         "backbones",

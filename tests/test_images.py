@@ -63,7 +63,11 @@ GOOD = encoded(Image.effect_noise((200, 100), 80))
         (GOOD[: len(GOOD) // 2], "unreadable image", "truncated"),
         (GOOD[:40] + b"\x00" * 40 + GOOD[80:], "unreadable image", "x.png: "),
         (encoded(Image.new("1", (9000, 9000))), "absurd size", "9000x9000 pixels; the limit is 32,000,000"),
-        (encoded(Image.new("1", (20_000, 20_000))), "absurd size", "400000000 pixels.*limit here: 32,000,000"),
+        (
+            encoded(Image.new("1", (20_000, 20_000))),
+            "absurd size",
+            "more than 178,956,970 pixels; the limit is 32,000,000",
+        ),
     ],
     ids=["empty", "text", "truncated", "broken", "large", "bomb"],
 )

@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from small_runs import train_args
 
-from jaxcrnn import plan, runs, sharding
+from jaxcrnn import centers, plan, runs, sharding
 from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.cli import main
 from jaxcrnn.dispatch import Group, compile_step
@@ -26,9 +28,10 @@ from jaxcrnn.objective import PRESETS, LossConfig
 from jaxcrnn.optim import OptimConfig
 from jaxcrnn.sharding import MeshConfig
 from jaxcrnn.train import TrainConfig, init_state
-from jaxcrnn.types import Batch
+from jaxcrnn.types import Assignment, Batch, CenterState
 
 B, W, T, C, L, H = 8, 64, 16, 16, 3, 8
+D = 2 * H
 MESHES = [(8, 1), (4, 2), (2, 4)]
 
 
@@ -136,6 +139,34 @@ def test_only_what_has_classes_is_split_by_them():
     }
     odd = sharding.of_state(sharding.make_mesh(MeshConfig(2, 4)), jax.eval_shape(lambda: jnp.zeros(13)))
     assert not any(odd.spec)
+
+
+def moved_centers(kind, shared):
+    """Centers moved by features of that kind, on one device or on eight, and what the devices add up for it."""
+    rng = np.random.default_rng(0)
+    table, classes = rng.normal(size=(64, D)).astype(np.float32), rng.integers(0, 64, (B, T)).astype(np.int32)
+    near = (table[classes] + 0.3 * rng.normal(size=(B, T, D))).astype(np.float32)
+    weights = rng.uniform(0, 1, (B, T)).astype(np.float32)
+    given = CenterState(table, np.zeros(64, np.float32)), near.astype(kind), Assignment(classes, weights)
+    if not shared:
+        return np.asarray(jax.jit(centers.delta)(*given).centers), []
+    mesh = sharding.make_mesh(MeshConfig(4, 2))
+    with jax.set_mesh(mesh):
+        places = (P("model"), P("data"), P("data"))
+        arrays = [jax.device_put(a, NamedSharding(mesh, place)) for a, place in zip(given, places, strict=True)]
+        program = jax.jit(centers.delta).lower(*arrays)
+        moved = program.compile()(*arrays).centers
+    return np.asarray(moved), re.findall(r"all_reduce.*?\}\) : \(tensor<(\w+)>", program.as_text(), re.DOTALL)
+
+
+def test_what_devices_tell_each_other_of_centers_is_as_wide_as_the_features():
+    (exact, _), (wide, told) = moved_centers(jnp.float32, False), moved_centers(jnp.float32, True)
+    assert told == [f"32x{D}xf32", "32xf32"]
+    close(wide, exact, 1e-6)
+    (alone, _), (narrow, told) = moved_centers(jnp.bfloat16, False), moved_centers(jnp.bfloat16, True)
+    assert told == [f"32x{D}xbf16", "32xf32"]
+    by_features, by_sums = np.abs(alone - exact).mean(), np.abs(narrow - alone).mean()
+    assert 0 < by_sums < by_features / 2
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Every format of data sets: read, written, and broken in each way it can be."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -293,10 +294,15 @@ def test_lmdbs_that_are_none(tmp_path):
     put(folder, {"num-samples": b"300000000"})
     with pytest.raises(UserError, match="'num-samples' is 300000000 and there are 16 keys"):
         LmdbLines(folder)
-    for name, data in (("empty", b""), ("text", b"this is no LMDB" * 1000)):
+    for name, data, why in (
+        ("empty", b"", r"the file is empty \(0 bytes\)"),
+        ("text", b"this is no LMDB" * 1000, "not read as LMDB"),
+        ("pipe", None, "not a regular file"),
+    ):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "data.mdb").write_bytes(data)
-        with pytest.raises(UserError, match=f"{name}: not read as LMDB"):
+        file = tmp_path / name / "data.mdb"
+        os.mkfifo(file) if data is None else file.write_bytes(data)
+        with pytest.raises(UserError, match=f"{name}.*: {why}"):
             LmdbLines(tmp_path / name)
 
 

@@ -5,14 +5,16 @@ import os
 import queue
 import shutil
 import signal
+import socket
 import threading
 import time
 
 import pytest
 
-from jaxcrnn import commands, loop, notices, runs
+from jaxcrnn import commands, hosts, loop, notices, runs
 from jaxcrnn.cli import main
 from jaxcrnn.data.loader import Batches
+from jaxcrnn.errors import UserError
 from tests.small_runs import train_args
 
 
@@ -135,6 +137,42 @@ def test_a_pipe_is_no_image(tmp_path, capsys):
     assert "pipe.png: not a regular file" in told.out + told.err
 
 
+def test_all_checkpoints_damaged(copy, capsys):
+    seals = list(copy.glob("checkpoints/*/files.json"))
+    for seal in seals:
+        seal.write_text("{}")
+    assert main(["train", "--resume", str(copy)]) == 2
+    told = capsys.readouterr()
+    assert told.out.count("going on with the one before it") == len(seals) - 1 > 0
+    assert "there is no other: put a whole checkpoint into" in told.err
+
+
+def test_a_log_that_is_gone_is_missed(copy, capsys):
+    (copy / "metrics.jsonl").unlink()
+    assert main(["train", "--resume", str(copy)]) == 0
+    assert "metrics.jsonl is missing; its rows up to step 12 are lost" in capsys.readouterr().out
+
+
+def test_one_command_goes_on_with_what_began_with_other_weights(copy, lines_file, tmp_path, capsys):
+    run = tmp_path / "run"
+    arguments = [*train_args(lines_file, run, "--init-from", str(copy), steps=2, val=False), "--auto-resume"]
+    other = shutil.copytree(copy, tmp_path / "other")
+    assert main([*arguments, "--checkpoint", "8"]) == 0
+    assert main([*arguments, "--checkpoint", "8"]) == 0
+    assert main([*arguments, "--checkpoint", "12"]) == 2
+    assert "began with step 8 of" in capsys.readouterr().err
+    for begins in (("--init-from", str(other)), ()):
+        assert main([*train_args(lines_file, run, *begins, steps=2, val=False), "--auto-resume"]) == 2
+        assert (
+            f"began with {copy}, and --init-from asks for {begins[1] if begins else 'none'}" in capsys.readouterr().err
+        )
+    shutil.rmtree(copy)
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert f"{copy} is gone" in out
+    assert "resumed at step 2" in out
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -148,6 +186,17 @@ def test_bad_addresses(given, said, capsys):
     several = [word for pair in zip(flags, given, strict=True) for word in pair]
     assert main(["train", "--distributed", *several]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_place_to_meet_that_is_taken_or_empty():
+    with socket.create_server(("", 0)) as listening:
+        port = listening.getsockname()[1]
+        with pytest.raises(UserError, match=f"--coordinator localhost:{port}: Address already in use"):
+            hosts.can_meet("localhost", port, first=True)
+        hosts.can_meet("localhost", port, first=False, patience=0)
+    hosts.can_meet("localhost", port, first=True)
+    with pytest.raises(UserError, match=r"Connection refused; expected the first process \(--process-index 0\)"):
+        hosts.can_meet("localhost", port, first=False, patience=0)
 
 
 def test_restarts_of_workers_are_counted_over_a_resume(lines_file, tmp_path, monkeypatch, capsys):

@@ -6,7 +6,7 @@ import errno
 import io
 import stat
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,6 +59,13 @@ class Limits:
     outside: bool = False
     stretch: int = 0
 
+    def of_stranger(self) -> Limits:
+        """Bounds of bytes and pixels no looser than the default ones: these may be another's, the machine is ours."""
+        own = Limits()
+        return replace(
+            self, max_pixels=min(self.max_pixels, own.max_pixels), max_bytes=min(self.max_bytes, own.max_bytes)
+        )
+
 
 def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "") -> np.ndarray:
     """Decodes an image of any mode into gray: BMP, GIF, JPEG, PNG, PPM, TIFF, WebP and some more.
@@ -98,8 +105,10 @@ def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "
             return _to_gray(ImageOps.exif_transpose(image))
     except (ImageError, MemoryError):
         raise
-    except Image.DecompressionBombError as error:
-        raise ImageError(ABSURD, f"{name}: {first_line(error)} (limit here: {limits.max_pixels:,} in all)") from None
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        said = f"more than {most:,} pixels; the limit is {limits.max_pixels:,} in all"
+        raise ImageError(ABSURD, f"{name}: {said}") from None
     except Image.UnidentifiedImageError:
         raise ImageError(UNREADABLE, f"{name}: not an image that Pillow knows ({len(data)} bytes)") from None
     except Exception as error:  # decoders raise whatever they like on broken data

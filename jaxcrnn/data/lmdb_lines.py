@@ -36,15 +36,21 @@ def _opened_safely(folder: Path, **how: Any) -> Any:
         import lmdb
     except ImportError:
         raise UserError(f"{folder}: reading LMDB needs the package lmdb; expected the extra 'data'") from None
+    file = folder / "data.mdb"
+    # Opening a pipe would wait for ever; of a file that is there and empty the library says "Bad file descriptor".
+    if file.exists() and not file.is_file():
+        raise UserError(f"{file}: not a regular file; expected an LMDB")
+    if file.exists() and how.get("readonly") and not file.stat().st_size:
+        raise UserError(f"{file}: the file is empty (0 bytes); expected an LMDB")
     try:
         environment = lmdb.open(str(folder), **how)
     except lmdb.Error as error:
         raise UserError(f"{folder}: not read as LMDB ({first_line(error)})") from None
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    found = (folder / "data.mdb").stat().st_size
+    found = file.stat().st_size
     if found < needed and environment.stat()["entries"]:
         environment.close()
-        raise UserError(f"{folder / 'data.mdb'}: the file is cut short: {found:,} of {needed:,} bytes")
+        raise UserError(f"{file}: the file is cut short: {found:,} of {needed:,} bytes")
     return environment
 
 
