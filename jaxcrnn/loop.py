@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcrnn import logs, sharding
+from jaxcrnn.allocator import give_back
 from jaxcrnn.charset import Charset
 from jaxcrnn.checkpoint import Checkpoints, agreed
 from jaxcrnn.console import Plain, duration
@@ -271,6 +272,7 @@ class _Run:
         if which not in self.programs:
             began = time.monotonic()
             self.programs[which] = compile_step(self.config, state, group, self.key, self.mesh)
+            give_back()
             name = "step" if group.steps == 1 else f"{group.steps} steps"
             width = self.batches.buckets[group.bucket]
             self.console.line(f"compiled the {name} for width {width} in {duration(time.monotonic() - began)}")
@@ -335,6 +337,7 @@ class _Run:
             buckets=len(self.batches.buckets),
             mesh=self.mesh if self.mesh.size > 1 else None,
         )
+        give_back()
         try:
             score = result.score()
             more = {"val_character_accuracy": score.character_accuracy, "val_1_ned": score.normalized_similarity}

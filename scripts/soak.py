@@ -8,6 +8,7 @@ first tenth, in which programs are compiled, it should stay flat, and the last r
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -62,10 +63,11 @@ def main() -> None:
             write_lmdb(root / part, SyntheticLines(seed, lines, "0123456789"))
         command = [sys.executable, "-m", "jaxcrnn", "train", "--data", str(root / "train"), "--val", str(root / "val"),
                    "--out", str(root / "run"), "--set", *SETTINGS]  # fmt: skip
+        fresh = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(root / "compiled")}  # a kept program needs less memory
         began, seen = time.monotonic(), []
         with (
             args.out.with_suffix(".log").open("w", encoding="utf-8") as said,
-            subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT) as training,
+            subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=fresh) as training,
         ):
             while time.monotonic() - began < args.minutes * 60 and training.poll() is None:
                 time.sleep(EVERY)

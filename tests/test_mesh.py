@@ -184,14 +184,19 @@ def test_lines_that_the_devices_cannot_share():
         sharding.my_rows(sharding.make_mesh(MeshConfig(4)), 6)
 
 
-SETTINGS = ["data.batch_size=8", "run.eval_every=4"]
+# Not Adam, which divides by the gradient's own size: where that is rounding alone, so is the direction. With seed 0
+# a ReLU is within rounding of 0, and its gradient jumps.
+SETTINGS = ["data.batch_size=8", "run.eval_every=4", "optim.optimizer=sgd", "loss.preset=posterior",
+            "loss.start=normal", "run.seed=1"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def whole(lines_file, tmp_path_factory):
     """Eight steps on eight devices, validation among them."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    assert main(train_args(lines_file, out, *SETTINGS, "optim.learning_rate=1e-4", "mesh.data=8")) == 0
+    charset = out.with_name("charset.txt")
+    charset.write_text("".join(f"{c}\n" for c in "0123456789abcde"))  # with the blank 16 classes, to be shared by two
+    assert main(train_args(lines_file, out, *SETTINGS, "mesh.data=8", "--charset", str(charset))) == 0
     return out
 
 
@@ -206,14 +211,14 @@ def halfway(whole, tmp_path):
 def same_end(part, whole):
     states = [runs.open_run(folder).state("latest")[0] for folder in (part, whole)]
     assert states[0].step == 8
-    # Adam divides by the gradient's own size: where that is rounding alone, so is the direction, by the learning rate.
-    close(states[0].batch_stats, states[1].batch_stats, 1e-5)
-    close(states[0].params, states[1].params, 2e-4)
+    close(states[0]._replace(centers=None), states[1]._replace(centers=None), 1e-5)
+    close(states[0].centers, states[1].centers, 1e-6)
     rows = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
             for folder in (part, whole)]  # fmt: skip
     for ours, expected in zip(*rows, strict=True):
         for name in expected.keys() - {"images_per_second"}:
-            assert ours[name] == pytest.approx(expected[name], rel=1e-4), name
+            for value, other in zip(*map(jax.tree.leaves, (ours[name], expected[name])), strict=True):
+                assert value == (other if isinstance(other, str) else pytest.approx(other, rel=1e-4)), name
 
 
 @pytest.mark.parametrize(
