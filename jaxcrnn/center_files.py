@@ -12,9 +12,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from jaxcrnn._files import written_whole
 from jaxcrnn.charset import Charset, difference
 from jaxcrnn.errors import UserError, first_line
-from jaxcrnn.files import written_whole
 from jaxcrnn.types import CenterState
 
 FORMAT = "jaxcrnn centers 1"

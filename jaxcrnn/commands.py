@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxcrnn import center_files, console, growth, hosts, objective, runs, sharding, training_data
+from jaxcrnn import _console, center_files, growth, hosts, objective, runs, sharding, training_data
 from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
 from jaxcrnn.checkpoint import agreed, written
@@ -251,7 +251,7 @@ def _go(
     if mesh.size > 1:
         print(f"{mesh.size} devices: the batch over {mesh.shape['data']}, the classes over {mesh.shape['model']}; "
               f"{jax.process_count()} processes")  # fmt: skip
-    with _alone(run.folder), console.make() as shown, _tracker(run.folder) as track:
+    with _alone(run.folder), _console.make() as shown, _tracker(run.folder) as track:
         done = fit(run.train_config, loop, run.charset, batches, val, run.folder, shown, track, first,
                    mesh, run.config.mesh.fsdp)  # fmt: skip
     totals = done.totals

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcrnn import center_files, console, grid, runs, training_data
+from jaxcrnn import _console, center_files, grid, runs, training_data
 from jaxcrnn.charset import read_text
 from jaxcrnn.config import Config
 from jaxcrnn.data.audit import Corpus
@@ -202,7 +202,7 @@ class _Grid:
             run = runs.create(folder, config, self.charset, {"loss": config.loss.parts._asdict()})
         stream, corpus = self.stream(seed)
         first = None if name == grid.START else self._first(run, seed, corpus)
-        with console.make() as shown:
+        with _console.make() as shown:
             done = fit(
                 run.train_config, run.config.run, self.charset, stream, None, folder, shown, lambda row: None, first
             )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxcrnn import _console, report
 from jaxcrnn import config as configs
-from jaxcrnn import console, report
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.array_records import write_array_records
 from jaxcrnn.data.audit import Corpus
@@ -57,7 +57,7 @@ def _convert(args: Namespace) -> int:
     corpus = _looked_at(args, keep_text_faults=True)
     check_usable(corpus, args.source, keep_text_faults=True, skip_bad=args.skip_bad)
     chosen = Joined([corpus.source], corpus.indices)
-    with console.make() as shown:
+    with _console.make() as shown:
 
         def written(done: int, total: int) -> None:
             shown.progress(done, total, "lines written")
@@ -66,14 +66,14 @@ def _convert(args: Namespace) -> int:
             before = write_lmdb(out, chosen, written)
         else:
             before = write_array_records(out, chosen, args.shard_lines, written)
-    with console.make() as shown:
+    with _console.make() as shown:
         _compare(chosen, out, shown, before)
     again = f", {before} of them by an earlier call" if before else ""
     print(f"{len(chosen)} lines in {out}{again}; all read back and equal; {corpus.left_out} left out")
     return 0
 
 
-def _compare(written: Source, folder: Path, shown: console.Plain, before: int) -> None:
+def _compare(written: Source, folder: Path, shown: _console.Plain, before: int) -> None:
     """Reads everything back. Where an earlier call wrote lines, the data set may have changed since.
 
     Raises:

@@ -6,7 +6,7 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from jaxcrnn import compare, console, grid, reporting
+from jaxcrnn import _console, compare, grid, reporting
 
 PLAN = Path(__file__).parent / "resources" / "demo.yaml"
 
@@ -27,7 +27,7 @@ def run(args: Namespace) -> int:
 
     reporting.run(parser(()).parse_args(["report", str(out)]))
     first = out / "tests" / "lookalike" / "0.png"
-    print(f"{console.duration(time.monotonic() - began)} in all. Read a line with one of the recognisers:")
+    print(f"{_console.duration(time.monotonic() - began)} in all. Read a line with one of the recognisers:")
     print(f"  jaxcrnn recognize {out / 'aligned' / 'seed-0'} {first}")
     print("The same with seeds and with losses of your own: docs/does-it-help.md")
     return 0

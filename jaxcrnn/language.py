@@ -11,10 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from jaxcrnn import automata
+from jaxcrnn._files import written_whole
 from jaxcrnn.automata import NGrams
 from jaxcrnn.charset import read_text
 from jaxcrnn.errors import UserError, first_line
-from jaxcrnn.files import written_whole
 
 FORMAT = "jaxcrnn ngrams 1"
 MAX_ORDER = 8

@@ -18,16 +18,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcrnn import logs, sharding
+from jaxcrnn._console import Plain, duration
+from jaxcrnn._files import written_whole
 from jaxcrnn.allocator import give_back
 from jaxcrnn.charset import Charset
 from jaxcrnn.checkpoint import Checkpoints, agreed
-from jaxcrnn.console import Plain, duration
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.images import ImageError
 from jaxcrnn.dispatch import Group, compile_step, groups
 from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.evaluate import evaluate
-from jaxcrnn.files import written_whole
 from jaxcrnn.notices import Notices, stop_flag, until_told
 from jaxcrnn.streams import Stream
 from jaxcrnn.train import TrainConfig, init_state, state_shapes

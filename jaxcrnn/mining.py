@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxcrnn import confusions, console, lookalikes, runs, scoring, tuning
+from jaxcrnn import _console, confusions, lookalikes, runs, scoring, tuning
+from jaxcrnn._files import can_be_written
 from jaxcrnn.charset import Charset
 from jaxcrnn.data import atlas as atlases
 from jaxcrnn.data.atlas import SIZE, Atlas
 from jaxcrnn.data.groups import read_table, write_groups
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate
-from jaxcrnn.files import can_be_written
 from jaxcrnn.reading import usable_lines, validation_path
 
 TABLED = 0.65  # least score of a table's pair; tables are made by many hands and hold pairs that look nothing alike
@@ -137,7 +137,7 @@ def _by_glyphs(glyphs: Atlas, similarity: float) -> tuple[dict[tuple[int, int], 
     # A space looks like every other space, and a number sign would begin a comment in the file of groups.
     wanted = [_can_be_written(c) for c in glyphs.characters]
     inked = glyphs.present & np.asarray(wanted)[None, :]
-    with console.make() as shown:
+    with _console.make() as shown:
         found = lookalikes.neighbours(
             glyphs.tiles, inked, progress=lambda done, total: shown.progress(done, total, "characters compared")
         )

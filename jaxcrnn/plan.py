@@ -18,12 +18,12 @@ from jax.sharding import Mesh
 
 from jaxcrnn import config as configs
 from jaxcrnn import sharding
+from jaxcrnn._console import duration, table
+from jaxcrnn._files import can_be_written, write_json
 from jaxcrnn.charset import Charset
 from jaxcrnn.compiled import nothing_kept
-from jaxcrnn.console import duration, table
 from jaxcrnn.dispatch import Group, compile_step
 from jaxcrnn.errors import UserError, first_line
-from jaxcrnn.files import can_be_written, write_json
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import Batch
 

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxcrnn._files import written_whole
 from jaxcrnn.charset import read_text
 from jaxcrnn.errors import UserError
-from jaxcrnn.files import written_whole
 
 BRACKETS = re.compile(r"\S+\s+\[(.*)\]\s*\[(.*)\]\s*")
 BETWEEN = re.compile(r"\]\s*\[")

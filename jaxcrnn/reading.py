@@ -14,8 +14,9 @@ from typing import Any, BinaryIO, TextIO
 import numpy as np
 from PIL import Image
 
-from jaxcrnn import center_files, console, report, runs
+from jaxcrnn import _console, center_files, report, runs
 from jaxcrnn import config as configs
+from jaxcrnn._files import can_be_written
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit
 from jaxcrnn.data.images import ImageError, Limits, fit_height, read_gray
@@ -24,7 +25,6 @@ from jaxcrnn.data.readers import open_sources
 from jaxcrnn.decoder_options import decoder_of
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import Evaluation, Line, estimate_centers, evaluate, recognize
-from jaxcrnn.files import can_be_written
 from jaxcrnn.objective import PRESETS, LossConfig
 from jaxcrnn.predictions import write_predictions
 from jaxcrnn.train import eval_variables
@@ -34,7 +34,7 @@ def audit_lines(
     config: configs.Config, charset: Charset, source: Source, *, keep_text_faults: bool, limits: Limits | None = None
 ) -> Corpus:
     """Looks at every row of a data set, with progress where it takes long."""
-    began, shown = time.monotonic(), console.make()
+    began, shown = time.monotonic(), _console.make()
 
     def progress(done: int) -> None:
         if done % 500 == 0 and time.monotonic() - began > 2:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxcrnn import metrics
-from jaxcrnn.console import table
+from jaxcrnn._console import table
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.evaluate import Evaluation
 

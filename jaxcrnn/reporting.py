@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 
 from jaxcrnn import confusions, metrics, page, panels, projector, results, runs, svg, training_data
+from jaxcrnn._files import can_be_written, written_whole
 from jaxcrnn.data import atlas
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.atlas import Atlas
@@ -21,7 +22,6 @@ from jaxcrnn.data.loader import Batches
 from jaxcrnn.data.texts import GROUPS
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import run_eval
-from jaxcrnn.files import can_be_written, written_whole
 from jaxcrnn.inspection import look
 from jaxcrnn.page import Section
 from jaxcrnn.panels import Reader

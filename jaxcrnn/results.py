@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from jaxcrnn import bootstrap, confusions, logs
+from jaxcrnn._console import table
 from jaxcrnn.bootstrap import Interval
 from jaxcrnn.charset import read_text
-from jaxcrnn.console import table
 from jaxcrnn.data.groups import read_groups
 from jaxcrnn.errors import UserError
 from jaxcrnn.predictions import Predictions, read_predictions

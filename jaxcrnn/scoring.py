@@ -6,8 +6,8 @@ import json
 from argparse import Namespace
 
 from jaxcrnn import confusions
+from jaxcrnn._console import table
 from jaxcrnn.confusions import shown
-from jaxcrnn.console import table
 from jaxcrnn.data.groups import read_groups
 from jaxcrnn.data.texts import GROUPS
 from jaxcrnn.errors import UserError

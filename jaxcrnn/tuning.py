@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
-from jaxcrnn import confusions, console, runs
+from jaxcrnn import _console, confusions, runs
 from jaxcrnn.decoder_options import decoder_of
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate
@@ -51,7 +51,7 @@ def run(args: Namespace) -> int:
     rows = [(f"{weight:g}", edits[weight], *(value for _, value, _ in confusions.rate_rows(counts)))
             for weight, counts in found]  # fmt: skip
     print(f"{opened.folder}, checkpoint of step {step}, on {path}: {len(corpus)} lines\n")
-    print(console.table(("weight", "edits", *names), rows), end="\n\n")
+    print(_console.table(("weight", "edits", *names), rows), end="\n\n")
     against = f" ({edits[0.0]} without)" if 0.0 in edits else ""
     print(f"fewest edits, {edits[best]}{against}: --rescore {best:g}")
     return 0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 
-from jaxcrnn import console, options, runs
+from jaxcrnn import _console, options, runs
 from jaxcrnn.data import buckets
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.decoder_options import decoder_of
@@ -62,7 +62,7 @@ def main() -> int:
         rows.append({"width": name, "lines_right": score.correct, "lines": score.lines, "edits": score.edits,
                      "characters": score.characters, "ms_a_line": took, "over_greedy": took - base})  # fmt: skip
     print(f"{args.run}, checkpoint of step {step}, {len(run.charset)} characters, on {args.data}; batches of 8\n")
-    print(console.table(("width", "lines right", "edits", "ms a line", "more than greedy"), [
+    print(_console.table(("width", "lines right", "edits", "ms a line", "more than greedy"), [
         (r["width"], f"{r['lines_right']}/{r['lines']}", f"{r['edits']}/{r['characters']}", f"{r['ms_a_line']:.2f}",
          f"{r['over_greedy']:.2f}") for r in rows
     ]))  # fmt: skip

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from jaxcrnn import automata, beam, bootstrap, confusions, decode, grid, rescoring, runs, training_data
-from jaxcrnn.console import make
+from jaxcrnn._console import make
 from jaxcrnn.data.audit import audit
 from jaxcrnn.data.groups import read_groups
 from jaxcrnn.data.loader import Batches

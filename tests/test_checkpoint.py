@@ -10,9 +10,9 @@ import pytest
 from small_runs import train_args
 
 from jaxcrnn import checkpoint, loop
+from jaxcrnn._console import Plain
 from jaxcrnn.checkpoint import Checkpoints, Damaged
 from jaxcrnn.cli import main
-from jaxcrnn.console import Plain
 from jaxcrnn.errors import UserError
 from jaxcrnn.types import TrainState
 

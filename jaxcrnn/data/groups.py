@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from jaxcrnn._files import written_whole
 from jaxcrnn.charset import read_text
 from jaxcrnn.errors import UserError
-from jaxcrnn.files import written_whole
 
 
 def read_groups(path: str | Path) -> list[str]:
