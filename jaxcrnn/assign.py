@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import ctc, head
-from jaxcrnn.head import Logits
+from jaxcrnn import ctc
+from jaxcrnn.kernels import logits as head
+from jaxcrnn.kernels.logits import Logits
 from jaxcrnn.types import Assignment
 
 FRAMES = ("last", "first", "best", "all")

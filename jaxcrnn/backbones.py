@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxcrnn.convolution import convolve
 from jaxcrnn.errors import UserError
+from jaxcrnn.kernels.conv_cpu import convolve
+from jaxcrnn.kernels.dtypes import wide
 from jaxcrnn.normalization import BatchNorm
-from jaxcrnn.precision import wide
 
 
 class Layer(NamedTuple):

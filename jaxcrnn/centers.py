@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import assign, decode, head, losses, rows
-from jaxcrnn.head import Logits
-from jaxcrnn.precision import wide
+from jaxcrnn import assign, decode, losses, rows
+from jaxcrnn.kernels.dtypes import wide
+from jaxcrnn.kernels.logits import Logits, num_classes
 from jaxcrnn.types import Assignment, CenterState
 
 
@@ -71,7 +71,7 @@ def accumulate(
 
     Source: PaddleOCR, ``export_center``.
     """
-    _check(state, features, head.num_classes(logits))
+    _check(state, features, num_classes(logits))
     ids, counts = decode.greedy(logits, lengths, blank=blank)
     exact = decode.exact(ids, counts, labels, label_lengths)
     classes, weights = assign.predicted(logits, lengths, blank=blank)

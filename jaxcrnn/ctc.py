@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import head
-from jaxcrnn.head import Head, Logits
-from jaxcrnn.precision import wide
+from jaxcrnn.kernels import logits as head
+from jaxcrnn.kernels.dtypes import wide
+from jaxcrnn.kernels.logits import Head, Logits
 
 
 def is_feasible(lengths: Array, labels: Array, label_lengths: Array) -> Array:
@@ -37,7 +37,7 @@ def ctc_loss(logits: Logits, lengths: Array, labels: Array, label_lengths: Array
 
     Args:
       logits: ``[B,T,C]`` float32, before the softmax; frames at ``t >= lengths[b]`` are ignored. Or a
-        `jaxcrnn.head.Head`, whose features have to be finite there too, for the gradient's sake.
+        `jaxcrnn.kernels.logits.Head`, whose features have to be finite there too, for the gradient's sake.
       lengths: ``[B]`` int32, valid frames.
       labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are ignored.
       label_lengths: ``[B]`` int32.
@@ -98,9 +98,9 @@ _negative_log.defvjp(_forward, _backward)
 def fused_ctc_loss(
     features: Array, kernel: Array, bias: Array, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0
 ) -> Array:
-    """`ctc_loss` of ``features @ kernel + bias``, without an array of logits (see `jaxcrnn.fused`).
+    """`ctc_loss` of ``features @ kernel + bias``, without an array of logits (see `jaxcrnn.kernels.chunked_head`).
 
-    Forward and backward pass make the logits of `jaxcrnn.fused.CHUNK` classes at a time. The gradient costs four matrix
+    Forward and backward pass make the logits of `jaxcrnn.kernels.chunked_head.CHUNK` classes at a time. The gradient costs four matrix
     products with the kernel instead of three.
 
     Args:

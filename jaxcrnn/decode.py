@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import ctc, head
-from jaxcrnn.head import Logits
+from jaxcrnn import ctc
+from jaxcrnn.kernels import logits as head
+from jaxcrnn.kernels.logits import Logits
 
 
 class Reading(NamedTuple):

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import head, losses
-from jaxcrnn.head import Logits
-from jaxcrnn.precision import wide
+from jaxcrnn import losses
+from jaxcrnn.kernels import logits as head
+from jaxcrnn.kernels.dtypes import wide
+from jaxcrnn.kernels.logits import Logits
 from jaxcrnn.types import Assignment
 
 
@@ -19,9 +20,9 @@ def lookalikes(logits: Logits, classes: Array, *, excluded: Sequence[int] = ()) 
     """For each class of a frame its look-alike: the most probable other class there.
 
     Args:
-      logits: ``[B,T,C]``, or a `jaxcrnn.head.Head`.
+      logits: ``[B,T,C]``, or a `jaxcrnn.kernels.logits.Head`.
       classes: ``[B,T]`` or ``[B,T,K]`` int32, the classes the frames belong to.
-      excluded: classes that are nobody's look-alike, such as the blank; with a `jaxcrnn.head.Head` at most one.
+      excluded: classes that are nobody's look-alike, such as the blank; with a `jaxcrnn.kernels.logits.Head` at most one.
 
     Returns:
       int32 of the shape of ``classes``. Where no other class is left, the class itself.

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import ctc, head, rows
-from jaxcrnn.head import Head, Logits
-from jaxcrnn.precision import wide
+from jaxcrnn import ctc, rows
+from jaxcrnn.kernels import logits as head
+from jaxcrnn.kernels.dtypes import wide
+from jaxcrnn.kernels.logits import Head, Logits
 from jaxcrnn.types import Assignment
 
 REDUCTIONS = ("mean", "half_sum")
@@ -80,7 +81,7 @@ def ace(
       ``[B]`` float32; 0 with zero gradient for samples with fewer frames than characters, or none.
 
     Raises:
-      ValueError: an unknown variant, or ``"paddle"``, which needs every class, of a `jaxcrnn.head.Head`.
+      ValueError: an unknown variant, or ``"paddle"``, which needs every class, of a `jaxcrnn.kernels.logits.Head`.
 
     Source: Xie et al., 2019, eq. 7; PaddleOCR, ``ACELoss``.
     """
@@ -167,7 +168,7 @@ def center(
       centers: ``[C,D]``. Differentiable as well; a training step holds them constant.
       assignment: which frame belongs to which class; see `jaxcrnn.assign`.
       reduction: ``"mean"`` (0 where no frame has weight) or ``"half_sum"``.
-      copies: of the features, where a mesh splits the centers by class (`jaxcrnn.head.copies`); made here otherwise.
+      copies: of the features, where a mesh splits the centers by class (`jaxcrnn.kernels.logits.copies`); made here otherwise.
 
     Returns:
       A float32 scalar.

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import fused, head
 from jaxcrnn.backbones import HEIGHT, Backbone, frames, layers_of, rows
 from jaxcrnn.errors import UserError
-from jaxcrnn.precision import wide
+from jaxcrnn.kernels import chunked_head
+from jaxcrnn.kernels import logits as head
+from jaxcrnn.kernels.dtypes import wide
 from jaxcrnn.recurrent import BiLSTM
 from jaxcrnn.types import Outputs
 
@@ -37,7 +38,7 @@ class ModelConfig:
       dtype: ``"float32"`` or ``"bfloat16"``, of the inputs of every product; logits and all sums stay float32.
         ``"float64"`` is for verifying, with jax's x64 mode on and parameters to match.
       head: ``"dense"`` makes the logits of all classes; ``"fused"`` makes them chunk by chunk wherever they are asked
-        for, which takes a fraction of the memory for many classes (`jaxcrnn.fused`). The same parameters either way.
+        for, which takes a fraction of the memory for many classes (`jaxcrnn.kernels.chunked_head`). The same parameters either way.
       recurrent: layers between backbone and head, parted by spaces: ``bilstm``, ``lstm`` (forward alone) or
         ``linear``, each with ``:SIZE`` where it is not ``hidden``. Features are what the last one gives.
       lstm: ``"scan"``, or ``"cudnn"`` for cuDNN's on NVIDIA GPUs and the scan everywhere else; the same parameters and,
@@ -171,7 +172,7 @@ def _linear(x: Array, lengths: Array, size: int, dtype: Any, name: str) -> Array
 
 
 class Head(nn.Module):
-    """The linear layer: ``__call__(x [B,T,D]) -> [B,T,C]`` float32, or a `jaxcrnn.head.Head`.
+    """The linear layer: ``__call__(x [B,T,D]) -> [B,T,C]`` float32, or a `jaxcrnn.kernels.logits.Head`.
 
     Attributes:
       classes: C.
@@ -189,7 +190,7 @@ class Head(nn.Module):
         if self.is_fused:
             return head.make(x, narrow, bias)
         # One matrix of all frames: the kernel's gradient over two axes takes XLA three times as long on CPU.
-        flat = fused.product("nd,dc->nc", x.reshape(-1, x.shape[2]), narrow)
+        flat = chunked_head.product("nd,dc->nc", x.reshape(-1, x.shape[2]), narrow)
         return (flat + bias[None]).reshape(*x.shape[:2], -1)
 
 

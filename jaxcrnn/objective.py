@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import assign, centers, ctc, decode, diagnostics, head, losses
+from jaxcrnn import assign, centers, ctc, decode, diagnostics, losses
 from jaxcrnn.errors import UserError
+from jaxcrnn.kernels import logits as head
 from jaxcrnn.types import Assignment, Batch, CenterState, Outputs
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import sharding
-from jaxcrnn.precision import wide
+from jaxcrnn.kernels.dtypes import wide
 
 Directions = tuple[Array, ...]
 
@@ -139,7 +139,7 @@ class BiLSTM(nn.Module):
       dtype: of the products; the cell state stays float32.
       directions: 1 for the forward direction alone.
       two_biases: whether there is a second bias that is only ever added to the first, as in torch.
-      kind: ``"cudnn"`` takes `jaxcrnn.cudnn` where an NVIDIA GPU is compiled for; the loop here everywhere else.
+      kind: ``"cudnn"`` takes `jaxcrnn.kernels.lstm_cudnn` where an NVIDIA GPU is compiled for; the loop here everywhere else.
     """
 
     hidden: int
@@ -161,9 +161,9 @@ class BiLSTM(nn.Module):
             bias = bias + self.param("bias_h", jax.nn.initializers.zeros, bias.shape)
         x, kernel_x, kernel_h, bias = (a.astype(self.dtype) for a in (x, kernel_x, kernel_h, bias))
         if self.kind == "cudnn" and sharding.is_nvidia():
-            from jaxcrnn import cudnn
+            from jaxcrnn.kernels import lstm_cudnn
 
-            return cudnn.lstm(x, lengths, kernel_x, kernel_h, bias)
+            return lstm_cudnn.lstm(x, lengths, kernel_x, kernel_h, bias)
         frames = x.transpose(1, 0, 2)
         valid = jnp.arange(x.shape[1])[:, None] < lengths[None, :]
         # The backward direction is a flip, a forward scan and a flip back: exporters know that form.

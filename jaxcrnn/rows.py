@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec as P
 
-from jaxcrnn.precision import wide
+from jaxcrnn.kernels.dtypes import wide
 from jaxcrnn.sharding import MODEL, axes_of
 
 

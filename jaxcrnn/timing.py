@@ -13,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcrnn import ctc, fused, head, losses, objective, sharding
+from jaxcrnn import ctc, losses, objective, sharding
 from jaxcrnn.assign import predicted
 from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.backbones import Backbone, Block, Layer, frames, layers_of
 from jaxcrnn.dispatch import Group, compile_step
 from jaxcrnn.evaluate import run_read
+from jaxcrnn.kernels import chunked_head
+from jaxcrnn.kernels import logits as head
 from jaxcrnn.model import DTYPES, ModelConfig
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
@@ -238,7 +240,7 @@ def heads(s: Sizes) -> Variants:
     bias = jnp.zeros(s.classes)
 
     def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-        flat = fused.product("nd,dc->nc", x.reshape(-1, size), kernel.astype(x.dtype))
+        flat = chunked_head.product("nd,dc->nc", x.reshape(-1, size), kernel.astype(x.dtype))
         return (flat + bias[None]).reshape(*x.shape[:2], -1)
 
     def both(make: Callable[..., Any], of: Callable[..., jax.Array]) -> Callable[..., Any]:

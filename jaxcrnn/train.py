@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import ctc, decode, diagnostics, head, objective, optim, sharding
+from jaxcrnn import ctc, decode, diagnostics, objective, optim, sharding
 from jaxcrnn.augment import AugmentConfig, augment
 from jaxcrnn.centers import accumulate
 from jaxcrnn.errors import UserError
+from jaxcrnn.kernels import logits
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
@@ -125,7 +126,7 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
     params, opt_state = optim.update(config.optim, grads, state.opt_state, state.params)
     centers = state.centers
     if centers is not None:
-        features = head.narrow(outputs.logits, outputs.features)
+        features = logits.narrow(outputs.logits, outputs.features)
         centers = objective.move(config.loss, centers, features, assignment)
     moved = TrainState(state.step, params, batch_stats, opt_state, centers)
     nonfinite = jnp.stack([~jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from jax.experimental import rnn
 
-from jaxcrnn import cudnn, sharding
+from jaxcrnn import sharding
 from jaxcrnn.errors import UserError
+from jaxcrnn.kernels import lstm_cudnn
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.recurrent import BiLSTM
 from jaxcrnn.sharding import MeshConfig, make_mesh
@@ -76,7 +77,7 @@ def test_elsewhere_it_is_the_scan():
     assert str(cudnns) == str(jax.make_jaxpr(scan)(params, x))
     with pytest.raises(UserError, match="model.lstm is 'cuda'; expected one of scan, cudnn"):
         ModelConfig(lstm="cuda")
-    assert cudnn.packed(*(params[k] for k in ("kernel_x", "kernel_h", "bias"))).dtype == jnp.float32
+    assert lstm_cudnn.packed(*(params[k] for k in ("kernel_x", "kernel_h", "bias"))).dtype == jnp.float32
 
 
 @pytest.mark.skipif(

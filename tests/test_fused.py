@@ -13,8 +13,10 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from variants import ASSIGNMENTS, LOSSES, C, close
 
-from jaxcrnn import ctc, decode, fused, head, losses, plan
+from jaxcrnn import ctc, decode, losses, plan
 from jaxcrnn.errors import UserError
+from jaxcrnn.kernels import chunked_head
+from jaxcrnn.kernels.logits import make, ranked
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.train import TrainConfig, init_state, train_step
@@ -54,7 +56,7 @@ def value_and_gradients(loss, arrays, blank):
 # One chunk, whole chunks, a last chunk that overlaps the one before, by all but one class too.
 @pytest.mark.parametrize(("classes", "chunk", "blank"), [(5, 8, 0), (6, 3, 5), (7, 3, 0), (10, 9, 4)])
 def test_as_with_logits(classes, chunk, blank, monkeypatch):
-    monkeypatch.setattr(fused, "CHUNK", chunk)
+    monkeypatch.setattr(chunked_head, "CHUNK", chunk)
     arrays = numbers(classes, blank)
     (_, losses), gradients = value_and_gradients(ctc.fused_ctc_loss, arrays, blank)
     (_, expected), plain = value_and_gradients(dense, arrays, blank)
@@ -62,7 +64,7 @@ def test_as_with_logits(classes, chunk, blank, monkeypatch):
     assert losses[3] == 0  # no path
     for ours, theirs in zip(gradients, plain, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-    scan = jax.jit(fused.scan_head)(arrays[0].reshape(-1, D), *arrays[1:3])
+    scan = jax.jit(chunked_head.scan_head)(arrays[0].reshape(-1, D), *arrays[1:3])
     logits = np.asarray(arrays[0].reshape(-1, D)) @ np.asarray(arrays[1]) + np.asarray(arrays[2])
     np.testing.assert_array_equal(scan.top, np.argsort(-logits, 1)[:, :3])
     np.testing.assert_allclose(scan.top_logits, -np.sort(-logits, 1)[:, :3], rtol=1e-4, atol=1e-5)
@@ -70,7 +72,7 @@ def test_as_with_logits(classes, chunk, blank, monkeypatch):
 
 
 def test_in_double_precision(monkeypatch):
-    monkeypatch.setattr(fused, "CHUNK", 4)
+    monkeypatch.setattr(chunked_head, "CHUNK", 4)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         arrays = numbers(11, 0, np.float64)
         (one, _), gradients = value_and_gradients(ctc.fused_ctc_loss, arrays, 0)
@@ -81,7 +83,7 @@ def test_in_double_precision(monkeypatch):
 
 
 def test_bfloat16_inputs_and_float32_sums(monkeypatch):
-    monkeypatch.setattr(fused, "CHUNK", 4)
+    monkeypatch.setattr(chunked_head, "CHUNK", 4)
     arrays = numbers(11, 0)
     rounded = tuple(a.astype(jnp.bfloat16) for a in arrays[:3]) + arrays[3:]
     wide = tuple(a.astype(jnp.float32) for a in rounded[:3]) + arrays[3:]
@@ -97,7 +99,7 @@ def test_bfloat16_inputs_and_float32_sums(monkeypatch):
 
 
 def test_padding_influences_nothing(monkeypatch):
-    monkeypatch.setattr(fused, "CHUNK", 4)
+    monkeypatch.setattr(chunked_head, "CHUNK", 4)
     features, kernel, bias, lengths, labels, label_lengths = numbers(9, 0)
     inside = np.arange(T)[None, :] < lengths[:, None]
     noisy = jnp.where(inside[:, :, None], features, jnp.nan)
@@ -123,7 +125,7 @@ def test_no_array_of_logits_exists():
         total = jax.grad(lambda *a: loss(*a).sum(), argnums=(0, 1, 2))
         return jax.jit(total).lower(*floats, *known).compile()
 
-    logits, chunk = 4 * frames * classes, 4 * frames * fused.CHUNK
+    logits, chunk = 4 * frames * classes, 4 * frames * chunked_head.CHUNK
     programs = [compiled(functools.partial(loss, blank=0)) for loss in (ctc.fused_ctc_loss, dense)]
     wanted = rf"f32\[(3,16|16,3|{frames}),{classes}\]"
     assert re.search(wanted, programs[1].as_text())  # it would be seen
@@ -143,12 +145,12 @@ def test_the_loss_keeps_nothing_of_the_logits_size():
 
 def as_head(logits):
     """A head that says these logits: the features are the logits."""
-    return head.make(logits, jnp.eye(logits.shape[2]), jnp.zeros(logits.shape[2]))
+    return make(logits, jnp.eye(logits.shape[2]), jnp.zeros(logits.shape[2]))
 
 
 @pytest.fixture
 def three_at_a_time(monkeypatch):
-    monkeypatch.setattr(fused, "CHUNK", 3)
+    monkeypatch.setattr(chunked_head, "CHUNK", 3)
 
 
 # One of each kind here, all of them in `make test-all`.
@@ -160,7 +162,7 @@ NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) f
 def test_every_assignment_and_what_follows_from_it(name, three_at_a_time):
     logits, *rest = variants.numbers()
     compute = variants.everything(name)[0]
-    assert C > 2 * fused.CHUNK
+    assert C > 2 * chunked_head.CHUNK
     ours = jax.jit(lambda logits, *rest: compute(as_head(logits), *rest))(logits, *rest)
     close(ours, variants.everything(name)[1](logits, *rest))
 
@@ -187,7 +189,7 @@ def test_what_a_head_cannot_know():
     with pytest.raises(ValueError, match="'paddle' reads every class"):
         losses.ace(whole, *known, variant="paddle")
     with pytest.raises(ValueError, match="expected 1 at most"):
-        head.ranked(whole, excluded=(0, 1))
+        ranked(whole, excluded=(0, 1))
     with pytest.raises(UserError, match=r"loss.ace_variant 'paddle' .* model.head=dense"):
         TrainConfig(ModelConfig(head="fused"), LossConfig(ace=0.1, ace_variant="paddle"))
 
@@ -195,7 +197,7 @@ def test_what_a_head_cannot_know():
 # Classes that the devices share equally, and some that they do not.
 @pytest.mark.parametrize(("data", "model", "classes"), [(1, 8, 16), (4, 2, 13), (2, 4, 13)])
 def test_classes_split_over_devices(data, model, classes, monkeypatch):
-    monkeypatch.setattr(fused, "CHUNK", 3)
+    monkeypatch.setattr(chunked_head, "CHUNK", 3)
     rng = np.random.default_rng(0)
     features, kernel, bias = (
         jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((8, T, D), (D, classes), (classes,))
@@ -204,7 +206,7 @@ def test_classes_split_over_devices(data, model, classes, monkeypatch):
     known = jnp.asarray([T, 5, T, 2, 0, T, T, 3]), jnp.asarray(labels), jnp.asarray([3, 2, 0, 3, 0, 1, 3, 2])
 
     def total(features, kernel, bias):
-        whole = head.make(features, kernel, bias)
+        whole = make(features, kernel, bias)
         return ctc.ctc_loss(whole, *known).sum(), (whole.top, whole.top_logits, whole.norm)
 
     step = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)
@@ -230,7 +232,7 @@ def test_classes_split_over_devices(data, model, classes, monkeypatch):
 @pytest.fixture
 def whole_step(monkeypatch):
     """Two configs, of the plain head and the fused one, and what a step is given."""
-    monkeypatch.setattr(fused, "CHUNK", 64)
+    monkeypatch.setattr(chunked_head, "CHUNK", 64)
     classes, rng = 211, np.random.default_rng(0)
     loss = LossConfig("flow2", start="normal", push=0.1, ace=0.1)
     dense = TrainConfig(ModelConfig("tiny", hidden=8, dropout=0, num_classes=classes), loss)

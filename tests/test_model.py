@@ -11,8 +11,8 @@ import pytest
 from jax import lax
 
 from jaxcrnn.backbones import frames
-from jaxcrnn.convolution import convolve
 from jaxcrnn.errors import UserError
+from jaxcrnn.kernels.conv_cpu import convolve
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.recurrent import BiLSTM, lstm_scan
 

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import fused, rows
-from jaxcrnn.precision import wide
+from jaxcrnn import rows
+from jaxcrnn.kernels import chunked_head
+from jaxcrnn.kernels.dtypes import wide
 
 
 class Head(NamedTuple):
@@ -35,7 +36,7 @@ class Head(NamedTuple):
     norm: Array
     top: Array
     top_logits: Array
-    copies: fused.Copies | None = None
+    copies: chunked_head.Copies | None = None
 
 
 Logits = Array | Head
@@ -49,11 +50,11 @@ def make(features: Array, kernel: Array, bias: Array) -> Head:
       kernel: ``[D,C]``.
       bias: ``[C]``.
     """
-    frames, copies = features.shape[:2], fused.copies(features, kernel, bias)
+    frames, copies = features.shape[:2], chunked_head.copies(features, kernel, bias)
     if copies is None:
-        scan = fused.scan_head(features.reshape(-1, features.shape[2]), kernel, bias)
+        scan = chunked_head.scan_head(features.reshape(-1, features.shape[2]), kernel, bias)
     else:
-        scan = fused.scan_copies(copies)
+        scan = chunked_head.scan_copies(copies)
     norm, top, top_logits = (a.reshape(*frames, *a.shape[1:]) for a in scan)
     return Head(features, kernel, bias, norm, top, top_logits, copies)
 
@@ -110,7 +111,7 @@ def norm(logits: Logits) -> Array:
 
 def best(logits: Logits) -> Array:
     """The most probable class, the lowest of equals: ``[B,T]`` int32."""
-    return logits.top[:, :, 0] if isinstance(logits, Head) else fused.argmax(logits)[0]
+    return logits.top[:, :, 0] if isinstance(logits, Head) else chunked_head.argmax(logits)[0]
 
 
 def best_logit(logits: Logits) -> Array:
@@ -131,8 +132,8 @@ def of_classes(logits: Logits, classes: Array) -> Array:
     if not isinstance(logits, Head):
         return wide(jnp.take_along_axis(logits, classes[:, None, :], 2))
     if logits.copies is not None:
-        return fused.columns_of_copies(logits.copies, classes)
-    own = fused.product("btd,dbk->btk", logits.features, logits.kernel[:, classes])
+        return chunked_head.columns_of_copies(logits.copies, classes)
+    own = chunked_head.product("btd,dbk->btk", logits.features, logits.kernel[:, classes])
     return own + wide(logits.bias)[classes][:, None, :]
 
 
@@ -142,7 +143,7 @@ def of_class(logits: Logits, number: int) -> Array:
         return wide(logits[:, :, number])
     if logits.copies is not None:
         return of_classes(logits, jnp.full((len(logits.norm), 1), number, jnp.int32))[:, :, 0]
-    own = fused.product("btd,d->bt", logits.features, logits.kernel[:, number])
+    own = chunked_head.product("btd,d->bt", logits.features, logits.kernel[:, number])
     return own + wide(logits.bias[number])
 
 
@@ -159,9 +160,9 @@ def of_frames(logits: Logits, classes: Array) -> Array:
     if not isinstance(logits, Head):
         return jnp.take_along_axis(wide(logits), classes[:, :, None], 2)[:, :, 0]
     if logits.copies is not None:
-        return fused.frames_of_copies(logits.copies, classes)
+        return chunked_head.frames_of_copies(logits.copies, classes)
     columns = logits.kernel.T[classes]
-    return fused.product("btd,btd->bt", logits.features, columns) + wide(logits.bias)[classes]
+    return chunked_head.product("btd,btd->bt", logits.features, columns) + wide(logits.bias)[classes]
 
 
 def ranked(logits: Logits, excluded: Sequence[int] = ()) -> tuple[Array, Array, Array]:
@@ -178,9 +179,9 @@ def ranked(logits: Logits, excluded: Sequence[int] = ()) -> tuple[Array, Array, 
       ValueError: too many classes to leave out.
     """
     if isinstance(logits, Head):
-        if len(excluded) > fused.TOP - 2:
-            raise ValueError(f"{len(excluded)} classes excluded; a head knows the {fused.TOP} most probable ones, "
-                             f"expected {fused.TOP - 2} at most")  # fmt: skip
+        if len(excluded) > chunked_head.TOP - 2:
+            raise ValueError(f"{len(excluded)} classes excluded; a head knows the {chunked_head.TOP} most probable ones, "
+                             f"expected {chunked_head.TOP - 2} at most")  # fmt: skip
         top, values = logits.top, logits.top_logits
     else:
         numbers = jnp.arange(logits.shape[2], dtype=jnp.int32)

@@ -17,7 +17,7 @@ from jax import Array, lax
 from jax.sharding import PartitionSpec as P
 
 from jaxcrnn import rows
-from jaxcrnn.precision import wide
+from jaxcrnn.kernels.dtypes import wide
 from jaxcrnn.sharding import axes_of
 
 CHUNK = 1024  # classes at a time: 32 MB of float32 logits for 8192 frames
