@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import assign, decode, losses, rows
+from jaxcrnn import assign, decode, losses
 from jaxcrnn.kernels.dtypes import wide
 from jaxcrnn.kernels.logits import Logits, num_classes
+from jaxcrnn.parallel import sharded_centers
 from jaxcrnn.types import Assignment, CenterState
 
 
@@ -156,17 +157,17 @@ def gradient(
 def _sums(centers: Array, features: Array, assignment: Assignment) -> tuple[Array, Array]:
     """``sum w (c_k - f)`` as ``[C,D]`` and ``sum w`` as ``[C]``, over the frames of each class."""
     features = jax.lax.stop_gradient(features)
-    split = rows.are_split(len(centers))
+    split = sharded_centers.are_split(len(centers))
     if not split:
         features = features.reshape(-1, features.shape[-1])
 
     def add(sums: tuple[Array, Array], pair: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
         classes, weights = pair
         if split:
-            more = rows.sums(centers, features, classes, weights.astype(centers.dtype))
+            more = sharded_centers.sums(centers, features, classes, weights.astype(centers.dtype))
             return (sums[0] + more[0], sums[1] + more[1]), None
         weights = weights.reshape(-1).astype(centers.dtype)
-        return rows.add(*sums, centers, features, classes.reshape(-1), weights), None
+        return sharded_centers.add(*sums, centers, features, classes.reshape(-1), weights), None
 
     start = jnp.zeros_like(centers), jnp.zeros(len(centers), centers.dtype)
     classes, weights = assignment
@@ -177,8 +178,8 @@ def _sums(centers: Array, features: Array, assignment: Assignment) -> tuple[Arra
 
 
 def _check(state: CenterState, features: Array, classes: int | None = None) -> None:
-    rows, size = state.centers.shape
+    sharded_centers, size = state.centers.shape
     if features.shape[-1] != size:
         raise ValueError(f"features have size {features.shape[-1]}, centers {size}; expected the same")
-    if classes is not None and rows != classes:
-        raise ValueError(f"{rows} centers for {classes} classes; expected one for each")
+    if classes is not None and sharded_centers != classes:
+        raise ValueError(f"{sharded_centers} centers for {classes} classes; expected one for each")

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxcrnn import _console, center_files, growth, hosts, objective, runs, sharding, training_data
+from jaxcrnn import _console, center_files, growth, hosts, objective, runs, training_data
 from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
 from jaxcrnn.checkpoint import agreed, written
@@ -22,6 +22,7 @@ from jaxcrnn.data.labels import Source
 from jaxcrnn.errors import UserError
 from jaxcrnn.loop import fit
 from jaxcrnn.objective import CHOICES, PRESETS, LossConfig
+from jaxcrnn.parallel.mesh import make_mesh, my_rows
 from jaxcrnn.streams import Stream
 from jaxcrnn.train import TrainConfig, eval_variables, init_state
 from jaxcrnn.types import CenterState, TrainState
@@ -215,8 +216,8 @@ def _go_on(run: runs.Run, args: Namespace) -> bool:
 
 def _batches(config: configs.Config, charset: Charset, corpus: Corpus | None) -> tuple[Mesh, Stream]:
     """The devices, and the batches, or this process's rows of them."""
-    mesh = sharding.make_mesh(config.mesh)
-    rows = sharding.my_rows(mesh, config.data.batch_size)
+    mesh = make_mesh(config.mesh)
+    rows = my_rows(mesh, config.data.batch_size)
     return mesh, training_data.stream(config, charset, corpus, rows)
 
 

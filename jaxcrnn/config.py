@@ -23,7 +23,7 @@ from jaxcrnn.loop import LoopConfig
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
-from jaxcrnn.sharding import MeshConfig
+from jaxcrnn.parallel.mesh import MeshConfig
 from jaxcrnn.train import TrainConfig
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from jaxcrnn import sharding
 from jaxcrnn.data.buckets import Planned
+from jaxcrnn.parallel.mesh import assemble, everywhere, of_batch
 from jaxcrnn.train import TrainConfig, train_step
 from jaxcrnn.types import Batch, TrainState
 
@@ -53,10 +53,10 @@ def _together(waiting: list[tuple[Planned, Batch]], size: int, mesh: Mesh) -> It
     buckets = {planned.bucket for planned, _ in waiting}
     if 1 < size == len(waiting) and len(buckets) == 1:
         stacked = jax.tree.map(lambda *arrays: jax.numpy.stack(arrays), *(batch for _, batch in waiting))
-        yield Group(buckets.pop(), sharding.assemble(stacked, sharding.of_batch(mesh, leading=True)), size)
+        yield Group(buckets.pop(), assemble(stacked, of_batch(mesh, leading=True)), size)
     else:
         for planned, batch in waiting:
-            yield Group(planned.bucket, sharding.assemble(batch, sharding.of_batch(mesh)), 1)
+            yield Group(planned.bucket, assemble(batch, of_batch(mesh)), 1)
 
 
 def train_steps(config: TrainConfig, state: TrainState, batches: Batch, key: jax.Array) -> tuple[TrainState, Any]:
@@ -76,7 +76,7 @@ def compile_step(config: TrainConfig, state: TrainState, group: Group, key: jax.
       key: the run's.
       mesh: the run's.
     """
-    places = jax.tree.map(lambda a: a.sharding, state), sharding.everywhere(mesh)
+    places = jax.tree.map(lambda a: a.sharding, state), everywhere(mesh)
     step = train_step if group.steps == 1 else train_steps
     with jax.set_mesh(mesh):
         jitted = jax.jit(step, donate_argnames="state", out_shardings=places)

@@ -9,13 +9,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcrnn import metrics, sharding
+from jaxcrnn import metrics
 from jaxcrnn.centers import zeros
 from jaxcrnn.charset import Charset
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.loader import Batches, collate
 from jaxcrnn.decoding import Decoder
+from jaxcrnn.parallel.mesh import assemble, fetch, my_rows, of_batch
 from jaxcrnn.predictions import Predictions
 from jaxcrnn.train import TrainConfig, estimate_step, eval_step, read_step
 from jaxcrnn.types import Batch, CenterState, TrainState
@@ -115,7 +116,7 @@ def evaluate(
     losses = np.full(count, np.nan)
     done = 0
     if count:
-        rows = sharding.my_rows(mesh, batch_size) if mesh else None
+        rows = my_rows(mesh, batch_size) if mesh else None
         batches = Batches(corpus, plans.choose(corpus.widths, buckets), batch_size, workers=workers, rows=rows)
         for planned, batch in batches.in_order():
             out = decoder.read(config, state, batch) if decoder else _evaluated(config, state, batch, mesh)
@@ -135,7 +136,7 @@ def _evaluated(config: TrainConfig, state: TrainState, batch: Batch, mesh: Mesh 
     if mesh is None:
         return jax.device_get(run_eval(config, state, batch))
     with jax.set_mesh(mesh):
-        return sharding.fetch(run_eval(config, state, sharding.assemble(batch, sharding.of_batch(mesh))))
+        return fetch(run_eval(config, state, assemble(batch, of_batch(mesh))))
 
 
 def estimate_centers(

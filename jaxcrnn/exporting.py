@@ -19,11 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save
 
-from jaxcrnn import __version__, importing, layouts, recognizer, runs, sharding, torch_files
+from jaxcrnn import __version__, importing, layouts, recognizer, runs, torch_files
 from jaxcrnn.backbones import Block, layers_of
 from jaxcrnn.convert import to_torch
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import CRNN, ModelConfig
+from jaxcrnn.parallel import mesh
 from jaxcrnn.recognizer import Recognizer
 
 LEAST = 16  # pixels of width that every backbone makes a frame of
@@ -143,7 +144,7 @@ def to_stablehlo(reader: Recognizer, source: Path, out: Path) -> str:
         raise UserError(f"{out}: StableHLO needs the package flatbuffers; expected the extra 'export'") from None
     scope = jax.export.SymbolicScope([f"w >= {LEAST}"])
     shape = jax.export.symbolic_shape(f"b, {reader.model.height}, w, 1", scope=scope)
-    with sharding.compiling_for_any():
+    with mesh.compiling_for_any():
         exported = jax.export.export(jax.jit(function(reader)), platforms=["cpu", "cuda", "tpu"])(
             jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape[:1], jnp.int32)
         )

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcrnn import optim, sharding
+from jaxcrnn import optim
 from jaxcrnn.charset import Charset
+from jaxcrnn.parallel import mesh
 from jaxcrnn.types import TrainState
 
 
@@ -30,7 +31,7 @@ def moved(tree: Any, fresh: Any, old: Charset, new: Charset) -> Any:
     pairs = np.asarray([(old.blank, new.blank), *shared])
 
     def of(path: tuple[Any, ...], before: Any, start: Any) -> Any:
-        axis = sharding.class_axis(path)
+        axis = mesh.class_axis(path)
         if axis is None or before.ndim <= axis:
             return before
         ours, theirs = jnp.moveaxis(start, axis, 0), jnp.moveaxis(before, axis, 0)

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcrnn import logs, sharding
+from jaxcrnn import logs
 from jaxcrnn._console import Plain, duration
 from jaxcrnn._files import written_whole
 from jaxcrnn.allocator import give_back
@@ -29,6 +29,7 @@ from jaxcrnn.dispatch import Group, compile_step, groups
 from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.evaluate import evaluate
 from jaxcrnn.notices import Notices, stop_flag, until_told
+from jaxcrnn.parallel.mesh import MeshConfig, everywhere, make_mesh, of_state, place
 from jaxcrnn.streams import Stream
 from jaxcrnn.train import TrainConfig, init_state, state_shapes
 from jaxcrnn.types import TrainState
@@ -112,20 +113,20 @@ def fit(
       console: where progress goes.
       track: called with every row of ``metrics.jsonl``.
       first: the state before the first step; default: `jaxcrnn.train.init_state` with the seed's key.
-      mesh: the devices (`jaxcrnn.sharding.make_mesh`); default: one. With several processes each of them calls this,
+      mesh: the devices (`jaxcrnn.parallel.mesh.make_mesh`); default: one. With several processes each of them calls this,
         and the first alone writes logs.
-      fsdp: share large arrays of the state over the devices of the batch (`jaxcrnn.sharding.of_state`).
+      fsdp: share large arrays of the state over the devices of the batch (`jaxcrnn.parallel.mesh.of_state`).
 
     Raises:
       UserError: the data differs from the checkpoint's, a checkpoint cannot be written, or ten steps in a row had
         gradients that are not finite.
     """
-    mesh = mesh or sharding.make_mesh(sharding.MeshConfig(1))
+    mesh = mesh or make_mesh(MeshConfig(1))
     key = jax.random.key(loop.seed)
     fingerprint = batches.fingerprint
     totals = Totals()
     shapes = state_shapes(config)
-    places = sharding.of_state(mesh, shapes, fsdp=fsdp)
+    places = of_state(mesh, shapes, fsdp=fsdp)
     with Checkpoints(folder / "checkpoints", loop.keep) as checkpoints:
         if agreed(len(checkpoints.steps)):
             state, extra, step = checkpoints.restore_newest(shapes, places, console.line)
@@ -137,13 +138,13 @@ def fit(
             # Bound to its devices as a restored one is: both run the same program, and one that was kept
             # (`jaxcrnn.compiled`) serves a resumed run too.
             _say_lost(folder, loop.eval_every, console)
-            state = sharding.place(first or init_state(config, key), places)
+            state = place(first or init_state(config, key), places)
             if first:  # or a run that died before its first checkpoint would be resumed from somewhere else
                 checkpoints.save(state, {"data": fingerprint, "totals": asdict(totals)}, None)
         log = folder / logs.NAME if jax.process_index() == 0 else Path(os.devnull)
         run = _Run(
             config, loop, charset, batches, validation, log, console, track, checkpoints, totals,
-            sharding.place(key, sharding.everywhere(mesh)), fingerprint, mesh,
+            place(key, everywhere(mesh)), fingerprint, mesh,
         )  # fmt: skip
         try:
             return run.go(state)

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import ctc, rows
+from jaxcrnn import ctc
 from jaxcrnn.kernels import logits as head
 from jaxcrnn.kernels.dtypes import wide
 from jaxcrnn.kernels.logits import Head, Logits
+from jaxcrnn.parallel import sharded_centers
 from jaxcrnn.types import Assignment
 
 REDUCTIONS = ("mean", "half_sum")
@@ -126,13 +127,13 @@ def squared(features: Array, centers: Array, classes: Array, weights: Array, cop
     Returns:
       Of the shape of ``classes``.
     """
-    if rows.are_split(len(centers)) and copies is None:
-        copies = rows.spread(features)
+    if sharded_centers.are_split(len(centers)) and copies is None:
+        copies = sharded_centers.spread(features)
 
     def one(pair: tuple[Array, Array]) -> Array:
         of, weight = pair
         if copies is not None:
-            return rows.squared(copies, centers, of, weight > 0)
+            return sharded_centers.squared(copies, centers, of, weight > 0)
         # Masked before the square: a padded frame may hold anything, NaN too.
         away = jnp.where((weight > 0)[..., None], wide(features) - wide(centers)[of], 0.0)
         return jnp.square(away).sum(-1)

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxcrnn import config as configs
-from jaxcrnn import sharding
 from jaxcrnn._console import duration, table
 from jaxcrnn._files import can_be_written, write_json
 from jaxcrnn.charset import Charset
 from jaxcrnn.compiled import nothing_kept
 from jaxcrnn.dispatch import Group, compile_step
 from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.parallel.mesh import DATA, MODEL, each_rows, everywhere, make_mesh, of_batch, of_state
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import Batch
 
@@ -110,20 +110,20 @@ def make(config: TrainConfig, mesh: Mesh, batch: int, width: int, slots: int, *,
       batch: lines a step, of all devices.
       width: W in pixels.
       slots: L.
-      fsdp: as `jaxcrnn.sharding.MeshConfig.fsdp`.
+      fsdp: as `jaxcrnn.parallel.mesh.MeshConfig.fsdp`.
 
     Raises:
       UserError: the devices cannot share the batch, or the step needs more memory than they have.
     """
-    sharding.each_rows(mesh, batch)
+    each_rows(mesh, batch)
     shapes = state_shapes(config)
-    state = _placed(shapes, sharding.of_state(mesh, shapes, fsdp=fsdp))
+    state = _placed(shapes, of_state(mesh, shapes, fsdp=fsdp))
     whole = Batch(*(jax.ShapeDtypeStruct(shape, kind) for shape, kind in (
         ((batch, config.model.height, width, 1), jnp.float32), ((batch,), jnp.int32), ((batch, slots), jnp.int32),
         ((batch,), jnp.int32),
     )))  # type: ignore[arg-type]  # fmt: skip
-    lines = _placed(whole, jax.tree.map(lambda _: sharding.of_batch(mesh), whole))
-    key = _placed(jax.eval_shape(lambda: jax.random.key(0)), sharding.everywhere(mesh))
+    lines = _placed(whole, jax.tree.map(lambda _: of_batch(mesh), whole))
+    key = _placed(jax.eval_shape(lambda: jax.random.key(0)), everywhere(mesh))
     began = time.perf_counter()
     try:
         program = compile_step(config, state, Group(0, lines, 1), key, mesh)
@@ -159,7 +159,7 @@ def run(args: Namespace) -> int:
             raise UserError(f"--{name} {getattr(args, name)}: expected {least} or more")
     classes = Charset.from_file(args.charset, config.data.blank).num_classes if args.charset else args.classes
     devices, room = _devices(args.device)
-    mesh = sharding.make_mesh(config.mesh, devices)
+    mesh = make_mesh(config.mesh, devices)
     model = dataclasses.replace(config.model, num_classes=classes)
     step = TrainConfig(model, config.loss, config.optim, config.augment)
     config.loss.check_classes(classes)
@@ -168,7 +168,7 @@ def run(args: Namespace) -> int:
         plan = make(step, mesh, config.data.batch_size, args.width, args.slots, fsdp=config.mesh.fsdp)
     about = {
         "device": args.device or devices[0].device_kind, "devices": mesh.size,
-        "mesh_data": mesh.shape[sharding.DATA], "mesh_model": mesh.shape[sharding.MODEL],
+        "mesh_data": mesh.shape[DATA], "mesh_model": mesh.shape[MODEL],
         "batch": config.data.batch_size, "height": model.height, "width": args.width,
         "slots": args.slots, "classes": classes,
         "backbone": model.backbone, "hidden": model.hidden, "dtype": model.dtype, "head": model.head,

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import sharding
 from jaxcrnn.kernels.dtypes import wide
+from jaxcrnn.parallel import mesh
 
 Directions = tuple[Array, ...]
 
@@ -114,7 +114,7 @@ def _kernel_gradient(rows: Array, d: Array) -> Array:
 
 
 def _is_split(rows: Array) -> bool:
-    return sharding.axes_of(rows.shape[1])[0] is not None
+    return mesh.axes_of(rows.shape[1])[0] is not None
 
 
 def _flat(x: Array) -> Array:
@@ -160,7 +160,7 @@ class BiLSTM(nn.Module):
             # Not +=, which would change a caller's numpy array.
             bias = bias + self.param("bias_h", jax.nn.initializers.zeros, bias.shape)
         x, kernel_x, kernel_h, bias = (a.astype(self.dtype) for a in (x, kernel_x, kernel_h, bias))
-        if self.kind == "cudnn" and sharding.is_nvidia():
+        if self.kind == "cudnn" and mesh.is_nvidia():
             from jaxcrnn.kernels import lstm_cudnn
 
             return lstm_cudnn.lstm(x, lengths, kernel_x, kernel_h, bias)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcrnn import ctc, losses, objective, sharding
+from jaxcrnn import ctc, losses, objective
 from jaxcrnn.assign import predicted
 from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.backbones import Backbone, Block, Layer, frames, layers_of
@@ -24,6 +24,7 @@ from jaxcrnn.kernels import logits as head
 from jaxcrnn.model import DTYPES, ModelConfig
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
+from jaxcrnn.parallel.mesh import MeshConfig, everywhere, is_nvidia, make_mesh
 from jaxcrnn.recurrent import BiLSTM
 from jaxcrnn.train import TrainConfig, init_state
 from jaxcrnn.types import Assignment, Batch, Outputs
@@ -149,8 +150,8 @@ def step(s: Sizes, presets: tuple[str, ...] = ("ctc",), kinds: tuple[str, ...] =
     for kind in kinds:
         for preset in presets:
             config = config_of(s, preset, kind)
-            mesh = sharding.make_mesh(sharding.MeshConfig(1), jax.devices()[:1])
-            state, given = jax.device_put(([init_state(config, KEY)], (batch, KEY)), sharding.everywhere(mesh))
+            mesh = make_mesh(MeshConfig(1), jax.devices()[:1])
+            state, given = jax.device_put(([init_state(config, KEY)], (batch, KEY)), everywhere(mesh))
             began = time.perf_counter()
             program = compile_step(config, state[0], Group(0, given[0], 1), given[1], mesh)
             seconds = time.perf_counter() - began
@@ -198,7 +199,7 @@ def bilstm(s: Sizes) -> Variants:
     lengths = jnp.full(s.batch, s.frames)
     layers = {"jaxcrnn": BiLSTM(s.hidden, DTYPES[s.dtype])}
     params = layers["jaxcrnn"].init(KEY, x, lengths)
-    if sharding.is_nvidia():
+    if is_nvidia():
         layers["cudnn"] = BiLSTM(s.hidden, DTYPES[s.dtype], kind="cudnn")
 
     def total(layer: BiLSTM, params: Any, x: jax.Array) -> jax.Array:

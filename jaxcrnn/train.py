@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import ctc, decode, diagnostics, objective, optim, sharding
+from jaxcrnn import ctc, decode, diagnostics, objective, optim
 from jaxcrnn.augment import AugmentConfig, augment
 from jaxcrnn.centers import accumulate
 from jaxcrnn.errors import UserError
@@ -19,6 +19,7 @@ from jaxcrnn.kernels import logits
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
+from jaxcrnn.parallel import mesh
 from jaxcrnn.types import Batch, CenterState, Outputs, TrainState
 
 __all__ = [
@@ -87,7 +88,7 @@ def state_shapes(config: TrainConfig) -> TrainState:
 
 
 def _forward(config: TrainConfig, params: Any, state: TrainState, batch: Batch, key: Array) -> tuple[Outputs, Any]:
-    variables = {"params": sharding.gathered(params), "batch_stats": state.batch_stats}
+    variables = {"params": mesh.gathered(params), "batch_stats": state.batch_stats}
     outputs, changed = CRNN(config.model).apply(
         variables, batch.images, batch.widths, train=True, mutable=["batch_stats"], rngs={"dropout": key}
     )
@@ -151,7 +152,7 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
 def eval_variables(state: TrainState) -> dict[str, Any]:
     """The variables to evaluate with: averaged parameters where the optimizer keeps them."""
     params = optim.averaged(state.params, state.opt_state)
-    return {"params": sharding.gathered(params), "batch_stats": state.batch_stats}
+    return {"params": mesh.gathered(params), "batch_stats": state.batch_stats}
 
 
 def read_step(config: TrainConfig, state: TrainState, batch: Batch) -> tuple[decode.Reading, Outputs]:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from jax.experimental import rnn
 
-from jaxcrnn import sharding
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels import lstm_cudnn
 from jaxcrnn.model import ModelConfig
+from jaxcrnn.parallel import mesh
+from jaxcrnn.parallel.mesh import MeshConfig, make_mesh
 from jaxcrnn.recurrent import BiLSTM
-from jaxcrnn.sharding import MeshConfig, make_mesh
 
 B, T, D, H = 8, 5, 3, 4
 
@@ -28,7 +28,7 @@ def reference(x, h, c, weights, lengths, size, hidden, layers, dropout, both, pr
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     monkeypatch.setattr(rnn, "lstm", reference)
-    monkeypatch.setattr(sharding, "is_nvidia", lambda: True)
+    monkeypatch.setattr(mesh, "is_nvidia", lambda: True)
 
 
 def total(kind, lengths, directions=2):
@@ -80,9 +80,7 @@ def test_elsewhere_it_is_the_scan():
     assert lstm_cudnn.packed(*(params[k] for k in ("kernel_x", "kernel_h", "bias"))).dtype == jnp.float32
 
 
-@pytest.mark.skipif(
-    not sharding.is_nvidia(), reason="needs an NVIDIA GPU: JAX_PLATFORMS=cuda pytest tests/test_cudnn.py"
-)
+@pytest.mark.skipif(not mesh.is_nvidia(), reason="needs an NVIDIA GPU: JAX_PLATFORMS=cuda pytest tests/test_cudnn.py")
 def test_on_a_gpu():
     """Lines of all lengths, the real thing."""
     lengths, x = jnp.asarray([T, 2, 1, 0, T, 3, 4, T]), jax.random.normal(jax.random.key(1), (B, T, D))

@@ -5,9 +5,10 @@ import pytest
 from small_runs import train_args
 
 import jaxcrnn.loop
-from jaxcrnn import dispatch, sharding
+from jaxcrnn import dispatch
 from jaxcrnn.cli import main
 from jaxcrnn.data.buckets import Planned
+from jaxcrnn.parallel.mesh import MeshConfig, make_mesh
 from jaxcrnn.types import Batch
 
 
@@ -16,7 +17,7 @@ def test_groups_are_of_one_bucket_and_the_same_after_a_resume():
         for step in range(start, stop):
             yield Planned([0, 0, 1, 1, 0, 1, 1, 1, 0][step], np.zeros(1)), Batch(*(np.full(2, step) for _ in range(4)))
 
-    mesh = sharding.make_mesh(sharding.MeshConfig())
+    mesh = make_mesh(MeshConfig())
 
     def seen(start):
         found = dispatch.groups(batches(start, 9), start, 2, mesh)

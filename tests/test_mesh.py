@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from small_runs import train_args
 
-from jaxcrnn import centers, plan, runs, sharding
+from jaxcrnn import centers, plan, runs
 from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.cli import main
 from jaxcrnn.dispatch import Group, compile_step
@@ -26,7 +26,8 @@ from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.objective import PRESETS, LossConfig
 from jaxcrnn.optim import OptimConfig
-from jaxcrnn.sharding import MeshConfig
+from jaxcrnn.parallel import mesh as sharding
+from jaxcrnn.parallel.mesh import MeshConfig
 from jaxcrnn.train import TrainConfig, init_state
 from jaxcrnn.types import Assignment, Batch, CenterState
 

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec as P
 
-from jaxcrnn import rows
 from jaxcrnn.kernels.dtypes import wide
-from jaxcrnn.sharding import axes_of
+from jaxcrnn.parallel import sharded_centers
+from jaxcrnn.parallel.mesh import axes_of
 
 CHUNK = 1024  # classes at a time: 32 MB of float32 logits for 8192 frames
 TOP = 3  # the most probable class, its look-alike, and one more in case one of them is excluded
@@ -153,7 +153,7 @@ def columns_of_copies(head: Copies, classes: Array) -> Array:
     """
 
     def part(model: str, each: Copies, classes: Array) -> Array:
-        mine, at = rows.mine(classes, each.kernel.shape[2], model)
+        mine, at = sharded_centers.mine(classes, each.kernel.shape[2], model)
         logits = product("btd,dbk->btk", each.features[0], each.kernel[0][:, at]) + wide(each.bias[0])[at][:, None, :]
         return jnp.where(mine[:, None, :], logits, 0.0)[None]
 
@@ -172,7 +172,7 @@ def frames_of_copies(head: Copies, classes: Array) -> Array:
     """
 
     def part(model: str, each: Copies, classes: Array) -> Array:
-        mine, at = rows.mine(classes, each.kernel.shape[2], model)
+        mine, at = sharded_centers.mine(classes, each.kernel.shape[2], model)
         logits = product("btd,btd->bt", each.features[0], each.kernel[0].T[at]) + wide(each.bias[0])[at]
         return jnp.where(mine, logits, 0.0)[None]
 

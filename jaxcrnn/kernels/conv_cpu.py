@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcrnn import sharding
+from jaxcrnn.parallel import mesh
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 # Channels and pixels below which transforming tiles costs more than the products it saves.
@@ -62,7 +62,7 @@ def convolve(
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], (rows, columns), (1, 1), padding)
     pads = tuple((int(low), int(high)) for low, high in padding)
-    if sharding.platform() == "cpu":
+    if mesh.platform() == "cpu":
         tiled = (rows, columns) == (3, 3) and min(kernel.shape[2:]) >= _THIN and x.dtype != jnp.bfloat16
         tiled &= whatever_size or x.size // x.shape[3] >= _FEW
         return _winograd(x, kernel, pads, precision) if tiled else _shifted_gradient(x, kernel, pads, precision)

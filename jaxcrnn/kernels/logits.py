@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import rows
 from jaxcrnn.kernels import chunked_head
 from jaxcrnn.kernels.dtypes import wide
+from jaxcrnn.parallel import sharded_centers
 
 
 class Head(NamedTuple):
@@ -89,7 +89,7 @@ def copies(logits: Logits, classes: int) -> Array | None:
     Returns:
       ``[model,B,T,D]``, or None where there are none or the table is whole on every device.
     """
-    if isinstance(logits, Head) and logits.copies is not None and rows.are_split(classes):
+    if isinstance(logits, Head) and logits.copies is not None and sharded_centers.are_split(classes):
         return logits.copies.features
     return None
 

@@ -8,7 +8,7 @@ from jax import Array, lax
 from jax.experimental import rnn
 from jax.sharding import PartitionSpec as P
 
-from jaxcrnn.sharding import axes_of
+from jaxcrnn.parallel.mesh import axes_of
 
 
 def packed(kernel_x: Array, kernel_h: Array, bias: Array) -> Array:

@@ -11,7 +11,7 @@ from jax import Array, lax
 from jax.sharding import PartitionSpec as P
 
 from jaxcrnn.kernels.dtypes import wide
-from jaxcrnn.sharding import MODEL, axes_of
+from jaxcrnn.parallel.mesh import MODEL, axes_of
 
 
 def are_split(classes: int) -> bool:

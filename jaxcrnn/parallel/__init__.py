@@ -1,0 +1,1 @@
+"""One mesh of devices: where arrays are sharded, and the sharded counterparts of kernels."""
