@@ -18,11 +18,11 @@ import optax
 
 from jaxcrnn import assign, centers, convert, ctc, diagnostics, losses, objective
 from jaxcrnn.augment import AugmentConfig
-from jaxcrnn.backbones import Backbone
 from jaxcrnn.model import CRNN, ModelConfig, standardized
+from jaxcrnn.nn.backbones import Backbone
+from jaxcrnn.nn.lstm import BiLSTM
 from jaxcrnn.objective import PRESETS, LossConfig
 from jaxcrnn.optim import OptimConfig
-from jaxcrnn.recurrent import BiLSTM
 from jaxcrnn.train import TrainConfig, init_state, train_step
 from jaxcrnn.types import Assignment, Batch, CenterState, Outputs
 

@@ -20,10 +20,10 @@ import numpy as np
 from safetensors.numpy import save
 
 from jaxcrnn import __version__, importing, layouts, recognizer, runs, torch_files
-from jaxcrnn.backbones import Block, layers_of
 from jaxcrnn.convert import to_torch
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import CRNN, ModelConfig
+from jaxcrnn.nn.backbones import Block, layers_of
 from jaxcrnn.parallel import mesh
 from jaxcrnn.recognizer import Recognizer
 

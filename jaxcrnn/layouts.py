@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcrnn.backbones import Block, Layer, layers_of, rows
 from jaxcrnn.errors import UserError
+from jaxcrnn.nn.backbones import Block, Layer, layers_of, rows
 
 Path = tuple[str, ...]
 Arrays = Mapping[str, np.ndarray]

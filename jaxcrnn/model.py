@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn.backbones import HEIGHT, Backbone, frames, layers_of, rows
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels import chunked_head
 from jaxcrnn.kernels import logits as head
 from jaxcrnn.kernels.dtypes import wide
-from jaxcrnn.recurrent import BiLSTM
+from jaxcrnn.nn.backbones import HEIGHT, Backbone, frames, layers_of, rows
+from jaxcrnn.nn.lstm import BiLSTM
 from jaxcrnn.types import Outputs
 
 KINDS = ("bilstm", "lstm", "linear")
@@ -30,7 +30,7 @@ class ModelConfig:
 
     Attributes:
       backbone: ``"vgg"`` (7 convolutions, the paper's), ``"small"`` (5 narrow ones, for CPUs), ``"tiny"`` (3, to try
-        a setting on), ``"resnet"``, or one of those that other programs' weights fit (`jaxcrnn.backbones.layers_of`).
+        a setting on), ``"resnet"``, or one of those that other programs' weights fit (`jaxcrnn.nn.backbones.layers_of`).
       hidden: size H of each LSTM direction; features have D = 2H.
       dropout: share of the values dropped before each LSTM while training.
       standardize: shift and scale each line to mean 0 and variance 1 over its true columns first; for photos, whose

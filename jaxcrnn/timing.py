@@ -16,16 +16,16 @@ import optax
 from jaxcrnn import ctc, losses, objective
 from jaxcrnn.assign import predicted
 from jaxcrnn.augment import AugmentConfig
-from jaxcrnn.backbones import Backbone, Block, Layer, frames, layers_of
 from jaxcrnn.dispatch import Group, compile_step
 from jaxcrnn.evaluate import run_read
 from jaxcrnn.kernels import chunked_head
 from jaxcrnn.kernels import logits as head
 from jaxcrnn.model import DTYPES, ModelConfig
+from jaxcrnn.nn.backbones import Backbone, Block, Layer, frames, layers_of
+from jaxcrnn.nn.lstm import BiLSTM
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
 from jaxcrnn.parallel.mesh import MeshConfig, everywhere, is_nvidia, make_mesh
-from jaxcrnn.recurrent import BiLSTM
 from jaxcrnn.train import TrainConfig, init_state
 from jaxcrnn.types import Assignment, Batch, Outputs
 

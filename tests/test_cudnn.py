@@ -9,9 +9,9 @@ from jax.experimental import rnn
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels import lstm_cudnn
 from jaxcrnn.model import ModelConfig
+from jaxcrnn.nn.lstm import BiLSTM
 from jaxcrnn.parallel import mesh
 from jaxcrnn.parallel.mesh import MeshConfig, make_mesh
-from jaxcrnn.recurrent import BiLSTM
 
 B, T, D, H = 8, 5, 3, 4
 

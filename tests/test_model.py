@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxcrnn.backbones import frames
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.conv_cpu import convolve
 from jaxcrnn.model import CRNN, ModelConfig
-from jaxcrnn.recurrent import BiLSTM, lstm_scan
+from jaxcrnn.nn.backbones import frames
+from jaxcrnn.nn.lstm import BiLSTM, lstm_scan
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_convolutions_that_are_not_built(more):
 def test_max_pool_is_the_windowed_maximum():
     import flax.linen as nn
 
-    from jaxcrnn.backbones import Layer, _max_pool
+    from jaxcrnn.nn.backbones import Layer, _max_pool
 
     x = jax.random.uniform(jax.random.key(0), (2, 6, 7, 3))  # not negative, as after ReLU
     for layer in (Layer(1, pool=(2, 2)), Layer(1, pool=(2, 2), stride=1, pad=1), Layer(1, pool=(2, 1), stride=1)):

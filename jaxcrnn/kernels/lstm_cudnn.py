@@ -1,4 +1,4 @@
-"""cuDNN's LSTM, for NVIDIA GPUs: the same parameters and numbers as `jaxcrnn.recurrent`'s scan, in one call."""
+"""cuDNN's LSTM, for NVIDIA GPUs: the same parameters and numbers as `jaxcrnn.nn.lstm`'s scan, in one call."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from jax import Array
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.conv_cpu import convolve
 from jaxcrnn.kernels.dtypes import wide
-from jaxcrnn.normalization import BatchNorm
+from jaxcrnn.nn.batch_norm import BatchNorm
 
 
 class Layer(NamedTuple):

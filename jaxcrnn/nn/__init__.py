@@ -1,0 +1,1 @@
+"""Layers: backbones, bidirectional LSTM, masked batch normalization."""
