@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxcrnn import _console, confusions, lookalikes, runs, scoring, tuning
+from jaxcrnn import _console, runs, scoring, tuning
 from jaxcrnn._files import can_be_written
 from jaxcrnn.charset import Charset
 from jaxcrnn.data import atlas as atlases
 from jaxcrnn.data.atlas import SIZE, Atlas
-from jaxcrnn.data.groups import read_table, write_groups
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate
+from jaxcrnn.lookalikes import confusions
+from jaxcrnn.lookalikes.groups import read_table, write_groups
+from jaxcrnn.lookalikes.similarity import alike, known_scores, merge, neighbours, similarities
 from jaxcrnn.reading import usable_lines, validation_path
 
 TABLED = 0.65  # least score of a table's pair; tables are made by many hands and hold pairs that look nothing alike
@@ -60,7 +62,7 @@ def mine(args: Namespace) -> int:
         pairs = {pair: score for pair, score in pairs.items() if pair not in set(unwritable)}
         sources.append(f"{len(unwritable)} pairs with a space or '#' left out, which a file of groups cannot hold")
     groups = ["".join(characters[i] for i in group) for group in
-              lookalikes.merge(pairs, scores, least=args.similarity, largest=args.largest)]  # fmt: skip
+              merge(pairs, scores, least=args.similarity, largest=args.largest)]  # fmt: skip
     if not groups:
         raise UserError(f"no look-alikes found among {len(characters)} characters ({'; '.join(sources)})")
     write_groups(out, groups, [f"{len(groups)} groups of look-alikes among {len(characters)} characters", *sources])
@@ -107,7 +109,7 @@ def _tabled(known: list[tuple[int, int]], glyphs: Atlas | None) -> tuple[dict[tu
     """The pairs of a table that are alike enough to see, with their scores, and what became of the others."""
     if glyphs is None or not known:
         return dict.fromkeys(known, 0.0), ""
-    found = lookalikes.similarities(glyphs.tiles, glyphs.present, np.asarray(known))
+    found = similarities(glyphs.tiles, glyphs.present, np.asarray(known))
     taken = {(i, j): float(score) for (i, j), score in zip(known, found, strict=True) if score >= TABLED}
     unseen = int((found < 0).sum())
     return taken, f" ({unseen} with a character that no font has)" if unseen else ""
@@ -138,10 +140,10 @@ def _by_glyphs(glyphs: Atlas, similarity: float) -> tuple[dict[tuple[int, int], 
     wanted = [_can_be_written(c) for c in glyphs.characters]
     inked = glyphs.present & np.asarray(wanted)[None, :]
     with _console.make() as shown:
-        found = lookalikes.neighbours(
+        found = neighbours(
             glyphs.tiles, inked, progress=lambda done, total: shown.progress(done, total, "characters compared")
         )
-    return lookalikes.alike(found, sure=max(0.9, similarity), possible=similarity), lookalikes.known_scores(found)
+    return alike(found, sure=max(0.9, similarity), possible=similarity), known_scores(found)
 
 
 def _confused(args: Namespace, run: runs.Run, index: dict[str, int]) -> set[tuple[int, int]]:

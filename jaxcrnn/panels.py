@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcrnn import confusions, logs, page, svg
+from jaxcrnn import logs, page, svg
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.atlas import Atlas
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.inspection import Features, Seen, plane, separation
+from jaxcrnn.lookalikes import confusions
 
 POINTS = 120  # of a curve; a longer log is averaged
 CARDS = 12

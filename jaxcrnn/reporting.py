@@ -11,18 +11,19 @@ from typing import NamedTuple
 
 import jax
 
-from jaxcrnn import confusions, metrics, page, panels, projector, results, runs, svg, training_data
+from jaxcrnn import metrics, page, panels, projector, results, runs, svg, training_data
 from jaxcrnn._files import can_be_written, written_whole
 from jaxcrnn.data import atlas
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.atlas import Atlas
 from jaxcrnn.data.audit import Corpus
-from jaxcrnn.data.groups import read_groups
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.data.texts import GROUPS
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import run_eval
 from jaxcrnn.inspection import look
+from jaxcrnn.lookalikes import confusions
+from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.page import Section
 from jaxcrnn.panels import Reader
 from jaxcrnn.reading import usable_lines, validation_path

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxcrnn import bootstrap, confusions, logs
+from jaxcrnn import bootstrap, logs
 from jaxcrnn._console import table
 from jaxcrnn.bootstrap import Interval
 from jaxcrnn.charset import read_text
-from jaxcrnn.data.groups import read_groups
 from jaxcrnn.errors import UserError
+from jaxcrnn.lookalikes import confusions
+from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.predictions import Predictions, read_predictions
 
 # A recogniser that reads nothing takes nothing for its look-alike: misread and read right are looked at together.

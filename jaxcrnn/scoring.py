@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 
-from jaxcrnn import confusions
 from jaxcrnn._console import table
-from jaxcrnn.confusions import shown
-from jaxcrnn.data.groups import read_groups
 from jaxcrnn.data.texts import GROUPS
 from jaxcrnn.errors import UserError
+from jaxcrnn.lookalikes import confusions
+from jaxcrnn.lookalikes.confusions import shown
+from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.predictions import read_predictions
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
-from jaxcrnn import _console, confusions, runs
+from jaxcrnn import _console, runs
 from jaxcrnn.decoder_options import decoder_of
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate
+from jaxcrnn.lookalikes import confusions
 from jaxcrnn.reading import usable_lines, validation_path
 from jaxcrnn.rescoring import MOST
 from jaxcrnn.scoring import groups_of

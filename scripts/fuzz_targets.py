@@ -121,8 +121,8 @@ def labels(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
 
 def tables(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     """Other lists: EasyOCR's, docTR's, mmocr's, look-alike groups and tables, predictions."""
-    from jaxcrnn.data.groups import read_groups, read_table
     from jaxcrnn.data.readers import open_source
+    from jaxcrnn.lookalikes.groups import read_groups, read_table
     from jaxcrnn.predictions import read_predictions
 
     kinds: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {

@@ -18,13 +18,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxcrnn import automata, beam, bootstrap, confusions, decode, grid, rescoring, runs, training_data
+from jaxcrnn import automata, beam, bootstrap, decode, grid, rescoring, runs, training_data
 from jaxcrnn._console import make
 from jaxcrnn.data.audit import audit
-from jaxcrnn.data.groups import read_groups
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.data.texts import GROUPS, Texts
 from jaxcrnn.evaluate import estimate_centers
+from jaxcrnn.lookalikes import confusions
+from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.streams import RenderedLines
 from jaxcrnn.train import read_step
 from jaxcrnn.types import CenterState

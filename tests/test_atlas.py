@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from jaxcrnn.data import atlas as atlases
-from jaxcrnn.data.groups import read_groups
 from jaxcrnn.data.texts import GROUPS
 from jaxcrnn.errors import UserError
+from jaxcrnn.lookalikes.groups import read_groups
 
 
 def test_the_embedded_atlas_has_what_it_promises():

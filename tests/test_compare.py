@@ -12,7 +12,7 @@ import pytest
 
 from jaxcrnn import compare, grid, reporting, results
 from jaxcrnn.cli import main
-from jaxcrnn.data.groups import read_groups
+from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.types import CenterState
 
 PLAN = """

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcrnn import confusions, lookalikes
 from jaxcrnn.cli import main
 from jaxcrnn.data.atlas import embedded
-from jaxcrnn.data.groups import read_groups, write_groups
+from jaxcrnn.lookalikes import confusions, similarity
+from jaxcrnn.lookalikes.groups import read_groups, write_groups
 
 ASKED = [
     "未末", "土士", "己已", "已巳", "日曰", "戊戌", "人入", "干千", "治冶", "折拆", "免兔", "鸟乌",
@@ -27,9 +27,9 @@ def test_similarity_survives_shifts_and_proportions():
     tall = bars((6, 34, 12, 16), (6, 34, 24, 28), (6, 10, 12, 28), (18, 22, 12, 28), (30, 34, 12, 28))
     wide = bars((10, 30, 6, 10), (10, 30, 30, 34), (10, 14, 6, 34), (18, 22, 6, 34), (26, 30, 6, 34))
     tiles = np.stack([cross, np.roll(cross, (2, -2), (0, 1)), tall, wide, bars((6, 10, 6, 34), (30, 34, 6, 34))])[None]
-    found = lookalikes.neighbours(tiles, np.ones((1, 5), bool), count=4)
+    found = similarity.neighbours(tiles, np.ones((1, 5), bool), count=4)
     assert found.indices[:, 0].tolist()[:4] == [1, 0, 3, 2]
-    scores = lookalikes.known_scores(found)
+    scores = similarity.known_scores(found)
     assert scores[0, 1] > 0.97
     assert scores[2, 3] > 0.8
     assert max(scores[0, j] for j in (2, 3, 4)) < 0.7
@@ -41,16 +41,16 @@ def test_only_fonts_that_have_both_count():
     tiles[1, 1] = tiles[1, 0]
     tiles[0, 1] = 0
     present = np.asarray([[True, False, True], [True, True, True]])
-    scores = lookalikes.known_scores(lookalikes.neighbours(tiles, present, count=2))
+    scores = similarity.known_scores(similarity.neighbours(tiles, present, count=2))
     np.testing.assert_allclose(scores[0, 1], 1, atol=1e-5)
-    nobody = lookalikes.neighbours(tiles, np.asarray([[True, False, True], [False, True, False]]), count=2)
-    assert lookalikes.known_scores(nobody)[0, 1] == -1
+    nobody = similarity.neighbours(tiles, np.asarray([[True, False, True], [False, True, False]]), count=2)
+    assert similarity.known_scores(nobody)[0, 1] == -1
 
 
 def test_rows_at_a_time_change_nothing():
     atlas = embedded()
     tiles, present = atlas.tiles[:, 60:160], atlas.present[:, 60:160]
-    one, two = (lookalikes.neighbours(tiles, present, rows=rows) for rows in (100, 7))
+    one, two = (similarity.neighbours(tiles, present, rows=rows) for rows in (100, 7))
     np.testing.assert_array_equal(one.indices, two.indices)
     np.testing.assert_allclose(one.scores, two.scores, atol=1e-5)
 
@@ -58,9 +58,9 @@ def test_rows_at_a_time_change_nothing():
 def test_groups_are_merged_only_where_all_are_alike():
     pairs = {(0, 1): 0.95, (1, 2): 0.9, (3, 4): 0.8, (4, 5): 0.85, (5, 6): 0.81}
     scores = {**pairs, (0, 2): 0.82, (3, 5): 0.5, (4, 6): 0.83}
-    assert lookalikes.merge(pairs, scores) == [[0, 1, 2], [4, 5, 6]]
-    assert lookalikes.merge(pairs, scores, largest=2) == [[0, 1], [4, 5]]
-    assert lookalikes.merge(pairs, pairs) == [[0, 1], [4, 5]]
+    assert similarity.merge(pairs, scores) == [[0, 1, 2], [4, 5, 6]]
+    assert similarity.merge(pairs, scores, largest=2) == [[0, 1], [4, 5]]
+    assert similarity.merge(pairs, pairs) == [[0, 1], [4, 5]]
 
 
 def test_confusions_by_edit_distance():
@@ -71,7 +71,7 @@ def test_confusions_by_edit_distance():
 
 def test_agreement_with_a_table():
     table = [frozenset(p) for p in ("ab", "bc", "xy", "qz")]
-    found = lookalikes.agreement(["abc", "de"], table, "abcdexy")
+    found = similarity.agreement(["abc", "de"], table, "abcdexy")
     assert found == (pytest.approx(2 / 4), pytest.approx(2 / 3), 4, 3)
 
 
@@ -112,12 +112,12 @@ def test_tables_are_taken_with_a_grain_of_salt(tmp_path, capsys):
 
 def test_given_pairs_score_as_neighbours_do():
     atlas = embedded()
-    found = lookalikes.neighbours(atlas.tiles[:, :40], atlas.present[:, :40], count=39)
-    scores = lookalikes.known_scores(found)
+    found = similarity.neighbours(atlas.tiles[:, :40], atlas.present[:, :40], count=39)
+    scores = similarity.known_scores(found)
     pairs = np.asarray([(i, j) for i in range(40) for j in range(i)])
     expected = [(scores[int(i), int(j)] + scores[int(j), int(i)]) / 2 for i, j in pairs]
     np.testing.assert_allclose(
-        lookalikes.similarities(atlas.tiles, atlas.present, pairs, rows=100), expected, atol=1e-5
+        similarity.similarities(atlas.tiles, atlas.present, pairs, rows=100), expected, atol=1e-5
     )
 
 

@@ -8,7 +8,7 @@ from rapidfuzz.distance import Levenshtein
 
 from jaxcrnn import bootstrap
 from jaxcrnn.cli import main
-from jaxcrnn.confusions import align, members, rates, score, shown
+from jaxcrnn.lookalikes.confusions import align, members, rates, score, shown
 
 GROUPS = ["未末", "土士", "己已巳"]
 GROUP = members(GROUPS)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from jaxcrnn.charset import read_text
-from jaxcrnn.data.groups import read_groups
 from jaxcrnn.errors import UserError
+from jaxcrnn.lookalikes.groups import read_groups
 
 KINDS = ("uniform", "lookalikes")
 GROUPS = Path(__file__).parents[1] / "resources" / "groups.txt"

@@ -1,0 +1,1 @@
+"""Characters that look alike: groups, glyph similarity, confusions."""
