@@ -24,7 +24,7 @@ from jaxcrnn.data.atlas import embedded
 from jaxcrnn.data.audit import Corpus, audit
 from jaxcrnn.data.images import Limits
 from jaxcrnn.data.labels import LabelFile
-from jaxcrnn.data.lmdb_lines import LmdbLines, write_lmdb
+from jaxcrnn.data.lmdb import LmdbLines, write_lmdb
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.data.texts import TextConfig, Texts
 from jaxcrnn.errors import UserError

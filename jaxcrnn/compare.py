@@ -18,12 +18,12 @@ from jaxcrnn.charset import read_text
 from jaxcrnn.config import Config
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import LabelFile, Source, write_lines
+from jaxcrnn.data.predictions import read_predictions, write_predictions
 from jaxcrnn.data.texts import GROUPS
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import estimate_centers, evaluate
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.loop import fit
-from jaxcrnn.predictions import read_predictions, write_predictions
 from jaxcrnn.reading import audit_lines, check_usable
 from jaxcrnn.results import Results, collect
 from jaxcrnn.streams import RenderedLines, Stream

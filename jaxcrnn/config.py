@@ -32,7 +32,7 @@ class DataConfig:
     """What is read, and how.
 
     Attributes:
-      train: the training set: a label file, or another format that `jaxcrnn.data.readers.open_source` reads.
+      train: the training set: a label file, or another format that `jaxcrnn.data.formats.open_source` reads.
       more: further training sets.
       weights: how many lines of a batch come from ``train`` and from each of ``more``, in proportion; empty draws
         from all of them as from one set.

@@ -12,9 +12,9 @@ from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.array_records import write_array_records
 from jaxcrnn.data.audit import Corpus
+from jaxcrnn.data.formats import Joined, open_source
 from jaxcrnn.data.labels import Source
-from jaxcrnn.data.lmdb_lines import close, write_lmdb
-from jaxcrnn.data.readers import Joined, open_source
+from jaxcrnn.data.lmdb import close, write_lmdb
 from jaxcrnn.errors import UserError
 from jaxcrnn.reading import audit_lines, check_usable
 

@@ -15,9 +15,9 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.loader import Batches, collate
+from jaxcrnn.data.predictions import Predictions
 from jaxcrnn.decoding import Decoder
 from jaxcrnn.parallel.mesh import assemble, fetch, my_rows, of_batch
-from jaxcrnn.predictions import Predictions
 from jaxcrnn.train import TrainConfig, estimate_step, eval_step, read_step
 from jaxcrnn.types import Batch, CenterState, TrainState
 

@@ -19,14 +19,14 @@ from jaxcrnn import config as configs
 from jaxcrnn._files import can_be_written
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit
+from jaxcrnn.data.formats import open_sources
 from jaxcrnn.data.images import ImageError, Limits, fit_height, read_gray
 from jaxcrnn.data.labels import Source
-from jaxcrnn.data.readers import open_sources
+from jaxcrnn.data.predictions import write_predictions
 from jaxcrnn.decoder_options import decoder_of
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import Evaluation, Line, estimate_centers, evaluate, recognize
 from jaxcrnn.objective import PRESETS, LossConfig
-from jaxcrnn.predictions import write_predictions
 from jaxcrnn.train import eval_variables
 
 

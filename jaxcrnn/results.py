@@ -15,10 +15,10 @@ from jaxcrnn import bootstrap, logs
 from jaxcrnn._console import table
 from jaxcrnn.bootstrap import Interval
 from jaxcrnn.charset import read_text
+from jaxcrnn.data.predictions import Predictions, read_predictions
 from jaxcrnn.errors import UserError
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.groups import read_groups
-from jaxcrnn.predictions import Predictions, read_predictions
 
 # A recogniser that reads nothing takes nothing for its look-alike: misread and read right are looked at together.
 SHOWN = ("substituted", "recall", "lines", "characters")

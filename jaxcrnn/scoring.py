@@ -6,12 +6,12 @@ import json
 from argparse import Namespace
 
 from jaxcrnn._console import table
+from jaxcrnn.data.predictions import read_predictions
 from jaxcrnn.data.texts import GROUPS
 from jaxcrnn.errors import UserError
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.confusions import shown
 from jaxcrnn.lookalikes.groups import read_groups
-from jaxcrnn.predictions import read_predictions
 
 
 def groups_of(path: str) -> list[str]:

@@ -13,9 +13,9 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.data import atlas
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
+from jaxcrnn.data.formats import Joined, open_source, open_sources
 from jaxcrnn.data.labels import Source
 from jaxcrnn.data.loader import Batches
-from jaxcrnn.data.readers import Joined, open_source, open_sources
 from jaxcrnn.data.texts import TextConfig, Texts
 from jaxcrnn.errors import UserError
 from jaxcrnn.reading import audit_lines

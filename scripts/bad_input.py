@@ -18,7 +18,7 @@ from PIL import Image
 from jaxcrnn import center_files
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.labels import write_lines
-from jaxcrnn.data.lmdb_lines import write_lmdb
+from jaxcrnn.data.lmdb import write_lmdb
 from jaxcrnn.data.synthetic import SyntheticLines
 from jaxcrnn.types import CenterState
 

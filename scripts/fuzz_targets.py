@@ -121,9 +121,9 @@ def labels(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
 
 def tables(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     """Other lists: EasyOCR's, docTR's, mmocr's, look-alike groups and tables, predictions."""
-    from jaxcrnn.data.readers import open_source
+    from jaxcrnn.data.formats import open_source
+    from jaxcrnn.data.predictions import read_predictions
     from jaxcrnn.lookalikes.groups import read_groups, read_table
-    from jaxcrnn.predictions import read_predictions
 
     kinds: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         "l.csv": (open_source, ('filename,words\na.png,12\nb.png,"1,2"\n',)),
@@ -252,19 +252,19 @@ def _read_all(source: Any) -> None:
 
 def lmdb(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     """LMDB files, every line read."""
-    from jaxcrnn.data import lmdb_lines
+    from jaxcrnn.data.lmdb import LmdbLines, close, write_lmdb
     from jaxcrnn.data.synthetic import SyntheticLines
 
-    lmdb_lines.write_lmdb(folder / "whole", SyntheticLines(0, 12, CHARSET))
+    write_lmdb(folder / "whole", SyntheticLines(0, 12, CHARSET))
     whole = (folder / "whole" / "data.mdb").read_bytes()
     (folder / "broken").mkdir()
 
     def check(data: bytes) -> None:
         (folder / "broken" / "data.mdb").write_bytes(data)
         try:
-            _read_all(lmdb_lines.LmdbLines(folder / "broken"))
+            _read_all(LmdbLines(folder / "broken"))
         finally:
-            lmdb_lines.close(folder / "broken")
+            close(folder / "broken")
 
     # Nearer to the pages' own numbers than to the images.
     heads = st.lists(

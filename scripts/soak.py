@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcrnn.data.lmdb_lines import write_lmdb
+from jaxcrnn.data.lmdb import write_lmdb
 from jaxcrnn.data.synthetic import SyntheticLines
 
 SETTINGS = [

@@ -7,9 +7,9 @@ from PIL import Image
 pytest.importorskip("lmdb", reason="the data extra is not installed")
 from test_readers import as_lmdb, put
 
+from jaxcrnn.data.formats import open_source
 from jaxcrnn.data.images import Limits
-from jaxcrnn.data.lmdb_lines import LmdbLines
-from jaxcrnn.data.readers import open_source
+from jaxcrnn.data.lmdb import LmdbLines
 from jaxcrnn.errors import UserError
 
 

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from jaxcrnn import Charset, UserError
-from jaxcrnn.data import buckets, workers
+from jaxcrnn.data import buckets, prefetch
 from jaxcrnn.data.audit import KINDS, audit, needed_frames
 from jaxcrnn.data.images import ImageError, Limits
 from jaxcrnn.data.labels import LabelFile
 from jaxcrnn.data.loader import Batches, to_float
+from jaxcrnn.data.prefetch import ahead
 from jaxcrnn.data.synthetic import SyntheticLines
-from jaxcrnn.data.workers import ahead
 
 
 def write(path, data):
@@ -188,7 +188,7 @@ def test_batches_hold_the_lines(lines_file):
 def test_batches_are_a_function_of_seed_and_step(lines_file):
     def make(cache, workers, start):
         corpus = corpus_of(lines_file, cache)
-        return list(Batches(corpus, (64, 128), 5, seed=1, workers=workers).training(start, 12))
+        return list(Batches(corpus, (64, 128), 5, seed=1, workers=prefetch).training(start, 12))
 
     whole, rest = make(1 << 30, 1, 0), make(0, 3, 7)
     for (p, a), (q, b) in zip(whole[7:], rest, strict=True):
@@ -245,7 +245,7 @@ def test_a_worker_killed_in_the_middle_of_a_batch():
     [(os._exit, r"worker process \d+ died \(exit code 60\)"), (time.sleep, r"worker process \d+ did not answer")],
 )
 def test_workers_that_never_deliver_end_the_run(make, what, monkeypatch):
-    monkeypatch.setattr(workers, "PATIENCE", 0.5 if make is time.sleep else 60)
+    monkeypatch.setattr(prefetch, "PATIENCE", 0.5 if make is time.sleep else 60)
     others, reasons = set(multiprocessing.active_children()), []
     with pytest.raises(UserError, match=rf"^{what}.*, 3 times at step 60; expected data\.processes=0"):
         list(ahead(make, 60, 62, processes=1, restarted=reasons.append))
@@ -257,8 +257,8 @@ def test_workers_that_never_deliver_end_the_run(make, what, monkeypatch):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_thread_that_hangs_is_left_behind(threads, monkeypatch):
     """Nothing is lost or repeated, and a read that never ends holds nobody up for ever."""
-    monkeypatch.setattr(workers, "PATIENCE", 0.3)
-    monkeypatch.setattr(workers, "LEFT_BEHIND", 0.1)
+    monkeypatch.setattr(prefetch, "PATIENCE", 0.3)
+    monkeypatch.setattr(prefetch, "LEFT_BEHIND", 0.1)
     hung, reasons, for_ever = [], [], threading.Event()
 
     def make(step):

@@ -19,10 +19,10 @@ import fuzz
 from jaxcrnn import center_files, config
 from jaxcrnn.charset import Charset
 from jaxcrnn.checkpoint import Checkpoints, Damaged
-from jaxcrnn.data import atlas, lmdb_lines
+from jaxcrnn.data import atlas, lmdb
+from jaxcrnn.data.formats import open_source
 from jaxcrnn.data.images import ImageError, Limits, read_gray
 from jaxcrnn.data.labels import LabelFile
-from jaxcrnn.data.readers import open_source
 from jaxcrnn.data.synthetic import SyntheticLines
 from jaxcrnn.errors import UserError
 
@@ -68,24 +68,24 @@ def test_numbers_and_brackets_without_end(tmp_path, name, text, use, what):
 
 
 def test_pages_of_an_lmdb_that_make_no_sense(tmp_path):
-    lmdb_lines.write_lmdb(tmp_path / "l", SyntheticLines(0, 30, "0123456789"))
+    lmdb.write_lmdb(tmp_path / "l", SyntheticLines(0, 30, "0123456789"))
     file = tmp_path / "l" / "data.mdb"
     data = bytearray(file.read_bytes())
     for page in range(2, len(data) // 4096):
         data[page * 4096 + 16 : page * 4096 + 64] = b"\xf0\xff" * 24  # where its nodes are
     file.write_bytes(data)
     with pytest.raises(UserError, match=r"data\.mdb: the file is damaged"):
-        lmdb_lines.LmdbLines(tmp_path / "l")
+        lmdb.LmdbLines(tmp_path / "l")
 
 
 def test_values_of_an_lmdb_are_bounded(tmp_path, monkeypatch):
-    lmdb_lines.write_lmdb(tmp_path / "l", SyntheticLines(0, 3, "0123456789"))
-    lines = lmdb_lines.LmdbLines(tmp_path / "l", Limits(max_bytes=50))
+    lmdb.write_lmdb(tmp_path / "l", SyntheticLines(0, 3, "0123456789"))
+    lines = lmdb.LmdbLines(tmp_path / "l", Limits(max_bytes=50))
     with pytest.raises(ImageError, match=r"image-000000001: [\d,]+ bytes; expected at most 50") as caught:
         lines[0]
     assert caught.value.kind == "absurd size"
-    monkeypatch.setattr(lmdb_lines, "MAX_LABEL", 2)
-    assert len(lmdb_lines.LmdbLines(tmp_path / "l").faults) == 3
+    monkeypatch.setattr(lmdb, "MAX_LABEL", 2)
+    assert len(lmdb.LmdbLines(tmp_path / "l").faults) == 3
 
 
 def test_images_are_bounded_and_no_program(tmp_path):

@@ -9,16 +9,16 @@ import pytest
 from PIL import Image
 
 from jaxcrnn.cli import main
+from jaxcrnn.data.formats import open_source
 from jaxcrnn.data.images import ImageError
 from jaxcrnn.data.labels import LabelFile, write_lines
-from jaxcrnn.data.readers import open_source
 from jaxcrnn.data.synthetic import SyntheticLines
 from jaxcrnn.errors import UserError
 
 lmdb = pytest.importorskip("lmdb", reason="the data extra is not installed")
 pytest.importorskip("array_record", reason="the data extra is not installed")
 from jaxcrnn.data.array_records import write_array_records  # noqa: E402
-from jaxcrnn.data.lmdb_lines import LmdbLines, close, write_lmdb  # noqa: E402
+from jaxcrnn.data.lmdb import LmdbLines, close, write_lmdb  # noqa: E402
 
 SOURCE = SyntheticLines(9, 5, "0123456789", (2, 3))
 
@@ -134,7 +134,7 @@ def test_what_is_written_is_what_others_read(tmp_path):
 
 
 def test_a_stopped_conversion_goes_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("jaxcrnn.data.lmdb_lines.EVERY", 2)
+    monkeypatch.setattr("jaxcrnn.data.lmdb.EVERY", 2)
     label_file = write_lines(tmp_path, SOURCE)
     out = tmp_path / "out"
     with monkeypatch.context() as patched:

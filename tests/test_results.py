@@ -9,8 +9,8 @@ import pytest
 
 from jaxcrnn import page, results, svg
 from jaxcrnn.bootstrap import Interval
+from jaxcrnn.data.predictions import Predictions, write_predictions
 from jaxcrnn.inspection import plane, separation
-from jaxcrnn.predictions import Predictions, write_predictions
 
 
 def made_up(tmp_path, arms, seeds=(0, 1, 2), lines=80):

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
-from jaxcrnn.data.workers import ahead
+from jaxcrnn.data.prefetch import ahead
 from jaxcrnn.types import Batch
 
 

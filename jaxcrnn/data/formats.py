@@ -16,7 +16,7 @@ from jaxcrnn.charset import read_text
 from jaxcrnn.data.array_records import SUFFIX, ArrayRecordLines, shards
 from jaxcrnn.data.images import Limits, read_gray
 from jaxcrnn.data.labels import MALFORMED, Fault, LabelFile, Source, identity, leaves, leaving
-from jaxcrnn.data.lmdb_lines import LmdbLines
+from jaxcrnn.data.lmdb import LmdbLines
 from jaxcrnn.errors import UserError
 
 

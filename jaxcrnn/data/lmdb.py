@@ -62,7 +62,7 @@ def _check(folder: Path) -> None:
     """
     file = folder / "data.mdb"
     root = str(Path(__file__).parents[2])
-    look = f"import sys; sys.path.insert(0, {root!r}); from jaxcrnn.data.lmdb_lines import _look; _look(sys.argv[1])"
+    look = f"import sys; sys.path.insert(0, {root!r}); from jaxcrnn.data.lmdb import _look; _look(sys.argv[1])"
     patience = 60 + (file.stat().st_size / SLOWEST if file.is_file() else 0)
     try:
         done = subprocess.run([sys.executable, "-c", look, str(folder)], timeout=patience, capture_output=True)
