@@ -20,18 +20,18 @@ from jaxcrnn import runs
 from jaxcrnn.charset import Charset
 from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.data import buckets
-from jaxcrnn.data.atlas import embedded
 from jaxcrnn.data.audit import Corpus, audit
 from jaxcrnn.data.images import Limits
 from jaxcrnn.data.labels import LabelFile
 from jaxcrnn.data.lmdb import LmdbLines, write_lmdb
 from jaxcrnn.data.loader import Batches
-from jaxcrnn.data.texts import TextConfig, Texts
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate, recognize
-from jaxcrnn.looks import LEVELS
-from jaxcrnn.render import Glyphs
-from jaxcrnn.streams import RenderedBatches, RenderedLines
+from jaxcrnn.render.atlas import embedded
+from jaxcrnn.render.config import LEVELS
+from jaxcrnn.render.render import Glyphs
+from jaxcrnn.render.streams import RenderedBatches, RenderedLines
+from jaxcrnn.render.texts import TextConfig, Texts
 from jaxcrnn.timing import Sizes, Variant, Variants
 from jaxcrnn.train import TrainConfig, init_state
 from jaxcrnn.types import TrainState

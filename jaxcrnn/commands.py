@@ -23,7 +23,7 @@ from jaxcrnn.errors import UserError
 from jaxcrnn.loop import fit
 from jaxcrnn.objective import CHOICES, PRESETS, LossConfig
 from jaxcrnn.parallel.mesh import make_mesh, my_rows
-from jaxcrnn.streams import Stream
+from jaxcrnn.render.streams import Stream
 from jaxcrnn.train import TrainConfig, eval_variables, init_state
 from jaxcrnn.types import CenterState, TrainState
 

@@ -19,14 +19,14 @@ from jaxcrnn.config import Config
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import LabelFile, Source, write_lines
 from jaxcrnn.data.predictions import read_predictions, write_predictions
-from jaxcrnn.data.texts import GROUPS
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import estimate_centers, evaluate
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.loop import fit
 from jaxcrnn.reading import audit_lines, check_usable
+from jaxcrnn.render.streams import RenderedLines, Stream
+from jaxcrnn.render.texts import GROUPS
 from jaxcrnn.results import Results, collect
-from jaxcrnn.streams import RenderedLines, Stream
 from jaxcrnn.train import eval_variables, init_state
 from jaxcrnn.types import CenterState, TrainState
 

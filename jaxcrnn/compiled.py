@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import jax
 
-from jaxcrnn.data.atlas import cache_folder
+from jaxcrnn.render.atlas import cache_folder
 
 
 def keep_compiled() -> None:

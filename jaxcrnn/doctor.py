@@ -61,7 +61,7 @@ def _version(name: str) -> str:
 
 def facts() -> dict[str, Any]:
     """Versions, devices, fonts, and optional packages."""
-    from jaxcrnn.data import atlas
+    from jaxcrnn.render import atlas
 
     devices, problem = [], ""
     try:

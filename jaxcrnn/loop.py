@@ -30,7 +30,7 @@ from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.evaluate import evaluate
 from jaxcrnn.notices import Notices, stop_flag, until_told
 from jaxcrnn.parallel.mesh import MeshConfig, everywhere, make_mesh, of_state, place
-from jaxcrnn.streams import Stream
+from jaxcrnn.render.streams import Stream
 from jaxcrnn.train import TrainConfig, init_state, state_shapes
 from jaxcrnn.types import TrainState
 from jaxcrnn.window import Window, rounded

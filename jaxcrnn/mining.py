@@ -13,14 +13,14 @@ from PIL import Image, ImageDraw, ImageFont
 from jaxcrnn import _console, runs, scoring, tuning
 from jaxcrnn._files import can_be_written
 from jaxcrnn.charset import Charset
-from jaxcrnn.data import atlas as atlases
-from jaxcrnn.data.atlas import SIZE, Atlas
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import evaluate
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.groups import read_table, write_groups
 from jaxcrnn.lookalikes.similarity import alike, known_scores, merge, neighbours, similarities
 from jaxcrnn.reading import usable_lines, validation_path
+from jaxcrnn.render import atlas as atlases
+from jaxcrnn.render.atlas import SIZE, Atlas
 
 TABLED = 0.65  # least score of a table's pair; tables are made by many hands and hold pairs that look nothing alike
 

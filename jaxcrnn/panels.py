@@ -13,10 +13,10 @@ import numpy as np
 
 from jaxcrnn import logs, page, svg
 from jaxcrnn.charset import Charset
-from jaxcrnn.data.atlas import Atlas
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.inspection import Features, Seen, plane, separation
 from jaxcrnn.lookalikes import confusions
+from jaxcrnn.render.atlas import Atlas
 
 POINTS = 120  # of a curve; a longer log is averaged
 CARDS = 12

@@ -13,12 +13,9 @@ import jax
 
 from jaxcrnn import metrics, page, panels, projector, results, runs, svg, training_data
 from jaxcrnn._files import can_be_written, written_whole
-from jaxcrnn.data import atlas
 from jaxcrnn.data import buckets as plans
-from jaxcrnn.data.atlas import Atlas
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.loader import Batches
-from jaxcrnn.data.texts import GROUPS
 from jaxcrnn.errors import UserError
 from jaxcrnn.evaluate import run_eval
 from jaxcrnn.inspection import look
@@ -27,6 +24,9 @@ from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.page import Section
 from jaxcrnn.panels import Reader
 from jaxcrnn.reading import usable_lines, validation_path
+from jaxcrnn.render import atlas
+from jaxcrnn.render.atlas import Atlas
+from jaxcrnn.render.texts import GROUPS
 from jaxcrnn.types import TrainState
 
 

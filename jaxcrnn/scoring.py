@@ -7,11 +7,11 @@ from argparse import Namespace
 
 from jaxcrnn._console import table
 from jaxcrnn.data.predictions import read_predictions
-from jaxcrnn.data.texts import GROUPS
 from jaxcrnn.errors import UserError
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.confusions import shown
 from jaxcrnn.lookalikes.groups import read_groups
+from jaxcrnn.render.texts import GROUPS
 
 
 def groups_of(path: str) -> list[str]:

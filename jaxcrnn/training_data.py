@@ -10,17 +10,17 @@ import numpy as np
 from jaxcrnn import config as configs
 from jaxcrnn import report
 from jaxcrnn.charset import Charset
-from jaxcrnn.data import atlas
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.formats import Joined, open_source, open_sources
 from jaxcrnn.data.labels import Source
 from jaxcrnn.data.loader import Batches
-from jaxcrnn.data.texts import TextConfig, Texts
 from jaxcrnn.errors import UserError
 from jaxcrnn.reading import audit_lines
-from jaxcrnn.render import Glyphs
-from jaxcrnn.streams import MixedBatches, RenderedBatches, Stream
+from jaxcrnn.render import atlas
+from jaxcrnn.render.render import Glyphs
+from jaxcrnn.render.streams import MixedBatches, RenderedBatches, Stream
+from jaxcrnn.render.texts import TextConfig, Texts
 
 Corpora = tuple[Corpus | None, Corpus | None]
 

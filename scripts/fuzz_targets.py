@@ -297,7 +297,7 @@ def centers(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     import jax.numpy as jnp
 
     from jaxcrnn import center_files
-    from jaxcrnn.data import atlas
+    from jaxcrnn.render import atlas
     from jaxcrnn.types import CenterState
 
     charset = Charset(CHARSET)

@@ -7,8 +7,8 @@ import string
 import sys
 from pathlib import Path
 
-from jaxcrnn.data import atlas
 from jaxcrnn.lookalikes.groups import read_groups
+from jaxcrnn.render import atlas
 
 RESOURCES = Path(atlas.__file__).parents[1] / "resources"
 FONTS = ("gbsn00lp.ttf", "gkai00mp.ttf", "wqy-microhei.ttc")

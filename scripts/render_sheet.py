@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from jaxcrnn.charset import Charset
-from jaxcrnn.data import atlas
 from jaxcrnn.data.images import Limits, fit_height
 from jaxcrnn.data.labels import LabelFile
-from jaxcrnn.data.texts import TextConfig, Texts
-from jaxcrnn.looks import LEVELS
-from jaxcrnn.render import Glyphs, render
+from jaxcrnn.render import atlas
+from jaxcrnn.render.config import LEVELS
+from jaxcrnn.render.render import Glyphs, render
+from jaxcrnn.render.texts import TextConfig, Texts
 
 WIDTH, GAP, ROWS = 400, 6, 14
 

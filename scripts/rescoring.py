@@ -22,11 +22,11 @@ from jaxcrnn import automata, beam, bootstrap, decode, grid, rescoring, runs, tr
 from jaxcrnn._console import make
 from jaxcrnn.data.audit import audit
 from jaxcrnn.data.loader import Batches
-from jaxcrnn.data.texts import GROUPS, Texts
 from jaxcrnn.evaluate import estimate_centers
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.groups import read_groups
-from jaxcrnn.streams import RenderedLines
+from jaxcrnn.render.streams import RenderedLines
+from jaxcrnn.render.texts import GROUPS, Texts
 from jaxcrnn.train import read_step
 from jaxcrnn.types import CenterState
 

@@ -1,11 +1,11 @@
-"""`jaxcrnn.render.paint` once more, in plain NumPy float64, pixel by pixel and without a table."""
+"""`jaxcrnn.render.render.paint` once more, in plain NumPy float64, pixel by pixel and without a table."""
 
 import math
 
 import numpy as np
 
-from jaxcrnn.data.atlas import EM, SIZE
-from jaxcrnn.render import FINE, SOFT
+from jaxcrnn.render.atlas import EM, SIZE
+from jaxcrnn.render.render import FINE, SOFT
 
 
 def paint(look, tiles, advances, present, labels, height, columns):

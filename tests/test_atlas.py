@@ -6,10 +6,10 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from jaxcrnn.data import atlas as atlases
-from jaxcrnn.data.texts import GROUPS
 from jaxcrnn.errors import UserError
 from jaxcrnn.lookalikes.groups import read_groups
+from jaxcrnn.render import atlas as atlases
+from jaxcrnn.render.texts import GROUPS
 
 
 def test_the_embedded_atlas_has_what_it_promises():

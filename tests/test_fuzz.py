@@ -19,12 +19,13 @@ import fuzz
 from jaxcrnn import center_files, config
 from jaxcrnn.charset import Charset
 from jaxcrnn.checkpoint import Checkpoints, Damaged
-from jaxcrnn.data import atlas, lmdb
+from jaxcrnn.data import lmdb
 from jaxcrnn.data.formats import open_source
 from jaxcrnn.data.images import ImageError, Limits, read_gray
 from jaxcrnn.data.labels import LabelFile
 from jaxcrnn.data.synthetic import SyntheticLines
 from jaxcrnn.errors import UserError
+from jaxcrnn.render import atlas
 
 INPUTS = {"lmdb": 8, "images": 150}
 

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from jaxcrnn.cli import main
-from jaxcrnn.data.atlas import embedded
 from jaxcrnn.lookalikes import confusions, similarity
 from jaxcrnn.lookalikes.groups import read_groups, write_groups
+from jaxcrnn.render.atlas import embedded
 
 ASKED = [
     "未末", "土士", "己已", "已巳", "日曰", "戊戌", "人入", "干千", "治冶", "折拆", "免兔", "鸟乌",

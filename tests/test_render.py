@@ -10,10 +10,10 @@ import pytest
 import slow_render
 
 from jaxcrnn.charset import Charset
-from jaxcrnn.data.atlas import Atlas, embedded
 from jaxcrnn.errors import UserError
-from jaxcrnn.looks import EASY, HARD, LEVELS, RenderConfig
-from jaxcrnn.render import Glyphs, draw, paint, render
+from jaxcrnn.render.atlas import Atlas, embedded
+from jaxcrnn.render.config import EASY, HARD, LEVELS, RenderConfig
+from jaxcrnn.render.render import Glyphs, draw, paint, render
 
 CHARS = "01未末土士Agj"
 CHARSET = Charset(CHARS)
@@ -52,7 +52,7 @@ def test_against_a_slow_renderer(level):
 
 
 def test_blocks_against_a_cosine_transform():
-    from jaxcrnn.render import _quantised
+    from jaxcrnn.render.render import _quantised
 
     image = np.random.default_rng(0).uniform(-1, 1, (16, 24)).astype(np.float32)
     for step in (0.0, 0.05, 0.4):

@@ -11,16 +11,16 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.cli import main
 from jaxcrnn.config import load, to_yaml
 from jaxcrnn.data import buckets
-from jaxcrnn.data.atlas import embedded
 from jaxcrnn.data.audit import audit
 from jaxcrnn.data.images import Limits
 from jaxcrnn.data.labels import LabelFile, write_lines
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.data.synthetic import SyntheticLines
-from jaxcrnn.data.texts import TextConfig, Texts
-from jaxcrnn.looks import HARD, LEVELS, RenderConfig
-from jaxcrnn.render import Glyphs
-from jaxcrnn.streams import MixedBatches, RenderedBatches
+from jaxcrnn.render.atlas import embedded
+from jaxcrnn.render.config import HARD, LEVELS, RenderConfig
+from jaxcrnn.render.render import Glyphs
+from jaxcrnn.render.streams import MixedBatches, RenderedBatches
+from jaxcrnn.render.texts import TextConfig, Texts
 
 CHARS = "0123456789土士"
 CHARSET = Charset(CHARS)

@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 
-from jaxcrnn.data.texts import GROUPS, TextConfig, Texts, length_classes
 from jaxcrnn.errors import UserError
 from jaxcrnn.lookalikes.groups import read_groups, read_table, write_groups
+from jaxcrnn.render.texts import GROUPS, TextConfig, Texts, length_classes
 
 
 def drawn(config, characters, count=3000, seed=0):

@@ -18,9 +18,9 @@ import numpy as np
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.buckets import Planned
 from jaxcrnn.data.labels import Fault
-from jaxcrnn.data.texts import Texts, length_classes
-from jaxcrnn.looks import RenderConfig
-from jaxcrnn.render import Glyphs, render
+from jaxcrnn.render.config import RenderConfig
+from jaxcrnn.render.render import Glyphs, render
+from jaxcrnn.render.texts import Texts, length_classes
 from jaxcrnn.types import Batch
 
 AHEAD = 2  # batches whose rendering is asked for before they are needed

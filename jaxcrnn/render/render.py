@@ -14,8 +14,8 @@ import numpy as np
 from jax import Array
 
 from jaxcrnn.charset import Charset
-from jaxcrnn.data.atlas import EM, SIZE, Atlas
-from jaxcrnn.looks import RenderConfig
+from jaxcrnn.render.atlas import EM, SIZE, Atlas
+from jaxcrnn.render.config import RenderConfig
 
 RULES = 4  # above, below, left, right
 GRID = (4, 24)  # nodes of the paper's texture, rows and columns

@@ -1,0 +1,1 @@
+"""Rendered lines: glyph atlas, texts, looks, renderer, streams."""
