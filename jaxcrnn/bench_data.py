@@ -25,8 +25,8 @@ from jaxcrnn.data.images import Limits
 from jaxcrnn.data.labels import LabelFile
 from jaxcrnn.data.lmdb import LmdbLines, write_lmdb
 from jaxcrnn.data.loader import Batches
+from jaxcrnn.decoding.evaluate import evaluate, recognize
 from jaxcrnn.errors import UserError
-from jaxcrnn.evaluate import evaluate, recognize
 from jaxcrnn.render.atlas import embedded
 from jaxcrnn.render.config import LEVELS
 from jaxcrnn.render.render import Glyphs

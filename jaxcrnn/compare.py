@@ -19,8 +19,8 @@ from jaxcrnn.config import Config
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import LabelFile, Source, write_lines
 from jaxcrnn.data.predictions import read_predictions, write_predictions
+from jaxcrnn.decoding.evaluate import estimate_centers, evaluate
 from jaxcrnn.errors import UserError
-from jaxcrnn.evaluate import estimate_centers, evaluate
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.loop import fit
 from jaxcrnn.reading import audit_lines, check_usable

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcrnn import automata, center_files, language, rescoring
-from jaxcrnn.automata import Automaton
+from jaxcrnn import center_files, rescoring
 from jaxcrnn.charset import read_text
-from jaxcrnn.decoding import Decoder
+from jaxcrnn.decoding import automata, ngram
+from jaxcrnn.decoding.automata import Automaton
+from jaxcrnn.decoding.decoder import Decoder
 from jaxcrnn.errors import UserError
 from jaxcrnn.rescoring import Rescorer
 from jaxcrnn.runs import CENTERS, Run
@@ -61,7 +62,7 @@ def decoder_of(args: Namespace, run: Run, state: TrainState) -> Decoder | None:
         except UserError as error:
             raise UserError(f"{args.lexicon}: {error}") from None
     if args.lm:
-        model = language.load_ngrams(Path(args.lm))
+        model = ngram.load_ngrams(Path(args.lm))
         if not any(c in charset for c in model.characters):
             raise UserError(f"{args.lm}: none of its {len(model.characters)} characters is one of the charset's; "
                             "expected a model of the language that is read")  # fmt: skip

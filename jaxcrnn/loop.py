@@ -25,9 +25,9 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.checkpoint import Checkpoints, agreed
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.images import ImageError
+from jaxcrnn.decoding.evaluate import evaluate
 from jaxcrnn.dispatch import Group, compile_step, groups
 from jaxcrnn.errors import UserError, first_line
-from jaxcrnn.evaluate import evaluate
 from jaxcrnn.notices import Notices, stop_flag, until_told
 from jaxcrnn.parallel.mesh import MeshConfig, everywhere, make_mesh, of_state, place
 from jaxcrnn.render.streams import Stream

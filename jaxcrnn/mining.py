@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from jaxcrnn import _console, runs, scoring, tuning
 from jaxcrnn._files import can_be_written
 from jaxcrnn.charset import Charset
+from jaxcrnn.decoding.evaluate import evaluate
 from jaxcrnn.errors import UserError
-from jaxcrnn.evaluate import evaluate
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.groups import read_table, write_groups
 from jaxcrnn.lookalikes.similarity import alike, known_scores, merge, neighbours, similarities

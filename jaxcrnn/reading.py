@@ -24,8 +24,8 @@ from jaxcrnn.data.images import ImageError, Limits, fit_height, read_gray
 from jaxcrnn.data.labels import Source
 from jaxcrnn.data.predictions import write_predictions
 from jaxcrnn.decoder_options import decoder_of
+from jaxcrnn.decoding.evaluate import Evaluation, Line, estimate_centers, evaluate, recognize
 from jaxcrnn.errors import UserError
-from jaxcrnn.evaluate import Evaluation, Line, estimate_centers, evaluate, recognize
 from jaxcrnn.objective import PRESETS, LossConfig
 from jaxcrnn.train import eval_variables
 

@@ -21,8 +21,8 @@ from PIL import Image
 from jaxcrnn import runs
 from jaxcrnn.charset import Charset, read_text
 from jaxcrnn.data.images import Limits, fit_height, read_gray, to_gray
+from jaxcrnn.decoding.evaluate import Line, recognize
 from jaxcrnn.errors import UserError, first_line
-from jaxcrnn.evaluate import Line, recognize
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.train import TrainConfig, eval_variables, state_shapes
 from jaxcrnn.types import TrainState
@@ -56,7 +56,7 @@ class Recognizer:
           batch_size: lines at a time.
 
         Returns:
-          For each image a `jaxcrnn.evaluate.Line`: name, text and confidence.
+          For each image a `jaxcrnn.decoding.evaluate.Line`: name, text and confidence.
 
         Raises:
           UserError: an image cannot be read, or is too large.

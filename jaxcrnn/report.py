@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jaxcrnn import metrics
 from jaxcrnn._console import table
 from jaxcrnn.data.audit import Corpus
-from jaxcrnn.evaluate import Evaluation
+from jaxcrnn.decoding.evaluate import Evaluation
 
 if TYPE_CHECKING:
     from jaxcrnn.parity import Rung

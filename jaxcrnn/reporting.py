@@ -16,8 +16,8 @@ from jaxcrnn._files import can_be_written, written_whole
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.loader import Batches
+from jaxcrnn.decoding.evaluate import run_eval
 from jaxcrnn.errors import UserError
-from jaxcrnn.evaluate import run_eval
 from jaxcrnn.inspection import look
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.groups import read_groups

@@ -16,8 +16,8 @@ import optax
 from jaxcrnn import ctc, losses, objective
 from jaxcrnn.assign import predicted
 from jaxcrnn.augment import AugmentConfig
+from jaxcrnn.decoding.evaluate import run_read
 from jaxcrnn.dispatch import Group, compile_step
-from jaxcrnn.evaluate import run_read
 from jaxcrnn.kernels import chunked_head
 from jaxcrnn.kernels import logits as head
 from jaxcrnn.model import DTYPES, ModelConfig

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from jaxcrnn import _console, runs
 from jaxcrnn.decoder_options import decoder_of
+from jaxcrnn.decoding.evaluate import evaluate
 from jaxcrnn.errors import UserError
-from jaxcrnn.evaluate import evaluate
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.reading import usable_lines, validation_path
 from jaxcrnn.rescoring import MOST

@@ -17,9 +17,9 @@ from jaxcrnn import _console, options, runs
 from jaxcrnn.data import buckets
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.decoder_options import decoder_of
-from jaxcrnn.decoding import Decoder
+from jaxcrnn.decoding.decoder import Decoder
+from jaxcrnn.decoding.evaluate import evaluate
 from jaxcrnn.errors import UserError
-from jaxcrnn.evaluate import evaluate
 from jaxcrnn.reading import usable_lines
 
 

@@ -18,13 +18,14 @@ def doors(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     import jax
     from safetensors.numpy import save
 
-    from jaxcrnn import automata, exporting, importing, language, layouts, recognizer, torch_files
+    from jaxcrnn import exporting, importing, layouts, recognizer, torch_files
     from jaxcrnn.data.images import Limits
+    from jaxcrnn.decoding import automata, ngram
     from jaxcrnn.model import ModelConfig
     from jaxcrnn.train import TrainConfig, eval_variables, init_state
 
     charset = Charset(CHARSET)
-    language.save_ngrams(folder / "m", automata.train(["012", "0345", "99"], 3))
+    ngram.save_ngrams(folder / "m", automata.train(["012", "0345", "99"], 3))
     model = ModelConfig("4p2x2 6np8x1", 4, 0.0, recurrent="bilstm", two_biases=True, num_classes=11)
     variables = jax.device_get(eval_variables(init_state(TrainConfig(model), jax.random.key(0))))
     exporting.to_safetensors(recognizer.Recognizer(model, variables, charset, Limits()), folder, folder / "whole")
@@ -47,7 +48,7 @@ def doors(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
             raise UserError("shapes that no such model has") from None
 
     def lm(path: Path) -> None:
-        found = automata.of_ngrams(language.load_ngrams(path), charset, 0.5)
+        found = automata.of_ngrams(ngram.load_ngrams(path), charset, 0.5)
         automata.score(found, charset.encode("0129"))
 
     checks = {"m.lm": _file(folder, "m.lm", lm), "weights": _file(folder, "weights", convert)}

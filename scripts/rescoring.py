@@ -18,11 +18,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxcrnn import automata, beam, bootstrap, decode, grid, rescoring, runs, training_data
+from jaxcrnn import bootstrap, decode, grid, rescoring, runs, training_data
 from jaxcrnn._console import make
 from jaxcrnn.data.audit import audit
 from jaxcrnn.data.loader import Batches
-from jaxcrnn.evaluate import estimate_centers
+from jaxcrnn.decoding import automata, beam
+from jaxcrnn.decoding.evaluate import estimate_centers
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.render.streams import RenderedLines

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxcrnn import automata, beam, config, decode, language, runs
+from jaxcrnn import config, decode, runs
 from jaxcrnn.charset import Charset
 from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.cli import main
 from jaxcrnn.ctc import ctc_loss
-from jaxcrnn.decoding import Decoder
+from jaxcrnn.decoding import automata, beam, ngram
+from jaxcrnn.decoding.decoder import Decoder
+from jaxcrnn.decoding.evaluate import recognize
 from jaxcrnn.errors import UserError
-from jaxcrnn.evaluate import recognize
 from jaxcrnn.train import init_state
 
 T, CHARSET, DIGITS = 5, Charset("ab "), Charset("0123456789")
@@ -186,7 +187,7 @@ def test_best_path_with_details_is_the_same_text(run_folder):
 
 def _saved(**change):
     def write(path):
-        facts = {"format": language.FORMAT, "order": "3", "characters": json.dumps(MODEL.characters)}
+        facts = {"format": ngram.FORMAT, "order": "3", "characters": json.dumps(MODEL.characters)}
         arrays = {name: getattr(MODEL, name) for name in ("parents", "tokens", "log_p", "backoff")}
         save_file(arrays | change.get("arrays", {}), path, metadata=facts | change.get("facts", {}))
 
@@ -219,7 +220,7 @@ def test_wrong_models_get_one_line(name, tmp_path):
     write, message = WRONG[name]
     write(tmp_path / "m.lm")
     with pytest.raises(UserError, match=message) as caught:
-        language.load_ngrams(tmp_path / "m.lm")
+        ngram.load_ngrams(tmp_path / "m.lm")
     assert "\n" not in str(caught.value)
 
 

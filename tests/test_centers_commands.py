@@ -16,8 +16,8 @@ from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.cli import main
 from jaxcrnn.config import load
 from jaxcrnn.data.images import Limits, fit_height, read_gray
+from jaxcrnn.decoding.evaluate import recognize
 from jaxcrnn.errors import UserError
-from jaxcrnn.evaluate import recognize
 from jaxcrnn.objective import PRESETS, LossConfig
 from jaxcrnn.train import init_state
 from jaxcrnn.types import CenterState

@@ -10,8 +10,8 @@ from jaxcrnn import center_files, config, decode, rescoring, runs
 from jaxcrnn.charset import Charset
 from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.cli import main
-from jaxcrnn.decoding import Decoder
-from jaxcrnn.evaluate import recognize
+from jaxcrnn.decoding.decoder import Decoder
+from jaxcrnn.decoding.evaluate import recognize
 from jaxcrnn.train import init_state
 from jaxcrnn.types import CenterState
 

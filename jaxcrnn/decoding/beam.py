@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxcrnn import decode
-from jaxcrnn.automata import DEAD, Automaton
+from jaxcrnn.decoding.automata import DEAD, Automaton
 
 _HASHES = (np.uint32(1000003), np.uint32(69069))
 
@@ -73,7 +73,7 @@ def search(
       classes: most probable classes of a frame that prefixes are lengthened by.
       blank: class of the blank.
       best: N, texts to return, at most ``width``.
-      automata: whose scores are added to the log probabilities (`jaxcrnn.automata`).
+      automata: whose scores are added to the log probabilities (`jaxcrnn.decoding.automata`).
 
     Returns:
       The best texts. Prefixes are merged exactly, so with ``width`` and ``classes`` large enough it is exhaustive.

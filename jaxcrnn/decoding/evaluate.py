@@ -16,7 +16,7 @@ from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.loader import Batches, collate
 from jaxcrnn.data.predictions import Predictions
-from jaxcrnn.decoding import Decoder
+from jaxcrnn.decoding.decoder import Decoder
 from jaxcrnn.parallel.mesh import assemble, fetch, my_rows, of_batch
 from jaxcrnn.train import TrainConfig, estimate_step, eval_step, read_step
 from jaxcrnn.types import Batch, CenterState, TrainState

@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcrnn import beam, ctc, decode
-from jaxcrnn.automata import Automaton
+from jaxcrnn import ctc, decode
+from jaxcrnn.decoding import beam
+from jaxcrnn.decoding.automata import Automaton
 from jaxcrnn.rescoring import Rescorer, rescore
 from jaxcrnn.train import TrainConfig, read_step
 from jaxcrnn.types import Batch, TrainState
@@ -25,7 +26,7 @@ class Decoder:
       width: prefixes of the beam search; 1 for the text of the best path alone (greedy).
       classes: most probable classes of a frame that prefixes are lengthened by.
       best: N, readings of each line.
-      automata: lexicons and models of language (`jaxcrnn.automata`).
+      automata: lexicons and models of language (`jaxcrnn.decoding.automata`).
       rescorer: what decides between look-alikes before all that (`jaxcrnn.rescoring`).
     """
 

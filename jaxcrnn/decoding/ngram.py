@@ -10,10 +10,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from jaxcrnn import automata
 from jaxcrnn._files import written_whole
-from jaxcrnn.automata import NGrams
 from jaxcrnn.charset import read_text
+from jaxcrnn.decoding import automata
+from jaxcrnn.decoding.automata import NGrams
 from jaxcrnn.errors import UserError, first_line
 
 FORMAT = "jaxcrnn ngrams 1"

@@ -1,0 +1,1 @@
+"""Reading data sets: decoders, lexicons, n-grams, evaluation."""
