@@ -24,8 +24,8 @@ import jaxlib
 from jaxcrnn import __version__, bench_data, timing
 from jaxcrnn._console import duration, table
 from jaxcrnn._files import can_be_written, write_json
-from jaxcrnn.compiled import nothing_kept
 from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.runs.compiled import nothing_kept
 from jaxcrnn.timing import Sizes, Variant
 
 GROWTH = (100, 6941, 21504, 90112)

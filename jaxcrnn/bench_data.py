@@ -15,10 +15,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jaxcrnn import config as configs
-from jaxcrnn import runs
 from jaxcrnn.charset import Charset
-from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.data import buckets
 from jaxcrnn.data.audit import Corpus, audit
 from jaxcrnn.data.images import Limits
@@ -32,6 +29,9 @@ from jaxcrnn.render.config import LEVELS
 from jaxcrnn.render.render import Glyphs
 from jaxcrnn.render.streams import RenderedBatches, RenderedLines
 from jaxcrnn.render.texts import TextConfig, Texts
+from jaxcrnn.runs import config as configs
+from jaxcrnn.runs.checkpoint import Checkpoints
+from jaxcrnn.runs.folder import CHECKPOINTS, create
 from jaxcrnn.timing import Sizes, Variant, Variants
 from jaxcrnn.train import TrainConfig, init_state
 from jaxcrnn.types import TrainState
@@ -170,8 +170,8 @@ def cold(s: Sizes) -> Variants:
     lines = lines_of(s.data)
     folder = lines.folder / "run"
     if not folder.exists():
-        runs.create(folder, lines.config, lines.charset, {})
-        with Checkpoints(folder / runs.CHECKPOINTS, 1) as checkpoints:
+        create(folder, lines.config, lines.charset, {})
+        with Checkpoints(folder / CHECKPOINTS, 1) as checkpoints:
             checkpoints.save(lines.trained[1], {}, None)
     image = lines.folder / "cold.png"
     Image.fromarray(lines.corpus.image(0)).save(image)

@@ -62,7 +62,7 @@ def parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         )
         add(sub)
         if name in ("train", "demo") and name in argv:
-            from jaxcrnn.config import describe
+            from jaxcrnn.runs.config import describe
 
             sub.epilog = "keys of --config and --set, with their defaults:\n" + describe()
     return whole
@@ -76,10 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # Parsed before jax is imported, so that --help and a mistyped option answer at once.
         args = parser(argv if {"-h", "--help"} & set(argv) else ()).parse_args(argv)
-        from jaxcrnn.allocator import keep_freed_memory
+        from jaxcrnn.runs.allocator import keep_freed_memory
 
         keep_freed_memory()
-        from jaxcrnn.compiled import keep_compiled
+        from jaxcrnn.runs.compiled import keep_compiled
 
         keep_compiled()
         module, function = COMMANDS[args.command][1].split(".")
@@ -105,8 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _failed(message: str) -> int:
     print(f"jaxcrnn: {message}", file=sys.stderr)
-    if "jaxcrnn.hosts" in sys.modules:
-        sys.modules["jaxcrnn.hosts"].leave(2)
+    if "jaxcrnn.runs.processes" in sys.modules:
+        sys.modules["jaxcrnn.runs.processes"].leave(2)
     return 2
 
 

@@ -13,17 +13,31 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxcrnn import _console, center_files, growth, hosts, objective, runs, training_data
-from jaxcrnn import config as configs
+from jaxcrnn import _console, objective
 from jaxcrnn.charset import Charset
-from jaxcrnn.checkpoint import agreed, written
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import Source
 from jaxcrnn.errors import UserError
-from jaxcrnn.loop import fit
 from jaxcrnn.objective import CHOICES, PRESETS, LossConfig
 from jaxcrnn.parallel.mesh import make_mesh, my_rows
 from jaxcrnn.render.streams import Stream
+from jaxcrnn.runs import center_files, charset_transfer, datasets, processes
+from jaxcrnn.runs import config as configs
+from jaxcrnn.runs.checkpoint import agreed, written
+from jaxcrnn.runs.folder import (
+    CHECKPOINTS,
+    CONFIG,
+    Run,
+    create,
+    lock,
+    open_run,
+    same_charset,
+    same_config,
+    same_model,
+    say_changes,
+    used,
+)
+from jaxcrnn.runs.trainer import fit
 from jaxcrnn.train import TrainConfig, eval_variables, init_state
 from jaxcrnn.types import CenterState, TrainState
 
@@ -32,25 +46,25 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 def train(args: Namespace) -> int:
     """``jaxcrnn train``."""
-    hosts.join(args)
+    processes.join(args)
     if args.auto_resume and (args.resume or not args.out):
         raise UserError("--auto-resume looks for the run in --out; give --out FOLDER, and no --resume")
     if args.resume:
         return _resume(args)
     # Asked of the first process alone: another one may see the folder later.
-    begun = args.auto_resume and agreed((Path(args.out) / runs.CONFIG).is_file())
+    begun = args.auto_resume and agreed((Path(args.out) / CONFIG).is_file())
     if begun and args.init_from and not Path(args.init_from).exists():
         run = _begun(args)
         print(f"{args.init_from} is gone; {args.out}, which began with it, goes on as it is configured")
         return _again(_go_on(run, args))
-    origin = runs.open_run(Path(args.init_from)) if args.init_from else None
+    origin = open_run(Path(args.init_from)) if args.init_from else None
     config = _train_config(args, origin)
     if args.print_config:
         print(configs.to_yaml(config), end="")
         return 0
     if begun:
         run = _begun(args)
-        runs.same_config(run, config)
+        same_config(run, config)
         print(f"{args.out} holds this run; going on with it")
         return _again(_go_on(run, args))
     if not config.data.train and config.text.share < 1:
@@ -61,20 +75,20 @@ def train(args: Namespace) -> int:
                         "or no --data")  # fmt: skip
     if not args.out:
         raise UserError("no place for the run; give --out FOLDER")
-    source = training_data.source(config)
+    source = datasets.source(config)
     if args.grow and not origin:
         raise UserError("--grow takes what a run has learnt to another charset; give --init-from RUN")
     own = origin if not args.grow else None
-    charset = _charset_of(own, config) if own else training_data.charset(config, source)
+    charset = _charset_of(own, config) if own else datasets.charset(config, source)
     first, facts = _first_state(config, charset, origin, args)
     facts["skip_bad"] = args.skip_bad
-    done = _train(config, charset, source, training_data.validation(config), Path(args.out), facts, first)
+    done = _train(config, charset, source, datasets.validation(config), Path(args.out), facts, first)
     return _again(done) if args.auto_resume else 0
 
 
-def _begun(args: Namespace) -> runs.Run:
+def _begun(args: Namespace) -> Run:
     """The run in ``--out``, which must have begun as it was asked for."""
-    run = runs.open_run(Path(args.out))
+    run = open_run(Path(args.out))
     began = run.facts().get("init_from") or {"run": None, "step": None}
     asked = str(Path(args.init_from).resolve()) if args.init_from else None
     if began["run"] != asked:
@@ -91,18 +105,18 @@ def _again(finished: bool) -> int:
     return 0 if finished else STOPPED
 
 
-def _charset_of(origin: runs.Run, config: configs.Config) -> Charset:
+def _charset_of(origin: Run, config: configs.Config) -> Charset:
     """The charset of the run to go on from; another one that was asked for stops it."""
     if config.data.blank != origin.config.data.blank:
         raise UserError(f"data.blank is {config.data.blank!r}, and {origin.folder} was trained with the blank "
                         f"{origin.config.data.blank}")  # fmt: skip
     # The run's own file may be gone by now; what is in the run's folder is the charset.
     if config.data.charset and config.data.charset != origin.config.data.charset:
-        runs.same_charset(origin, Charset.from_file(config.data.charset, config.data.blank), config.data.charset)
+        same_charset(origin, Charset.from_file(config.data.charset, config.data.blank), config.data.charset)
     return origin.charset
 
 
-def _train_config(args: Namespace, origin: runs.Run | None) -> configs.Config:
+def _train_config(args: Namespace, origin: Run | None) -> configs.Config:
     """The whole configuration: defaults or those of the run to go on from, the file, then the options."""
     data = args.data or [""]
     flags = {"train": data[0], "val": args.val, "charset": args.charset}
@@ -126,14 +140,14 @@ def _train_config(args: Namespace, origin: runs.Run | None) -> configs.Config:
 
 
 def _first_state(
-    config: configs.Config, charset: Charset, origin: runs.Run | None, args: Namespace
+    config: configs.Config, charset: Charset, origin: Run | None, args: Namespace
 ) -> tuple[TrainState | None, dict[str, Any]]:
     """The state before the first step, None for a fresh one, and where it comes from."""
     train_config, variables = config.for_charset(charset), None
     facts: dict[str, Any] = {"loss": config.loss.parts._asdict()}
     if origin:
         before, step = origin.state(args.checkpoint or "best")
-        runs.same_model(origin, train_config.model)
+        same_model(origin, train_config.model)
         facts["init_from"] = {"run": str(origin.folder.resolve()), "step": step}
         if not args.grow and (converted := origin.facts().get("converted")):
             facts["converted"] = converted  # the weights still have that layout
@@ -173,7 +187,7 @@ def _grown(
     if own.centers is not None and config.loss.has_centers and config.loss.parts.start == "estimate":
         # Nothing was estimated for new characters: they start at 0, as classes do that were never seen.
         anyhow = dataclasses.replace(config, loss=dataclasses.replace(config.loss, start="zeros"))
-    state, besides = growth.started(own, init_state(anyhow, key, centers=given), old, new)
+    state, besides = charset_transfer.started(own, init_state(anyhow, key, centers=given), old, new)
     facts["grown"] = {"kept": len(kept), "new": len(new) - len(kept), "gone": len(old) - len(kept), "moved": besides}
     print(f"{len(kept)} characters kept, {len(new) - len(kept)} new, {len(old) - len(kept)} gone; moved with them: "
           f"{', '.join(['weights', *besides])}")  # fmt: skip
@@ -181,7 +195,7 @@ def _grown(
 
 
 def _resume(args: Namespace) -> int:
-    run = runs.open_run(Path(args.resume))
+    run = open_run(Path(args.resume))
     if args.config or args.out or not all(change.startswith("mesh.") for change in args.set):
         raise UserError("--resume goes on with the run's own configuration; leave out --config, --set (but of mesh.*) "
                         "and --out")  # fmt: skip
@@ -195,22 +209,22 @@ def _resume(args: Namespace) -> int:
     return 0
 
 
-def _go_on(run: runs.Run, args: Namespace) -> bool:
-    if not agreed(len(written(run.folder / runs.CHECKPOINTS))) and (began := run.facts().get("init_from")):
+def _go_on(run: Run, args: Namespace) -> bool:
+    if not agreed(len(written(run.folder / CHECKPOINTS))) and (began := run.facts().get("init_from")):
         raise UserError(f"{run.folder}: began with the weights of {began['run']} and has no checkpoint; expected one: "
                         "move it back, or remove the folder and start again")  # fmt: skip
-    changes = runs.say_changes(run)
+    changes = say_changes(run)
     print("".join(f"{line}\n" for line in changes), end="")
     mesh_only = [change for change in args.set if change.startswith("mesh.")]
     run = dataclasses.replace(run, config=configs.load(None, mesh_only, run.config))
     if args.charset:
-        runs.same_charset(run, Charset.from_file(args.charset, run.config.data.blank), args.charset)
-    source = training_data.source(run.config)
+        same_charset(run, Charset.from_file(args.charset, run.config.data.blank), args.charset)
+    source = datasets.source(run.config)
     skip_bad = args.skip_bad or bool(run.facts().get("skip_bad"))
-    corpora = training_data.audited(run.config, run.charset, source, training_data.validation(run.config), skip_bad)
+    corpora = datasets.audited(run.config, run.charset, source, datasets.validation(run.config), skip_bad)
     mesh, batches = _batches(run.config, run.charset, corpora[0])
     if changes and jax.process_index() == 0:
-        runs.used(run)
+        used(run)
     return _go(run, mesh, batches, *corpora)
 
 
@@ -218,7 +232,7 @@ def _batches(config: configs.Config, charset: Charset, corpus: Corpus | None) ->
     """The devices, and the batches, or this process's rows of them."""
     mesh = make_mesh(config.mesh)
     rows = my_rows(mesh, config.data.batch_size)
-    return mesh, training_data.stream(config, charset, corpus, rows)
+    return mesh, datasets.stream(config, charset, corpus, rows)
 
 
 def _train(
@@ -230,16 +244,16 @@ def _train(
     facts: dict[str, Any],
     first: TrainState | None = None,
 ) -> bool:
-    corpora = training_data.audited(config, charset, source, validation, facts["skip_bad"])
+    corpora = datasets.audited(config, charset, source, validation, facts["skip_bad"])
     # Before the folder: what stops it leaves nothing behind.
     mesh, batches = _batches(config, charset, corpora[0])
-    facts["data"] = training_data.facts(corpora)
-    run = hosts.first_makes(lambda: runs.create(out, config, charset, facts), lambda: runs.open_run(out))
+    facts["data"] = datasets.facts(corpora)
+    run = processes.first_makes(lambda: create(out, config, charset, facts), lambda: open_run(out))
     return _go(run, mesh, batches, *corpora, first)
 
 
 def _go(
-    run: runs.Run,
+    run: Run,
     mesh: Mesh,
     batches: Stream,
     corpus: Corpus | None,
@@ -275,7 +289,7 @@ def _go(
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    handle = hosts.first_makes(lambda: runs.lock(folder), lambda: -1)
+    handle = processes.first_makes(lambda: lock(folder), lambda: -1)
     try:
         yield
     finally:

@@ -13,20 +13,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcrnn import _console, center_files, grid, runs, training_data
+from jaxcrnn import _console, grid
 from jaxcrnn.charset import read_text
-from jaxcrnn.config import Config
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import LabelFile, Source, write_lines
 from jaxcrnn.data.predictions import read_predictions, write_predictions
 from jaxcrnn.decoding.evaluate import estimate_centers, evaluate
 from jaxcrnn.errors import UserError
 from jaxcrnn.lookalikes.groups import read_groups
-from jaxcrnn.loop import fit
 from jaxcrnn.reading import audit_lines, check_usable
 from jaxcrnn.render.streams import RenderedLines, Stream
 from jaxcrnn.render.texts import GROUPS
 from jaxcrnn.results import Results, collect
+from jaxcrnn.runs import center_files, datasets
+from jaxcrnn.runs.config import Config
+from jaxcrnn.runs.folder import CENTERS, FACTS, Run, create, open_run
+from jaxcrnn.runs.trainer import fit
 from jaxcrnn.train import eval_variables, init_state
 from jaxcrnn.types import CenterState, TrainState
 
@@ -91,7 +93,7 @@ class _Grid:
 
     def __init__(self, plan: grid.Plan, out: Path, skip_bad: bool) -> None:
         self.plan, self.out, self.skip_bad = plan, out, skip_bad
-        self.charset = training_data.charset(plan.start, training_data.source(plan.start))
+        self.charset = datasets.charset(plan.start, datasets.source(plan.start))
         self.streams: dict[int, tuple[Stream, Corpus | None]] = {}
         others = [p.name for p in out.iterdir()] if out.exists() and not (out / PLAN).exists() else []
         if others:
@@ -145,9 +147,9 @@ class _Grid:
     def _check_runs(self) -> None:
         """Every run that is there must be what the plan asks for, or two things would stand under one name."""
         for name, config, folder in self._planned():
-            if not (folder / runs.FACTS).exists():
+            if not (folder / FACTS).exists():
                 continue
-            run = runs.open_run(folder)
+            run = open_run(folder)
             if run.config != config or run.charset.hash != self.charset.hash:
                 raise UserError(f"{folder}: was trained with other settings than the plan has for {name!r}; "
                                 "expected another name for the arm, or a new folder")  # fmt: skip
@@ -179,27 +181,27 @@ class _Grid:
         text = dataclasses.replace(
             config.text, **(alike if kind == "lookalike" else {"source": "uniform", "groups": ""})
         )
-        written = training_data.writing(dataclasses.replace(config, text=text), self.charset, tests.seed)
+        written = datasets.writing(dataclasses.replace(config, text=text), self.charset, tests.seed)
         return RenderedLines(*written, config.render, tests.lines, tests.seed)
 
     def stream(self, seed: int) -> tuple[Stream, Corpus | None]:
         """What every run of a seed is trained on."""
         if seed not in self.streams:
             config = _seeded(self.plan.start, seed)
-            corpus, _ = training_data.audited(config, self.charset, training_data.source(config), None, self.skip_bad)
-            self.streams = {seed: (training_data.stream(config, self.charset, corpus), corpus)}
+            corpus, _ = datasets.audited(config, self.charset, datasets.source(config), None, self.skip_bad)
+            self.streams = {seed: (datasets.stream(config, self.charset, corpus), corpus)}
         return self.streams[seed]
 
     def train(self, name: str, seed: int) -> bool:
         """Trains one run to its end and reads the test sets; False if it was stopped."""
         folder = self.folder(name, seed)
         config = _seeded(self.plan.start if name == grid.START else self.plan.arms[name], seed)
-        if folder.exists() and not (folder / runs.FACTS).exists():
+        if folder.exists() and not (folder / FACTS).exists():
             shutil.rmtree(folder)  # stopped while it was made: nothing has been trained
         if folder.exists():
-            run = runs.open_run(folder)
+            run = open_run(folder)
         else:
-            run = runs.create(folder, config, self.charset, {"loss": config.loss.parts._asdict()})
+            run = create(folder, config, self.charset, {"loss": config.loss.parts._asdict()})
         stream, corpus = self.stream(seed)
         first = None if name == grid.START else self._first(run, seed, corpus)
         with _console.make() as shown:
@@ -217,9 +219,9 @@ class _Grid:
             print(f"  {test}: {score.line_accuracy:.2%} of lines right, {score.character_accuracy:.2%} of characters")
         return True
 
-    def _first(self, run: runs.Run, seed: int, corpus: Corpus | None) -> TrainState:
+    def _first(self, run: Run, seed: int, corpus: Corpus | None) -> TrainState:
         """The start's weights, and centers as the arm's loss wants them."""
-        start = runs.open_run(self.folder(grid.START, seed))
+        start = open_run(self.folder(grid.START, seed))
         before, _ = start.state("latest")
         loss = run.config.loss
         given = None
@@ -228,15 +230,15 @@ class _Grid:
         key = jax.random.key(seed)
         return init_state(run.train_config, key, variables=eval_variables(before), centers=given)
 
-    def _estimated(self, start: runs.Run, before: TrainState, corpus: Corpus | None) -> CenterState:
+    def _estimated(self, start: Run, before: TrainState, corpus: Corpus | None) -> CenterState:
         """Centers from the start's run, made once a seed."""
-        path = start.folder / runs.CENTERS
+        path = start.folder / CENTERS
         if not path.exists():
             if corpus is None:
                 config = self.plan.start
                 seed = start.config.run.seed + 1_000_000_007  # lines that training does not show
                 lines = RenderedLines(
-                    *training_data.writing(config, self.charset, seed), config.render, self.plan.estimate_lines, seed
+                    *datasets.writing(config, self.charset, seed), config.render, self.plan.estimate_lines, seed
                 )
                 corpus = self._looked_at(lines, "lines to estimate centers on")
             data = start.config.data

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from jaxcrnn import _console, report
-from jaxcrnn import config as configs
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.array_records import write_array_records
 from jaxcrnn.data.audit import Corpus
@@ -17,6 +16,7 @@ from jaxcrnn.data.labels import Source
 from jaxcrnn.data.lmdb import close, write_lmdb
 from jaxcrnn.errors import UserError
 from jaxcrnn.reading import audit_lines, check_usable
+from jaxcrnn.runs import config as configs
 
 
 def run(args: Namespace) -> int:

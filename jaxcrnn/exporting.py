@@ -19,13 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save
 
-from jaxcrnn import __version__, importing, layouts, recognizer, runs, torch_files
+from jaxcrnn import __version__, importing, layouts, recognizer, torch_files
 from jaxcrnn.convert import to_torch
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.nn.backbones import Block, layers_of
 from jaxcrnn.parallel import mesh
 from jaxcrnn.recognizer import Recognizer
+from jaxcrnn.runs.folder import open_run
 
 LEAST = 16  # pixels of width that every backbone makes a frame of
 
@@ -205,7 +206,7 @@ def to_crnn_pytorch(reader: Recognizer, source: Path, out: Path) -> str:
 
 def to_original(reader: Recognizer, source: Path, out: Path) -> str:
     """The state dict in the layout a converted run came in."""
-    run = runs.open_run(source)
+    run = open_run(source)
     state = importing.original(run, reader.variables)
     torch_files.write(out, state)
     return f"{len(state)} arrays as in the checkpoint that {source} was converted from"

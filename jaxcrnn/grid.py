@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxcrnn import config as configs
 from jaxcrnn.charset import read_text
-from jaxcrnn.config import Config
 from jaxcrnn.errors import UserError
+from jaxcrnn.runs import config as configs
+from jaxcrnn.runs.config import Config
 
 KEYS = ("config", "start", "arms", "baseline", "seeds", "tests", "groups", "estimate_lines")
 START = "start"

@@ -12,12 +12,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcrnn import layouts, runs, torch_files
+from jaxcrnn import layouts, torch_files
 from jaxcrnn.charset import Charset
-from jaxcrnn.checkpoint import Checkpoints
-from jaxcrnn.config import Config, DataConfig
 from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.model import ModelConfig
+from jaxcrnn.runs import folder
+from jaxcrnn.runs.checkpoint import Checkpoints
+from jaxcrnn.runs.config import Config, DataConfig
 from jaxcrnn.train import TrainConfig, init_state, state_shapes
 
 
@@ -49,9 +50,9 @@ def run(args: Namespace) -> int:
             "names": layout.names._asdict(),
         }
     }  # fmt: skip
-    made = runs.create(out, config, charset, facts)
+    made = folder.create(out, config, charset, facts)
     try:
-        with Checkpoints(made.folder / runs.CHECKPOINTS, 1) as checkpoints:
+        with Checkpoints(made.folder / folder.CHECKPOINTS, 1) as checkpoints:
             checkpoints.save(init_state(made.train_config, jax.random.key(0), variables=variables), {}, None)
     except UserError:
         shutil.rmtree(made.folder, ignore_errors=True)
@@ -123,7 +124,7 @@ def _check_shapes(
         raise UserError(f"{layout.name}: no key makes {next(iter(known))}")
 
 
-def saved_layout(run: runs.Run) -> tuple[layouts.Layout, dict[str, int], str] | None:
+def saved_layout(run: folder.Run) -> tuple[layouts.Layout, dict[str, int], str] | None:
     """Where the weights of a converted run came from: layout, counters, the blank's place; None for other runs."""
     facts = run.facts().get("converted")
     if not facts:
@@ -135,7 +136,7 @@ def saved_layout(run: runs.Run) -> tuple[layouts.Layout, dict[str, int], str] | 
     return layouts.Layout(facts["layout"], model, names, []), facts["counters"], facts["blank"]
 
 
-def original(run: runs.Run, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def original(run: folder.Run, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The state dict in the layout that a converted run came in.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxcrnn import _console, runs, scoring, tuning
+from jaxcrnn import _console, scoring, tuning
 from jaxcrnn._files import can_be_written
 from jaxcrnn.charset import Charset
 from jaxcrnn.decoding.evaluate import evaluate
@@ -21,6 +21,7 @@ from jaxcrnn.lookalikes.similarity import alike, known_scores, merge, neighbours
 from jaxcrnn.reading import usable_lines, validation_path
 from jaxcrnn.render import atlas as atlases
 from jaxcrnn.render.atlas import SIZE, Atlas
+from jaxcrnn.runs import folder
 
 TABLED = 0.65  # least score of a table's pair; tables are made by many hands and hold pairs that look nothing alike
 
@@ -34,7 +35,7 @@ def mine(args: Namespace) -> int:
     """``jaxcrnn lookalikes mine``: glyphs, tables and a run's confusions, merged into groups."""
     out = _checked(args)
     tables = {Path(path).name: read_table(path) for path in args.table}
-    run = runs.open_run(Path(args.run)) if args.run else None
+    run = folder.open_run(Path(args.run)) if args.run else None
     characters = _characters(args, run)
     index = {c: i for i, c in enumerate(characters)}
     pairs: dict[tuple[int, int], float] = {}
@@ -115,11 +116,11 @@ def _tabled(known: list[tuple[int, int]], glyphs: Atlas | None) -> tuple[dict[tu
     return taken, f" ({unseen} with a character that no font has)" if unseen else ""
 
 
-def _characters(args: Namespace, run: runs.Run | None) -> str:
+def _characters(args: Namespace, run: folder.Run | None) -> str:
     if args.charset:
         charset = Charset.from_file(args.charset)
         if run:
-            runs.same_charset(run, charset, args.charset)
+            folder.same_charset(run, charset, args.charset)
         return "".join(charset.characters)
     if run:
         return "".join(run.charset.characters)
@@ -146,7 +147,7 @@ def _by_glyphs(glyphs: Atlas, similarity: float) -> tuple[dict[tuple[int, int], 
     return alike(found, sure=max(0.9, similarity), possible=similarity), known_scores(found)
 
 
-def _confused(args: Namespace, run: runs.Run, index: dict[str, int]) -> set[tuple[int, int]]:
+def _confused(args: Namespace, run: folder.Run, index: dict[str, int]) -> set[tuple[int, int]]:
     path = validation_path(run, args.data)
     corpus = usable_lines(run, [path], args, keep_text_faults=True, shown_on=sys.stderr)
     state, _ = run.state("best")

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcrnn import logs, page, svg
+from jaxcrnn import page, svg
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.inspection import Features, Seen, plane, separation
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.render.atlas import Atlas
+from jaxcrnn.runs import metrics_log
 
 POINTS = 120  # of a curve; a longer log is averaged
 CARDS = 12
@@ -38,7 +39,9 @@ Log = list[dict[str, Any]]
 
 def logged(folders: Mapping[str, Sequence[Path]]) -> dict[str, list[Log]]:
     """The rows of ``metrics.jsonl`` of every run of each name."""
-    return {name: [logs.read(folder / logs.NAME).rows for folder in runs] for name, runs in folders.items()}
+    return {
+        name: [metrics_log.read(folder / metrics_log.NAME).rows for folder in runs] for name, runs in folders.items()
+    }
 
 
 def over_steps(logged: Mapping[str, Sequence[Log]], key: str) -> dict[str, list[tuple[float, float]]]:
@@ -47,7 +50,7 @@ def over_steps(logged: Mapping[str, Sequence[Log]], key: str) -> dict[str, list[
     for name, runs in logged.items():
         values: dict[int, list[float]] = defaultdict(list)
         for row in itertools.chain.from_iterable(runs):
-            if (value := logs.number(row, key)) is not None:
+            if (value := metrics_log.number(row, key)) is not None:
                 values[row["step"]].append(value)
         points = [(step, float(np.mean(found))) for step, found in sorted(values.items())]
         if points:

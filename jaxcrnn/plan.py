@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxcrnn import config as configs
 from jaxcrnn._console import duration, table
 from jaxcrnn._files import can_be_written, write_json
 from jaxcrnn.charset import Charset
-from jaxcrnn.compiled import nothing_kept
-from jaxcrnn.dispatch import Group, compile_step
 from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.parallel.mesh import DATA, MODEL, each_rows, everywhere, make_mesh, of_batch, of_state
+from jaxcrnn.runs import config as configs
+from jaxcrnn.runs.compile import Group, compile_step
+from jaxcrnn.runs.compiled import nothing_kept
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import Batch
 

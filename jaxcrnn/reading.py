@@ -14,8 +14,7 @@ from typing import Any, BinaryIO, TextIO
 import numpy as np
 from PIL import Image
 
-from jaxcrnn import _console, center_files, report, runs
-from jaxcrnn import config as configs
+from jaxcrnn import _console, report
 from jaxcrnn._files import can_be_written
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit
@@ -27,6 +26,8 @@ from jaxcrnn.decoder_options import decoder_of
 from jaxcrnn.decoding.evaluate import Evaluation, Line, estimate_centers, evaluate, recognize
 from jaxcrnn.errors import UserError
 from jaxcrnn.objective import PRESETS, LossConfig
+from jaxcrnn.runs import center_files, folder
+from jaxcrnn.runs import config as configs
 from jaxcrnn.train import eval_variables
 
 
@@ -55,7 +56,7 @@ def audit_lines(
 
 
 def usable_lines(
-    run: runs.Run, paths: Sequence[str], args: Namespace, *, keep_text_faults: bool, shown_on: TextIO
+    run: folder.Run, paths: Sequence[str], args: Namespace, *, keep_text_faults: bool, shown_on: TextIO
 ) -> Corpus:
     """The lines of data sets that a run can use, after showing the faults of the others.
 
@@ -78,7 +79,7 @@ def usable_lines(
     return corpus
 
 
-def limits_of(run: runs.Run, args: Namespace, *, outside: bool = False) -> Limits:
+def limits_of(run: folder.Run, args: Namespace, *, outside: bool = False) -> Limits:
     """What images may ask of the machine: not as the run's config has it, which may be a stranger's.
 
     Args:
@@ -96,7 +97,7 @@ def limits_of(run: runs.Run, args: Namespace, *, outside: bool = False) -> Limit
         if given is not None and given < 1:
             raise UserError(f"--{name.replace('_', '-')} {given}: expected 1 or more")
         if given is None and asked > taken:
-            print(f"{run.folder / runs.CONFIG}: data.{name} is {asked:,}; {taken:,} holds here, as long as no "
+            print(f"{run.folder / folder.CONFIG}: data.{name} is {asked:,}; {taken:,} holds here, as long as no "
                   f"--{name.replace('_', '-')} says otherwise", file=sys.stderr)  # fmt: skip
         limits = dataclasses.replace(limits, **{name: given or taken})
     return limits
@@ -117,7 +118,7 @@ def check_usable(corpus: Corpus, path: str, *, keep_text_faults: bool, skip_bad:
         raise UserError(f"{path}: no usable line")
 
 
-def validation_path(run: runs.Run, given: str | None) -> str:
+def validation_path(run: folder.Run, given: str | None) -> str:
     """The data set that was given, else the run's validation set.
 
     Raises:
@@ -131,10 +132,10 @@ def validation_path(run: runs.Run, given: str | None) -> str:
 
 def evaluate_run(args: Namespace) -> int:
     """``jaxcrnn evaluate``."""
-    run = runs.open_run(Path(args.run))
+    run = folder.open_run(Path(args.run))
     path = validation_path(run, args.data)
     if args.charset:
-        runs.same_charset(run, Charset.from_file(args.charset, run.config.data.blank), args.charset)
+        folder.same_charset(run, Charset.from_file(args.charset, run.config.data.blank), args.charset)
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: expected 1 or more")
     if args.predictions:
@@ -157,7 +158,9 @@ def evaluate_run(args: Namespace) -> int:
     return 0
 
 
-def print_evaluation(run: runs.Run, step: int, path: str, corpus: Corpus, result: Evaluation, positions: bool) -> None:
+def print_evaluation(
+    run: folder.Run, step: int, path: str, corpus: Corpus, result: Evaluation, positions: bool
+) -> None:
     """Scores under every rule, and the first misread lines."""
     print(f"{run.folder}, checkpoint of step {step}, on {path}")
     loss = f"CTC loss {result.loss:.4f} over {result.spelled}"
@@ -172,7 +175,7 @@ def recognize_images(args: Namespace) -> int:
     """``jaxcrnn recognize``: what cannot be read is reported on its own line, and the exit code says so."""
     if args.characters and not args.json:
         raise UserError("--characters is for --json; expected --json --characters")
-    run = runs.open_run(Path(args.run))
+    run = folder.open_run(Path(args.run))
     state, _ = run.state(args.checkpoint)
     decoder = decoder_of(args, run, state)
     limits = limits_of(run, args)
@@ -242,12 +245,12 @@ def _inputs(given: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | byte
 
 def estimate(args: Namespace) -> int:
     """``jaxcrnn centers estimate``."""
-    run = runs.open_run(Path(args.run))
+    run = folder.open_run(Path(args.run))
     data = run.config.data
     paths = [args.data] if args.data else [data.train, *data.more]
     if not all(paths):
         raise UserError("the run does not name its training set; give --data FILE, a label file of path<TAB>text")
-    out = Path(args.out or run.folder / runs.CENTERS)
+    out = Path(args.out or run.folder / folder.CENTERS)
     can_be_written(out)
     args.skip_bad = args.skip_bad or run.facts().get("skip_bad", False)
     corpus = usable_lines(run, paths, args, keep_text_faults=False, shown_on=sys.stdout)
@@ -277,7 +280,7 @@ def parity_ladder(args: Namespace) -> int:
     """``jaxcrnn parity``: exit code 1 when a number is farther off than its tolerance."""
     from jaxcrnn import answers, parity  # not for those who read one image
 
-    run = runs.open_run(Path(args.run))
+    run = folder.open_run(Path(args.run))
     presets = tuple(PRESETS)
     if args.presets:
         presets = () if args.presets == "none" else tuple(args.presets.split(","))

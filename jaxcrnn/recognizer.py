@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jaxcrnn import runs
 from jaxcrnn.charset import Charset, read_text
 from jaxcrnn.data.images import Limits, fit_height, read_gray, to_gray
 from jaxcrnn.decoding.evaluate import Line, recognize
 from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.model import ModelConfig
+from jaxcrnn.runs.folder import open_run
 from jaxcrnn.train import TrainConfig, eval_variables, state_shapes
 from jaxcrnn.types import TrainState
 
@@ -106,7 +106,7 @@ def load(folder: str | Path, checkpoint: str = "best") -> Recognizer:
         if checkpoint != "best":
             raise UserError(f"{folder}: an exported model has one state; expected no checkpoint, found {checkpoint!r}")
         return _exported(folder)
-    run = runs.open_run(folder)
+    run = open_run(folder)
     state, _ = run.state(checkpoint)
     return Recognizer(
         run.train_config.model, jax.device_get(eval_variables(state)), run.charset, run.config.data.limits.of_stranger()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 
-from jaxcrnn import metrics, page, panels, projector, results, runs, svg, training_data
+from jaxcrnn import metrics, page, panels, projector, results, svg
 from jaxcrnn._files import can_be_written, written_whole
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
@@ -27,6 +27,8 @@ from jaxcrnn.reading import usable_lines, validation_path
 from jaxcrnn.render import atlas
 from jaxcrnn.render.atlas import Atlas
 from jaxcrnn.render.texts import GROUPS
+from jaxcrnn.runs import datasets
+from jaxcrnn.runs.folder import CONFIG, FACTS, Run, open_run
 from jaxcrnn.types import TrainState
 
 
@@ -53,28 +55,28 @@ class _Made(NamedTuple):
 
     html: str
     reader: Reader
-    run: runs.Run
+    run: Run
     corpus: Corpus
 
 
-def _read(name: str, opened: runs.Run, state: TrainState, corpus: Corpus) -> Reader:
+def _read(name: str, opened: Run, state: TrainState, corpus: Corpus) -> Reader:
     data = opened.config.data
     seen, features = look(opened.train_config, state, opened.charset, corpus, buckets=data.buckets)
     return Reader(name, seen, features)
 
 
-def _glyphs(opened: runs.Run) -> Atlas:
+def _glyphs(opened: Run) -> Atlas:
     """Glyphs of the run's own fonts where it rendered, else the embedded ones."""
     characters = "".join(opened.charset.characters)
     if opened.config.text.share:
         try:
-            return training_data.typefaces(opened.config.text, characters)
+            return datasets.typefaces(opened.config.text, characters)
         except UserError as error:
             print(f"glyphs are drawn from the embedded atlas: {error}")
     return atlas.embedded().select(characters)
 
 
-def _times(opened: runs.Run, state: TrainState, corpus: Corpus) -> dict[int, float]:
+def _times(opened: Run, state: TrainState, corpus: Corpus) -> dict[int, float]:
     """Milliseconds a line takes in a batch of its bucket, compilation not counted."""
     batches = Batches(corpus, plans.choose(corpus.widths, opened.config.data.buckets), 32)
     times: dict[int, float] = {}
@@ -101,7 +103,7 @@ def _score_tables(reader: Reader, corpus: Corpus, groups: Sequence[str]) -> str:
 
 
 def _of_run(folder: Path, args: Namespace) -> _Made:
-    opened = runs.open_run(folder)
+    opened = open_run(folder)
     path = validation_path(opened, args.data)
     corpus = _lines(opened, path, args)
     groups = read_groups(args.groups or GROUPS)
@@ -109,8 +111,8 @@ def _of_run(folder: Path, args: Namespace) -> _Made:
     after = _read("this run", opened, state, corpus)
     readers = [after]
     origin = opened.facts().get("init_from", {}).get("run")
-    if origin and (Path(origin) / runs.CONFIG).exists():
-        before = runs.open_run(Path(origin))
+    if origin and (Path(origin) / CONFIG).exists():
+        before = open_run(Path(origin))
         if before.charset.hash == opened.charset.hash:
             readers.insert(0, _read("before", before, before.state("best")[0], corpus))
     logged = panels.logged({folder.name: [folder]})
@@ -134,7 +136,7 @@ def _of_run(folder: Path, args: Namespace) -> _Made:
     return _Made(page.page(f"Run {folder.name}", lead, sections), after, opened, corpus)
 
 
-def _lines(opened: runs.Run, path: str, args: Namespace) -> Corpus:
+def _lines(opened: Run, path: str, args: Namespace) -> Corpus:
     return usable_lines(opened, [path], args, keep_text_faults=True, shown_on=sys.stdout)
 
 
@@ -147,7 +149,7 @@ def _of_comparison(folder: Path, args: Namespace) -> _Made:
     test = list(found.arms)[-1]
     path = args.data or str(folder / known["tests"][test])
     arms = {arm: [folder / arm / f"seed-{seed}" for seed in known["seeds"]] for arm in known["arms"]}
-    arms = {arm: there for arm, places in arms.items() if (there := [p for p in places if (p / runs.FACTS).exists()])}
+    arms = {arm: there for arm, places in arms.items() if (there := [p for p in places if (p / FACTS).exists()])}
     best = _best(found, test)
     drawn = _drawn(found, test, list(arms))
     logged = panels.logged({arm: arms[arm] for arm in drawn})
@@ -200,16 +202,16 @@ def _ranked(found: results.Results, test: str) -> list[str]:
     return sorted(others, key=lambda arm: rated[arm]["substituted"].rate.value)
 
 
-def _opened(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> tuple[int, dict[str, runs.Run]]:
+def _opened(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> tuple[int, dict[str, Run]]:
     """The runs of one seed: the first that all have, else the first that the baseline, the second name, has."""
 
     def there(seed: int) -> list[str]:
-        return [name for name in names if (folder / name / f"seed-{seed}" / runs.FACTS).exists()]
+        return [name for name in names if (folder / name / f"seed-{seed}" / FACTS).exists()]
 
     seed = max(seeds, key=lambda seed: (names[1] in there(seed), len(there(seed))))
     if names[1] not in there(seed):
         raise UserError(f"{folder}: no run of {names[1]} is there to read lines with; expected its run folders")
-    return seed, {name: runs.open_run(folder / name / f"seed-{seed}") for name in there(seed)}
+    return seed, {name: open_run(folder / name / f"seed-{seed}") for name in there(seed)}
 
 
 def _accuracy(found: results.Results) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcrnn import bootstrap, logs
+from jaxcrnn import bootstrap
 from jaxcrnn._console import table
 from jaxcrnn.bootstrap import Interval
 from jaxcrnn.charset import read_text
@@ -19,6 +19,7 @@ from jaxcrnn.data.predictions import Predictions, read_predictions
 from jaxcrnn.errors import UserError
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.groups import read_groups
+from jaxcrnn.runs import metrics_log
 
 # A recogniser that reads nothing takes nothing for its look-alike: misread and read right are looked at together.
 SHOWN = ("substituted", "recall", "lines", "characters")
@@ -249,10 +250,10 @@ def _speeds(folder: Path, arms: Sequence[str]) -> tuple[dict[str, float], list[s
     damaged = []
     for arm in arms:
         found = []
-        for path in sorted((folder / arm).glob(f"seed-*/{logs.NAME}")):
-            log, before = logs.read(path), 0
+        for path in sorted((folder / arm).glob(f"seed-*/{metrics_log.NAME}")):
+            log, before = metrics_log.read(path), 0
             for row in log.rows:
-                speed, samples = logs.number(row, "images_per_second"), logs.number(row, "samples")
+                speed, samples = metrics_log.number(row, "images_per_second"), metrics_log.number(row, "samples")
                 if speed and samples:
                     found.append(speed * (row["step"] - before) / samples)
                     before = row["step"]

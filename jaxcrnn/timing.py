@@ -17,7 +17,6 @@ from jaxcrnn import ctc, losses, objective
 from jaxcrnn.assign import predicted
 from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.decoding.evaluate import run_read
-from jaxcrnn.dispatch import Group, compile_step
 from jaxcrnn.kernels import chunked_head
 from jaxcrnn.kernels import logits as head
 from jaxcrnn.model import DTYPES, ModelConfig
@@ -26,6 +25,7 @@ from jaxcrnn.nn.lstm import BiLSTM
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
 from jaxcrnn.parallel.mesh import MeshConfig, everywhere, is_nvidia, make_mesh
+from jaxcrnn.runs.compile import Group, compile_step
 from jaxcrnn.train import TrainConfig, init_state
 from jaxcrnn.types import Assignment, Batch, Outputs
 

@@ -10,19 +10,20 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
-from jaxcrnn import _console, runs
+from jaxcrnn import _console
 from jaxcrnn.decoder_options import decoder_of
 from jaxcrnn.decoding.evaluate import evaluate
 from jaxcrnn.errors import UserError
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.reading import usable_lines, validation_path
 from jaxcrnn.rescoring import MOST
+from jaxcrnn.runs import folder
 from jaxcrnn.scoring import groups_of
 
 
 def run(args: Namespace) -> int:
     """Reads validation lines once for each weight and prints what each gives; the best has the fewest edits."""
-    opened = runs.open_run(Path(args.run))
+    opened = folder.open_run(Path(args.run))
     path = validation_path(opened, args.data)
     weights = sorted({float(weight) for weight in args.weights})
     if not all(0 <= weight <= MOST for weight in weights):

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jaxcrnn import center_files
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.labels import write_lines
 from jaxcrnn.data.lmdb import write_lmdb
 from jaxcrnn.data.synthetic import SyntheticLines
+from jaxcrnn.runs import center_files
 from jaxcrnn.types import CenterState
 
 SMALL = [

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 
-from jaxcrnn import _console, options, runs
+from jaxcrnn import _console, options
 from jaxcrnn.data import buckets
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.decoder_options import decoder_of
@@ -21,6 +21,7 @@ from jaxcrnn.decoding.decoder import Decoder
 from jaxcrnn.decoding.evaluate import evaluate
 from jaxcrnn.errors import UserError
 from jaxcrnn.reading import usable_lines
+from jaxcrnn.runs import folder
 
 
 def main() -> int:
@@ -35,7 +36,7 @@ def main() -> int:
     options.decoding_options(parser)
     args = parser.parse_args()
     args.skip_bad, args.allow_outside = False, True
-    run = runs.open_run(Path(args.run))
+    run = folder.open_run(Path(args.run))
     state, step = run.state(args.checkpoint)
     corpus = usable_lines(run, [args.data], args, keep_text_faults=True, shown_on=sys.stderr)
     asked = decoder_of(args, run, state) or Decoder()

@@ -164,7 +164,8 @@ def configs(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     """Configurations and plans of comparisons as YAML, and values of ``--set``; one that is taken reads back equal."""
     import dataclasses
 
-    from jaxcrnn import config, grid
+    from jaxcrnn import grid
+    from jaxcrnn.runs import config
 
     sections = {f.name: config.keys(config._section(f.name)) for f in dataclasses.fields(config.Config)}
     known = ["vgg", "sgd", "flow1", "1e-3", "hard"]
@@ -296,8 +297,8 @@ def centers(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     """Files of centers (safetensors, PaddleOCR's pickle) and of glyphs (npz)."""
     import jax.numpy as jnp
 
-    from jaxcrnn import center_files
     from jaxcrnn.render import atlas
+    from jaxcrnn.runs import center_files
     from jaxcrnn.types import CenterState
 
     charset = Charset(CHARSET)
@@ -319,8 +320,8 @@ def runs(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     """Run folders with one file of them damaged, its checkpoint sealed anew over it or not, and opened."""
     import jax
 
-    from jaxcrnn import checkpoint, config
-    from jaxcrnn import runs as run_folders
+    from jaxcrnn.runs import checkpoint, config
+    from jaxcrnn.runs import folder as run_folders
     from jaxcrnn.train import init_state
 
     small = ["model.backbone=tiny", "model.hidden=4", "optim.steps=1", "loss.preset=flow1"]

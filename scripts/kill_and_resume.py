@@ -16,9 +16,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxcrnn import runs
 from jaxcrnn.data.labels import write_lines
 from jaxcrnn.data.synthetic import SyntheticLines
+from jaxcrnn.runs.folder import FACTS, open_run
 
 SETTINGS = [
     "model.backbone=tiny", "model.hidden=8", "model.dropout=0.2", "augment.probability=1", "data.batch_size=4",
@@ -42,7 +42,7 @@ def finish(arguments: list[str]) -> str:
 
 def killed(folder: Path, first: list[str], later: float, seed: random.Random) -> tuple[bool, str]:
     """Starts or goes on with a training and kills it: whether it was still running, and what the moment was."""
-    there = (folder / runs.FACTS).exists()
+    there = (folder / FACTS).exists()
     with start(["train", "--resume", str(folder)] if there else first) as process:
         log = folder / "metrics.jsonl"
         size = log.stat().st_size if log.exists() else 0
@@ -61,7 +61,7 @@ def killed(folder: Path, first: list[str], later: float, seed: random.Random) ->
 
 def compare(one: Path, two: Path) -> None:
     """Stops at the first thing that differs: arrays, bitwise, or rows of the log."""
-    (a, step), (b, other) = (runs.open_run(folder).state("latest") for folder in (one, two))
+    (a, step), (b, other) = (open_run(folder).state("latest") for folder in (one, two))
     assert step == other, f"{step} and {other} steps"
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))

@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxcrnn import bootstrap, decode, grid, rescoring, runs, training_data
+from jaxcrnn import bootstrap, decode, grid, rescoring
 from jaxcrnn._console import make
 from jaxcrnn.data.audit import audit
 from jaxcrnn.data.loader import Batches
@@ -28,6 +28,7 @@ from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.render.streams import RenderedLines
 from jaxcrnn.render.texts import GROUPS, Texts
+from jaxcrnn.runs import datasets, folder
 from jaxcrnn.train import read_step
 from jaxcrnn.types import CenterState
 
@@ -79,7 +80,7 @@ class Material:
         alike = {"source": "lookalikes", "bias": 1.0, "groups": str(self.plan.groups or GROUPS)}
         other = {"source": "uniform", "groups": ""}
         text = dataclasses.replace(config.text, **(alike if name == "lookalike" else other))
-        texts, *rest = training_data.writing(dataclasses.replace(config, text=text), self.charset, seed)
+        texts, *rest = datasets.writing(dataclasses.replace(config, text=text), self.charset, seed)
         return (Words(text, texts.characters, seed) if name == "words" else texts, *rest)
 
     def _lines(self, name, seed):
@@ -202,17 +203,17 @@ def main():
     args = parser.parse_args()
     plan = grid.read(args.plan)
     groups = read_groups(plan.groups or GROUPS)
-    charset = training_data.charset(plan.start, None)
+    charset = datasets.charset(plan.start, None)
     args.out.mkdir(parents=True, exist_ok=True)
     material = Material(plan, charset, plan.tests.lines)
-    written = training_data.writing(plan.start, charset, ESTIMATE)
+    written = datasets.writing(plan.start, charset, ESTIMATE)
     estimate = audited(plan.start, charset, RenderedLines(*written, plan.start.render, plan.estimate_lines, ESTIMATE))
     results = []
     with make() as shown:
         for arm, name in itertools.product(plan.arms, SETS):
             tests, validation = [], []
             for seed in plan.seeds:
-                run = runs.open_run(args.comparison / arm / f"seed-{seed}")
+                run = folder.open_run(args.comparison / arm / f"seed-{seed}")
                 state, _ = run.state("latest")
                 made = rescoring.make(centers_of(run, state, estimate), groups, charset, 0.0)
                 tests.append((Seen(run, state, material.lines[name, plan.tests.seed]), made))

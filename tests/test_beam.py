@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxcrnn import config, decode, runs
+from jaxcrnn import decode
 from jaxcrnn.charset import Charset
-from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.cli import main
 from jaxcrnn.ctc import ctc_loss
 from jaxcrnn.decoding import automata, beam, ngram
 from jaxcrnn.decoding.decoder import Decoder
 from jaxcrnn.decoding.evaluate import recognize
 from jaxcrnn.errors import UserError
+from jaxcrnn.runs import config
+from jaxcrnn.runs.checkpoint import Checkpoints
+from jaxcrnn.runs.folder import create, open_run
 from jaxcrnn.train import init_state
 
 T, CHARSET, DIGITS = 5, Charset("ab "), Charset("0123456789")
@@ -135,7 +137,7 @@ def test_characters_have_their_frames():
 def run_folder(tmp_path_factory):
     """A run that was never trained: it reads something, if nothing that is right."""
     settings = ["model.backbone=tiny", "model.hidden=8", "data.buckets=1", "data.batch_size=4", "optim.warmup=1"]
-    made = runs.create(tmp_path_factory.mktemp("runs") / "run", config.load(overrides=settings), DIGITS, {})
+    made = create(tmp_path_factory.mktemp("runs") / "run", config.load(overrides=settings), DIGITS, {})
     with Checkpoints(made.folder / "checkpoints") as checkpoints:
         checkpoints.save(init_state(made.train_config, jax.random.key(0)), {}, None)
     return made.folder
@@ -173,7 +175,7 @@ def test_evaluation_takes_the_same_options(run_folder, lines_file, tmp_path):
 
 
 def test_best_path_with_details_is_the_same_text(run_folder):
-    run = runs.open_run(run_folder)
+    run = open_run(run_folder)
     state, _ = run.state()
     images = [(str(i), np.random.default_rng(i).integers(0, 255, (32, 64), np.uint8)) for i in range(4)]
     plain = list(recognize(run.train_config, state, run.charset, images))

@@ -9,7 +9,7 @@ from jax import monitoring
 
 from jaxcrnn import bench, timing
 from jaxcrnn.cli import main
-from jaxcrnn.compiled import nothing_kept
+from jaxcrnn.runs.compiled import nothing_kept
 
 TINY = ["--batch", "2", "--width", "64", "--classes", "20", "--slots", "3", "--hidden", "4", "--backbone", "tiny"]
 

@@ -10,15 +10,16 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from jaxcrnn import center_files, runs
 from jaxcrnn.charset import Charset
-from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.cli import main
-from jaxcrnn.config import load
 from jaxcrnn.data.images import Limits, fit_height, read_gray
 from jaxcrnn.decoding.evaluate import recognize
 from jaxcrnn.errors import UserError
 from jaxcrnn.objective import PRESETS, LossConfig
+from jaxcrnn.runs import center_files
+from jaxcrnn.runs.checkpoint import Checkpoints
+from jaxcrnn.runs.config import load
+from jaxcrnn.runs.folder import create, open_run
 from jaxcrnn.train import init_state
 from jaxcrnn.types import CenterState
 
@@ -47,7 +48,7 @@ def reader(four_lines, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     (folder / "digits.txt").write_text("".join(f"{c}\n" for c in "0123456789x"))
     data = (f"data.train={four_lines}", f"data.charset={folder / 'digits.txt'}")
-    run = runs.create(folder / "reader", load(None, [*SMALL, *data]), Charset("0123456789x"), {})
+    run = create(folder / "reader", load(None, [*SMALL, *data]), Charset("0123456789x"), {})
     state = init_state(run.train_config, jax.random.key(0))
     head = state.params["head"]
     steep = head | {"kernel": head["kernel"] * 20, "bias": head["bias"].at[-1].set(-1e3)}  # never an x
@@ -60,8 +61,8 @@ def reader(four_lines, tmp_path_factory):
 def as_read(reader, four_lines):
     """The four images labelled with what the run reads in them, and one more with what it does not read."""
     names = [row.split("\t")[0] for row in four_lines.read_text().splitlines()]
-    state, _ = runs.open_run(reader).state("latest")
-    run = runs.open_run(reader)
+    state, _ = open_run(reader).state("latest")
+    run = open_run(reader)
     images = [(name, fit_height(read_gray(name, Limits(), name), 32, Limits(), name)) for name in names]
     texts = [line.text for line in recognize(run.train_config, state, run.charset, images)]
     rows = [f"{name}\t{text}\n" for name, text in zip(names, texts, strict=True) if text]
@@ -96,7 +97,7 @@ def test_estimate_says_what_it_saw(reader, centers_file, as_read, capsys):
     out = capsys.readouterr().out
     assert f"{as_read[1]} of {as_read[1] + 1} lines recognised exactly" in out
     assert " x\n" in out.split("were never seen: ")[1]
-    run = runs.open_run(reader)
+    run = open_run(reader)
     state = center_files.load(centers_file, run.charset, 32)
     again = center_files.load(reader.parent / "again.safetensors", run.charset, 32)
     np.testing.assert_array_equal(state.centers, again.centers)
@@ -119,11 +120,11 @@ def test_second_stage_starts_where_it_is_told(where, reader, centers_file, four_
     out = tmp_path / "second"
     more = ("--init-from", str(reader), "--centers", given, "--preset", "flow2", "--out", str(out))
     assert train(*more, steps=1) == 0
-    run = runs.open_run(out)
+    run = open_run(out)
     state, _ = run.state("latest")
-    before, _ = runs.open_run(reader).state("latest")
+    before, _ = open_run(reader).state("latest")
     assert run.config.loss.preset == "flow2"
-    assert run.charset.characters == runs.open_run(reader).charset.characters
+    assert run.charset.characters == open_run(reader).charset.characters
     expected = {
         "zeros": lambda: np.zeros((12, 32)),
         "head": lambda: np.asarray(before.params["head"]["kernel"]).T,
@@ -160,7 +161,7 @@ def test_centers_are_saved_with_the_run_and_resumed(preset, four_lines, tmp_path
     shutil.copytree(tmp_path / "whole", tmp_path / "half")
     shutil.rmtree(tmp_path / "half" / "checkpoints" / "4")
     assert main(["train", "--resume", str(tmp_path / "half")]) == 0
-    one, two = (runs.open_run(tmp_path / name).state("latest")[0] for name in ("whole", "half"))
+    one, two = (open_run(tmp_path / name).state("latest")[0] for name in ("whole", "half"))
     assert one.centers.centers.shape == two.centers.centers.shape
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -173,10 +174,10 @@ def test_centers_are_saved_with_the_run_and_resumed(preset, four_lines, tmp_path
 def test_a_second_stage_that_died_early_is_resumed_from_its_own_start(reader, four_lines, tmp_path):
     more = ("--init-from", str(reader), "--centers", "normal", "--preset", "flow2", "--out", str(tmp_path / "run"))
     assert train(*more, steps=1) == 0
-    whole = runs.open_run(tmp_path / "run").state("latest")[0]
+    whole = open_run(tmp_path / "run").state("latest")[0]
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "1")
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
-    again = runs.open_run(tmp_path / "run").state("latest")[0]
+    again = open_run(tmp_path / "run").state("latest")[0]
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
 

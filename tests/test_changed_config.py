@@ -6,8 +6,8 @@ import shutil
 import pytest
 from small_runs import train_args
 
-from jaxcrnn import runs
 from jaxcrnn.cli import main
+from jaxcrnn.runs import folder
 
 
 def edit(run, old, new):
@@ -39,7 +39,7 @@ def test_what_fits_is_said_and_gone_on_with(trained, capsys):
 
 def test_fewer_steps_than_were_taken(trained, tmp_path, capsys):
     run = shutil.copytree(trained, tmp_path / "run")
-    taken = runs.open_run(run).config.optim.steps
+    taken = folder.open_run(run).config.optim.steps
     edit(run, f"steps: {taken}", "steps: 2")
     assert main(["train", "--resume", str(run)]) == 0
     out = capsys.readouterr().out

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from small_runs import train_args
 
-from jaxcrnn import checkpoint, loop
 from jaxcrnn._console import Plain
-from jaxcrnn.checkpoint import Checkpoints, Damaged
 from jaxcrnn.cli import main
 from jaxcrnn.errors import UserError
+from jaxcrnn.runs import checkpoint, trainer
+from jaxcrnn.runs.checkpoint import Checkpoints, Damaged
 from jaxcrnn.types import TrainState
 
 
@@ -143,24 +143,24 @@ def test_rows_of_the_log_that_cannot_be_read(tmp_path, capsys):
     log = tmp_path / "metrics.jsonl"
     rows = [json.dumps({"step": step, "loss": 1.0}) for step in (2, 4, 6)]
     log.write_text("\n".join([rows[0], "garbage}", "{}", rows[1], rows[2], rows[2][:9]]))
-    loop._truncate(log, 4, Plain())
+    trainer._truncate(log, 4, Plain())
     assert log.read_text().splitlines() == rows[:2]
     assert "2 rows cannot be read and are left out" in capsys.readouterr().out
     before = log.stat().st_mtime_ns
-    loop._truncate(log, 4, Plain())  # nothing to do: not written again
+    trainer._truncate(log, 4, Plain())  # nothing to do: not written again
     assert log.stat().st_mtime_ns == before
 
 
 @pytest.mark.slow
 def test_a_log_that_cannot_be_written_says_what_is_kept(lines_file, tmp_path, capsys, monkeypatch):
-    write = loop._Run._log
+    write = trainer._Run._log
 
     def full(run, log, step, row):
         if step > 4:
             raise OSError(28, "No space left on device")
         write(run, log, step, row)
 
-    monkeypatch.setattr(loop._Run, "_log", full)
+    monkeypatch.setattr(trainer._Run, "_log", full)
     assert main(train_args(lines_file, tmp_path / "run", "run.eval_every=4", "run.log_every=1", val=False)) == 2
     said = capsys.readouterr().err
     assert "run: No space left on device; the run stopped, checkpoints kept: 4" in said

@@ -13,14 +13,15 @@ import time
 from pathlib import Path
 
 import jax
+import jaxcrnn.loop
 import numpy as np
 import pytest
 from PIL import Image
 from small_runs import train_args
 
-import jaxcrnn.loop
-from jaxcrnn import dispatch, runs
 from jaxcrnn.cli import main
+from jaxcrnn.runs import compile
+from jaxcrnn.runs.folder import open_run
 from jaxcrnn.train import train_step
 
 
@@ -32,7 +33,7 @@ def run_folder(lines_file, tmp_path_factory):
 
 
 def leaves(folder, which="latest"):
-    state, step = runs.open_run(folder).state(which)
+    state, step = open_run(folder).state(which)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)], step
 
 
@@ -55,7 +56,7 @@ def test_one_program_a_bucket(lines_file, tmp_path, monkeypatch, capsys):
         traces.append(1)
         return train_step(*args)
 
-    monkeypatch.setattr(dispatch, "train_step", counted_step)
+    monkeypatch.setattr(compile, "train_step", counted_step)
     assert main(train_args(lines_file, tmp_path / "run", "--set", "data.buckets=2", val=False)) == 0
     out = capsys.readouterr().out
     buckets = out.split("buckets ")[1].split(" px")[0].split(", ")
@@ -168,13 +169,13 @@ def test_a_stopped_and_a_killed_run_resume_bitwise(lines_file, tmp_path, monkeyp
             time.sleep(0.01)
         process.kill()
     assert leaves(part)[1] < 24
-    bound, go = [], jaxcrnn.loop._Run.go
+    bound, go = [], jaxcrnn.runs.trainer._Run.go
 
     def watched(run, state):
         bound.append({leaf.committed for leaf in jax.tree.leaves(state)})
         return go(run, state)
 
-    monkeypatch.setattr(jaxcrnn.loop._Run, "go", watched)
+    monkeypatch.setattr(jaxcrnn.runs.trainer._Run, "go", watched)
     assert main(["train", "--resume", str(part)]) == 0
     assert main(train_args(lines_file, whole, *settings, val=False)) == 0
     assert bound == [{True}, {True}]  # or a fresh and a resumed run would be two programs
@@ -191,14 +192,14 @@ def test_a_stopped_and_a_killed_run_resume_bitwise(lines_file, tmp_path, monkeyp
 def test_an_image_deleted_under_way_names_what_is_kept(lines_file, tmp_path, capsys, monkeypatch):
     for file in lines_file.parent.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    go = jaxcrnn.loop._Run._save
+    go = jaxcrnn.runs.trainer._Run._save
 
     def save(run, state, accuracy):
         go(run, state, accuracy)
         for image in tmp_path.glob("*.png"):
             image.unlink()
 
-    monkeypatch.setattr(jaxcrnn.loop._Run, "_save", save)
+    monkeypatch.setattr(jaxcrnn.runs.trainer._Run, "_save", save)
     settings = ["--set", "run.eval_every=2", "data.cache_mb=0", "data.workers=1"]
     assert main(train_args(tmp_path / lines_file.name, tmp_path / "run", *settings, steps=40, val=False)) == 2
     said = capsys.readouterr().err.strip()

@@ -1,7 +1,7 @@
 import pytest
 
 from jaxcrnn import Charset, UserError
-from jaxcrnn import config as configs
+from jaxcrnn.runs import config as configs
 
 
 def test_file_and_overrides(tmp_path):

@@ -14,11 +14,13 @@ import pytest
 from PIL import Image
 
 import jaxcrnn
-from jaxcrnn import config, exporting, runs
+from jaxcrnn import exporting
 from jaxcrnn.charset import Charset
-from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.cli import main
 from jaxcrnn.errors import UserError
+from jaxcrnn.runs import config
+from jaxcrnn.runs.checkpoint import Checkpoints
+from jaxcrnn.runs.folder import create
 from jaxcrnn.train import init_state
 
 CHARSETS = {"odd": Charset("0123456789", "last")}
@@ -40,7 +42,7 @@ def run_of(tmp_path_factory):
             folder = tmp_path_factory.mktemp("runs") / "run"
             charset = CHARSETS.get(name, Charset("0123456789"))
             settings = [*MODELS[name], "model.dropout=0", f"data.blank={charset.blank_place}"]
-            run = runs.create(folder, config.load(overrides=settings), charset, {})
+            run = create(folder, config.load(overrides=settings), charset, {})
             state = init_state(run.train_config, jax.random.key(0))
             keys = iter(jax.random.split(jax.random.key(1), 1000))
             moved = jax.tree.map(lambda a: a + 0.1 * jax.random.uniform(next(keys), a.shape), state.batch_stats)

@@ -16,9 +16,7 @@ pytest.importorskip("array_record", reason="the data extra is not installed")
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 import fuzz
 
-from jaxcrnn import center_files, config
 from jaxcrnn.charset import Charset
-from jaxcrnn.checkpoint import Checkpoints, Damaged
 from jaxcrnn.data import lmdb
 from jaxcrnn.data.formats import open_source
 from jaxcrnn.data.images import ImageError, Limits, read_gray
@@ -26,6 +24,8 @@ from jaxcrnn.data.labels import LabelFile
 from jaxcrnn.data.synthetic import SyntheticLines
 from jaxcrnn.errors import UserError
 from jaxcrnn.render import atlas
+from jaxcrnn.runs import center_files, config
+from jaxcrnn.runs.checkpoint import Checkpoints, Damaged
 
 INPUTS = {"lmdb": 8, "images": 150}
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from small_runs import train_args
 
-from jaxcrnn import growth, runs
 from jaxcrnn.charset import Charset
 from jaxcrnn.cli import main
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
+from jaxcrnn.runs import charset_transfer
+from jaxcrnn.runs.folder import open_run
 from jaxcrnn.train import TrainConfig, init_state
 
 
@@ -24,7 +25,7 @@ def test_rows_move_by_character():
 
     old, new = Charset("土士未", "last"), Charset("末士己土", "first")
     before, fresh = state(old, 1), state(new, 2)
-    after = growth.moved(before, fresh, old, new)
+    after = charset_transfer.moved(before, fresh, old, new)
     assert jax.tree.map(np.shape, after) == jax.tree.map(np.shape, fresh)
     places = {"土": (0, 4), "士": (1, 2), "blank": (3, 0)}
     fields = {
@@ -54,9 +55,9 @@ def test_a_new_training_starts_with_all_that_is_known():
 
     old, new = Charset("土士未"), Charset("末士己土")
     before, fresh = state(old, 1, 0.9, "flow1"), state(new, 2, 0.9, "flow1")
-    after, besides = growth.started(before, fresh, old, new)
+    after, besides = charset_transfer.started(before, fresh, old, new)
     assert besides == ["moments", "centers"]
-    expected = growth.moved(before, fresh, old, new)
+    expected = charset_transfer.moved(before, fresh, old, new)
     assert after.step == fresh.step
     chex.assert_trees_all_equal(after.params, expected.params)
     chex.assert_trees_all_equal(after.centers, expected.centers)
@@ -65,16 +66,16 @@ def test_a_new_training_starts_with_all_that_is_known():
     assert counts == {"ScaleByAdamState": 1, "ScaleByScheduleState": 0}
 
     plain, fresh = state(old, 1, 0.0, "ctc"), state(new, 2, 0.9, "flow1")
-    after, besides = growth.started(plain, fresh, old, new)
+    after, besides = charset_transfer.started(plain, fresh, old, new)
     assert besides == []
-    chex.assert_trees_all_equal(after.params, growth.moved(plain.params, fresh.params, old, new))
+    chex.assert_trees_all_equal(after.params, charset_transfer.moved(plain.params, fresh.params, old, new))
     chex.assert_trees_all_equal(after.opt_state.average, after.params)
     chex.assert_trees_all_equal(after.centers, fresh.centers)
 
-    after, besides = growth.started(before, state(new, 2, 0.0, "ctc"), old, new)
+    after, besides = charset_transfer.started(before, state(new, 2, 0.0, "ctc"), old, new)
     assert besides == []
     assert after.centers is None
-    chex.assert_trees_all_equal(after.params, growth.moved(before.opt_state.average, after.params, old, new))
+    chex.assert_trees_all_equal(after.params, charset_transfer.moved(before.opt_state.average, after.params, old, new))
 
 
 def _parts(tree):
@@ -95,7 +96,7 @@ def test_a_run_goes_on_with_more_characters(lines_file, tmp_path, capsys):
     arguments = train_args(lines_file, second, "optim.learning_rate=1e-9", "optim.warmup=0", steps=1, val=False)
     assert main([*arguments, *grow, "--grow"]) == 0
     assert "10 characters kept, 1 new, 0 gone; moved with them: weights, moments" in capsys.readouterr().out
-    one, two = (runs.open_run(folder).state("latest")[0] for folder in (first, second))
+    one, two = (open_run(folder).state("latest")[0] for folder in (first, second))
     np.testing.assert_allclose(two.params["head"]["kernel"][:, 2:], one.params["head"]["kernel"][:, 1:], atol=1e-6)
     assert main([*train_args(lines_file, tmp_path / "third"), "--grow"]) == 2
     assert "give --init-from RUN" in capsys.readouterr().err

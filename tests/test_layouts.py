@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxcrnn import importing, layouts, runs, torch_files
+from jaxcrnn import importing, layouts, torch_files
 from jaxcrnn.charset import Charset
 from jaxcrnn.cli import main
 from jaxcrnn.model import CRNN, ModelConfig
+from jaxcrnn.runs.folder import open_run
 from jaxcrnn.train import eval_variables
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -294,7 +295,7 @@ def test_the_command(state, digits, tmp_path, capsys):
     for blank in ("first", "last"):
         assert main([*arguments, "--out", str(tmp_path / blank), "--blank", blank]) == 0
     assert "sequential, 8 arrays, each used once; " in capsys.readouterr().out
-    first, last = (runs.open_run(tmp_path / blank) for blank in ("first", "last"))
+    first, last = (open_run(tmp_path / blank) for blank in ("first", "last"))
     kernels = [eval_variables(run.state()[0])["params"]["head"]["kernel"] for run in (first, last)]
     np.testing.assert_array_equal(kernels[0][:, -1], kernels[1][:, 0])
     np.testing.assert_array_equal(kernels[0][:, :-1], kernels[1][:, 1:])

@@ -18,16 +18,17 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from small_runs import train_args
 
-from jaxcrnn import centers, plan, runs
+from jaxcrnn import centers, plan
 from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.cli import main
-from jaxcrnn.dispatch import Group, compile_step
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.objective import PRESETS, LossConfig
 from jaxcrnn.optim import OptimConfig
 from jaxcrnn.parallel import mesh as sharding
 from jaxcrnn.parallel.mesh import MeshConfig
+from jaxcrnn.runs.compile import Group, compile_step
+from jaxcrnn.runs.folder import open_run
 from jaxcrnn.train import TrainConfig, init_state
 from jaxcrnn.types import Assignment, Batch, CenterState
 
@@ -210,7 +211,7 @@ def halfway(whole, tmp_path):
 
 
 def same_end(part, whole):
-    states = [runs.open_run(folder).state("latest")[0] for folder in (part, whole)]
+    states = [open_run(folder).state("latest")[0] for folder in (part, whole)]
     assert states[0].step == 8
     close(states[0]._replace(centers=None), states[1]._replace(centers=None), 1e-5)
     close(states[0].centers, states[1].centers, 1e-6)
@@ -272,12 +273,12 @@ def test_one_of_two_processes_is_stopped_or_killed(lines_file, tmp_path, sent):
         assert "go on with: jaxcrnn train --resume" in out
     else:
         assert both[0].returncode
-    step = runs.open_run(run).state("latest")[1]
+    step = open_run(run).state("latest")[1]
     assert step >= 8
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("steps: 100000", f"steps: {step + 2}"))
     assert main(["train", "--resume", str(run), "--set", "mesh.data=1"]) == 0
-    assert runs.open_run(run).state("latest")[1] == step + 2
+    assert open_run(run).state("latest")[1] == step + 2
 
 
 @pytest.mark.slow

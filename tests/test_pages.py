@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcrnn import objective, runs
+from jaxcrnn import objective
 from jaxcrnn.cli import COMMANDS, main, parser
+from jaxcrnn.runs.folder import open_run
 from jaxcrnn.train import eval_variables
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -104,7 +105,7 @@ def test_a_loss_of_ones_own(place, monkeypatch, tmp_path):
     exec(compile(program, "study", "exec"), {"__name__": "__main__"})
     states = {}
     for name in ("aligned", "sure"):
-        state, step = runs.open_run(tmp_path / name).state("latest")
+        state, step = open_run(tmp_path / name).state("latest")
         assert step == 2
         states[name] = state
     assert np.abs(states["sure"].centers.centers).max() > 0
@@ -115,7 +116,7 @@ def test_a_loss_of_ones_own(place, monkeypatch, tmp_path):
 
 def test_keys_and_options_of_the_tables_are_there():
     """What the pages call by name exists."""
-    from jaxcrnn import config
+    from jaxcrnn.runs import config
 
     known = {f.name: config.keys(config._section(f.name)) for f in config.dataclasses.fields(config.Config)}
     for page in ("coming-from.md", "quick-start.md", "open-doors.md", "new-loss.md"):
@@ -144,7 +145,7 @@ def commands(path):
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
 def test_every_command_of_a_page_is_one(path, capsys):
     """Its options are there, and each key of --set."""
-    from jaxcrnn import config
+    from jaxcrnn.runs import config
 
     for words in commands(path):
         try:

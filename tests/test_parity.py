@@ -12,14 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcrnn import answers, convert, parity, runs
+from jaxcrnn import answers, convert, parity
 from jaxcrnn.charset import Charset
-from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.cli import main
-from jaxcrnn.config import Config, DataConfig
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.objective import PRESETS, LossConfig
+from jaxcrnn.runs.checkpoint import Checkpoints
+from jaxcrnn.runs.config import Config, DataConfig
+from jaxcrnn.runs.folder import create
 from jaxcrnn.train import init_state
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the torch extra is not installed")
@@ -117,7 +118,7 @@ def test_the_command(tmp_path, capsys):
     """``jaxcrnn parity`` on a run: torch_ref answers in a process of its own."""
     charset, folder = Charset("0123456789", "last"), tmp_path / "run"
     config = Config(model=ModelConfig("tiny", 4, 0.0, standardize=True), data=DataConfig(blank="last"))
-    run = runs.create(folder, config, charset, {})
+    run = create(folder, config, charset, {})
     with Checkpoints(folder / "checkpoints") as checkpoints:
         checkpoints.save(init_state(run.train_config, jax.random.key(0)), {}, None)
     assert main(["parity", str(folder), "--presets", "none"]) == 0

@@ -6,12 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcrnn import center_files, config, decode, rescoring, runs
+from jaxcrnn import decode, rescoring
 from jaxcrnn.charset import Charset
-from jaxcrnn.checkpoint import Checkpoints
 from jaxcrnn.cli import main
 from jaxcrnn.decoding.decoder import Decoder
 from jaxcrnn.decoding.evaluate import recognize
+from jaxcrnn.runs import center_files, config
+from jaxcrnn.runs.checkpoint import Checkpoints
+from jaxcrnn.runs.folder import CENTERS, create, open_run
 from jaxcrnn.train import init_state
 from jaxcrnn.types import CenterState
 
@@ -117,7 +119,7 @@ def test_classes_never_seen_are_left_alone_unless_none_was_counted():
 def run_folder(tmp_path_factory):
     """A run never trained, its centers, lines it reads badly, and groups of digits."""
     folder, digits = tmp_path_factory.mktemp("run"), Charset("0123456789")
-    run = runs.create(folder / "run", config.load(overrides=SETTINGS), digits, {})
+    run = create(folder / "run", config.load(overrides=SETTINGS), digits, {})
     state = init_state(run.train_config, jax.random.key(0))
     rng = np.random.default_rng(0)
     head = state.params["head"]  # sharp, or no search ends where greedy reading does
@@ -162,7 +164,7 @@ def test_tuning_and_reading_with_what_it_found(run_folder, lines_file, capsys):
 
 @pytest.mark.slow
 def test_the_beam_sees_what_was_rescored(run_folder):
-    run = runs.open_run(run_folder / "run")
+    run = open_run(run_folder / "run")
     state, _ = run.state()
     made = rescoring.make(state.centers, ["0123456789"], run.charset, 100.0)
     images = [(str(i), np.random.default_rng(i).integers(0, 255, (32, 64), np.uint8)) for i in range(8)]
@@ -177,7 +179,7 @@ def test_the_beam_sees_what_was_rescored(run_folder):
 @pytest.mark.slow
 def test_a_weight_of_zero_changes_nothing(run_folder):
     """Not the confidence either, that of an empty reading included."""
-    run = runs.open_run(run_folder / "run")
+    run = open_run(run_folder / "run")
     state, _ = run.state()
     bias = np.asarray(state.params["head"]["bias"])
     silent = state.params | {"head": state.params["head"] | {"bias": bias + np.float32(99) * (np.arange(11) == 0)}}
@@ -219,12 +221,12 @@ def test_wrong_tuning_gets_one_line(run_folder, lines_file, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*tune, "--rescore", "1"])
     capsys.readouterr()
-    plain = runs.create(tmp_path / "plain", config.load(overrides=SETTINGS[:-1]), Charset("0123456789"), {})
+    plain = create(tmp_path / "plain", config.load(overrides=SETTINGS[:-1]), Charset("0123456789"), {})
     with Checkpoints(plain.folder / "checkpoints") as checkpoints:
         checkpoints.save(init_state(plain.train_config, jax.random.key(0)), {}, None)
     tune[2] = str(plain.folder)
     assert main(tune) == 2
     assert "trained without centers; make some with 'jaxcrnn centers estimate --run" in capsys.readouterr().err
-    (plain.folder / runs.CENTERS).write_bytes((run_folder / "centers.safetensors").read_bytes())
+    (plain.folder / CENTERS).write_bytes((run_folder / "centers.safetensors").read_bytes())
     groups = ["--groups", str(run_folder / "groups.txt"), "--weights", "0", "1"]
     assert main([*tune, *groups]) == 0

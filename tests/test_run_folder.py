@@ -11,10 +11,11 @@ import time
 
 import pytest
 
-from jaxcrnn import commands, hosts, loop, notices, runs
+from jaxcrnn import commands
 from jaxcrnn.cli import main
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.errors import UserError
+from jaxcrnn.runs import folder, processes, signals, trainer
 from tests.small_runs import train_args
 
 
@@ -57,7 +58,7 @@ def test_other_weights_are_not_forgotten(trained, lines_file, tmp_path, capsys):
 
 
 def test_two_trainings_do_not_share_a_folder(copy, capsys):
-    held = runs.lock(copy)
+    held = folder.lock(copy)
     began = time.monotonic()
     try:
         assert main(["train", "--resume", str(copy)]) == 2
@@ -100,7 +101,7 @@ def test_a_job_that_is_started_again_is_told_whether_it_has_finished(lines_file,
 
 
 def test_every_notice_of_preemption_is_heard():
-    with notices.stop_flag() as received:
+    with signals.stop_flag() as received:
         for notice in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             os.kill(os.getpid(), notice)
         assert received == [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
@@ -120,12 +121,12 @@ def test_a_notice_is_heard_while_data_stalls(lines_file, tmp_path, monkeypatch, 
     with monkeypatch.context() as patched:
         patched.setattr(Batches, "training", stalled)
         assert main(train_args(lines_file, run, val=False)) == 0
-    stopped = runs.open_run(run).state("latest")[1]
+    stopped = folder.open_run(run).state("latest")[1]
     assert 1 <= stopped <= 5
     assert f"stopped at step {stopped}" in capsys.readouterr().out
     assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"] == stopped
     assert main(["train", "--resume", str(run)]) == 0
-    assert runs.open_run(run).state("latest")[1] == 8
+    assert folder.open_run(run).state("latest")[1] == 8
 
 
 def test_a_pipe_is_no_image(tmp_path, capsys):
@@ -192,17 +193,17 @@ def test_a_place_to_meet_that_is_taken_or_empty():
     with socket.create_server(("", 0)) as listening:
         port = listening.getsockname()[1]
         with pytest.raises(UserError, match=f"--coordinator localhost:{port}: Address already in use"):
-            hosts.can_meet("localhost", port, first=True)
-        hosts.can_meet("localhost", port, first=False, patience=0)
-    hosts.can_meet("localhost", port, first=True)
+            processes.can_meet("localhost", port, first=True)
+        processes.can_meet("localhost", port, first=False, patience=0)
+    processes.can_meet("localhost", port, first=True)
     with pytest.raises(UserError, match=r"Connection refused; expected the first process \(--process-index 0\)"):
-        hosts.can_meet("localhost", port, first=False, patience=0)
+        processes.can_meet("localhost", port, first=False, patience=0)
 
 
 def test_restarts_of_workers_are_counted_over_a_resume(lines_file, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(loop, "restarts", lambda batches: 2)
+    monkeypatch.setattr(trainer, "restarts", lambda batches: 2)
     assert main(train_args(lines_file, tmp_path / "run", val=False)) == 0
     assert "started anew 2 times" in capsys.readouterr().out
-    monkeypatch.setattr(loop, "restarts", lambda batches: 0)
+    monkeypatch.setattr(trainer, "restarts", lambda batches: 0)
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
     assert "started anew 2 times" in capsys.readouterr().out

@@ -9,10 +9,10 @@ from PIL import Image
 from small_runs import train_args
 
 import jaxcrnn
-from jaxcrnn import logs
 from jaxcrnn.charset import MOST, SMALL, Charset, read_text
 from jaxcrnn.cli import main
 from jaxcrnn.errors import UserError
+from jaxcrnn.runs import metrics_log
 
 LARGE = 9000 * 4000  # pixels, more than a new run allows
 
@@ -87,16 +87,16 @@ def test_tighter_bounds_hold(theirs, tmp_path, capsys):
     ],
 )  # fmt: skip
 def test_rows_of_its_log(tmp_path, line, taken):
-    (tmp_path / logs.NAME).write_bytes(b'{"step": 2, "ctc": 3}\n' + line)
-    found = logs.read(tmp_path / logs.NAME)
-    assert [(row["step"], logs.number(row, "ctc")) for row in found.rows] == [(2, 3.0), *taken]
+    (tmp_path / metrics_log.NAME).write_bytes(b'{"step": 2, "ctc": 3}\n' + line)
+    found = metrics_log.read(tmp_path / metrics_log.NAME)
+    assert [(row["step"], metrics_log.number(row, "ctc")) for row in found.rows] == [(2, 3.0), *taken]
     assert found.broken == (not taken and line.endswith(b"}"))
 
 
 def test_its_report_is_made_of_what_is_a_row(theirs, lines_file, tmp_path):
     run = shutil.copytree(theirs, tmp_path / "run")
     rows = [json.dumps({"step": 1, "ctc": bad}) for bad in ("<script>", [], {}, None, True)]
-    (run / logs.NAME).write_text("\n".join(["no row}", *rows, json.dumps({"step": 2, "ctc": 0.5})]))
+    (run / metrics_log.NAME).write_text("\n".join(["no row}", *rows, json.dumps({"step": 2, "ctc": 0.5})]))
     assert main(["report", str(run), "--data", str(lines_file)]) == 0
     assert "<script>" not in (run / "report.html").read_text()
 

@@ -6,10 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from jaxcrnn import training_data
 from jaxcrnn.charset import Charset
 from jaxcrnn.cli import main
-from jaxcrnn.config import load, to_yaml
 from jaxcrnn.data import buckets
 from jaxcrnn.data.audit import audit
 from jaxcrnn.data.images import Limits
@@ -21,6 +19,8 @@ from jaxcrnn.render.config import HARD, LEVELS, RenderConfig
 from jaxcrnn.render.render import Glyphs
 from jaxcrnn.render.streams import MixedBatches, RenderedBatches
 from jaxcrnn.render.texts import TextConfig, Texts
+from jaxcrnn.runs import datasets
+from jaxcrnn.runs.config import load, to_yaml
 
 CHARS = "0123456789土士"
 CHARSET = Charset(CHARS)
@@ -119,8 +119,8 @@ def test_several_sets_by_weight(lines_file, tmp_path, capsys):
     config = load(None, ["data.batch_size=4", "data.weights=[3, 1]", "data.buckets=1"])
     paths = {"train": str(lines_file), "more": (str(second),)}
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, **paths))
-    corpora = training_data.audited(config, CHARSET, training_data.source(config), None, skip_bad=False)
-    mixed = training_data.stream(config, CHARSET, corpora[0])
+    corpora = datasets.audited(config, CHARSET, datasets.source(config), None, skip_bad=False)
+    mixed = datasets.stream(config, CHARSET, corpora[0])
     assert f"3 of 4 lines a step from {lines_file}, 24 lines\n1 of 4" in capsys.readouterr().out
     texts = {"first": set(), "second": set()}
     for _, batch in mixed.training(0, 8):
@@ -131,7 +131,7 @@ def test_several_sets_by_weight(lines_file, tmp_path, capsys):
     assert texts["second"] == {LabelFile(second).text(i) for i in range(3)}
     # Without weights they are one set: 27 lines in 7 steps.
     plain = dataclasses.replace(config, data=dataclasses.replace(config.data, weights=()))
-    assert training_data.stream(plain, CHARSET, corpora[0]).steps_per_epoch == 7
+    assert datasets.stream(plain, CHARSET, corpora[0]).steps_per_epoch == 7
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,13 @@ from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.charset import SMALL, Charset, read_text
 from jaxcrnn.data.images import Limits
 from jaxcrnn.errors import UserError, first_line
-from jaxcrnn.loop import LoopConfig
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
 from jaxcrnn.parallel.mesh import MeshConfig
 from jaxcrnn.render.config import LEVELS, RenderConfig
 from jaxcrnn.render.texts import TextConfig
+from jaxcrnn.runs.trainer import LoopConfig
 from jaxcrnn.train import TrainConfig
 
 

@@ -19,10 +19,10 @@ import yaml
 import jaxcrnn
 from jaxcrnn._files import written_whole
 from jaxcrnn.charset import Charset, difference, read_text
-from jaxcrnn.checkpoint import Checkpoints, Damaged
-from jaxcrnn.config import Config, build, load, to_yaml
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
+from jaxcrnn.runs.checkpoint import Checkpoints, Damaged
+from jaxcrnn.runs.config import Config, build, load, to_yaml
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import TrainState
 

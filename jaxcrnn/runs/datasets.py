@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from jaxcrnn import config as configs
 from jaxcrnn import report
 from jaxcrnn.charset import Charset
 from jaxcrnn.data import buckets as plans
@@ -21,6 +20,7 @@ from jaxcrnn.render import atlas
 from jaxcrnn.render.render import Glyphs
 from jaxcrnn.render.streams import MixedBatches, RenderedBatches, Stream
 from jaxcrnn.render.texts import TextConfig, Texts
+from jaxcrnn.runs import config as configs
 
 Corpora = tuple[Corpus | None, Corpus | None]
 

@@ -17,23 +17,23 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcrnn import logs
 from jaxcrnn._console import Plain, duration
 from jaxcrnn._files import written_whole
-from jaxcrnn.allocator import give_back
 from jaxcrnn.charset import Charset
-from jaxcrnn.checkpoint import Checkpoints, agreed
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.images import ImageError
 from jaxcrnn.decoding.evaluate import evaluate
-from jaxcrnn.dispatch import Group, compile_step, groups
 from jaxcrnn.errors import UserError, first_line
-from jaxcrnn.notices import Notices, stop_flag, until_told
 from jaxcrnn.parallel.mesh import MeshConfig, everywhere, make_mesh, of_state, place
 from jaxcrnn.render.streams import Stream
+from jaxcrnn.runs import metrics_log
+from jaxcrnn.runs.allocator import give_back
+from jaxcrnn.runs.checkpoint import Checkpoints, agreed
+from jaxcrnn.runs.compile import Group, compile_step, groups
+from jaxcrnn.runs.signals import Notices, stop_flag, until_told
+from jaxcrnn.runs.window import Window, rounded
 from jaxcrnn.train import TrainConfig, init_state, state_shapes
 from jaxcrnn.types import TrainState
-from jaxcrnn.window import Window, rounded
 
 SKIPS_IN_A_ROW = 10
 
@@ -136,12 +136,12 @@ def fit(
             console.line(f"resumed at step {step}")
         else:
             # Bound to its devices as a restored one is: both run the same program, and one that was kept
-            # (`jaxcrnn.compiled`) serves a resumed run too.
+            # (`jaxcrnn.runs.compiled`) serves a resumed run too.
             _say_lost(folder, loop.eval_every, console)
             state = place(first or init_state(config, key), places)
             if first:  # or a run that died before its first checkpoint would be resumed from somewhere else
                 checkpoints.save(state, {"data": fingerprint, "totals": asdict(totals)}, None)
-        log = folder / logs.NAME if jax.process_index() == 0 else Path(os.devnull)
+        log = folder / metrics_log.NAME if jax.process_index() == 0 else Path(os.devnull)
         run = _Run(
             config, loop, charset, batches, validation, log, console, track, checkpoints, totals,
             place(key, everywhere(mesh)), fingerprint, mesh,
@@ -166,8 +166,8 @@ def _say_lost(folder: Path, eval_every: int, console: Plain) -> None:
     Raises:
       UserError: the log goes further than the second save, which begins when the first is on the disk.
     """
-    log = folder / logs.NAME
-    last = max((row["step"] for row in logs.read(log).rows), default=0)
+    log = folder / metrics_log.NAME
+    last = max((row["step"] for row in metrics_log.read(log).rows), default=0)
     if last > 2 * eval_every:
         raise UserError(f"{folder}: {log.name} has rows up to step {last} and checkpoints holds none; expected "
                         "those that were saved: move them back, or start in another folder")  # fmt: skip
@@ -366,7 +366,7 @@ def _truncate(path: Path, step: int, console: Plain) -> None:
         if step:
             console.line(f"warning: {path} is missing; its rows up to step {step} are lost")
         return
-    found = logs.read(path)
+    found = metrics_log.read(path)
     if found.broken:
         console.line(f"{path}: {found.broken} rows cannot be read and are left out; expected a JSON object with a step")
     kept = "".join(f"{line}\n" for line, row in zip(found.lines, found.rows, strict=True) if row["step"] <= step)
