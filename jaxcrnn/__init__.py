@@ -23,7 +23,7 @@ __all__ = ["Charset", "Recognizer", "UserError", "__version__", "load", *sorted(
 
 def __getattr__(name: str) -> Any:
     if name in ("Recognizer", "load"):
-        return getattr(importlib.import_module("jaxcrnn.recognizer"), name)
+        return getattr(importlib.import_module("jaxcrnn.interop.recognizer"), name)
     if name in _SUBMODULES:
         return importlib.import_module(f"jaxcrnn.{name}")
     raise AttributeError(f"module 'jaxcrnn' has no attribute {name!r}")

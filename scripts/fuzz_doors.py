@@ -18,9 +18,9 @@ def doors(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     import jax
     from safetensors.numpy import save
 
-    from jaxcrnn import exporting, importing, layouts, recognizer, torch_files
     from jaxcrnn.data.images import Limits
     from jaxcrnn.decoding import automata, ngram
+    from jaxcrnn.interop import exporters, importer, layouts, recognizer, state_dicts
     from jaxcrnn.model import ModelConfig
     from jaxcrnn.train import TrainConfig, eval_variables, init_state
 
@@ -28,22 +28,22 @@ def doors(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     ngram.save_ngrams(folder / "m", automata.train(["012", "0345", "99"], 3))
     model = ModelConfig("4p2x2 6np8x1", 4, 0.0, recurrent="bilstm", two_biases=True, num_classes=11)
     variables = jax.device_get(eval_variables(init_state(TrainConfig(model), jax.random.key(0))))
-    exporting.to_safetensors(recognizer.Recognizer(model, variables, charset, Limits()), folder, folder / "whole")
+    exporters.to_safetensors(recognizer.Recognizer(model, variables, charset, Limits()), folder, folder / "whole")
     names = layouts.Names((("cnn.0", ""), ("cnn.3", "cnn.4")), ("rnn.0",), "fc")
     fields = {"backbone": model.backbone, "channels": 0, "recurrent": model.recurrent, "two_biases": True}
     state = layouts.state_of(layouts.Layout("", fields, names, []), variables, {"cnn.4.num_batches_tracked": 3})
-    importing.converted(state, charset, pools="2x2,8x1")
+    importer.converted(state, charset, pools="2x2,8x1")
     weights = [save(state)]
     try:
-        torch_files.write(folder / "w.pth", state)
+        state_dicts.write(folder / "w.pth", state)
         weights.append((folder / "w.pth").read_bytes())
     except UserError:
         pass  # without torch
 
     def convert(path: Path) -> None:
-        found = torch_files.read(path)
+        found = state_dicts.read(path)
         try:
-            importing.converted(found, charset, pools="2x2,8x1")
+            importer.converted(found, charset, pools="2x2,8x1")
         except (IndexError, TypeError, ValueError, KeyError, AttributeError):  # which the command makes a line of
             raise UserError("shapes that no such model has") from None
 

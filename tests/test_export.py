@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 import jaxcrnn
-from jaxcrnn import exporting
 from jaxcrnn.charset import Charset
 from jaxcrnn.cli import main
 from jaxcrnn.errors import UserError
+from jaxcrnn.interop import exporters
 from jaxcrnn.runs import config
 from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.folder import create
@@ -98,7 +98,7 @@ def test_stablehlo_without_this_package(names, run_of, tmp_path):
     for name in names:
         assert main(["export", str(run_of(name)), "--format", "stablehlo", "--out", str(tmp_path / name)]) == 0
         reader = jaxcrnn.load(run_of(name))
-        read = jax.jit(exporting.function(reader))
+        read = jax.jit(exporters.function(reader))
         for b, w in CASES if name == "odd" else CASES[1:2]:
             images[f"{name},{b}x{w}"] = given = images_of(reader.model.height, b, w)
             expected[f"{name},{b}x{w}"] = read(given, np.full(b, w - 5, np.int32))[0]
@@ -137,7 +137,7 @@ def test_onnx(name, run_of, tmp_path):
     assert main(["export", str(run), "--format", "onnx", "--out", str(tmp_path / "out")]) == 0
     session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
     reader = jaxcrnn.load(run)
-    read = jax.jit(exporting.function(reader))
+    read = jax.jit(exporters.function(reader))
     for b, w in CASES if name == "odd" else CASES[1:2]:
         images = images_of(reader.model.height, b, w)
         (found,) = session.run(None, {"images": images})
@@ -158,7 +158,7 @@ def test_state_dicts_for_torch(name, form, run_of, tmp_path):
     state = torch.load(tmp_path / "w.pth", weights_only=True)
     reader = jaxcrnn.load(run)
     images = images_of(32, 2, 48)
-    expected = jax.jit(exporting.function(reader))(images, np.full(2, 48, np.int32))[0]
+    expected = jax.jit(exporters.function(reader))(images, np.full(2, 48, np.int32))[0]
     given = torch.from_numpy(images)
     if form == "torch":
         module = CRNN(ModelConfig("tiny", 6, num_classes=11)).eval()
@@ -233,7 +233,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_folders_get_one_line(name, run_of, tmp_path):
-    exporting.to_safetensors(jaxcrnn.load(run_of("plain")), tmp_path, tmp_path / "out")
+    exporters.to_safetensors(jaxcrnn.load(run_of("plain")), tmp_path, tmp_path / "out")
     change, message = WRONG[name]
     change(tmp_path / "out")
     with pytest.raises(UserError, match=message) as caught:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxcrnn import importing, layouts, torch_files
 from jaxcrnn.charset import Charset
 from jaxcrnn.cli import main
+from jaxcrnn.interop import importer, layouts, state_dicts
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.runs.folder import open_run
 from jaxcrnn.train import eval_variables
@@ -221,7 +221,7 @@ def test_there_the_same_numbers_and_back_bit_for_bit(name):
         images = torch.randn(2, colors, given.get("height", 32), 52)
         expected = module(images).permute(1, 0, 2).numpy()
     state = arrays(module)
-    layout, variables, counters = importing.converted(state, CHARSET, **given)
+    layout, variables, counters = importer.converted(state, CHARSET, **given)
     kept = jax.tree.map(np.copy, variables)
     model = ModelConfig(**layout.model)
     widths = np.asarray([52, 52], np.int32)
@@ -279,7 +279,7 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_files_of_every_age(name, state, tmp_path):
     FILES[name](state, tmp_path / "weights")
-    found = torch_files.read(tmp_path / "weights")
+    found = state_dicts.read(tmp_path / "weights")
     assert found.keys() == state.keys()
     for key, value in state.items():
         expected = (
@@ -300,7 +300,7 @@ def test_the_command(state, digits, tmp_path, capsys):
     np.testing.assert_array_equal(kernels[0][:, -1], kernels[1][:, 0])
     np.testing.assert_array_equal(kernels[0][:, :-1], kernels[1][:, 1:])
     for run in (first, last):
-        back = importing.original(run, eval_variables(run.state()[0]))
+        back = importer.original(run, eval_variables(run.state()[0]))
         assert all(np.array_equal(back[key], state[key]) for key in state)
         assert back.keys() == state.keys()
 

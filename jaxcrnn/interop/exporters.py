@@ -19,13 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save
 
-from jaxcrnn import __version__, importing, layouts, recognizer, torch_files
+from jaxcrnn import __version__
 from jaxcrnn.convert import to_torch
 from jaxcrnn.errors import UserError
+from jaxcrnn.interop import importer, layouts, recognizer, state_dicts
+from jaxcrnn.interop.recognizer import Recognizer
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.nn.backbones import Block, layers_of
 from jaxcrnn.parallel import mesh
-from jaxcrnn.recognizer import Recognizer
 from jaxcrnn.runs.folder import open_run
 
 LEAST = 16  # pixels of width that every backbone makes a frame of
@@ -155,7 +156,7 @@ def to_stablehlo(reader: Recognizer, source: Path, out: Path) -> str:
 
 def to_onnx(reader: Recognizer, source: Path, out: Path) -> str:
     """A folder of ``model.onnx`` (``images [batch,H,width,1] -> logits``), charset and facts, by way of PyTorch."""
-    torch_files.package(out)
+    state_dicts.package(out)
     layers = [{"block": layer.features} if isinstance(layer, Block) else layer._asdict()
               for layer in layers_of(reader.model.backbone, reader.model.channels)]  # fmt: skip
     facts = {
@@ -190,7 +191,7 @@ def to_torch_ref(reader: Recognizer, source: Path, out: Path) -> str:
         raise UserError(f"{source}: {said}, which torch_ref has not; expected two BiLSTMs after vgg, small or tiny "
                         "with all else as by default, or --format original for a converted run")  # fmt: skip
     state = to_torch(reader.variables)
-    torch_files.write(out, state)
+    state_dicts.write(out, state)
     return f"{len(state)} arrays for torch_ref.model.CRNN"
 
 
@@ -200,15 +201,15 @@ def to_crnn_pytorch(reader: Recognizer, source: Path, out: Path) -> str:
     if reader.model.blank:
         variables = layouts.classes_moved(variables, 1)
     state = layouts.state_of(layout, variables, {})
-    torch_files.write(out, state)
+    state_dicts.write(out, state)
     return f"{len(state)} arrays for crnn.pytorch, blank 0"
 
 
 def to_original(reader: Recognizer, source: Path, out: Path) -> str:
     """The state dict in the layout a converted run came in."""
     run = open_run(source)
-    state = importing.original(run, reader.variables)
-    torch_files.write(out, state)
+    state = importer.original(run, reader.variables)
+    state_dicts.write(out, state)
     return f"{len(state)} arrays as in the checkpoint that {source} was converted from"
 
 

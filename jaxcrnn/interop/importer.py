@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcrnn import layouts, torch_files
 from jaxcrnn.charset import Charset
 from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.interop import layouts, state_dicts
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.runs import folder
 from jaxcrnn.runs.checkpoint import Checkpoints
@@ -26,7 +26,7 @@ def run(args: Namespace) -> int:
     """``jaxcrnn convert``."""
     source, out = Path(args.checkpoint), Path(args.out)
     charset = Charset.from_file(args.charset)
-    state = torch_files.read(source)
+    state = state_dicts.read(source)
     kinds = sorted({str(a.dtype) for a in state.values() if a.dtype.kind == "f"} - {"float32"})
     strange = [name for name, a in state.items() if a.dtype.kind != "f" and not name.endswith("num_batches_tracked")]
     if strange:
@@ -37,7 +37,7 @@ def run(args: Namespace) -> int:
             state, charset, height=args.height, pools=args.pools, black=args.black, white=args.white, blank=args.blank
         )
     except UserError as error:
-        raise UserError(f"{source}: {error}{torch_files.hint(state)}") from None
+        raise UserError(f"{source}: {error}{state_dicts.hint(state)}") from None
     except (IndexError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:  # too few axes
         raise UserError(f"{source}: shapes that no such model has ({first_line(error)[:100]})") from None
     if kinds:
@@ -80,7 +80,7 @@ def converted(
       state: names and arrays.
       charset: its characters, in the order of their classes.
       height: rows of the images that the model takes.
-      pools: of a sequential model (`jaxcrnn.layouts.recognise`).
+      pools: of a sequential model (`jaxcrnn.interop.layouts.recognise`).
       black: what a black pixel is to it.
       white: what a white one is.
       blank: where its blank is; ``"last"`` is moved to the first place.

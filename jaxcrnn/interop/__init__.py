@@ -1,0 +1,1 @@
+"""Weights in and out: layouts of other programs, importers, exporters, the recognizer."""
