@@ -6,7 +6,9 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from jaxcrnn import _console, compare, grid, reporting
+from jaxcrnn import _console, reporting
+from jaxcrnn.experiments import run as compare
+from jaxcrnn.experiments.plan import read
 
 PLAN = Path(__file__).parent / "resources" / "demo.yaml"
 
@@ -14,7 +16,7 @@ PLAN = Path(__file__).parent / "resources" / "demo.yaml"
 def run(args: Namespace) -> int:
     """``jaxcrnn demo``: plain CTC, then four ways of going on from it, a table and a page."""
     began = time.monotonic()
-    plan = grid.read(PLAN, args.set)
+    plan = read(PLAN, args.set)
     out = Path(args.out) if args.out else _fresh(Path("runs"), "demo")
     print("Plain CTC learns to read rendered lines of look-alike characters; then it goes on in four ways: as before\n"
           "(ctc), with the center loss of the TensorFlow original (flow1), with PaddleOCR's (flow2) and with ours\n"

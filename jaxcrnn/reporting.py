@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 import jax
 
-from jaxcrnn import metrics, page, panels, projector, results, svg
+from jaxcrnn import metrics, page, panels, projector, svg
 from jaxcrnn._files import can_be_written, written_whole
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.decoding.evaluate import run_eval
 from jaxcrnn.errors import UserError
+from jaxcrnn.experiments import results
 from jaxcrnn.inspection import look
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.groups import read_groups

@@ -164,7 +164,7 @@ def configs(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     """Configurations and plans of comparisons as YAML, and values of ``--set``; one that is taken reads back equal."""
     import dataclasses
 
-    from jaxcrnn import grid
+    from jaxcrnn.experiments.plan import read
     from jaxcrnn.runs import config
 
     sections = {f.name: config.keys(config._section(f.name)) for f in dataclasses.fields(config.Config)}
@@ -194,7 +194,7 @@ def configs(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
         kind, data, overrides = case
         path.write_bytes(data)
         if kind == "plan":
-            grid.read(path, overrides)
+            read(path, overrides)
             return
         found = config.load(path, overrides)
         path.write_text(config.to_yaml(found), encoding="utf-8")

@@ -5,7 +5,7 @@ python scripts/interval_coverage.py
 
 import numpy as np
 
-from jaxcrnn.bootstrap import difference
+from jaxcrnn.experiments.bootstrap import difference
 
 LINES, EXPERIMENTS, REPLICATES, GAIN = 300, 1000, 500, 0.04
 

@@ -18,12 +18,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxcrnn import bootstrap, decode, grid, rescoring
+from jaxcrnn import decode, rescoring
 from jaxcrnn._console import make
 from jaxcrnn.data.audit import audit
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.decoding import automata, beam
 from jaxcrnn.decoding.evaluate import estimate_centers
+from jaxcrnn.experiments import bootstrap
+from jaxcrnn.experiments import plan as grid
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.render.streams import RenderedLines

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxcrnn import compare, grid, reporting, results
+from jaxcrnn import reporting
 from jaxcrnn.cli import main
+from jaxcrnn.experiments import plan as grid
+from jaxcrnn.experiments import results, run
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.types import CenterState
 
@@ -75,7 +77,7 @@ def test_all_arms_start_alike_and_see_the_same(comparison):
 
 
 def test_a_stopped_comparison_goes_on(comparison, plan, tmp_path, monkeypatch, capsys):
-    out, read = tmp_path / "broken", compare.evaluate
+    out, read = tmp_path / "broken", run.evaluate
     calls = []
 
     def interrupted(*args, **kwargs):
@@ -85,7 +87,7 @@ def test_a_stopped_comparison_goes_on(comparison, plan, tmp_path, monkeypatch, c
         return read(*args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(compare, "evaluate", interrupted)
+        patched.setattr(run, "evaluate", interrupted)
         assert main(["compare", str(plan), "--out", str(out)]) == 130
     assert len(predictions(out)) == 5 + 3  # and three charsets
     assert main(["compare", str(plan), "--out", str(out)]) == 0
@@ -111,7 +113,7 @@ def test_estimated_centers_come_from_the_start(comparison, tmp_path, monkeypatch
     assert "not one of 4 lines is recognised exactly" in capsys.readouterr().err
     given = CenterState(np.full((366, 16), 0.5, np.float32), np.ones(366, np.float32))
     asked = []
-    monkeypatch.setattr(compare, "estimate_centers", lambda *a, **k: asked.append(1) or (given, 3))
+    monkeypatch.setattr(run, "estimate_centers", lambda *a, **k: asked.append(1) or (given, 3))
     assert main(["compare", str(path), "--out", str(out)]) == 0
     assert "centers from 3 of 4 lines; 0 classes never seen" in capsys.readouterr().out
     assert (out / "start" / "seed-0" / "centers.safetensors").exists()
@@ -123,7 +125,7 @@ def test_estimated_centers_come_from_the_start(comparison, tmp_path, monkeypatch
 def test_demo(tmp_path, monkeypatch, capsys):
     """What it compares and what it says; ``make demo`` does it in full."""
     asked = []
-    monkeypatch.setattr(compare, "compare", lambda plan, out: asked.append((plan, out)) or "results")
+    monkeypatch.setattr(run, "compare", lambda plan, out: asked.append((plan, out)) or "results")
     monkeypatch.setattr(reporting, "run", lambda args: asked.append(args.folder) or 0)
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
     (plan, out), page_of = asked
@@ -132,7 +134,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
     assert Path(plan.start.data.charset).exists()
     assert page_of == str(out) == str(tmp_path / "demo")
     assert "jaxcrnn recognize" in capsys.readouterr().out
-    monkeypatch.setattr(compare, "compare", lambda plan, out: None)
+    monkeypatch.setattr(run, "compare", lambda plan, out: None)
     assert main(["demo", "--out", str(out)]) == 0
     assert f"go on with: jaxcrnn demo --out {out}" in capsys.readouterr().out
 

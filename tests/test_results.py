@@ -7,9 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxcrnn import page, results, svg
-from jaxcrnn.bootstrap import Interval
+from jaxcrnn import page, svg
 from jaxcrnn.data.predictions import Predictions, write_predictions
+from jaxcrnn.experiments import results
+from jaxcrnn.experiments.bootstrap import Interval
 from jaxcrnn.inspection import plane, separation
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from rapidfuzz.distance import Levenshtein
 
-from jaxcrnn import bootstrap
 from jaxcrnn.cli import main
+from jaxcrnn.experiments import bootstrap
 from jaxcrnn.lookalikes.confusions import align, members, rates, score, shown
 
 GROUPS = ["未末", "土士", "己已巳"]

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxcrnn import bootstrap
 from jaxcrnn._console import table
-from jaxcrnn.bootstrap import Interval
 from jaxcrnn.charset import read_text
 from jaxcrnn.data.predictions import Predictions, read_predictions
 from jaxcrnn.errors import UserError
+from jaxcrnn.experiments import bootstrap
+from jaxcrnn.experiments.bootstrap import Interval
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.runs import metrics_log

@@ -13,18 +13,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcrnn import _console, grid
+from jaxcrnn import _console
 from jaxcrnn.charset import read_text
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import LabelFile, Source, write_lines
 from jaxcrnn.data.predictions import read_predictions, write_predictions
 from jaxcrnn.decoding.evaluate import estimate_centers, evaluate
 from jaxcrnn.errors import UserError
+from jaxcrnn.experiments.plan import START, Plan, read
+from jaxcrnn.experiments.results import Results, collect
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.reading import audit_lines, check_usable
 from jaxcrnn.render.streams import RenderedLines, Stream
 from jaxcrnn.render.texts import GROUPS
-from jaxcrnn.results import Results, collect
 from jaxcrnn.runs import center_files, datasets
 from jaxcrnn.runs.config import Config
 from jaxcrnn.runs.folder import CENTERS, FACTS, Run, create, open_run
@@ -38,7 +39,7 @@ RENDERED = ("full", "lookalike")  # test sets where the plan names no files
 
 def run(args: Namespace) -> int:
     """``jaxcrnn compare``."""
-    plan = grid.read(args.plan, args.set)
+    plan = read(args.plan, args.set)
     out = Path(args.out)
     results = compare(plan, out, args.skip_bad)
     if results is None:
@@ -48,7 +49,7 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def compare(plan: grid.Plan, out: Path, skip_bad: bool = False) -> Results | None:
+def compare(plan: Plan, out: Path, skip_bad: bool = False) -> Results | None:
     """Runs what is missing of a comparison, and prints and writes what all of it says.
 
     Args:
@@ -70,9 +71,9 @@ def compare(plan: grid.Plan, out: Path, skip_bad: bool = False) -> Results | Non
         if made.finished(made.folder(name, seed)):
             print(f"[{number}/{len(arms)}] {name}, seed {seed}: finished before")
             continue
-        if not made.finished(made.folder(grid.START, seed)):
+        if not made.finished(made.folder(START, seed)):
             print(f"[{number}/{len(arms)}] plain CTC that all arms of seed {seed} go on from")
-            if not made.train(grid.START, seed):
+            if not made.train(START, seed):
                 return None
         print(f"[{number}/{len(arms)}] {name}, seed {seed}")
         if not made.train(name, seed):
@@ -91,7 +92,7 @@ class _Grid:
     on each test set, written when the run is finished.
     """
 
-    def __init__(self, plan: grid.Plan, out: Path, skip_bad: bool) -> None:
+    def __init__(self, plan: Plan, out: Path, skip_bad: bool) -> None:
         self.plan, self.out, self.skip_bad = plan, out, skip_bad
         self.charset = datasets.charset(plan.start, datasets.source(plan.start))
         self.streams: dict[int, tuple[Stream, Corpus | None]] = {}
@@ -140,7 +141,7 @@ class _Grid:
 
     def _planned(self) -> Iterator[tuple[str, Config, Path]]:
         """Name, configuration and folder of every run, the starts too."""
-        for name, config in {grid.START: self.plan.start, **self.plan.arms}.items():
+        for name, config in {START: self.plan.start, **self.plan.arms}.items():
             for seed in self.plan.seeds:
                 yield name, _seeded(config, seed), self.folder(name, seed)
 
@@ -195,7 +196,7 @@ class _Grid:
     def train(self, name: str, seed: int) -> bool:
         """Trains one run to its end and reads the test sets; False if it was stopped."""
         folder = self.folder(name, seed)
-        config = _seeded(self.plan.start if name == grid.START else self.plan.arms[name], seed)
+        config = _seeded(self.plan.start if name == START else self.plan.arms[name], seed)
         if folder.exists() and not (folder / FACTS).exists():
             shutil.rmtree(folder)  # stopped while it was made: nothing has been trained
         if folder.exists():
@@ -203,7 +204,7 @@ class _Grid:
         else:
             run = create(folder, config, self.charset, {"loss": config.loss.parts._asdict()})
         stream, corpus = self.stream(seed)
-        first = None if name == grid.START else self._first(run, seed, corpus)
+        first = None if name == START else self._first(run, seed, corpus)
         with _console.make() as shown:
             done = fit(
                 run.train_config, run.config.run, self.charset, stream, None, folder, shown, lambda row: None, first
@@ -221,7 +222,7 @@ class _Grid:
 
     def _first(self, run: Run, seed: int, corpus: Corpus | None) -> TrainState:
         """The start's weights, and centers as the arm's loss wants them."""
-        start = open_run(self.folder(grid.START, seed))
+        start = open_run(self.folder(START, seed))
         before, _ = start.state("latest")
         loss = run.config.loss
         given = None

@@ -1,0 +1,1 @@
+"""Comparisons of losses over seeds: plan, runs, results, intervals."""
