@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcrnn import _console, report
+from jaxcrnn import _console
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.array_records import write_array_records
 from jaxcrnn.data.audit import Corpus
@@ -16,6 +16,7 @@ from jaxcrnn.data.labels import Source
 from jaxcrnn.data.lmdb import close, write_lmdb
 from jaxcrnn.errors import UserError
 from jaxcrnn.reading import audit_lines, check_usable
+from jaxcrnn.report import tables
 from jaxcrnn.runs import config as configs
 
 
@@ -33,7 +34,7 @@ def _looked_at(args: Namespace, *, keep_text_faults: bool) -> Corpus:
         texts = [source.text(i) for i in range(len(source))]
         charset = Charset.from_labels(texts) if any(texts) else Charset("?")
     corpus = audit_lines(config, charset, source, keep_text_faults=keep_text_faults)
-    print(report.audit_table(args.source, corpus))
+    print(tables.audit_table(args.source, corpus))
     return corpus
 
 

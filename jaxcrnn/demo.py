@@ -6,9 +6,10 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from jaxcrnn import _console, reporting
+from jaxcrnn import _console
 from jaxcrnn.experiments import run as compare
 from jaxcrnn.experiments.plan import read
+from jaxcrnn.report import build
 
 PLAN = Path(__file__).parent / "resources" / "demo.yaml"
 
@@ -27,7 +28,7 @@ def run(args: Namespace) -> int:
     print()
     from jaxcrnn.cli import parser  # so that an option of the report is never lacking here
 
-    reporting.run(parser(()).parse_args(["report", str(out)]))
+    build.run(parser(()).parse_args(["report", str(out)]))
     first = out / "tests" / "lookalike" / "0.png"
     print(f"{_console.duration(time.monotonic() - began)} in all. Read a line with one of the recognisers:")
     print(f"  jaxcrnn recognize {out / 'aligned' / 'seed-0'} {first}")

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TextIO
 import numpy as np
 from PIL import Image
 
-from jaxcrnn import _console, report
+from jaxcrnn import _console
 from jaxcrnn._files import can_be_written
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit
@@ -26,6 +26,7 @@ from jaxcrnn.decoder_options import decoder_of
 from jaxcrnn.decoding.evaluate import Evaluation, Line, estimate_centers, evaluate, recognize
 from jaxcrnn.errors import UserError
 from jaxcrnn.objective import PRESETS, LossConfig
+from jaxcrnn.report import tables
 from jaxcrnn.runs import center_files, folder
 from jaxcrnn.runs import config as configs
 from jaxcrnn.train import eval_variables
@@ -74,7 +75,7 @@ def usable_lines(
     source, path = open_sources(paths, limits), ", ".join(paths)
     corpus = audit_lines(run.config, run.charset, source, keep_text_faults=keep_text_faults, limits=limits)
     if corpus.faults:
-        print(report.audit_table(path, corpus), end="\n\n", file=shown_on)
+        print(tables.audit_table(path, corpus), end="\n\n", file=shown_on)
     check_usable(corpus, path, keep_text_faults=keep_text_faults, skip_bad=args.skip_bad)
     return corpus
 
@@ -152,7 +153,7 @@ def evaluate_run(args: Namespace) -> int:
     if args.predictions:
         write_predictions(Path(args.predictions), result.predictions())
     if args.json:
-        print(report.evaluation_json(result, corpus, {"run": str(run.folder), "data": str(path), "step": step}))
+        print(tables.evaluation_json(result, corpus, {"run": str(run.folder), "data": str(path), "step": step}))
         return 0
     print_evaluation(run, step, path, corpus, result, args.positions)
     return 0
@@ -165,10 +166,10 @@ def print_evaluation(
     print(f"{run.folder}, checkpoint of step {step}, on {path}")
     loss = f"CTC loss {result.loss:.4f} over {result.spelled}"
     print(f"{len(result.lines)} lines read, {corpus.left_out} left out; {loss}\n")
-    print(report.score_table(*result.scores()), end="\n\n")
+    print(tables.score_table(*result.scores()), end="\n\n")
     if positions:
-        print(report.position_table(result), end="\n\n")
-    print(report.mistakes(result))
+        print(tables.position_table(result), end="\n\n")
+    print(tables.mistakes(result))
 
 
 def recognize_images(args: Namespace) -> int:
@@ -297,7 +298,7 @@ def parity_ladder(args: Namespace) -> int:
         print(json.dumps([rung._asdict() | {"holds": rung.holds} for rung in ladder], indent=2))
     else:
         print(f"{run.folder}, checkpoint of step {step}, {args.dtype}: max|jaxcrnn - torch_ref| / max|torch_ref|\n")
-        print(report.parity_table(ladder))
+        print(tables.parity_table(ladder))
     broken = sum(not rung.holds for rung in ladder)
     if broken:
         print(f"\n{broken} of {len(ladder)} rungs do not hold", file=sys.stderr)

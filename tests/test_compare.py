@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxcrnn import reporting
 from jaxcrnn.cli import main
 from jaxcrnn.experiments import plan as grid
 from jaxcrnn.experiments import results, run
 from jaxcrnn.lookalikes.groups import read_groups
+from jaxcrnn.report import build
 from jaxcrnn.types import CenterState
 
 PLAN = """
@@ -126,7 +126,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
     """What it compares and what it says; ``make demo`` does it in full."""
     asked = []
     monkeypatch.setattr(run, "compare", lambda plan, out: asked.append((plan, out)) or "results")
-    monkeypatch.setattr(reporting, "run", lambda args: asked.append(args.folder) or 0)
+    monkeypatch.setattr(build, "run", lambda args: asked.append(args.folder) or 0)
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
     (plan, out), page_of = asked
     assert list(plan.arms) == ["ctc", "flow1", "flow2", "aligned"]

@@ -7,11 +7,12 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxcrnn import page, svg
 from jaxcrnn.data.predictions import Predictions, write_predictions
 from jaxcrnn.experiments import results
 from jaxcrnn.experiments.bootstrap import Interval
-from jaxcrnn.inspection import plane, separation
+from jaxcrnn.report import charts
+from jaxcrnn.report import html as page
+from jaxcrnn.report.features import plane, separation
 
 
 def made_up(tmp_path, arms, seeds=(0, 1, 2), lines=80):
@@ -82,9 +83,9 @@ def test_every_label_is_text():
         page.table([HOSTILE], [[HOSTILE]], HOSTILE),
         page.picture(np.zeros((2, 2), np.uint8), HOSTILE, "line"),
         page.charts([(HOSTILE, "")]),
-        svg.line_chart({HOSTILE: [(0, 1), (1, 2)]}, title=HOSTILE, x_label=HOSTILE, y_label=HOSTILE),
-        svg.scatter([(0, 0, HOSTILE, 1)], title=HOSTILE),
-        svg.intervals({HOSTILE: (0.1, 0.0, 0.2)}, title=HOSTILE, x_label=HOSTILE),
+        charts.line_chart({HOSTILE: [(0, 1), (1, 2)]}, title=HOSTILE, x_label=HOSTILE, y_label=HOSTILE),
+        charts.scatter([(0, 0, HOSTILE, 1)], title=HOSTILE),
+        charts.intervals({HOSTILE: (0.1, 0.0, 0.2)}, title=HOSTILE, x_label=HOSTILE),
         page.subheading(HOSTILE),
         page.details(HOSTILE, page.text(HOSTILE)),
     ]
@@ -94,13 +95,13 @@ def test_every_label_is_text():
 
 
 def test_charts_put_points_where_they_belong():
-    chart = svg.line_chart({"a": [(0, 0.0), (10, 1.0), (5, float("nan"))]}, title="t", x_label="x", y_label="y")
+    chart = charts.line_chart({"a": [(0, 0.0), (10, 1.0), (5, float("nan"))]}, title="t", x_label="x", y_label="y")
     (points,) = re.findall(r'points="([^"]*)"', chart)
     (x0, y0), (x1, y1) = (map(float, p.split(",")) for p in points.split())
-    assert (x0, y0) == (svg.LEFT, svg.HEIGHT - svg.BOTTOM)
-    assert (x1, y1) == (svg.WIDTH - svg.RIGHT, svg.TOP)
-    assert "nothing to draw" in svg.line_chart({"a": []}, title="t", x_label="x", y_label="y")
-    bars = svg.intervals({"up": (0.02, 0.01, 0.03)}, title="t", x_label="x")
+    assert (x0, y0) == (charts.LEFT, charts.HEIGHT - charts.BOTTOM)
+    assert (x1, y1) == (charts.WIDTH - charts.RIGHT, charts.TOP)
+    assert "nothing to draw" in charts.line_chart({"a": []}, title="t", x_label="x", y_label="y")
+    bars = charts.intervals({"up": (0.02, 0.01, 0.03)}, title="t", x_label="x")
     low, high = (float(re.search(rf'class="bar" .*?{k}="([\d.]+)"', bars).group(1)) for k in ("x1", "x2"))
     axis = float(re.search(r'class="axis" x1="([\d.]+)"', bars).group(1))
     assert axis < low < high

@@ -11,7 +11,7 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.images import to_png
 from jaxcrnn.errors import UserError
-from jaxcrnn.inspection import Features
+from jaxcrnn.report.features import Features
 
 TILE = 32
 MOST = 4096  # pictures; TensorBoard takes one image of at most 8192 x 8192
@@ -22,7 +22,7 @@ def write(folder: Path, features: Features, corpus: Corpus, charset: Charset) ->
 
     Args:
       folder: to write to; TensorBoard is started with ``--logdir`` on it.
-      features: of characters (`jaxcrnn.inspection.look`).
+      features: of characters (`jaxcrnn.report.features.look`).
       corpus: the lines they stand in.
       charset: names them.
 

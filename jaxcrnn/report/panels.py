@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcrnn import page, svg
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import Corpus
-from jaxcrnn.inspection import Features, Seen, plane, separation
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.render.atlas import Atlas
+from jaxcrnn.report import charts, html
+from jaxcrnn.report.features import Features, Seen, plane, separation
 from jaxcrnn.runs import metrics_log
 
 POINTS = 120  # of a curve; a longer log is averaged
@@ -74,10 +74,10 @@ def curves(logged: Mapping[str, Sequence[Log]], *, alone: bool) -> str:
     figures = []
     for caption, key, unit, percent in known if alone else known[:-1]:
         if found := over_steps(logged, key):
-            chart = svg.line_chart(found, title=caption, x_label="step", y_label=unit, percent=percent, zero=percent,
+            chart = charts.line_chart(found, title=caption, x_label="step", y_label=unit, percent=percent, zero=percent,
                                    order=[*logged])  # fmt: skip
             figures.append((caption, chart))
-    return page.charts(figures) if figures else page.text("No log is there.")
+    return html.charts(figures) if figures else html.text("No log is there.")
 
 
 def distances(logged: Mapping[str, Sequence[Log]]) -> str:
@@ -89,13 +89,15 @@ def distances(logged: Mapping[str, Sequence[Log]]) -> str:
     )  # fmt: skip
     for caption, key in known:
         if found := over_steps(logged, key):
-            chart = svg.line_chart(found, title=caption, x_label="step", y_label="distance", zero=True, order=[*logged])
+            chart = charts.line_chart(
+                found, title=caption, x_label="step", y_label="distance", zero=True, order=[*logged]
+            )
             figures.append((caption, chart))
     if not figures:
-        return page.text("The loss keeps no centers, so there are no distances.")
+        return html.text("The loss keeps no centers, so there are no distances.")
     said = ("Means over the frames that belong to a character. The look-alike of a frame is the most probable class "
             "other than its own.")  # fmt: skip
-    return page.text(said) + page.charts(figures)
+    return html.text(said) + html.charts(figures)
 
 
 def confused(
@@ -114,7 +116,7 @@ def confused(
     scored = [confusions.score([s.text for s in r.seen], texts, groups) for r in readers]
     found = scored[0].confusions
     if not found:
-        return page.text(f"{readers[0].name} read every character right.")
+        return html.text(f"{readers[0].name} read every character right.")
     counts = [{(c.written, c.read): c.times for c in one.confusions} for one in scored]
     head = ["written", "read", "look-alikes", *(r.name for r in readers), "of"]
     rows = [
@@ -129,9 +131,9 @@ def confused(
             items.append(_card(c, example, first.seen, corpus, texts, glyphs))
     lines = ", ".join(f"{name}: {count} lines" for name, count in counted.items())
     return (
-        page.text(f"The most frequent confusions of {first.name}, each with a line in which it happens ({lines}).")
-        + page.cards(items)
-        + page.table(head, rows, "Confusions and how often each recogniser makes them")
+        html.text(f"The most frequent confusions of {first.name}, each with a line in which it happens ({lines}).")
+        + html.cards(items)
+        + html.table(head, rows, "Confusions and how often each recogniser makes them")
     )
 
 
@@ -159,7 +161,7 @@ def _card(
     texts: Sequence[str], glyphs: Atlas,
 ) -> str:  # fmt: skip
     item, sure = example
-    line = page.picture(corpus.image(item), f"a line that reads {texts[item]}", "line")
+    line = html.picture(corpus.image(item), f"a line that reads {texts[item]}", "line")
     how = "" if sure is None else f", {sure:.1%} sure of {confusions.shown(c.read)}"
     pair = f'<span class="as">read as</span>{glyph(c.read, glyphs)}'
     return (
@@ -179,7 +181,7 @@ def glyph(character: str, glyphs: Atlas) -> str:
     index = glyphs.characters.find(character) if character else -1
     there = np.flatnonzero(glyphs.present[:, index]).tolist() if index >= 0 else []
     if there:
-        return page.picture(255 - glyphs.tiles[there[0], index], character, "glyph")
+        return html.picture(255 - glyphs.tiles[there[0], index], character, "glyph")
     return f"<span>{escape(confusions.shown(character))}</span>"
 
 
@@ -187,7 +189,7 @@ def feature_map(readers: Sequence[Reader], charset: Charset, groups: Sequence[st
     """Features of characters in a plane, one map a reader, colored by group."""
     chosen, said = _chosen(readers[-1], charset, groups)
     if not chosen:
-        return page.text("No two characters of a group are in the data, so there is nothing to map.")
+        return html.text("No two characters of a group are in the data, so there is nothing to map.")
     classes = {c: n for n, group in enumerate(chosen) for c in group}
     figures = []
     within = [np.flatnonzero(np.isin(r.features.classes, list(classes))) for r in readers]
@@ -202,7 +204,7 @@ def feature_map(readers: Sequence[Reader], charset: Charset, groups: Sequence[st
             for (x, y), c in zip(flat[chosen_marks], ids[inside][chosen_marks], strict=True)
         ]
         title = f"{reader.name}: look-alikes {apart:.2f} spreads apart"
-        figures.append((title, svg.scatter(points, title=f"Map of character features, {title}")))
+        figures.append((title, charts.scatter(points, title=f"Map of character features, {title}")))
     keys = " ".join(
         f'<li class="f{n}">{escape("".join(charset.name(c) for c in g))}</li>' for n, g in enumerate(chosen)
     )
@@ -212,7 +214,7 @@ def feature_map(readers: Sequence[Reader], charset: Charset, groups: Sequence[st
         "measured in all dimensions: the distance between the means of two look-alikes, divided by the root mean "
         f"square distance of characters to their own mean. {said} At most {MARKS} characters stand on a map."
     )
-    return page.text(explained) + f'<ul class="keys" aria-label="Groups">{keys}</ul>' + page.charts(figures)
+    return html.text(explained) + f'<ul class="keys" aria-label="Groups">{keys}</ul>' + html.charts(figures)
 
 
 def _chosen(reader: Reader, charset: Charset, groups: Sequence[str]) -> tuple[list[list[int]], str]:
@@ -245,9 +247,9 @@ def lines(reader: Reader, corpus: Corpus, times: Mapping[int, float], most: int 
     def card(item: int, what: str) -> str:
         seen = reader.seen[item]
         wrong = "" if seen.text == texts[item] else f"<p>read {escape(seen.text) or '(nothing)'}</p>"
-        picture = page.picture(corpus.image(item), f"a line that reads {texts[item]}", "line")
+        picture = html.picture(corpus.image(item), f"a line that reads {texts[item]}", "line")
         return f'{picture}<p>written {escape(texts[item])}</p>{wrong}<p class="soft">{escape(what)}</p>'
 
     hard = [card(s.item, f"least sure character {min(s.probabilities, default=0.0):.1%}") for s in hardest]
     slow = [card(item, f"{times[item]:.1f} ms in a batch, {corpus.widths[item]} px wide") for item in slowest]
-    return f"<h3>Hardest of {escape(reader.name)}</h3>{page.cards(hard)}<h3>Slowest</h3>{page.cards(slow)}"
+    return f"<h3>Hardest of {escape(reader.name)}</h3>{html.cards(hard)}<h3>Slowest</h3>{html.cards(slow)}"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 
-from jaxcrnn import metrics, page, panels, projector, svg
+from jaxcrnn import metrics
 from jaxcrnn._files import can_be_written, written_whole
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
@@ -19,15 +19,17 @@ from jaxcrnn.data.loader import Batches
 from jaxcrnn.decoding.evaluate import run_eval
 from jaxcrnn.errors import UserError
 from jaxcrnn.experiments import results
-from jaxcrnn.inspection import look
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.groups import read_groups
-from jaxcrnn.page import Section
-from jaxcrnn.panels import Reader
 from jaxcrnn.reading import usable_lines, validation_path
 from jaxcrnn.render import atlas
 from jaxcrnn.render.atlas import Atlas
 from jaxcrnn.render.texts import GROUPS
+from jaxcrnn.report import charts, panels, projector
+from jaxcrnn.report import html as page
+from jaxcrnn.report.features import look
+from jaxcrnn.report.html import Section
+from jaxcrnn.report.panels import Reader
 from jaxcrnn.runs import datasets
 from jaxcrnn.runs.folder import CONFIG, FACTS, Run, open_run
 from jaxcrnn.types import TrainState
@@ -243,7 +245,7 @@ def _differences(found: results.Results) -> str:
             bars = {arm: rated[key].gain for arm, rated in arms.items() if rated[key].gain}
             one = next(iter(arms.values()))[key]
             caption = f"{one.name}, {test}, against {found.baseline}"
-            figures.append((caption, svg.intervals(
+            figures.append((caption, charts.intervals(
                 {arm: (g.value, g.low, g.high) for arm, g in bars.items() if g}, title=caption,
                 x_label=f"points; {'right' if one.better > 0 else 'left'} is better",
             )))  # fmt: skip
