@@ -279,7 +279,8 @@ def estimate(args: Namespace) -> int:
 
 def parity_ladder(args: Namespace) -> int:
     """``jaxcrnn parity``: exit code 1 when a number is farther off than its tolerance."""
-    from jaxcrnn import answers, parity  # not for those who read one image
+    from jaxcrnn.parity import answers
+    from jaxcrnn.parity.ladder import ask_torch, compare, make_task  # not for those who read one image
 
     run = folder.open_run(Path(args.run))
     presets = tuple(PRESETS)
@@ -291,9 +292,9 @@ def parity_ladder(args: Namespace) -> int:
     state, step = run.state(args.checkpoint)
     config = run.train_config
     own = config.loss if args.presets is None and config.loss != LossConfig(config.loss.preset) else None
-    task = parity.make_task(config.model, eval_variables(state), presets=presets, loss=own, dtype=args.dtype)
-    theirs = parity.ask_torch(task)
-    ladder = parity.compare(answers.answer(task), theirs, args.dtype)
+    task = make_task(config.model, eval_variables(state), presets=presets, loss=own, dtype=args.dtype)
+    theirs = ask_torch(task)
+    ladder = compare(answers.answer(task), theirs, args.dtype)
     if args.json:
         print(json.dumps([rung._asdict() | {"holds": rung.holds} for rung in ladder], indent=2))
     else:

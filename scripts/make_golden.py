@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from jaxcrnn import parity
-from jaxcrnn.answers import OPS
 from jaxcrnn.model import CRNN, ModelConfig
+from jaxcrnn.parity import ladder
+from jaxcrnn.parity.answers import OPS
 from torch_ref import answers
 
 
 def main(path: str) -> None:
     model = ModelConfig("small", 2, 0.0, num_classes=4)
     variables = CRNN(model).init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)), jnp.full((1,), 32, jnp.int32))
-    task = parity.make_task(model, variables, presets=(), optimizers=(), seed=1)
+    task = ladder.make_task(model, variables, presets=(), optimizers=(), seed=1)
     task = {name: task[name] for name in (*OPS, "task")}
     given = {name: torch.tensor(task[name]) for name in OPS}
     out = {f"answer/ops/{name}": value for name, value in answers.ops(given, 0).items()}

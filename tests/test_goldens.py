@@ -17,7 +17,7 @@ import jaxcrnn.assign
 import jaxcrnn.centers
 import jaxcrnn.ctc
 import jaxcrnn.losses
-from jaxcrnn import answers, parity
+from jaxcrnn.parity import answers, ladder
 from jaxcrnn.types import CenterState
 
 GOLDEN = Path(__file__).parent / "golden" / "ops.npz"
@@ -171,5 +171,5 @@ def test_our_own_recorded_case():
     task = {name.removeprefix("task/"): value for name, value in recorded.items() if name.startswith("task/")}
     expected = {name.removeprefix("answer/"): value for name, value in recorded.items() if name.startswith("answer/")}
     assert len(expected) > 100
-    for rung in parity.compare(answers.answer_ops(task), expected, "float64"):
+    for rung in ladder.compare(answers.answer_ops(task), expected, "float64"):
         assert rung.holds, rung

@@ -12,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcrnn import answers, convert, parity
+from jaxcrnn import convert
 from jaxcrnn.charset import Charset
 from jaxcrnn.cli import main
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.objective import PRESETS, LossConfig
+from jaxcrnn.parity import answers
+from jaxcrnn.parity.ladder import TOLERANCES, __file__, compare, make_task
 from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.config import Config, DataConfig
 from jaxcrnn.runs.folder import create
@@ -51,7 +53,7 @@ def with_biases(variables):
 
 
 def ladder(model, dtype="float64", variables=None, **options):
-    task = parity.make_task(model, variables or variables_of(model), dtype=dtype, **options)
+    task = make_task(model, variables or variables_of(model), dtype=dtype, **options)
     theirs = importlib.import_module("torch_ref.answers").answer(task)
     ours = answers.answer(task)
     for name in options.get("presets", ()):
@@ -60,7 +62,7 @@ def ladder(model, dtype="float64", variables=None, **options):
             assert all(v > 0 for k, v in ours.items() if k.startswith("step 1/") and k.endswith("info.center"))
             same = [np.array_equal(v, task["start/centers"]) for k, v in ours.items() if k.endswith("/centers")]
             assert all(same) if name == "flow2" else not any(same)
-    return parity.compare(ours, theirs, dtype)
+    return compare(ours, theirs, dtype)
 
 
 def check(rungs, names):
@@ -110,7 +112,7 @@ def test_everything_at_once_in_float64(backbone):
 @pytest.mark.slow
 def test_float32():
     # Where a gradient is rounding alone Adam goes either way, by its whole rate.
-    check(ladder(MODEL, "float32", with_biases(variables_of(MODEL))), parity.TOLERANCES["float32"])
+    check(ladder(MODEL, "float32", with_biases(variables_of(MODEL))), TOLERANCES["float32"])
 
 
 @needs_torch
@@ -131,14 +133,14 @@ def test_the_command(tmp_path, capsys):
 
 def test_a_difference_is_seen():
     a = {"ops/x": np.ones(3), "ops/y": np.zeros(2), "step 1/ctc/sgd/w": np.ones(2)}
-    assert all(r.holds and r.error == 0 for r in parity.compare(a, a, "float64"))
+    assert all(r.holds and r.error == 0 for r in compare(a, a, "float64"))
     off = a | {"ops/x": np.asarray([1, 1, 1 + 1e-8])}
-    assert [r.holds for r in parity.compare(a, off, "float64")] == [False, True, True]
+    assert [r.holds for r in compare(a, off, "float64")] == [False, True, True]
     lacking = {k: v for k, v in a.items() if k != "ops/y"}
     for pair in ((a, lacking), (lacking, a)):
-        assert [r.holds for r in parity.compare(*pair, "float64")] == [True, False, True]
+        assert [r.holds for r in compare(*pair, "float64")] == [True, False, True]
     broken = a | {"ops/x": np.asarray([1, np.nan, 1])}
-    assert not parity.compare(a, broken, "float64")[0].holds
+    assert not compare(a, broken, "float64")[0].holds
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ def test_conversion_there_and_back(model):
 
 
 def test_the_twins_do_not_know_each_other():
-    root = Path(parity.__file__).parents[1]
+    root = Path(__file__).parents[1]
     for package, allowed in (("torch_ref", {"torch", "numpy", "torch_ref"}), ("jaxcrnn", None)):
         for path in (root / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -12,7 +12,7 @@ from jaxcrnn.data.audit import Corpus
 from jaxcrnn.decoding.evaluate import Evaluation
 
 if TYPE_CHECKING:
-    from jaxcrnn.parity import Rung
+    from jaxcrnn.parity.ladder import Rung
 
 
 def audit_table(name: str, corpus: Corpus, examples: int = 3) -> str:

@@ -1,6 +1,6 @@
 """This package's answers to a parity task: every quantity of every flow, by name.
 
-`jaxcrnn.parity` makes the task; ``torch_ref.answers`` is the twin of this module.
+`jaxcrnn.parity.ladder` makes the task; ``torch_ref.answers`` is the twin of this module.
 """
 
 from __future__ import annotations

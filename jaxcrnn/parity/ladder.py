@@ -1,6 +1,6 @@
 """The parity ladder: both frameworks answer one task, and every answer is compared by name.
 
-The task is arrays and a JSON text. `jaxcrnn.answers` answers it here, ``torch_ref`` in a process of its own, so neither
+The task is arrays and a JSON text. `jaxcrnn.parity.answers` answers it here, ``torch_ref`` in a process of its own, so neither
 package imports the other. Rungs: operations, blocks, the forward pass, each preset's loss with its gradients, one step,
 several steps.
 """
@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcrnn import convert, decode
-from jaxcrnn.answers import Answers
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.objective import PRESETS, LossConfig
 from jaxcrnn.optim import OptimConfig
+from jaxcrnn.parity.answers import Answers
 from jaxcrnn.types import Batch
 
 NOTHING = 1e-8  # an array smaller than this all over is compared with this instead of with itself

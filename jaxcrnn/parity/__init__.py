@@ -1,0 +1,1 @@
+"""The ladder that compares every number with the PyTorch reference."""
