@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jax import monitoring
 
-from jaxcrnn import bench, timing
+from jaxcrnn.bench import cases, run
 from jaxcrnn.cli import main
 from jaxcrnn.runs.compiled import nothing_kept
 
@@ -16,13 +16,13 @@ TINY = ["--batch", "2", "--width", "64", "--classes", "20", "--slots", "3", "--h
 
 def test_operations_of_a_step():
     """About 420 GFLOP for 32 lines of 280 px and 6,941 classes: counted by hand before anything was built."""
-    assert timing.flops(timing.Sizes()) == pytest.approx(420e9, rel=0.03)
-    one, two = (timing.flops(timing.Sizes(batch=b)) for b in (1, 2))
+    assert cases.flops(cases.Sizes()) == pytest.approx(420e9, rel=0.03)
+    one, two = (cases.flops(cases.Sizes(batch=b)) for b in (1, 2))
     assert two == 2 * one
-    frames, classes = timing.Sizes().frames, 1000
-    more = timing.flops(timing.Sizes(classes=2 * classes)) - timing.flops(timing.Sizes(classes=classes))
+    frames, classes = cases.Sizes().frames, 1000
+    more = cases.flops(cases.Sizes(classes=2 * classes)) - cases.flops(cases.Sizes(classes=classes))
     assert more == 3 * 2 * 32 * frames * 512 * classes  # the head, there and back twice
-    assert timing.flops(timing.Sizes(), backward=False) < timing.flops(timing.Sizes()) / 2.9
+    assert cases.flops(cases.Sizes(), backward=False) < cases.flops(cases.Sizes()) / 2.9
 
 
 @pytest.mark.slow
@@ -49,7 +49,7 @@ def test_turns_with_the_reference(tmp_path, capsys):
 
 
 def test_without_a_reference_the_rest_is_measured(monkeypatch, capsys):
-    monkeypatch.setattr(bench.sys, "executable", "/bin/false")
+    monkeypatch.setattr(run.sys, "executable", "/bin/false")
     assert main(["bench", *TINY, "--rounds", "1", "--only", "product"]) == 0
     shown = capsys.readouterr().out
     assert "not measured: torch: the reference ended without a word" in shown
@@ -72,16 +72,16 @@ def test_no_compilation_is_read_from_the_cache():
 
 
 def test_growth():
-    sizes = timing.Sizes()
-    plan = bench._plan(["step", "ctc", "bilstm"], sizes, grow=True)
+    sizes = cases.Sizes()
+    plan = run._plan(["step", "ctc", "bilstm"], sizes, grow=True)
     assert [s.classes for name, s in plan if name == "ctc"] == [6941, 100, 21504, 90112]
     assert [(s.batch, s.width) for name, s in plan if name == "step"] == [
         (32, 280), (8, 280), (16, 280), (32, 140), (32, 560)
     ]  # fmt: skip
     assert [s for name, s in plan if name == "bilstm"] == [sizes]
-    small = bench._plan(["step"], timing.Sizes(batch=2, width=88), grow=True)
+    small = run._plan(["step"], cases.Sizes(batch=2, width=88), grow=True)
     assert [(s.batch, s.width) for _, s in small] == [(2, 88), (1, 88), (2, 176)]  # not 0 lines, not too few frames
-    assert [s.dtype for _, s in bench._plan(["ctc", "step"], timing.Sizes(dtype="bfloat16"), False)] == [
+    assert [s.dtype for _, s in run._plan(["ctc", "step"], cases.Sizes(dtype="bfloat16"), False)] == [
         "float32", "bfloat16"
     ]  # fmt: skip
 
@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_a_row(monkeypatch, tmp_path, capsys):
     def too_much(sizes):
         raise MemoryError("no room")
 
-    monkeypatch.setitem(bench.NAMES, "step", too_much)
+    monkeypatch.setitem(run.NAMES, "step", too_much)
     out = tmp_path / "bench.json"
     only = ["--only", "product, step,product", "--no-torch", "--rounds", "1", "--out", str(out)]
     assert main(["bench", *TINY, *only]) == 0
@@ -121,5 +121,5 @@ def test_every_case(tmp_path, lines_file):
     out = tmp_path / "bench.json"
     assert main(["bench", *TINY, "--rounds", "1", "--data", str(lines_file), "--out", str(out)]) == 0
     rows = json.loads(out.read_text())["rows"]
-    assert {row["case"] for row in rows} == set(bench.NAMES) - {"flows"}
+    assert {row["case"] for row in rows} == set(run.NAMES) - {"flows"}
     assert not [row for row in rows if "error" in row]

@@ -13,7 +13,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from variants import ASSIGNMENTS, LOSSES, C, close
 
-from jaxcrnn import ctc, decode, losses, plan
+from jaxcrnn import ctc, decode, losses
+from jaxcrnn.bench import aot
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels import chunked_head
 from jaxcrnn.kernels.logits import make, ranked
@@ -219,7 +220,7 @@ def test_classes_split_over_devices(data, model, classes, monkeypatch):
         ]
         program = jax.jit(step).lower(*split).compile()
         close(jax.device_get(program(*split)), jax.device_get(expected))
-    words = plan.collectives(program.as_text())
+    words = aot.collectives(program.as_text())
     if classes % model == 0:  # no device ever holds the others' columns
         gathered = [shape for c in words if c.kind == "all-gather" for shape in c.shapes]
         assert not [shape for shape in gathered if str(classes) in re.findall(r"\d+", shape)[1:]]

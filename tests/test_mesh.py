@@ -18,8 +18,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from small_runs import train_args
 
-from jaxcrnn import centers, plan
+from jaxcrnn import centers
 from jaxcrnn.augment import AugmentConfig
+from jaxcrnn.bench import aot
 from jaxcrnn.cli import main
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
@@ -99,7 +100,7 @@ def test_ten_steps_on_eight_devices(preset, head, data, model):
             close(ours[name], value, 2e-5 if name == "watch" else 1e-5)
     close(eight._replace(centers=None), one._replace(centers=None), 1e-5)
     close(eight.centers, one.centers, 1e-6)
-    gathered = [c for c in plan.collectives(text) if c.kind == "all-gather"]
+    gathered = [c for c in aot.collectives(text) if c.kind == "all-gather"]
     assert max((c.elements for c in gathered), default=0) < B * T * H  # not the batch
     whole = {leaf.shape for leaf in jax.tree.leaves(eight) if leaf.ndim > 1 and C in leaf.shape}
     assert whole  # nor the head, its moments, or the centers

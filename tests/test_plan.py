@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from jaxcrnn import plan
+from jaxcrnn.bench import aot
 from jaxcrnn.cli import main
 
 HLO = """
@@ -22,7 +22,7 @@ HLO = """
 
 
 def test_collectives_of_hlo():
-    found = [(c.kind, c.bytes, c.elements, c.repeated) for c in plan.collectives(HLO)]
+    found = [(c.kind, c.bytes, c.elements, c.repeated) for c in aot.collectives(HLO)]
     assert found == [
         ("all-reduce", 4 * 51200, 51200, False), ("all-reduce", 32 + 16, 8, True), ("all-reduce", 24 + 12, 6, False),
         ("all-gather", 2 * 128, 128, False), ("collective-permute", 7, 7, False), ("all-reduce", 4, 1, False),

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from jaxcrnn.bench.cases import Sizes, Variant, Variants
 from jaxcrnn.charset import Charset
 from jaxcrnn.data import buckets
 from jaxcrnn.data.audit import Corpus, audit
@@ -32,7 +33,6 @@ from jaxcrnn.render.texts import TextConfig, Texts
 from jaxcrnn.runs import config as configs
 from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.folder import CHECKPOINTS, create
-from jaxcrnn.timing import Sizes, Variant, Variants
 from jaxcrnn.train import TrainConfig, init_state
 from jaxcrnn.types import TrainState
 

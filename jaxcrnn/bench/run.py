@@ -21,17 +21,18 @@ from typing import Any
 import jax
 import jaxlib
 
-from jaxcrnn import __version__, bench_data, timing
+from jaxcrnn import __version__
 from jaxcrnn._console import duration, table
 from jaxcrnn._files import can_be_written, write_json
+from jaxcrnn.bench import cases, data_cases
+from jaxcrnn.bench.cases import Sizes, Variant
 from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.runs.compiled import nothing_kept
-from jaxcrnn.timing import Sizes, Variant
 
 GROWTH = (100, 6941, 21504, 90112)
 KINDS = ("float32", "bfloat16")  # of the reference: as it is, or under autocast
 MOST = 1_000_000  # of anything
-NAMES = {**timing.CASES, **bench_data.CASES}
+NAMES = {**cases.CASES, **data_cases.CASES}
 # Measured only when asked for: a whole step of every preset.
 LONG = {"flows"}
 # The same question to the reference: its name for the case, and with which sizes.
@@ -98,8 +99,8 @@ def run(args: Namespace) -> int:
     chosen = usual if args.only is None else [name.strip() for name in args.only.split(",")]
     _check(args, sizes, chosen)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the reference needs room on the device too
-    if args.data and bench_data.CASES.keys() & set(chosen):
-        bench_data.lines_of(args.data)  # its mistakes before the work
+    if args.data and data_cases.CASES.keys() & set(chosen):
+        data_cases.lines_of(args.data)  # its mistakes before the work
     reference = Reference(args.compile) if args.torch else None
     about = _about(reference)
     print(", ".join(f"{key} {value}" for key, value in about.items()))
@@ -140,7 +141,7 @@ def _check(args: Namespace, sizes: Sizes, chosen: list[str]) -> None:
         raise UserError(f"--dtype {sizes.dtype}: expected one of {', '.join(KINDS)}")
     if args.compile and not args.torch:
         raise UserError("--compile and --no-torch: expected one of them, torch.compile is the reference's")
-    timing.config_of(sizes)  # its own words for a backbone or an LSTM that is none
+    cases.config_of(sizes)  # its own words for a backbone or an LSTM that is none
     if sizes.classes < 2:
         raise UserError(f"--classes {sizes.classes}: expected 2 or more, the blank and a character")
     if sizes.frames < 2 * sizes.slots:
@@ -173,7 +174,7 @@ def _plan(chosen: list[str], sizes: Sizes, grow: bool) -> list[tuple[str, Sizes]
 
 def _measure(name: str, sizes: Sizes, rounds: int, reference: Reference | None) -> list[dict[str, Any]]:
     """Takes turns: ours, then theirs, as often as asked; so that what else the machine does meets all alike."""
-    used = bench_data.asked(sizes) if name in bench_data.CASES else sizes.asdict()
+    used = data_cases.asked(sizes) if name in data_cases.CASES else sizes.asdict()
     theirs: dict[str, Variant] = {}
     problem = ""
     try:
@@ -214,9 +215,9 @@ def _row(
         "temporary_mb": None if made.temporary_bytes is None else made.temporary_bytes / 1e6,
     }  # fmt: skip
     if name in ("product", "step"):
-        row["gflops"] = (2e-9 * sizes.matrix**3 if name == "product" else 1e-9 * timing.flops(sizes)) / middle
-    if name in bench_data.CASES and name != "cold":
-        row["lines_per_second"] = len(bench_data.lines_of(sizes.data).corpus) / middle
+        row["gflops"] = (2e-9 * sizes.matrix**3 if name == "product" else 1e-9 * cases.flops(sizes)) / middle
+    if name in data_cases.CASES and name != "cold":
+        row["lines_per_second"] = len(data_cases.lines_of(sizes.data).corpus) / middle
     return row
 
 
@@ -224,8 +225,8 @@ def shown(rows: list[dict[str, Any]], name: str, sizes: Sizes) -> str:
     """A table of one case's rows."""
     s = sizes
     header = f"{name}: B={s.batch} W={s.width} T={s.frames} C={s.classes} L={s.slots} {s.backbone} {s.dtype}"
-    if name in bench_data.CASES:
-        model, read = bench_data.MODEL, bench_data.lines_of(s.data)
+    if name in data_cases.CASES:
+        model, read = data_cases.MODEL, data_cases.lines_of(s.data)
         header = f"{name}: {len(read.corpus)} lines, {model['backbone']} H={model['hidden']} B={model['batch']}"
     if name == "product":
         header = f"product: {s.matrix} x {s.matrix} x {s.matrix} {s.dtype}"
