@@ -1,3 +1,3 @@
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 
 raise SystemExit(main())

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import jax
 
-from jaxcrnn import _console, options
+from jaxcrnn import _console
+from jaxcrnn.cli import options
+from jaxcrnn.cli.decoding import decoder_of
+from jaxcrnn.cli.reading import usable_lines
 from jaxcrnn.data import buckets
 from jaxcrnn.data.loader import Batches
-from jaxcrnn.decoder_options import decoder_of
 from jaxcrnn.decoding.decoder import Decoder
 from jaxcrnn.decoding.evaluate import evaluate
 from jaxcrnn.errors import UserError
-from jaxcrnn.reading import usable_lines
 from jaxcrnn.runs import folder
 
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxcrnn import decode, rescoring
+from jaxcrnn import decode
 from jaxcrnn._console import make
 from jaxcrnn.data.audit import audit
 from jaxcrnn.data.loader import Batches
-from jaxcrnn.decoding import automata, beam
+from jaxcrnn.decoding import automata, beam, rescoring
 from jaxcrnn.decoding.evaluate import estimate_centers
 from jaxcrnn.experiments import bootstrap
 from jaxcrnn.experiments import plan as grid

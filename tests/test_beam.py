@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from jaxcrnn import decode
 from jaxcrnn.charset import Charset
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 from jaxcrnn.ctc import ctc_loss
 from jaxcrnn.decoding import automata, beam, ngram
 from jaxcrnn.decoding.decoder import Decoder

@@ -8,7 +8,7 @@ import pytest
 from jax import monitoring
 
 from jaxcrnn.bench import cases, run
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 from jaxcrnn.runs.compiled import nothing_kept
 
 TINY = ["--batch", "2", "--width", "64", "--classes", "20", "--slots", "3", "--hidden", "4", "--backbone", "tiny"]

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from jaxcrnn.charset import Charset
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 from jaxcrnn.data.images import Limits, fit_height, read_gray
 from jaxcrnn.decoding.evaluate import recognize
 from jaxcrnn.errors import UserError

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from small_runs import train_args
 
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 from jaxcrnn.runs import folder
 
 

@@ -10,7 +10,7 @@ import pytest
 from small_runs import train_args
 
 from jaxcrnn._console import Plain
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 from jaxcrnn.errors import UserError
 from jaxcrnn.runs import checkpoint, trainer
 from jaxcrnn.runs.checkpoint import Checkpoints, Damaged

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from small_runs import train_args
 
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 from jaxcrnn.runs import compile
 from jaxcrnn.runs.folder import open_run
 from jaxcrnn.train import train_step
@@ -373,7 +373,7 @@ def test_read_only_place(lines_file, tmp_path, capsys):
 def test_a_full_disk_keeps_what_was_saved(lines_file, tmp_path):
     limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); "
-    code = limit + "import sys; from jaxcrnn.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = limit + "import sys; from jaxcrnn.cli.main import main; sys.exit(main(sys.argv[1:]))"
     arguments = train_args(lines_file, tmp_path / "run", val=False)
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 from jaxcrnn.experiments import plan as grid
 from jaxcrnn.experiments import results, run
 from jaxcrnn.lookalikes.groups import read_groups

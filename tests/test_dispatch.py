@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_runs import train_args
 
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 from jaxcrnn.data.buckets import Planned
 from jaxcrnn.parallel.mesh import MeshConfig, make_mesh
 from jaxcrnn.runs import compile

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from jaxcrnn.cli import COMMANDS, main
+from jaxcrnn.cli.main import COMMANDS, main
 
 
 def test_doctor(capsys, monkeypatch):

@@ -15,7 +15,7 @@ from PIL import Image
 
 import jaxcrnn
 from jaxcrnn.charset import Charset
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 from jaxcrnn.errors import UserError
 from jaxcrnn.interop import exporters
 from jaxcrnn.runs import config

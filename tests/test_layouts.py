@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxcrnn.charset import Charset
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 from jaxcrnn.interop import importer, layouts, state_dicts
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.runs.folder import open_run

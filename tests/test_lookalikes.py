@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 from jaxcrnn.lookalikes import confusions, similarity
 from jaxcrnn.lookalikes.groups import read_groups, write_groups
 from jaxcrnn.render.atlas import embedded

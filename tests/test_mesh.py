@@ -21,7 +21,7 @@ from small_runs import train_args
 from jaxcrnn import centers
 from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.bench import aot
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.objective import PRESETS, LossConfig
@@ -241,7 +241,7 @@ def start(arguments, count, devices):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     code = f"import os; os.environ['JAX_NUM_CPU_DEVICES'] = '{devices}'; "
-    code += "import sys; from jaxcrnn.cli import main; sys.exit(main(sys.argv[1:]))"
+    code += "import sys; from jaxcrnn.cli.main import main; sys.exit(main(sys.argv[1:]))"
     several = ["--distributed", "--coordinator", f"localhost:{port}", "--process-count", str(count), "--process-index"]
     return [
         subprocess.Popen(

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from jaxcrnn import objective
-from jaxcrnn.cli import COMMANDS, main, parser
+from jaxcrnn.cli.main import COMMANDS, main, parser
 from jaxcrnn.runs.folder import open_run
 from jaxcrnn.train import eval_variables
 

@@ -14,7 +14,7 @@ import pytest
 
 from jaxcrnn import convert
 from jaxcrnn.charset import Charset
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.objective import PRESETS, LossConfig

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from jaxcrnn.bench import aot
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 
 HLO = """
   %x = f32[8,16]{1,0} add(%a, %b)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 from jaxcrnn.data.formats import open_source
 from jaxcrnn.data.images import ImageError
 from jaxcrnn.data.labels import LabelFile, write_lines

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcrnn import decode, rescoring
+from jaxcrnn import decode
 from jaxcrnn.charset import Charset
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
+from jaxcrnn.decoding import rescoring
 from jaxcrnn.decoding.decoder import Decoder
 from jaxcrnn.decoding.evaluate import recognize
 from jaxcrnn.runs import center_files, config

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from jaxcrnn import commands
-from jaxcrnn.cli import main
+from jaxcrnn.cli import train
+from jaxcrnn.cli.main import main
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.errors import UserError
 from jaxcrnn.runs import folder, processes, signals, trainer
@@ -96,7 +96,7 @@ def test_a_job_that_is_started_again_is_told_whether_it_has_finished(lines_file,
 
     threading.Thread(target=stop, daemon=True).start()
     arguments = [*train_args(lines_file, run, steps=200, val=False), "--auto-resume"]
-    assert main(arguments) == commands.STOPPED == 75
+    assert main(arguments) == train.STOPPED == 75
     assert main(arguments) == 0
 
 

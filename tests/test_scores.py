@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rapidfuzz.distance import Levenshtein
 
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 from jaxcrnn.experiments import bootstrap
 from jaxcrnn.lookalikes.confusions import align, members, rates, score, shown
 

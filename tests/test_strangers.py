@@ -10,7 +10,7 @@ from small_runs import train_args
 
 import jaxcrnn
 from jaxcrnn.charset import MOST, SMALL, Charset, read_text
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 from jaxcrnn.errors import UserError
 from jaxcrnn.runs import metrics_log
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcrnn.charset import Charset
-from jaxcrnn.cli import main
+from jaxcrnn.cli.main import main
 from jaxcrnn.data import buckets
 from jaxcrnn.data.audit import audit
 from jaxcrnn.data.images import Limits

@@ -13,7 +13,7 @@ import numpy as np
 from jaxcrnn import ctc, decode
 from jaxcrnn.decoding import beam
 from jaxcrnn.decoding.automata import Automaton
-from jaxcrnn.rescoring import Rescorer, rescore
+from jaxcrnn.decoding.rescoring import Rescorer, rescore
 from jaxcrnn.train import TrainConfig, read_step
 from jaxcrnn.types import Batch, TrainState
 
@@ -27,7 +27,7 @@ class Decoder:
       classes: most probable classes of a frame that prefixes are lengthened by.
       best: N, readings of each line.
       automata: lexicons and models of language (`jaxcrnn.decoding.automata`).
-      rescorer: what decides between look-alikes before all that (`jaxcrnn.rescoring`).
+      rescorer: what decides between look-alikes before all that (`jaxcrnn.decoding.rescoring`).
     """
 
     width: int = 16

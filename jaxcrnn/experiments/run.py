@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxcrnn import _console
 from jaxcrnn.charset import read_text
+from jaxcrnn.cli.reading import audit_lines, check_usable
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import LabelFile, Source, write_lines
 from jaxcrnn.data.predictions import read_predictions, write_predictions
@@ -23,7 +24,6 @@ from jaxcrnn.errors import UserError
 from jaxcrnn.experiments.plan import START, Plan, read
 from jaxcrnn.experiments.results import Results, collect
 from jaxcrnn.lookalikes.groups import read_groups
-from jaxcrnn.reading import audit_lines, check_usable
 from jaxcrnn.render.streams import RenderedLines, Stream
 from jaxcrnn.render.texts import GROUPS
 from jaxcrnn.runs import center_files, datasets

@@ -13,6 +13,7 @@ import jax
 
 from jaxcrnn import metrics
 from jaxcrnn._files import can_be_written, written_whole
+from jaxcrnn.cli.reading import usable_lines, validation_path
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.loader import Batches
@@ -21,7 +22,6 @@ from jaxcrnn.errors import UserError
 from jaxcrnn.experiments import results
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.groups import read_groups
-from jaxcrnn.reading import usable_lines, validation_path
 from jaxcrnn.render import atlas
 from jaxcrnn.render.atlas import Atlas
 from jaxcrnn.render.texts import GROUPS

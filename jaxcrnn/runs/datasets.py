@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from jaxcrnn.charset import Charset
+from jaxcrnn.cli.reading import audit_lines
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.formats import Joined, open_source, open_sources
 from jaxcrnn.data.labels import Source
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.errors import UserError
-from jaxcrnn.reading import audit_lines
 from jaxcrnn.render import atlas
 from jaxcrnn.render.render import Glyphs
 from jaxcrnn.render.streams import MixedBatches, RenderedBatches, Stream

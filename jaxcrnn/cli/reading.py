@@ -17,12 +17,12 @@ from PIL import Image
 from jaxcrnn import _console
 from jaxcrnn._files import can_be_written
 from jaxcrnn.charset import Charset
+from jaxcrnn.cli.decoding import decoder_of
 from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit
 from jaxcrnn.data.formats import open_sources
 from jaxcrnn.data.images import ImageError, Limits, fit_height, read_gray
 from jaxcrnn.data.labels import Source
 from jaxcrnn.data.predictions import write_predictions
-from jaxcrnn.decoder_options import decoder_of
 from jaxcrnn.decoding.evaluate import Evaluation, Line, estimate_centers, evaluate, recognize
 from jaxcrnn.errors import UserError
 from jaxcrnn.objective import PRESETS, LossConfig

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from jaxcrnn import __version__, options
+from jaxcrnn import __version__
+from jaxcrnn.cli import options
 from jaxcrnn.errors import UserError, first_line
 
 COMMANDS = {

@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxcrnn import _console, scoring, tuning
+from jaxcrnn import _console
 from jaxcrnn._files import can_be_written
 from jaxcrnn.charset import Charset
+from jaxcrnn.cli import scoring, tuning
+from jaxcrnn.cli.reading import usable_lines, validation_path
 from jaxcrnn.decoding.evaluate import evaluate
 from jaxcrnn.errors import UserError
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.groups import read_table, write_groups
 from jaxcrnn.lookalikes.similarity import alike, known_scores, merge, neighbours, similarities
-from jaxcrnn.reading import usable_lines, validation_path
 from jaxcrnn.render import atlas as atlases
 from jaxcrnn.render.atlas import SIZE, Atlas
 from jaxcrnn.runs import folder

@@ -26,7 +26,7 @@ def run(args: Namespace) -> int:
         print(f"stopped; go on with: jaxcrnn demo --out {out}")
         return 0
     print()
-    from jaxcrnn.cli import parser  # so that an option of the report is never lacking here
+    from jaxcrnn.cli.main import parser  # so that an option of the report is never lacking here
 
     build.run(parser(()).parse_args(["report", str(out)]))
     first = out / "tests" / "lookalike" / "0.png"

@@ -11,14 +11,14 @@ from pathlib import Path
 import jax.numpy as jnp
 
 from jaxcrnn import _console
-from jaxcrnn.decoder_options import decoder_of
+from jaxcrnn.cli.decoding import decoder_of
+from jaxcrnn.cli.reading import usable_lines, validation_path
+from jaxcrnn.cli.scoring import groups_of
 from jaxcrnn.decoding.evaluate import evaluate
+from jaxcrnn.decoding.rescoring import MOST
 from jaxcrnn.errors import UserError
 from jaxcrnn.lookalikes import confusions
-from jaxcrnn.reading import usable_lines, validation_path
-from jaxcrnn.rescoring import MOST
 from jaxcrnn.runs import folder
-from jaxcrnn.scoring import groups_of
 
 
 def run(args: Namespace) -> int:

@@ -93,7 +93,7 @@ def completion(args: Namespace) -> int:
         import shtab
     except ImportError:
         raise UserError("completion needs the package shtab; expected the extra 'shell'") from None
-    from jaxcrnn.cli import parser
+    from jaxcrnn.cli.main import parser
 
     print(shtab.complete(parser(()), shell=args.shell))
     return 0

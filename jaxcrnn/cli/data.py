@@ -9,13 +9,13 @@ import numpy as np
 
 from jaxcrnn import _console
 from jaxcrnn.charset import Charset
+from jaxcrnn.cli.reading import audit_lines, check_usable
 from jaxcrnn.data.array_records import write_array_records
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.formats import Joined, open_source
 from jaxcrnn.data.labels import Source
 from jaxcrnn.data.lmdb import close, write_lmdb
 from jaxcrnn.errors import UserError
-from jaxcrnn.reading import audit_lines, check_usable
 from jaxcrnn.report import tables
 from jaxcrnn.runs import config as configs
 

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcrnn import rescoring
 from jaxcrnn.charset import read_text
-from jaxcrnn.decoding import automata, ngram
+from jaxcrnn.cli.scoring import groups_of
+from jaxcrnn.decoding import automata, ngram, rescoring
 from jaxcrnn.decoding.automata import Automaton
 from jaxcrnn.decoding.decoder import Decoder
+from jaxcrnn.decoding.rescoring import Rescorer
 from jaxcrnn.errors import UserError
-from jaxcrnn.rescoring import Rescorer
 from jaxcrnn.runs import center_files
 from jaxcrnn.runs.folder import CENTERS, Run
-from jaxcrnn.scoring import groups_of
 from jaxcrnn.types import TrainState
 
 NEEDS = (
