@@ -98,9 +98,9 @@ _negative_log.defvjp(_forward, _backward)
 def fused_ctc_loss(
     features: Array, kernel: Array, bias: Array, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0
 ) -> Array:
-    """`ctc_loss` of ``features @ kernel + bias``, without an array of logits (see `jaxcrnn.kernels.chunked_head`).
+    """`ctc_loss` of ``features @ kernel + bias``, without an array of logits.
 
-    Forward and backward pass make the logits of `jaxcrnn.kernels.chunked_head.CHUNK` classes at a time. The gradient costs four matrix
+    Forward and backward pass make the logits of `CHUNK` classes at a time (`jaxcrnn.kernels.chunked_head`). The gradient costs four matrix
     products with the kernel instead of three.
 
     Args:

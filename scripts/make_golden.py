@@ -1,6 +1,6 @@
-"""Records what torch_ref answers to the lowest rung of the parity ladder, in float64: tests/golden/ops.npz.
+"""Records what torch_ref answers to the lowest rung of the parity ladder, in float64: tests/core/golden/ops.npz.
 
-python scripts/make_golden.py tests/golden/ops.npz
+python scripts/make_golden.py tests/core/golden/ops.npz
 """
 
 import sys

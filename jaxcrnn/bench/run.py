@@ -47,7 +47,7 @@ class Reference:
         self.compiled = compiled
         command = [sys.executable, "-m", "torch_ref.bench"]
         # Beside the package in a checkout, installed otherwise.
-        root = str(Path(__file__).resolve().parent.parent)
+        root = str(Path(__file__).resolve().parents[2])
         env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
         # Into a file: a pipe that nobody reads until the end stops who writes much into it.
         self.said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed with the process)

@@ -11,7 +11,7 @@ from jaxcrnn.experiments import run as compare
 from jaxcrnn.experiments.plan import read
 from jaxcrnn.report import build
 
-PLAN = Path(__file__).parent / "resources" / "demo.yaml"
+PLAN = Path(__file__).parents[1] / "resources" / "demo.yaml"
 
 
 def run(args: Namespace) -> int:

@@ -17,33 +17,45 @@ from jaxcrnn.cli import options
 from jaxcrnn.errors import UserError, first_line
 
 COMMANDS = {
-    "train": (options.train_options, "commands.train", "train a recogniser on a label file"),
-    "evaluate": (options.evaluate_options, "reading.evaluate_run", "read a data set with a run and score it"),
-    "recognize": (options.recognize_options, "reading.recognize_images", "read images with a run: text and confidence"),
-    "centers": (options.centers_options, "reading.estimate", "make class centers with a trained run"),
+    "train": (options.train_options, "cli.train.train", "train a recogniser on a label file"),
+    "evaluate": (options.evaluate_options, "cli.reading.evaluate_run", "read a data set with a run and score it"),
+    "recognize": (
+        options.recognize_options,
+        "cli.reading.recognize_images",
+        "read images with a run: text and confidence",
+    ),
+    "centers": (options.centers_options, "cli.reading.estimate", "make class centers with a trained run"),
     "lookalikes": (
         options.lookalikes_options,
-        "mining.run",
+        "cli.lookalikes.run",
         "find characters that look alike, score how they are read, and tune reading them",
     ),
-    "compare": (options.compare_options, "compare.run", "train a grid of losses and seeds, and say which differ"),
-    "report": (options.report_options, "reporting.run", "one page that shows a run or a comparison"),
-    "lm": (options.lm_options, "language.run", "make a character n-gram model for decoding"),
-    "parity": (options.parity_options, "reading.parity_ladder", "compare every number with the PyTorch reference"),
-    "bench": (options.bench_options, "bench.run", "time a step and its parts beside PyTorch, in turns"),
-    "plan": (options.plan_options, "plan.run", "compile the step for a TPU or a mesh, and say what it costs"),
-    "convert": (options.convert_options, "importing.run", "make a run folder from another program's checkpoint"),
-    "export": (options.export_options, "exporting.run", "write a recogniser for other programs"),
-    "data": (options.data_options, "conversion.run", "audit or convert a data set"),
-    "doctor": (options.doctor_options, "doctor.run", "say what is installed, what is not, and what that would enable"),
+    "compare": (
+        options.compare_options,
+        "experiments.run.run",
+        "train a grid of losses and seeds, and say which differ",
+    ),
+    "report": (options.report_options, "report.build.run", "one page that shows a run or a comparison"),
+    "lm": (options.lm_options, "decoding.ngram.run", "make a character n-gram model for decoding"),
+    "parity": (options.parity_options, "cli.reading.parity_ladder", "compare every number with the PyTorch reference"),
+    "bench": (options.bench_options, "bench.run.run", "time a step and its parts beside PyTorch, in turns"),
+    "plan": (options.plan_options, "bench.aot.run", "compile the step for a TPU or a mesh, and say what it costs"),
+    "convert": (options.convert_options, "interop.importer.run", "make a run folder from another program's checkpoint"),
+    "export": (options.export_options, "interop.exporters.run", "write a recogniser for other programs"),
+    "data": (options.data_options, "cli.data.run", "audit or convert a data set"),
+    "doctor": (
+        options.doctor_options,
+        "cli.doctor.run",
+        "say what is installed, what is not, and what that would enable",
+    ),
     "completion": (
         options.completion_options,
-        "doctor.completion",
+        "cli.doctor.completion",
         "print a script that completes commands in a shell",
     ),
     "demo": (
         options.demo_options,
-        "demo.run",
+        "cli.demo.run",
         "compare four losses on rendered look-alikes in some minutes, no data needed",
     ),
 }
@@ -83,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from jaxcrnn.runs.compiled import keep_compiled
 
         keep_compiled()
-        module, function = COMMANDS[args.command][1].split(".")
+        module, _, function = COMMANDS[args.command][1].rpartition(".")
         command = getattr(import_module(f"jaxcrnn.{module}"), function)
         if own:  # what the libraries made stays to the end: looking through it again and again is a tenth of a start
             gc.freeze()

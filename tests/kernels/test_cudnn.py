@@ -80,7 +80,9 @@ def test_elsewhere_it_is_the_scan():
     assert lstm_cudnn.packed(*(params[k] for k in ("kernel_x", "kernel_h", "bias"))).dtype == jnp.float32
 
 
-@pytest.mark.skipif(not mesh.is_nvidia(), reason="needs an NVIDIA GPU: JAX_PLATFORMS=cuda pytest tests/test_cudnn.py")
+@pytest.mark.skipif(
+    not mesh.is_nvidia(), reason="needs an NVIDIA GPU: JAX_PLATFORMS=cuda pytest tests/kernels/test_cudnn.py"
+)
 def test_on_a_gpu():
     """Lines of all lengths, the real thing."""
     lengths, x = jnp.asarray([T, 2, 1, 0, T, 3, 4, T]), jax.random.normal(jax.random.key(1), (B, T, D))

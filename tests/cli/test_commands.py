@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 import jax
-import jaxcrnn.loop
 import numpy as np
 import pytest
 from PIL import Image
 from small_runs import train_args
 
+import jaxcrnn.runs.trainer
 from jaxcrnn.cli.main import main
 from jaxcrnn.runs import compile
 from jaxcrnn.runs.folder import open_run

@@ -19,7 +19,7 @@ from jaxcrnn.errors import UserError
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.objective import PRESETS, LossConfig
 from jaxcrnn.parity import answers
-from jaxcrnn.parity.ladder import TOLERANCES, __file__, compare, make_task
+from jaxcrnn.parity.ladder import TOLERANCES, compare, make_task
 from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.config import Config, DataConfig
 from jaxcrnn.runs.folder import create
@@ -161,7 +161,7 @@ def test_conversion_there_and_back(model):
 
 
 def test_the_twins_do_not_know_each_other():
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     for package, allowed in (("torch_ref", {"torch", "numpy", "torch_ref"}), ("jaxcrnn", None)):
         for path in (root / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

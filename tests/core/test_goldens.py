@@ -1,7 +1,7 @@
 """Recorded outputs of the original programs, reproduced by jaxcrnn and by torch_ref.
 
 ``flow1_tf_torch.npz`` and ``flow2_paddle.npz`` come from the TensorFlow original, the PyTorch seed and PaddleOCR; they
-are read where they are. ``tests/golden/ops.npz`` (scripts/make_golden.py), float64 outputs of torch_ref, is always
+are read where they are. ``tests/core/golden/ops.npz`` (scripts/make_golden.py), float64 outputs of torch_ref, is always
 there.
 """
 

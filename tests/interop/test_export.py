@@ -116,7 +116,7 @@ def test_the_pages_loader_reads_the_same(run_of, tmp_path, monkeypatch):
     pytest.importorskip("flatbuffers", reason="the extra 'export' is not installed")
     monkeypatch.chdir(tmp_path)
     assert main(["export", str(run_of("odd")), "--format", "stablehlo", "--out", "served"]) == 0
-    pages = Path(__file__).parents[1] / "docs" / "open-doors.md"
+    pages = Path(__file__).parents[2] / "docs" / "open-doors.md"
     (loader,) = re.findall(r"^```python\n(import json\n.*?)^```", pages.read_text(encoding="utf-8"), re.M | re.S)
     reader, texts = jaxcrnn.load(run_of("odd")), set()
     place: dict = {}

@@ -1,10 +1,10 @@
 """What is handed to the device: groups of steps of one bucket, and nothing else while they run."""
 
-import jaxcrnn.loop
 import numpy as np
 import pytest
 from small_runs import train_args
 
+import jaxcrnn.runs.trainer
 from jaxcrnn.cli.main import main
 from jaxcrnn.data.buckets import Planned
 from jaxcrnn.parallel.mesh import MeshConfig, make_mesh

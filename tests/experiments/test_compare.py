@@ -340,5 +340,5 @@ def test_the_page_in_a_browser(report, tmp_path):
 
 
 def test_the_committed_plans_are_read():
-    for path in sorted(Path(__file__).parents[1].glob("scripts/does_it_help*.yaml")):
+    for path in sorted(Path(__file__).parents[2].glob("scripts/does_it_help*.yaml")):
         assert grid.read(path).baseline == "ctc"

@@ -17,7 +17,7 @@ from jaxcrnn.cli.main import COMMANDS, main, parser
 from jaxcrnn.runs.folder import open_run
 from jaxcrnn.train import eval_variables
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 # A reader waits for a trained model; a test does not.
 SMALL = ["model.backbone=tiny", "model.hidden=8", "optim.warmup=1", "data.batch_size=4", "data.buckets=1",
          "augment.probability=0", "run.eval_every=2"]  # fmt: skip
