@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,3 +53,8 @@ def can_be_written(path: str | Path) -> None:
         raise UserError(f"{path}: Is a directory; expected a file in a folder that exists")
     if not path.parent.is_dir():
         raise UserError(f"{path}: No such file or directory; expected a file in a folder that exists")
+
+
+def cache_folder() -> Path:
+    """Where this package keeps what it can make again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxcrnn"

@@ -11,15 +11,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import ctc
-from jaxcrnn.kernels import logits as head
-from jaxcrnn.kernels.logits import Logits
+from jaxcrnn.kernels.logits import Logits, as_logits
 from jaxcrnn.types import Assignment
 
 FRAMES = ("last", "first", "best", "all")
 
 
 def _valid(logits: Logits, lengths: Array) -> Array:
-    return jnp.arange(head.num_frames(logits))[None, :] < lengths[:, None]
+    return jnp.arange(as_logits(logits).num_frames)[None, :] < lengths[:, None]
 
 
 def _check_classes(classes: int, **named: int) -> None:
@@ -29,7 +28,7 @@ def _check_classes(classes: int, **named: int) -> None:
 
 
 def _as_weights(chosen: Array, logits: Logits) -> Array:
-    return chosen.astype(head.dtype(logits))
+    return chosen.astype(as_logits(logits).dtype)
 
 
 def counted(
@@ -63,9 +62,9 @@ def counted(
 
     Source: the TensorFlow original of CRNN with center loss; its PyTorch sibling ignores class 1 besides.
     """
-    _check_classes(head.num_classes(logits), blank=blank, **{f"ignored[{i}]": c for i, c in enumerate(ignored)})
+    _check_classes(as_logits(logits).num_classes, blank=blank, **{f"ignored[{i}]": c for i, c in enumerate(ignored)})
     valid = _valid(logits, lengths)
-    best = head.best(logits)
+    best, _ = as_logits(logits).best()
     following = jnp.where(valid[:, 1:], best[:, 1:], -1)
     following = jnp.pad(following, ((0, 0), (0, 1)), constant_values=-1)
     emits = valid & (best != blank) & (best != following)
@@ -95,9 +94,9 @@ def predicted(logits: Logits, lengths: Array, *, blank: int = 0, skip_blank: boo
 
     Source: PaddleOCR, ``CenterLoss``.
     """
-    _check_classes(head.num_classes(logits), blank=blank)
+    _check_classes(as_logits(logits).num_classes, blank=blank)
     chosen = _valid(logits, lengths)
-    best = head.best(logits)
+    best, _ = as_logits(logits).best()
     if skip_blank:
         chosen &= best != blank
     return Assignment(jnp.where(chosen, best, blank), _as_weights(chosen, logits))
@@ -129,7 +128,7 @@ def aligned(
     Raises:
       ValueError: an unknown choice of frames, or ``blank`` is not among the classes.
     """
-    _check_classes(head.num_classes(logits), blank=blank)
+    _check_classes(as_logits(logits).num_classes, blank=blank)
     if frames not in FRAMES:
         raise ValueError(f"frames is {frames!r}; expected one of {', '.join(FRAMES)}")
     slots = ctc.best_path(logits, lengths, labels, label_lengths, blank=blank)
@@ -146,7 +145,8 @@ def aligned(
 
 def _most_probable(logits: Logits, classes: Array, slots: Array, count: int) -> Array:
     """For each slot the first of its frames where its class has the highest probability: ``[B,T]`` bool."""
-    scores = head.of_frames(logits, classes) - head.norm(logits)
+    logits = as_logits(logits)
+    scores = logits.of_frames(classes) - logits.log_norm()
     of_slot = slots[:, :, None] == jnp.arange(count)[None, None, :]
     peak = jnp.argmax(jnp.where(of_slot, scores[:, :, None], -jnp.inf), 1)
     return jnp.take_along_axis(peak, jnp.maximum(slots, 0), 1) == jnp.arange(slots.shape[1])[None, :]
@@ -169,7 +169,7 @@ def posterior(logits: Logits, lengths: Array, labels: Array, label_lengths: Arra
     Raises:
       ValueError: ``blank`` is not among the classes.
     """
-    _check_classes(head.num_classes(logits), blank=blank)
+    _check_classes(as_logits(logits).num_classes, blank=blank)
     posteriors = ctc.slot_posteriors(logits, lengths, labels, label_lengths, blank=blank)
     total = posteriors.sum(1, keepdims=True)  # frames the slot is expected to take, at least 1 where it is feasible
     weights = posteriors / jnp.maximum(total, 0.5)

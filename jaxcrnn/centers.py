@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import assign, decode, losses
-from jaxcrnn.kernels.dtypes import wide
-from jaxcrnn.kernels.logits import Logits, num_classes
-from jaxcrnn.parallel import sharded_centers
+from jaxcrnn.kernels.center_ops import DENSE, CenterOps
+from jaxcrnn.kernels.dtypes import at_least_float32
+from jaxcrnn.kernels.logits import Logits, as_logits
 from jaxcrnn.types import Assignment, CenterState
 
 
@@ -40,7 +40,7 @@ def from_head(kernel: Array) -> CenterState:
     Args:
       kernel: ``[D,C]``.
     """
-    return CenterState(wide(kernel.T), jnp.zeros(kernel.shape[1], wide(kernel).dtype))
+    return CenterState(at_least_float32(kernel.T), jnp.zeros(kernel.shape[1], at_least_float32(kernel).dtype))
 
 
 def accumulate(
@@ -72,28 +72,32 @@ def accumulate(
 
     Source: PaddleOCR, ``export_center``.
     """
-    _check(state, features, num_classes(logits))
+    _check(state, features, as_logits(logits).num_classes)
     ids, counts = decode.greedy(logits, lengths, blank=blank)
     exact = decode.exact(ids, counts, labels, label_lengths)
     classes, weights = assign.predicted(logits, lengths, blank=blank)
-    away, weight = _sums(state.centers, features, Assignment(classes, jnp.where(exact[:, None], weights, 0.0)))
+    counted = Assignment(classes, jnp.where(exact[:, None], weights, 0.0))
+    away, weight = _sums(state.centers, features, counted, DENSE)
     total = state.counts + weight
     return CenterState(state.centers - away / jnp.maximum(total, 1.0)[:, None], total)
 
 
-def fixed(state: CenterState, features: Array, assignment: Assignment) -> CenterState:
+def fixed(state: CenterState, features: Array, assignment: Assignment, *, ops: CenterOps = DENSE) -> CenterState:
     """Centers that never move. Source: PaddleOCR.
 
     Args:
       state: the centers.
-      features: not looked at.
-      assignment: not looked at.
+      features: unused.
+      assignment: unused.
+      ops: unused.
     """
-    del features, assignment
+    del features, assignment, ops
     return state
 
 
-def delta(state: CenterState, features: Array, assignment: Assignment, *, alpha: float = 0.05) -> CenterState:
+def delta(
+    state: CenterState, features: Array, assignment: Assignment, *, alpha: float = 0.05, ops: CenterOps = DENSE
+) -> CenterState:
     """Moves each center towards the features of its class.
 
     ``c_k -= alpha * sum w (c_k - f) / (1 + sum w)``, both sums over the frames of class k.
@@ -103,6 +107,7 @@ def delta(state: CenterState, features: Array, assignment: Assignment, *, alpha:
       features: ``[B,T,D]``, constants here; frames of weight 0 may hold anything.
       assignment: which frame belongs to which class.
       alpha: share of the way; 0 leaves the centers where they are.
+      ops: how sums over the frames of a class are computed; see `jaxcrnn.kernels.center_ops`.
 
     Returns:
       The state moved, its ``counts`` grown by the weights.
@@ -113,7 +118,7 @@ def delta(state: CenterState, features: Array, assignment: Assignment, *, alpha:
     Source: Wen et al., 2016, eq. 4; the TensorFlow original.
     """
     _check(state, features)
-    away, weight = _sums(state.centers, features, assignment)
+    away, weight = _sums(state.centers, features, assignment, ops)
     return CenterState(state.centers - alpha * away / (1 + weight)[:, None], state.counts + weight)
 
 
@@ -124,6 +129,7 @@ def gradient(
     *,
     learning_rate: float,
     reduction: str = "mean",
+    ops: CenterOps = DENSE,
 ) -> CenterState:
     """Gradient descent on the center loss, not scaled by the loss's weight: ``c_k -= learning_rate * d loss / d c_k``.
 
@@ -133,6 +139,7 @@ def gradient(
       assignment: which frame belongs to which class.
       learning_rate: of the centers alone.
       reduction: that of the loss, ``"mean"`` or ``"half_sum"``; see `jaxcrnn.losses.center`.
+      ops: as for `delta`.
 
     Returns:
       The state moved, its ``counts`` grown by the weights.
@@ -143,7 +150,7 @@ def gradient(
     Source: the PyTorch seed, whose centers are a parameter.
     """
     _check(state, features)
-    away, weight = _sums(state.centers, features, assignment)
+    away, weight = _sums(state.centers, features, assignment, ops)
     total = weight.sum()
     if reduction == "mean":
         scale = jnp.where(total > 0, 2 / jnp.where(total > 0, total, 1.0), 0.0)
@@ -154,27 +161,9 @@ def gradient(
     return CenterState(state.centers - learning_rate * scale * away, state.counts + weight)
 
 
-def _sums(centers: Array, features: Array, assignment: Assignment) -> tuple[Array, Array]:
+def _sums(centers: Array, features: Array, assignment: Assignment, ops: CenterOps) -> tuple[Array, Array]:
     """``sum w (c_k - f)`` as ``[C,D]`` and ``sum w`` as ``[C]``, over the frames of each class."""
-    features = jax.lax.stop_gradient(features)
-    split = sharded_centers.are_split(len(centers))
-    if not split:
-        features = features.reshape(-1, features.shape[-1])
-
-    def add(sums: tuple[Array, Array], pair: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
-        classes, weights = pair
-        if split:
-            more = sharded_centers.sums(centers, features, classes, weights.astype(centers.dtype))
-            return (sums[0] + more[0], sums[1] + more[1]), None
-        weights = weights.reshape(-1).astype(centers.dtype)
-        return sharded_centers.add(*sums, centers, features, classes.reshape(-1), weights), None
-
-    start = jnp.zeros_like(centers), jnp.zeros(len(centers), centers.dtype)
-    classes, weights = assignment
-    if classes.ndim == 2:
-        return add(start, (classes, weights))[0]
-    by_class = (jnp.moveaxis(classes, -1, 0), jnp.moveaxis(weights, -1, 0))
-    return jax.lax.scan(add, start, by_class)[0]
+    return ops.class_sums(centers, jax.tree.map(jax.lax.stop_gradient, features), *assignment)
 
 
 def _check(state: CenterState, features: Array, classes: int | None = None) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn.kernels import logits as head
-from jaxcrnn.kernels.dtypes import wide
-from jaxcrnn.kernels.logits import Head, Logits
+from jaxcrnn.kernels import ctc_lattice
+from jaxcrnn.kernels.ctc_lattice import Lattice, Posteriors
+from jaxcrnn.kernels.dtypes import at_least_float32
+from jaxcrnn.kernels.logits import DenseLogits, Logits, as_logits, constant, factored
 
 
 def is_feasible(lengths: Array, labels: Array, label_lengths: Array) -> Array:
@@ -36,8 +37,8 @@ def ctc_loss(logits: Logits, lengths: Array, labels: Array, label_lengths: Array
     The sum runs over all paths of ``lengths[b]`` frames that collapse to the label (Graves et al., 2006, eq. 3).
 
     Args:
-      logits: ``[B,T,C]`` float32, before the softmax; frames at ``t >= lengths[b]`` are ignored. Or a
-        `jaxcrnn.kernels.logits.Head`, whose features have to be finite there too, for the gradient's sake.
+      logits: ``[B,T,C]`` float32, before the softmax; frames at ``t >= lengths[b]`` are ignored. Or any other type of
+        `jaxcrnn.kernels.logits`, whose features have to be finite there too, for the gradient's sake.
       lengths: ``[B]`` int32, valid frames.
       labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are ignored.
       label_lengths: ``[B]`` int32.
@@ -49,50 +50,63 @@ def ctc_loss(logits: Logits, lengths: Array, labels: Array, label_lengths: Array
     """
     if not labels.shape[1]:  # no slots, so all labels are empty: as one slot that none of them uses
         labels = jnp.zeros((len(labels), 1), labels.dtype)
-    if isinstance(logits, Head):
-        classes = _classes(labels, label_lengths, blank)
-        return _of_states(logits.norm, _states_of(logits, classes, blank), classes, lengths, labels, label_lengths)
-    return _negative_log(logits, lengths, labels, label_lengths, blank)
+    logits = as_logits(logits)
+    if isinstance(logits, DenseLogits):
+        return _dense_loss(logits.values, lengths, labels, label_lengths, blank)
+    classes = ctc_lattice.state_classes(labels, label_lengths, blank)
+    chosen = _state_logits(logits, classes, blank)
+    return _factored_loss(logits.log_norm(), chosen, classes, lengths, labels, label_lengths)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _negative_log(logits: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> Array:
+def _dense_loss(logits: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> Array:
     return _loss_alone(_lattice(logits, lengths, labels, label_lengths, blank), lengths, labels, label_lengths)
 
 
-def _loss_alone(lattice: Lattice, lengths: Array, labels: Array, label_lengths: Array) -> Array:
-    _, last = _arrive(lattice, lengths, ways=1)
-    return _losses(lattice, last[0], lengths, is_feasible(lengths, labels, label_lengths))[0]
+def _loss_alone(paths: Lattice, lengths: Array, labels: Array, label_lengths: Array) -> Array:
+    _, last = ctc_lattice.arrive(paths, lengths, ways=1)
+    return ctc_lattice.losses(paths, last[0], lengths, is_feasible(lengths, labels, label_lengths))[0]
 
 
-def _losses(lattice: Lattice, last: Array, lengths: Array, feasible: Array) -> tuple[Array, Array]:
-    """``[B]`` losses, and ``[B]`` bool, whether there is a path at all; where there is none the loss is 0."""
-    inside = jnp.arange(len(lattice.base))[:, None] < lengths[None, :]
-    log_p = jax.nn.logsumexp(jnp.where(lattice.ends, last, -jnp.inf), 1) + jnp.where(inside, lattice.base, 0.0).sum(0)
-    possible = feasible & ~jnp.isneginf(log_p)
-    # A log probability is never positive; float32 lets confident samples slip by a few 1e-6.
-    return jnp.maximum(-jnp.where(possible, log_p, 0.0), 0.0), possible
+def _dense_forward(logits: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> tuple[Array, Any]:
+    paths = _lattice(logits, lengths, labels, label_lengths, blank)
+    losses, posteriors = ctc_lattice.posteriors(paths, lengths, is_feasible(lengths, labels, label_lengths))
+    return losses, (logits, paths.norm, paths.classes, posteriors)
 
 
-def _forward(logits: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> tuple[Array, Any]:
-    lattice = _lattice(logits, lengths, labels, label_lengths, blank)
-    losses, found = _posteriors(lattice, lengths, labels, label_lengths)
-    return losses, (logits, lattice.norm, lattice.classes, found)
-
-
-def _backward(blank: int, saved: Any, d_losses: Array) -> tuple[Array, None, None, None]:
+def _dense_backward(blank: int, saved: Any, d_losses: Array) -> tuple[Array, None, None, None]:
     """Softmax minus posteriors (Graves et al., 2006, eq. 16); no path, no gradient."""
-    logits, norm, classes, found = saved
-    weight, shares = _shares(found, d_losses)
-    there = found.there[:, :, None]
-    softmax = jnp.exp(jnp.where(there, wide(logits), 0.0) - jnp.where(there, norm[:, :, None], 0.0))
+    logits, norm, classes, posteriors = saved
+    weight, shares = ctc_lattice.shares(posteriors, d_losses)
+    there = posteriors.there[:, :, None]
+    softmax = jnp.exp(jnp.where(there, at_least_float32(logits), 0.0) - jnp.where(there, norm[:, :, None], 0.0))
     d_logits = (softmax * weight[:, :, None]).at[:, :, blank].add(-shares[:, :, ::2].sum(2))
     # Line by line: devices that share the batch then see that a line's shares go to that line alone.
     d_logits = jax.vmap(lambda row, c, share: row.at[:, c].add(-share))(d_logits, classes[:, 1::2], shares[:, :, 1::2])
     return d_logits.astype(logits.dtype), None, None, None
 
 
-_negative_log.defvjp(_forward, _backward)
+_dense_loss.defvjp(_dense_forward, _dense_backward)
+
+
+@jax.custom_vjp
+def _factored_loss(norm: Array, chosen: Array, classes: Array, lengths: Array, labels: Array, sizes: Array) -> Array:
+    return _loss_alone(ctc_lattice.lattice(chosen, norm, classes, sizes), lengths, labels, sizes)
+
+
+def _factored_forward(
+    norm: Array, chosen: Array, classes: Array, lengths: Array, labels: Array, sizes: Array
+) -> tuple[Array, Posteriors]:
+    paths = ctc_lattice.lattice(chosen, norm, classes, sizes)
+    return ctc_lattice.posteriors(paths, lengths, is_feasible(lengths, labels, sizes))
+
+
+def _factored_backward(posteriors: Posteriors, d_losses: Array) -> tuple[Array, Array, None, None, None, None]:
+    weight, shares = ctc_lattice.shares(posteriors, d_losses)
+    return weight, -shares, None, None, None, None
+
+
+_factored_loss.defvjp(_factored_forward, _factored_backward)
 
 
 def fused_ctc_loss(
@@ -100,8 +114,8 @@ def fused_ctc_loss(
 ) -> Array:
     """`ctc_loss` of ``features @ kernel + bias``, without an array of logits.
 
-    Forward and backward pass make the logits of `CHUNK` classes at a time (`jaxcrnn.kernels.chunked_head`). The gradient costs four matrix
-    products with the kernel instead of three.
+    Forward and backward pass make the logits of `jaxcrnn.kernels.chunked_head.CHUNK` classes at a time. The gradient
+    costs four matrix products with the kernel instead of three.
 
     Args:
       features: ``[B,T,D]`` float32 or bfloat16; frames at ``t >= lengths[b]`` are ignored. Sums are float32.
@@ -117,178 +131,28 @@ def fused_ctc_loss(
     """
     inside = jnp.arange(features.shape[1])[None, :] < lengths[:, None]
     clean = jnp.where(inside[:, :, None], features, jnp.zeros((), features.dtype))
-    return ctc_loss(head.make(clean, kernel, bias), lengths, labels, label_lengths, blank=blank)
+    return ctc_loss(factored(clean, kernel, bias), lengths, labels, label_lengths, blank=blank)
 
 
-def _states_of(logits: Head, classes: Array, blank: int) -> Array:
+def _state_logits(logits: Any, classes: Array, blank: int) -> Array:
     """The logits ``[B,T,S]`` of the states' classes."""
     # The blank's column once, not once for each blank of the label.
-    own, blanks = head.of_classes(logits, classes[:, 1::2]), head.of_class(logits, blank)
-    spread = jnp.broadcast_to(blanks[:, :, None], own.shape)
-    pairs = jnp.stack([spread, own], 3).reshape(*blanks.shape, 2 * own.shape[2])
-    return jnp.concatenate([pairs, blanks[:, :, None]], 2)
-
-
-@jax.custom_vjp
-def _of_states(norm: Array, chosen: Array, classes: Array, lengths: Array, labels: Array, sizes: Array) -> Array:
-    return _loss_alone(_lattice_of(chosen, norm, classes, sizes), lengths, labels, sizes)
-
-
-def _of_states_forward(
-    norm: Array, chosen: Array, classes: Array, lengths: Array, labels: Array, sizes: Array
-) -> tuple[Array, Posteriors]:
-    return _posteriors(_lattice_of(chosen, norm, classes, sizes), lengths, labels, sizes)
-
-
-def _of_states_backward(found: Posteriors, d_losses: Array) -> tuple[Array, Array, None, None, None, None]:
-    weight, shares = _shares(found, d_losses)
-    return weight, -shares, None, None, None, None
-
-
-_of_states.defvjp(_of_states_forward, _of_states_backward)
-
-
-class Lattice(NamedTuple):
-    """The paths of CTC that spell the label, seen through the logits.
-
-    States are ``S = 2L + 1``: blank, first character, blank, second character, ..., blank.
-
-    Attributes:
-      norm: ``[B,T]`` log of the softmax's denominator.
-      scores: ``[T,B,S]`` log probability of each frame's class in each state, less the frame's ``base``.
-      base: ``[T,B]`` the highest log probability in the frame. Without it sums over many frames stay small, and with
-        that their rounding: paths are compared with each other, not with 0.
-      classes: ``[B,S]`` the class of each state, the blank's beyond the label.
-      enter: ``[B,S]`` bool, states that may be entered from two states before: characters unlike the one before.
-      ends: ``[B,S]`` bool, the states a path may end in.
-    """
-
-    norm: Array
-    scores: Array
-    base: Array
-    classes: Array
-    enter: Array
-    ends: Array
+    columns = logits.of_classes(jnp.concatenate([jnp.full_like(classes[:, :1], blank), classes[:, 1::2]], 1))
+    blanks, own = columns[:, :, :1], columns[:, :, 1:]
+    pairs = jnp.stack([jnp.broadcast_to(blanks, own.shape), own], 3).reshape(*own.shape[:2], 2 * own.shape[2])
+    return jnp.concatenate([pairs, blanks], 2)
 
 
 def _lattice(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> Lattice:
-    classes = _classes(labels, label_lengths, blank)
-    if isinstance(logits, Head):
-        return _lattice_of(_states_of(logits, classes, blank), logits.norm, classes, label_lengths)
+    logits, classes = as_logits(logits), ctc_lattice.state_classes(labels, label_lengths, blank)
+    if not isinstance(logits, DenseLogits):
+        chosen = _state_logits(logits, classes, blank)
+        return ctc_lattice.lattice(chosen, logits.log_norm(), classes, label_lengths)
     # Masked after the reductions: XLA would write masked logits down, as many bytes as the loss reads.
-    frames = jnp.arange(logits.shape[1])[None, :] < lengths[:, None]
-    norm = jnp.where(frames, head.norm(logits), 0.0)
-    chosen = jnp.where(frames[:, :, None], head.of_classes(logits, classes), 0.0)
-    return _lattice_of(chosen, norm, classes, label_lengths)
-
-
-def _classes(labels: Array, label_lengths: Array, blank: int) -> Array:
-    # Whatever stands in a padded slot may be no class at all.
-    labels = jnp.where(jnp.arange(labels.shape[1])[None, :] < label_lengths[:, None], labels, blank)
-    between = jnp.stack([jnp.full_like(labels, blank), labels], 2).reshape(len(labels), 2 * labels.shape[1])
-    return jnp.pad(between, ((0, 0), (0, 1)), constant_values=blank)
-
-
-def _lattice_of(chosen: Array, norm: Array, classes: Array, label_lengths: Array) -> Lattice:
-    states = jnp.arange(classes.shape[1])[None, :]
-    before = jnp.pad(classes[:, :-2], ((0, 0), (2, 0)), constant_values=-1)
-    last = 2 * label_lengths[:, None]
-    ends = (states == last) | (states == last - 1)
-    enter = (states % 2 == 1) & (states > 1) & (classes != before)
-    scores = (chosen - norm[:, :, None]).transpose(1, 0, 2)
-    base = scores.max(2)
-    base = jnp.where(jnp.isneginf(base), 0.0, base)  # -inf minus itself is no number
-    return Lattice(norm, scores - base[:, :, None], base, classes, enter, ends)
-
-
-def _shifted(values: Array, enter: Array) -> tuple[Array, Array]:
-    """Values of the state before, and of two states before where that way is open; ``-inf`` elsewhere."""
-    lead = [(0, 0)] * (values.ndim - 1)
-    one = jnp.pad(values[..., :-1], (*lead, (1, 0)), constant_values=-jnp.inf)
-    two = jnp.pad(values[..., :-2], (*lead, (2, 0)), constant_values=-jnp.inf)
-    return one, jnp.where(enter, two, -jnp.inf)
-
-
-def _start(lattice: Lattice) -> Array:
-    """Before the first frame: a path is about to be in one of the first two states."""
-    shape = lattice.scores.shape[1:]
-    first = jnp.broadcast_to(jnp.arange(shape[1])[None, :] < 2, shape)
-    return jnp.where(first & _reachable(lattice), 0.0, -jnp.inf).astype(lattice.scores.dtype)
-
-
-def _reachable(lattice: Lattice) -> Array:
-    """States not beyond the label's end."""
-    return jnp.flip(jnp.cumsum(jnp.flip(lattice.ends, 1), 1), 1) > 0
-
-
-def _arrive(lattice: Lattice, lengths: Array, ways: int) -> tuple[Array, Array]:
-    """The sums over paths of Graves et al. (2006), eq. 6 to 11, both of them in one loop.
-
-    Seen from the end of the line and of the label, the backward variables are forward variables: frames and states are
-    reversed, and a state may be entered over another one where the other may be from it.
-
-    Args:
-      lattice: of the labels.
-      lengths: ``[B]`` valid frames.
-      ways: 1 for the forward variables alone, 2 for both.
-
-    Returns:
-      ``[T,ways,B,S]`` log of the summed probability of all ways to a state before the frame's own class is counted, the
-      backward one still reversed; and ``[ways,B,S]`` after the last frame.
-    """
-    frames = jnp.arange(lattice.scores.shape[0])[:, None]
-    scores, enter, start = lattice.scores[:, None], lattice.enter[None], _start(lattice)[None]
-    inside, first = (frames < lengths[None, :])[:, None], (frames == 0)[:, None]
-    if ways == 2:
-        back = jnp.pad(lattice.enter[:, ::-1], ((0, 0), (2, 0)))[:, :-2]
-        end = jnp.where(lattice.ends, 0.0, -jnp.inf).astype(start.dtype)
-        scores = jnp.concatenate([scores, scores[::-1, :, :, ::-1]], 1)
-        enter, start = jnp.stack([lattice.enter, back]), jnp.stack([start[0], end[:, ::-1]])
-        last = (frames == lengths[None, :] - 1)[::-1, None]
-        first = jnp.concatenate([jnp.broadcast_to(first, last.shape), last], 1)
-        inside = jnp.concatenate([inside, inside[::-1]], 1)
-
-    def step(carry: Array, frame: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        score, is_first, is_inside = frame
-        one, two = _shifted(carry, enter)
-        most = jnp.maximum(jnp.maximum(carry, one), two)
-        base = jnp.where(jnp.isneginf(most), 0.0, most)  # -inf minus itself is no number
-        summed = base + jnp.log(jnp.exp(carry - base) + jnp.exp(one - base) + jnp.exp(two - base))
-        arrived = jnp.where(is_first[..., None], carry, summed)
-        return jnp.where(is_inside[..., None], arrived + score, carry), arrived
-
-    final, arrived = jax.lax.scan(step, start, (scores, first, inside))
-    return arrived, final
-
-
-class Posteriors(NamedTuple):
-    """How probable each state is in each frame, given the label.
-
-    Attributes:
-      states: ``[B,T,S]``, summing to 1 over the states of a frame, or all 0.
-      there: ``[B,T]`` bool, where they are not 0: inside lines that can spell their label.
-    """
-
-    states: Array
-    there: Array
-
-
-def _posteriors(lattice: Lattice, lengths: Array, labels: Array, label_lengths: Array) -> tuple[Array, Posteriors]:
-    """Losses, and the posteriors that make their gradient."""
-    arrived, final = _arrive(lattice, lengths, ways=2)
-    losses, possible = _losses(lattice, final[0], lengths, is_feasible(lengths, labels, label_lengths))
-    both = arrived[:, 0] + lattice.scores + arrived[::-1, 1, :, ::-1]
-    there = (jnp.arange(len(both))[None, :] < lengths[:, None]) & possible[:, None]
-    # Every frame's sum is the label's probability; over its own sum, what rounding did to both divides out.
-    states = jax.nn.softmax(jnp.where(there.T[:, :, None], both, 0.0), 2)
-    states = jnp.where(there[:, :, None], states.transpose(1, 0, 2), 0.0)
-    return losses, Posteriors(states, there)
-
-
-def _shares(found: Posteriors, d_losses: Array) -> tuple[Array, Array]:
-    """What a frame's softmax weighs in the gradient, ``[B,T]``, and what is taken off its states, ``[B,T,S]``."""
-    weight = jnp.where(found.there, d_losses[:, None], 0.0)
-    return weight, found.states * weight[:, :, None]
+    frames = jnp.arange(logits.num_frames)[None, :] < lengths[:, None]
+    norm = jnp.where(frames, logits.log_norm(), 0.0)
+    chosen = jnp.where(frames[:, :, None], logits.of_classes(classes), 0.0)
+    return ctc_lattice.lattice(chosen, norm, classes, label_lengths)
 
 
 def slot_posteriors(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:
@@ -308,8 +172,8 @@ def slot_posteriors(logits: Logits, lengths: Array, labels: Array, label_lengths
       ``[B,T,L]`` float32 in [0, 1]; 0 in padded frames and slots and for infeasible samples. What a frame lacks to 1 is
       the blank's. No gradient flows through it.
     """
-    lattice = _lattice(head.constant(logits), lengths, labels, label_lengths, blank)
-    return _posteriors(lattice, lengths, labels, label_lengths)[1].states[:, :, 1::2]
+    paths = _lattice(constant(logits), lengths, labels, label_lengths, blank)
+    return ctc_lattice.posteriors(paths, lengths, is_feasible(lengths, labels, label_lengths))[1].states[:, :, 1::2]
 
 
 def best_path(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:
@@ -326,12 +190,12 @@ def best_path(logits: Logits, lengths: Array, labels: Array, label_lengths: Arra
       ``[B,T]`` int32: the label slot a frame shows, -1 where it shows the blank, in padded frames and for infeasible
       samples.
     """
-    lattice = _lattice(logits, lengths, labels, label_lengths, blank)
-    frames = jnp.arange(head.num_frames(logits))
+    paths = _lattice(logits, lengths, labels, label_lengths, blank)
+    frames = jnp.arange(len(paths.scores))
 
     def forward(best: Array, frame: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         score, first, inside = frame
-        one, two = _shifted(best, lattice.enter)
+        one, two = ctc_lattice.shifted(best, paths.enter)
         ways = jnp.stack([best, one, two])
         came = jnp.where(first, 0, jnp.argmax(ways, 0)).astype(jnp.int32)
         moved = score + jnp.where(first, best, ways.max(0))
@@ -343,8 +207,8 @@ def best_path(logits: Logits, lengths: Array, labels: Array, label_lengths: Arra
         return jnp.where(inside, state - step, state), state
 
     inside = frames[:, None] < lengths[None, :]
-    best, came = jax.lax.scan(forward, _start(lattice), (lattice.scores, frames == 0, inside))
-    final = jnp.argmax(jnp.where(lattice.ends, best, -jnp.inf), 1).astype(jnp.int32)
+    best, came = jax.lax.scan(forward, ctc_lattice.start(paths), (paths.scores, frames == 0, inside))
+    final = jnp.argmax(jnp.where(paths.ends, best, -jnp.inf), 1).astype(jnp.int32)
     _, states = jax.lax.scan(back, final, (came, inside), reverse=True)
     fine = inside & is_feasible(lengths, labels, label_lengths)[None, :]
     return jnp.where(fine & (states % 2 == 1), states // 2, -1).T

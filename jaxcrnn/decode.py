@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import ctc
-from jaxcrnn.kernels import logits as head
-from jaxcrnn.kernels.logits import Logits
+from jaxcrnn.kernels.logits import Logits, as_logits
 
 
 class Reading(NamedTuple):
@@ -55,17 +54,18 @@ def greedy(logits: Logits, lengths: Array, *, blank: int = 0) -> tuple[Array, Ar
     Returns:
       ``ids [B,T]`` int32, the reading from the left, 0 from ``counts[b]`` on; ``counts [B]`` int32.
     """
-    best = head.best(logits)
+    best, _ = as_logits(logits).best()
     starts, _ = emitting(best, lengths, blank)
     return pack(best, starts)
 
 
 def read(logits: Logits, lengths: Array, *, blank: int = 0) -> Reading:
     """`greedy` with a confidence for each line."""
-    best = head.best(logits)
+    logits = as_logits(logits)
+    best, value = logits.best()
     starts, valid = emitting(best, lengths, blank)
     ids, counts = pack(best, starts)
-    sure = jnp.exp(head.best_logit(logits) - head.norm(logits))
+    sure = jnp.exp(value - logits.log_norm())
     # run[b,t] counts the characters started so far, so a character's frames share one number.
     run = jnp.cumsum(starts, 1)
     of_character = valid & (best != blank)
@@ -104,12 +104,12 @@ def characters(logits: Logits, lengths: Array, ids: Array, counts: Array, *, bla
       counts: ``[B]`` int32, characters.
       blank: class of the blank.
     """
-    size = ids.shape[1]
+    logits, size = as_logits(logits), ids.shape[1]
     slots = ctc.best_path(logits, lengths, ids, counts, blank=blank)
     there = slots >= 0
     at = jnp.where(there, slots, size)
     shown = jnp.take_along_axis(ids, jnp.maximum(slots, 0), 1)
-    sure = jnp.where(there, jnp.exp(head.of_frames(logits, shown) - head.norm(logits)), 0.0)
+    sure = jnp.where(there, jnp.exp(logits.of_frames(shown) - logits.log_norm()), 0.0)
     frames = jnp.broadcast_to(jnp.arange(slots.shape[1], dtype=jnp.int32), slots.shape)
     most, first, last = (
         jax.vmap(lambda v, s, how=how: how(v, s, size + 1)[:size])(values, at)
@@ -121,10 +121,11 @@ def characters(logits: Logits, lengths: Array, ids: Array, counts: Array, *, bla
 
 def blankness(logits: Logits, lengths: Array, *, blank: int = 0) -> Array:
     """Mean probability of the blank over the frames ``[B,T,C]`` of each line, ``[B]``; 0 where there is none."""
-    norm = head.norm(logits)
+    logits = as_logits(logits)
+    norm = logits.log_norm()
     valid = jnp.arange(norm.shape[1])[None, :] < lengths[:, None]
     shown = jnp.full(norm.shape, blank, jnp.int32)
-    sure = jnp.where(valid, jnp.exp(head.of_frames(logits, shown) - norm), 0.0)
+    sure = jnp.where(valid, jnp.exp(logits.of_frames(shown) - norm), 0.0)
     return sure.sum(1) / jnp.maximum(lengths, 1).astype(sure.dtype)
 
 

@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import losses
-from jaxcrnn.kernels import logits as head
-from jaxcrnn.kernels.dtypes import wide
-from jaxcrnn.kernels.logits import Logits
+from jaxcrnn.kernels.center_ops import DENSE, CenterOps
+from jaxcrnn.kernels.dtypes import at_least_float32
+from jaxcrnn.kernels.logits import Logits, as_logits, constant
 from jaxcrnn.types import Assignment
 
 
@@ -20,16 +19,17 @@ def lookalikes(logits: Logits, classes: Array, *, excluded: Sequence[int] = ()) 
     """For each class of a frame its look-alike: the most probable other class there.
 
     Args:
-      logits: ``[B,T,C]``, or a `jaxcrnn.kernels.logits.Head`.
+      logits: ``[B,T,C]``, or any type of `jaxcrnn.kernels.logits`.
       classes: ``[B,T]`` or ``[B,T,K]`` int32, the classes the frames belong to.
-      excluded: classes that are nobody's look-alike, such as the blank; with a `jaxcrnn.kernels.logits.Head` at most one.
+      excluded: classes that are nobody's look-alike, such as the blank; at most one unless the
+        logits are dense.
 
     Returns:
       int32 of the shape of ``classes``. Where no other class is left, the class itself.
 
     Source: the TensorFlow original of CRNN with center loss.
     """
-    first, second, there = (a[..., None] for a in head.ranked(head.constant(logits), excluded))
+    first, second, there = (a[..., None] for a in constant(logits).ranked(excluded))
     own = classes if classes.ndim == 3 else classes[..., None]
     rival = jnp.where(own == first, jnp.where(there, second, own), first).astype(classes.dtype)
     return rival.reshape(classes.shape)
@@ -74,7 +74,15 @@ class Frames(NamedTuple):
     margins: Array
 
 
-def watch(logits: Logits, features: Array, centers: Array, assignment: Assignment, *, count: int = 3) -> Watch:
+def watch(
+    logits: Logits,
+    features: Array,
+    centers: Array,
+    assignment: Assignment,
+    *,
+    count: int = 3,
+    ops: CenterOps = DENSE,
+) -> Watch:
     """Distances of a batch's frames.
 
     Args:
@@ -83,6 +91,7 @@ def watch(logits: Logits, features: Array, centers: Array, assignment: Assignmen
       centers: ``[C,D]``.
       assignment: which frame belongs to which class.
       count: how many of the extremes.
+      ops: how distances to the centers are computed; see `jaxcrnn.kernels.center_ops`.
 
     Source: the TensorFlow original of CRNN with center loss.
     """
@@ -90,19 +99,19 @@ def watch(logits: Logits, features: Array, centers: Array, assignment: Assignmen
     if classes.ndim == 3:
         most = jnp.argmax(weights, -1, keepdims=True)
         classes, weights = (jnp.take_along_axis(a, most, -1)[..., 0] for a in (classes, weights))
-    features, centers = wide(features), wide(centers)
+    logits, centers = as_logits(logits), at_least_float32(centers)
     rivals = lookalikes(logits, classes)
     inside = weights > 0
 
-    def length(features: Array, classes: Array, copies: Array | None = None) -> Array:
-        far = losses.squared(features, centers, classes, weights, copies)
+    def length(features: Array, classes: Array) -> Array:
+        far = ops.squared_distance(features, centers, classes, inside)
         return jnp.where(inside, jnp.sqrt(jnp.where(inside, far, 1.0)), 0.0)
 
-    copies = head.copies(logits, len(centers))
     between = length(centers[classes], rivals)
-    other, own = length(features, rivals, copies), length(features, classes, copies)
+    shared = logits.center_features(at_least_float32(features))
+    other, own = length(shared, rivals), length(shared, classes)
     margin = other - own
-    probability = jnp.exp(head.of_frames(logits, classes) - head.norm(logits))
+    probability = jnp.exp(logits.of_frames(classes) - logits.log_norm())
 
     def extremes(order: Array) -> Frames:
         # Of each line first: devices that share the batch then send each other a few numbers a line, not every frame's.

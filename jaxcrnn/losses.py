@@ -7,10 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import ctc
-from jaxcrnn.kernels import logits as head
-from jaxcrnn.kernels.dtypes import wide
-from jaxcrnn.kernels.logits import Head, Logits
-from jaxcrnn.parallel import sharded_centers
+from jaxcrnn.kernels.center_ops import DENSE, CenterOps
+from jaxcrnn.kernels.dtypes import at_least_float32
+from jaxcrnn.kernels.logits import DenseLogits, Logits, as_logits
 from jaxcrnn.types import Assignment
 
 REDUCTIONS = ("mean", "half_sum")
@@ -82,16 +81,19 @@ def ace(
       ``[B]`` float32; 0 with zero gradient for samples with fewer frames than characters, or none.
 
     Raises:
-      ValueError: an unknown variant, or ``"paddle"``, which needs every class, of a `jaxcrnn.kernels.logits.Head`.
+      ValueError: an unknown variant, or ``"paddle"``, which needs the logits of every class, of logits that are not
+        dense.
 
     Source: Xie et al., 2019, eq. 7; PaddleOCR, ``ACELoss``.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant is {variant!r}; expected one of {', '.join(VARIANTS)}")
-    valid = jnp.arange(head.num_frames(logits))[None, :] < lengths[:, None]
-    if not isinstance(logits, Head):
-        logits = wide(jnp.where(valid[:, :, None], logits, jnp.zeros((), logits.dtype)))
-    norm = head.norm(logits)
+    logits = as_logits(logits)
+    valid = jnp.arange(logits.num_frames)[None, :] < lengths[:, None]
+    if isinstance(logits, DenseLogits):
+        masked = jnp.where(valid[:, :, None], logits.values, jnp.zeros((), logits.values.dtype))
+        logits = DenseLogits(at_least_float32(masked))
+    norm = logits.log_norm()
     frames = jnp.maximum(lengths, 1).astype(norm.dtype)
     # Only classes of the label and the blank have a count: [B,1+L] columns are gathered, never [B,C] counts built.
     listed = jnp.arange(labels.shape[1])[None, :] < label_lengths[:, None]
@@ -101,48 +103,17 @@ def ace(
     counts = jnp.concatenate([(lengths - label_lengths)[:, None], listed.astype(lengths.dtype)], 1)
     counts = jnp.where(enough[:, None], counts, 0).astype(norm.dtype)
     if variant == "paper":
-        columns = head.of_classes(logits, classes) - norm[:, :, None]
+        columns = logits.of_classes(classes) - norm[:, :, None]
         # In logarithms: a class that no frame believes in would underflow to log(0).
         inside = jnp.where(valid[:, :, None], columns, -jnp.inf)
         inside = jnp.where((valid.any(1))[:, None, None], inside, 0.0)
         log_mean = jax.nn.logsumexp(inside, 1) - jnp.log(frames)[:, None]
-    elif isinstance(logits, Head):
+    elif not isinstance(logits, DenseLogits):
         raise ValueError("variant 'paddle' reads every class; expected an array of logits, or variant 'paper'")
     else:
-        mean = jnp.where(valid[:, :, None], jax.nn.softmax(logits), 0.0).sum(1) / frames[:, None]
+        mean = jnp.where(valid[:, :, None], jax.nn.softmax(logits.values), 0.0).sum(1) / frames[:, None]
         log_mean = jnp.take_along_axis(jax.nn.log_softmax(mean), classes, 1)
     return -(counts * log_mean).sum(1) / frames
-
-
-def squared(features: Array, centers: Array, classes: Array, weights: Array, copies: Array | None) -> Array:
-    """Squared distances of frames to the centers of their classes; 0, without gradient, where the weight is 0.
-
-    Args:
-      features: ``[B,T,D]``; frames of weight 0 may hold anything.
-      centers: ``[C,D]``.
-      classes: ``[B,T]``, or ``[B,T,K]`` where a frame belongs to several.
-      weights: of the same shape.
-      copies: as for `center`.
-
-    Returns:
-      Of the shape of ``classes``.
-    """
-    if sharded_centers.are_split(len(centers)) and copies is None:
-        copies = sharded_centers.spread(features)
-
-    def one(pair: tuple[Array, Array]) -> Array:
-        of, weight = pair
-        if copies is not None:
-            return sharded_centers.squared(copies, centers, of, weight > 0)
-        # Masked before the square: a padded frame may hold anything, NaN too.
-        away = jnp.where((weight > 0)[..., None], wide(features) - wide(centers)[of], 0.0)
-        return jnp.square(away).sum(-1)
-
-    if classes.ndim == 2:
-        return one((classes, weights))
-    # A frame with K classes: one [B,T,D] difference at a time, made again for the gradient, never [B,T,K,D].
-    by_class = (jnp.moveaxis(classes, -1, 0), jnp.moveaxis(weights, -1, 0))
-    return jnp.moveaxis(jax.lax.map(jax.checkpoint(one), by_class), 0, -1)
 
 
 def _reduced(values: Array, weights: Array, reduction: str) -> Array:
@@ -157,7 +128,7 @@ def _reduced(values: Array, weights: Array, reduction: str) -> Array:
 
 
 def center(
-    features: Array, centers: Array, assignment: Assignment, *, reduction: str = "mean", copies: Array | None = None
+    features: Array, centers: Array, assignment: Assignment, *, reduction: str = "mean", ops: CenterOps = DENSE
 ) -> Array:
     """How far frames are from the centers of their classes.
 
@@ -169,7 +140,7 @@ def center(
       centers: ``[C,D]``. Differentiable as well; a training step holds them constant.
       assignment: which frame belongs to which class; see `jaxcrnn.assign`.
       reduction: ``"mean"`` (0 where no frame has weight) or ``"half_sum"``.
-      copies: of the features, where a mesh splits the centers by class (`jaxcrnn.kernels.logits.copies`); made here otherwise.
+      ops: how distances to the centers are computed; see `jaxcrnn.kernels.center_ops`.
 
     Returns:
       A float32 scalar.
@@ -181,7 +152,7 @@ def center(
     """
     _check_sizes(features, centers)
     classes, weights = assignment
-    distance = squared(features, centers, classes, weights, copies)
+    distance = ops.squared_distance(features, centers, classes, weights > 0)
     return _reduced(jnp.where(weights > 0, jnp.clip(distance, NEAREST, FARTHEST), 0.0), weights, reduction)
 
 
@@ -193,7 +164,7 @@ def push(
     *,
     margin: float = 1.0,
     reduction: str = "mean",
-    copies: Array | None = None,
+    ops: CenterOps = DENSE,
 ) -> Array:
     """A hinge that keeps frames farther from a look-alike's center than from their own.
 
@@ -207,7 +178,7 @@ def push(
         `jaxcrnn.diagnostics.lookalikes`. Where it equals the class itself the frame has no part.
       margin: by how much, in squared distance.
       reduction: ``"mean"`` or ``"half_sum"``.
-      copies: as for `center`.
+      ops: as for `center`.
 
     Returns:
       A float32 scalar.
@@ -221,8 +192,8 @@ def push(
     _check_sizes(features, centers)
     classes, weights = assignment
     weights = jnp.where(rivals == classes, jnp.zeros((), weights.dtype), weights)
-    own = squared(features, centers, classes, weights, copies)
-    other = squared(features, centers, rivals, weights, copies)
+    own = ops.squared_distance(features, centers, classes, weights > 0)
+    other = ops.squared_distance(features, centers, rivals, weights > 0)
     return _reduced(jnp.where(weights > 0, jnp.maximum(margin + own - other, 0.0), 0.0), weights, reduction)
 
 

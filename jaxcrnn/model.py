@@ -12,15 +12,22 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn.errors import UserError
-from jaxcrnn.kernels import chunked_head
-from jaxcrnn.kernels import logits as head
-from jaxcrnn.kernels.dtypes import wide
+from jaxcrnn.kernels.dtypes import at_least_float32
+from jaxcrnn.kernels.ops import LOCAL, Ops
 from jaxcrnn.nn.backbones import HEIGHT, Backbone, frames, layers_of, rows
+from jaxcrnn.nn.linear_head import LinearHead
 from jaxcrnn.nn.lstm import BiLSTM
 from jaxcrnn.types import Outputs
 
 KINDS = ("bilstm", "lstm", "linear")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
+# ``auto`` is resolved for a device by `jaxcrnn.runs.compile`; unresolved it means what runs on every device.
+CHOICES = {
+    "head": ("dense", "fused"),
+    "conv": ("auto", "xla", "winograd"),
+    "lstm": ("auto", "scan", "cudnn"),
+    "inference_dtype": ("auto", *DTYPES),
+}
 
 
 @jax.tree_util.register_static
@@ -30,7 +37,8 @@ class ModelConfig:
 
     Attributes:
       backbone: ``"vgg"`` (7 convolutions, the paper's), ``"small"`` (5 narrow ones, for CPUs), ``"tiny"`` (3, to try
-        a setting on), ``"resnet"``, or one of those that other programs' weights fit (`jaxcrnn.nn.backbones.layers_of`).
+        a setting on), ``"resnet"``, or one of those that other programs' weights fit
+        (`jaxcrnn.nn.backbones.layers_of`).
       hidden: size H of each LSTM direction; features have D = 2H.
       dropout: share of the values dropped before each LSTM while training.
       standardize: shift and scale each line to mean 0 and variance 1 over its true columns first; for photos, whose
@@ -38,11 +46,16 @@ class ModelConfig:
       dtype: ``"float32"`` or ``"bfloat16"``, of the inputs of every product; logits and all sums stay float32.
         ``"float64"`` is for verifying, with jax's x64 mode on and parameters to match.
       head: ``"dense"`` makes the logits of all classes; ``"fused"`` makes them chunk by chunk wherever they are asked
-        for, which takes a fraction of the memory for many classes (`jaxcrnn.kernels.chunked_head`). The same parameters either way.
+        for, which takes a fraction of the memory for many classes (`jaxcrnn.kernels.logits`). The same parameters
+        either way.
       recurrent: layers between backbone and head, parted by spaces: ``bilstm``, ``lstm`` (forward alone) or
         ``linear``, each with ``:SIZE`` where it is not ``hidden``. Features are what the last one gives.
-      lstm: ``"scan"``, or ``"cudnn"`` for cuDNN's on NVIDIA GPUs and the scan everywhere else; the same parameters and,
-        but for rounding, the same numbers.
+      conv: ``"xla"``, ``"winograd"`` (3x3 convolutions by Winograd's minimal filtering, and kernel gradients as matrix
+        products: fast on CPUs), or ``"auto"`` for what suits the device. But for rounding the same numbers.
+      lstm: ``"scan"``, ``"cudnn"`` (needs an NVIDIA GPU; elsewhere the scan is used), or ``"auto"`` for what suits the
+        device. The same parameters and, but for rounding, the same numbers.
+      inference_dtype: ``dtype`` of reading: ``"auto"`` is the model's, but float32 instead of bfloat16 on CPUs, where
+        bfloat16 is slower.
       two_biases: whether LSTMs keep torch's second bias, so that weights go there and back bit for bit.
       channels: output channels of the backbone, all its layers in proportion; 0 for its own.
       rows: of several rows that the backbone leaves, ``"flat"`` puts them side by side, ``"mean"`` takes their mean.
@@ -61,7 +74,9 @@ class ModelConfig:
     dtype: str = "float32"
     head: str = "dense"
     recurrent: str = "bilstm bilstm"
-    lstm: str = "scan"
+    conv: str = "auto"
+    lstm: str = "auto"
+    inference_dtype: str = "auto"
     two_biases: bool = False
     channels: int = 0
     rows: str = "flat"
@@ -90,10 +105,9 @@ class ModelConfig:
             raise UserError(f"model.height is {self.height}; expected more, the backbone leaves no row of it")
         if self.dtype not in DTYPES:
             raise UserError(f"model.dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}")
-        if self.head not in ("dense", "fused"):
-            raise UserError(f"model.head is {self.head!r}; expected one of dense, fused")
-        if self.lstm not in ("scan", "cudnn"):
-            raise UserError(f"model.lstm is {self.lstm!r}; expected one of scan, cudnn")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UserError(f"model.{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
         if self.hidden < 1:
             raise UserError(f"model.hidden is {self.hidden}; expected 1 or more")
         if not 0 <= self.dropout < 1:
@@ -135,9 +149,11 @@ class CRNN(nn.Module):
 
     Attributes:
       config: the shape; its ``num_classes`` must be set.
+      ops: how a mesh of devices computes it (`jaxcrnn.kernels.ops`).
     """
 
     config: ModelConfig
+    ops: Ops = LOCAL
 
     @nn.compact
     def __call__(self, images: Array, widths: Array, *, train: bool = False) -> Outputs:
@@ -148,7 +164,9 @@ class CRNN(nn.Module):
             images = config.black + (images + 1) * ((config.white - config.black) / 2)
         if images.shape[3] != config.colors:
             images = jnp.broadcast_to(images, (*images.shape[:3], config.colors))
-        backbone = Backbone(config.backbone, dtype, config.channels, config.rows, name="backbone")
+        backbone = Backbone(
+            config.backbone, dtype, config.channels, config.rows, config.conv == "winograd", name="backbone"
+        )
         x, lengths = backbone(images, widths, train)
         lstms = linears = 0
         for kind, size in config.layers():
@@ -158,10 +176,11 @@ class CRNN(nn.Module):
                 continue
             x = nn.Dropout(config.dropout, deterministic=not train)(x)
             directions = 2 if kind == "bilstm" else 1
-            x = BiLSTM(size, dtype, directions, config.two_biases, config.lstm, name=f"lstm{lstms}")(x, lengths)
+            layer = BiLSTM(size, dtype, directions, config.two_biases, config.lstm, self.ops, name=f"lstm{lstms}")
+            x = layer(x, lengths)
             lstms += 1
-        logits = Head(config.num_classes, config.head == "fused", name="head")(x)
-        return Outputs(logits, wide(x), lengths)
+        logits = LinearHead(config.num_classes, config.head == "fused", self.ops, name="head")(x)
+        return Outputs(logits, at_least_float32(x), lengths)
 
 
 def _linear(x: Array, lengths: Array, size: int, dtype: Any, name: str) -> Array:
@@ -169,29 +188,6 @@ def _linear(x: Array, lengths: Array, size: int, dtype: Any, name: str) -> Array
     flat = nn.Dense(size, dtype=dtype, name=name)(x.reshape(-1, x.shape[2]))
     inside = jnp.arange(x.shape[1])[None, :] < lengths[:, None]
     return jnp.where(inside[:, :, None], flat.reshape(*x.shape[:2], size), jnp.zeros((), dtype))
-
-
-class Head(nn.Module):
-    """The linear layer: ``__call__(x [B,T,D]) -> [B,T,C]`` float32, or a `jaxcrnn.kernels.logits.Head`.
-
-    Attributes:
-      classes: C.
-      is_fused: whether the logits are not made here.
-    """
-
-    classes: int
-    is_fused: bool
-
-    @nn.compact
-    def __call__(self, x: Array) -> head.Logits:
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[2], self.classes))
-        bias = self.param("bias", nn.initializers.zeros, (self.classes,))
-        narrow = kernel.astype(x.dtype)
-        if self.is_fused:
-            return head.make(x, narrow, bias)
-        # One matrix of all frames: the kernel's gradient over two axes takes XLA three times as long on CPU.
-        flat = chunked_head.product("nd,dc->nc", x.reshape(-1, x.shape[2]), narrow)
-        return (flat + bias[None]).reshape(*x.shape[:2], -1)
 
 
 def standardized(images: Array, widths: Array) -> Array:

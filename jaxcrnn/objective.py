@@ -14,7 +14,8 @@ from jax import Array
 
 from jaxcrnn import assign, centers, ctc, decode, diagnostics, losses
 from jaxcrnn.errors import UserError
-from jaxcrnn.kernels import logits as head
+from jaxcrnn.kernels.center_ops import DENSE, CenterOps
+from jaxcrnn.kernels.logits import as_logits, constant
 from jaxcrnn.types import Assignment, Batch, CenterState, Outputs
 
 
@@ -190,13 +191,19 @@ def start(config: LossConfig, key: Array, kernel: Array, given: CenterState | No
 
 def assigned(config: LossConfig, outputs: Outputs, batch: Batch, blank: int) -> Assignment:
     """Which frame belongs to which class, under ``config.assignment``; a constant."""
-    known = (head.constant(outputs.logits), outputs.lengths, batch.labels, batch.label_lengths)
+    known = (constant(outputs.logits), outputs.lengths, batch.labels, batch.label_lengths)
     found = ASSIGNMENTS[config.parts.assignment](config, *known, blank=blank)
     return jax.tree.map(jax.lax.stop_gradient, found)
 
 
 def total(
-    config: LossConfig, outputs: Outputs, batch: Batch, state: CenterState | None, *, blank: int = 0
+    config: LossConfig,
+    outputs: Outputs,
+    batch: Batch,
+    state: CenterState | None,
+    *,
+    blank: int = 0,
+    ops: CenterOps = DENSE,
 ) -> tuple[Array, tuple[dict[str, Any], Assignment | None]]:
     """The loss of a batch, its terms, and the assignment behind it.
 
@@ -240,33 +247,36 @@ def total(
     info["assigned_samples"] = used.reshape(len(real), -1).any(1).sum(dtype=jnp.int32)
     info["assigned_frames"] = used.reshape(*used.shape[:2], -1).any(2).sum(dtype=jnp.int32)
     reduction = config.parts.reduction
-    copies = head.copies(outputs.logits, len(state.centers))
-    info["center"] = losses.center(outputs.features, state.centers, assignment, reduction=reduction, copies=copies)
+    features = as_logits(outputs.logits).center_features(outputs.features)
+    info["center"] = losses.center(features, state.centers, assignment, reduction=reduction, ops=ops)
     loss += config.parts.weight * info["center"]
     if config.push:
         # The blank looks like nothing: it is nobody's rival, and frames that show it are not pushed.
         rivals = diagnostics.lookalikes(outputs.logits, assignment.classes, excluded=(blank,))
         rivals = jnp.where(assignment.classes == blank, assignment.classes, rivals)
         info["push"] = losses.push(
-            outputs.features,
+            features,
             state.centers,
             assignment,
             rivals,
             margin=config.push_margin,
             reduction=reduction,
-            copies=copies,
+            ops=ops,
         )
         loss += config.push * info["push"]
     return loss, (info, assignment)
 
 
-def move(config: LossConfig, state: CenterState, features: Array, assignment: Assignment) -> CenterState:
+def move(
+    config: LossConfig, state: CenterState, features: Array, assignment: Assignment, *, ops: CenterOps = DENSE
+) -> CenterState:
     """The centers after a step, from the old ones and the features and assignment of its loss."""
     update = config.parts.update
     if update == "delta":
-        return centers.delta(state, features, assignment, alpha=config.alpha)
+        return centers.delta(state, features, assignment, alpha=config.alpha, ops=ops)
     if update == "gradient":
+        reduction = config.parts.reduction
         return centers.gradient(
-            state, features, assignment, learning_rate=config.center_rate, reduction=config.parts.reduction
+            state, features, assignment, learning_rate=config.center_rate, reduction=reduction, ops=ops
         )
     return centers.fixed(state, features, assignment)

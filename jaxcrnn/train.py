@@ -15,11 +15,11 @@ from jaxcrnn import ctc, decode, diagnostics, objective, optim
 from jaxcrnn.augment import AugmentConfig, augment
 from jaxcrnn.centers import accumulate
 from jaxcrnn.errors import UserError
-from jaxcrnn.kernels import logits
+from jaxcrnn.kernels.logits import as_logits
+from jaxcrnn.kernels.ops import LOCAL, Ops
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
-from jaxcrnn.parallel import mesh
 from jaxcrnn.types import Batch, CenterState, Outputs, TrainState
 
 __all__ = [
@@ -31,12 +31,21 @@ __all__ = [
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class TrainConfig:
-    """All that decides what a step computes. Static under jit: two equal configs share one compiled program."""
+    """Everything that decides what a step computes. Static under jit: two equal configs share one compiled program.
+
+    Attributes:
+      model: the shape of the recognizer.
+      loss: what is minimized, and how centers move.
+      optim: the optimizer and its schedule.
+      augment: augmentation on the device.
+      ops: how a mesh of devices computes it (`jaxcrnn.parallel.ops.ops`): the same numbers but for rounding.
+    """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    ops: Ops = LOCAL
 
     def __post_init__(self) -> None:
         if self.model.head == "fused" and self.loss.ace and self.loss.ace_variant == "paddle":
@@ -88,8 +97,8 @@ def state_shapes(config: TrainConfig) -> TrainState:
 
 
 def _forward(config: TrainConfig, params: Any, state: TrainState, batch: Batch, key: Array) -> tuple[Outputs, Any]:
-    variables = {"params": mesh.gathered(params), "batch_stats": state.batch_stats}
-    outputs, changed = CRNN(config.model).apply(
+    variables = {"params": params, "batch_stats": state.batch_stats}
+    outputs, changed = CRNN(config.model, config.ops).apply(
         variables, batch.images, batch.widths, train=True, mutable=["batch_stats"], rngs={"dropout": key}
     )
     return outputs, changed.get("batch_stats", {})
@@ -120,15 +129,17 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
 
     def loss_of(params: Any) -> tuple[Array, Any]:
         outputs, batch_stats = _forward(config, params, state, batch, dropout_key)
-        loss, (info, assignment) = objective.total(config.loss, outputs, batch, state.centers, blank=config.model.blank)
+        loss, (info, assignment) = objective.total(
+            config.loss, outputs, batch, state.centers, blank=config.model.blank, ops=config.ops.centers
+        )
         return loss, (info, batch_stats, outputs, assignment)
 
     (loss, (info, batch_stats, outputs, assignment)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     params, opt_state = optim.update(config.optim, grads, state.opt_state, state.params)
     centers = state.centers
     if centers is not None:
-        features = logits.narrow(outputs.logits, outputs.features)
-        centers = objective.move(config.loss, centers, features, assignment)
+        features = as_logits(outputs.logits).update_features(outputs.features)
+        centers = objective.move(config.loss, centers, features, assignment, ops=config.ops.centers)
     moved = TrainState(state.step, params, batch_stats, opt_state, centers)
     nonfinite = jnp.stack([~jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
     # Sorted, because XLA would repeat any() of thirty values in each loop that reads it: a third of the whole program.
@@ -145,19 +156,21 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
     if state.centers is not None:
         changed = (kept.centers.centers != state.centers.centers).any(1)
         info["centers_moved"] = changed.sum(dtype=jnp.int32)
-        info["watch"] = diagnostics.watch(outputs.logits, outputs.features, state.centers.centers, assignment)
+        info["watch"] = diagnostics.watch(
+            outputs.logits, outputs.features, state.centers.centers, assignment, ops=config.ops.centers
+        )
     return kept._replace(step=state.step + 1), info
 
 
 def eval_variables(state: TrainState) -> dict[str, Any]:
     """The variables to evaluate with: averaged parameters where the optimizer keeps them."""
     params = optim.averaged(state.params, state.opt_state)
-    return {"params": mesh.gathered(params), "batch_stats": state.batch_stats}
+    return {"params": params, "batch_stats": state.batch_stats}
 
 
 def read_step(config: TrainConfig, state: TrainState, batch: Batch) -> tuple[decode.Reading, Outputs]:
     """Reads a batch, whose labels are not looked at: readings, and what the model returned."""
-    outputs: Any = CRNN(config.model).apply(eval_variables(state), batch.images, batch.widths, train=False)
+    outputs: Any = CRNN(config.model, config.ops).apply(eval_variables(state), batch.images, batch.widths, train=False)
     return decode.read(outputs.logits, outputs.lengths, blank=config.model.blank), outputs
 
 
@@ -182,7 +195,7 @@ def estimate_step(
     Returns:
       The means with the batch in them, and how many of its lines were recognised exactly and so took part.
     """
-    out: Any = CRNN(config.model).apply(eval_variables(state), batch.images, batch.widths, train=False)
+    out: Any = CRNN(config.model, config.ops).apply(eval_variables(state), batch.images, batch.widths, train=False)
     known = (out.logits, out.lengths, batch.labels, batch.label_lengths)
     grown = accumulate(centers, out.features, *known, blank=config.model.blank)
     ids, counts = decode.greedy(out.logits, out.lengths, blank=config.model.blank)

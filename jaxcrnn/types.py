@@ -43,8 +43,8 @@ class Outputs(NamedTuple):
     """What a model returns.
 
     Attributes:
-      logits: ``[B,T,C]`` float32, before the softmax; or, with the fused head, a `jaxcrnn.kernels.logits.Head` that stands for
-        them and never makes them all.
+      logits: ``[B,T,C]`` float32, before the softmax; or, with the fused head, a type of `jaxcrnn.kernels.logits` that
+        never materializes them.
       features: ``[B,T,D]`` float32, the input of the linear head; 0 in padded frames.
       lengths: ``[B]`` int32, valid frames of each sample.
     """

@@ -44,7 +44,7 @@ def main() -> int:
     decoders = {"greedy": Decoder(1, rescorer=asked.rescorer)} | {
         f"{w}": dataclasses.replace(asked, width=w) for w in args.widths
     }
-    config, data = run.train_config, run.config.data
+    config, data = run.reader_config, run.config.data
     planned = Batches(corpus, buckets.choose(corpus.widths, data.buckets), 8, workers=1)
     batches = [batch for _, batch in planned.in_order()]
     scores, times = {}, {name: [] for name in decoders}

@@ -22,8 +22,7 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.parallel.mesh import DATA, MODEL, each_rows, everywhere, make_mesh, of_batch, of_state
 from jaxcrnn.runs import config as configs
-from jaxcrnn.runs.compile import Group, compile_step
-from jaxcrnn.runs.compiled import nothing_kept
+from jaxcrnn.runs.compile import compile_step, uncached
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import Batch
 
@@ -126,7 +125,7 @@ def make(config: TrainConfig, mesh: Mesh, batch: int, width: int, slots: int, *,
     key = _placed(jax.eval_shape(lambda: jax.random.key(0)), everywhere(mesh))
     began = time.perf_counter()
     try:
-        program = compile_step(config, state, Group(0, lines, 1), key, mesh)
+        program: Any = compile_step(config, state, lines, key, mesh)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -164,7 +163,7 @@ def run(args: Namespace) -> int:
     step = TrainConfig(model, config.loss, config.optim, config.augment)
     config.loss.check_classes(classes)
     # A program for devices that are not here could be kept, but not loaded again.
-    with nothing_kept() if args.device else nullcontext():
+    with uncached() if args.device else nullcontext():
         plan = make(step, mesh, config.data.batch_size, args.width, args.slots, fsdp=config.mesh.fsdp)
     about = {
         "device": args.device or devices[0].device_kind, "devices": mesh.size,

@@ -18,14 +18,14 @@ from jaxcrnn.assign import predicted
 from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.decoding.evaluate import run_read
 from jaxcrnn.kernels import chunked_head
-from jaxcrnn.kernels import logits as head
+from jaxcrnn.kernels.logits import FactoredLogits, as_logits, factored
 from jaxcrnn.model import DTYPES, ModelConfig
 from jaxcrnn.nn.backbones import Backbone, Block, Layer, frames, layers_of
 from jaxcrnn.nn.lstm import BiLSTM
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
-from jaxcrnn.parallel.mesh import MeshConfig, everywhere, is_nvidia, make_mesh
-from jaxcrnn.runs.compile import Group, compile_step
+from jaxcrnn.parallel.mesh import MeshConfig, everywhere, make_mesh
+from jaxcrnn.runs.compile import compile_step, for_device, for_reading, is_nvidia
 from jaxcrnn.train import TrainConfig, init_state
 from jaxcrnn.types import Assignment, Batch, Outputs
 
@@ -44,7 +44,7 @@ class Sizes:
       hidden: H of each LSTM direction.
       backbone: the model's.
       dtype: the model's.
-      lstm: the model's.
+      lstm: the model's (`jaxcrnn.model.ModelConfig.lstm`).
       matrix: rows and columns of the matrices whose product says what the machine can do.
       data: label file that is read where lines are read; empty for rendered ones.
     """
@@ -153,13 +153,11 @@ def step(s: Sizes, presets: tuple[str, ...] = ("ctc",), kinds: tuple[str, ...] =
             mesh = make_mesh(MeshConfig(1), jax.devices()[:1])
             state, given = jax.device_put(([init_state(config, KEY)], (batch, KEY)), everywhere(mesh))
             began = time.perf_counter()
-            program = compile_step(config, state[0], Group(0, given[0], 1), given[1], mesh)
+            program = compile_step(config, state[0], given[0], given[1], mesh)
             seconds = time.perf_counter() - began
 
-            def once(
-                state: Any = state, program: Any = program, config: TrainConfig = config, given: Any = given
-            ) -> None:
-                state[0], info = program(config, state[0], *given)
+            def once(state: Any = state, program: Any = program, given: Any = given) -> None:
+                state[0], info = program(state[0], *given)
                 jax.block_until_ready((state[0], info))
 
             name = "jaxcrnn" if (preset, kind) == ("ctc", "dense") else preset if kind == "dense" else kind
@@ -174,7 +172,7 @@ def flows(s: Sizes) -> Variants:
 
 def forward(s: Sizes) -> Variants:
     """Reading a batch."""
-    config, batch = config_of(s), batch_of(s)
+    config, batch = for_reading(config_of(s)), batch_of(s)
     state = init_state(config, KEY)
     return {"jaxcrnn": Variant(lambda: jax.block_until_ready(run_read(config, state, batch)))}
 
@@ -182,7 +180,8 @@ def forward(s: Sizes) -> Variants:
 def backbone(s: Sizes) -> Variants:
     """The convolutions, there and back."""
     batch = batch_of(s)
-    layers = Backbone(s.backbone, DTYPES[s.dtype])
+    winograd = for_device(config_of(s).model).conv == "winograd"
+    layers = Backbone(s.backbone, DTYPES[s.dtype], winograd=winograd)
     variables = layers.init(KEY, batch.images, batch.widths, False)
     stats = {"batch_stats": variables.get("batch_stats", {})}
 
@@ -199,7 +198,7 @@ def bilstm(s: Sizes) -> Variants:
     lengths = jnp.full(s.batch, s.frames)
     layers = {"jaxcrnn": BiLSTM(s.hidden, DTYPES[s.dtype])}
     params = layers["jaxcrnn"].init(KEY, x, lengths)
-    if is_nvidia():
+    if is_nvidia(jax.devices()[0]):
         layers["cudnn"] = BiLSTM(s.hidden, DTYPES[s.dtype], kind="cudnn")
 
     def total(layer: BiLSTM, params: Any, x: jax.Array) -> jax.Array:
@@ -247,12 +246,12 @@ def heads(s: Sizes) -> Variants:
     def both(make: Callable[..., Any], of: Callable[..., jax.Array]) -> Callable[..., Any]:
         def total(*arrays: jax.Array) -> Any:
             logits = make(*arrays)
-            return of(logits, *known).sum(), head.best(logits)
+            return of(logits, *known).sum(), as_logits(logits).best()[0]
 
         return jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)
 
-    def chunked(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> head.Head:
-        return head.make(x, kernel.astype(x.dtype), bias)
+    def chunked(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> FactoredLogits:
+        return factored(x, kernel.astype(x.dtype), bias)
 
     ways = {"jaxcrnn": (dense, ctc.ctc_loss), "fused": (chunked, ctc.ctc_loss), "optax": (dense, _with_optax)}
     return {name: compiled(both(*way), x, kernel, bias) for name, way in ways.items()}

@@ -27,7 +27,7 @@ from jaxcrnn._files import can_be_written, write_json
 from jaxcrnn.bench import cases, data_cases
 from jaxcrnn.bench.cases import Sizes, Variant
 from jaxcrnn.errors import UserError, first_line
-from jaxcrnn.runs.compiled import nothing_kept
+from jaxcrnn.runs.compile import uncached
 
 GROWTH = (100, 6941, 21504, 90112)
 KINDS = ("float32", "bfloat16")  # of the reference: as it is, or under autocast
@@ -107,7 +107,7 @@ def run(args: Namespace) -> int:
     rows: list[dict[str, Any]] = []
     try:
         for name, changed in _plan(chosen, sizes, args.grow):
-            with nothing_kept():  # a compilation that is read from the cache is none
+            with uncached():  # a compilation that is read from the cache is none
                 found = _measure(name, changed, args.rounds, reference)
             rows += found
             print("\n" + shown(found, name, changed), flush=True)

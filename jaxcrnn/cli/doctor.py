@@ -11,6 +11,7 @@ from argparse import Namespace
 from typing import Any
 
 from jaxcrnn import __version__
+from jaxcrnn._files import cache_folder
 from jaxcrnn.errors import UserError, first_line
 
 NEEDED = (
@@ -79,7 +80,7 @@ def facts() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "packages": {name: _version(name) for name in NEEDED}, "devices": devices, "problem": problem,
         "typefaces": list(atlas.embedded().fonts), "fonts": fonts,
-        "compiled": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(atlas.cache_folder() / "compiled")),
+        "compiled": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "compiled")),
         "optional": {
             name: {"version": _version(name) if importlib.util.find_spec(module) else "", "extra": extra, "for": what}
             for name, module, extra, what in OPTIONAL

@@ -153,7 +153,7 @@ def _confused(args: Namespace, run: folder.Run, index: dict[str, int]) -> set[tu
     corpus = usable_lines(run, [path], args, keep_text_faults=True, shown_on=sys.stderr)
     state, _ = run.state("best")
     data = run.config.data
-    result = evaluate(run.train_config, state, run.charset, corpus, batch_size=data.batch_size, buckets=data.buckets)
+    result = evaluate(run.reader_config, state, run.charset, corpus, batch_size=data.batch_size, buckets=data.buckets)
     scored = confusions.score([line.text for line in result.lines], result.truths, groups=[])
     counts: dict[tuple[int, int], int] = {}
     for c in scored.confusions:

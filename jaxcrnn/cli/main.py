@@ -92,9 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from jaxcrnn.runs.allocator import keep_freed_memory
 
         keep_freed_memory()
-        from jaxcrnn.runs.compiled import keep_compiled
+        from jaxcrnn.runs.compile import cache_programs
 
-        keep_compiled()
+        cache_programs()
         module, _, function = COMMANDS[args.command][1].rpartition(".")
         command = getattr(import_module(f"jaxcrnn.{module}"), function)
         if own:  # what the libraries made stays to the end: looking through it again and again is a tenth of a start

@@ -148,7 +148,7 @@ def evaluate_run(args: Namespace) -> int:
     batch_size = args.batch_size or run.config.data.batch_size
     buckets = run.config.data.buckets
     result = evaluate(
-        run.train_config, state, run.charset, corpus, batch_size=batch_size, buckets=buckets, decoder=decoder
+        run.reader_config, state, run.charset, corpus, batch_size=batch_size, buckets=buckets, decoder=decoder
     )
     if args.predictions:
         write_predictions(Path(args.predictions), result.predictions())
@@ -196,7 +196,7 @@ def recognize_images(args: Namespace) -> int:
                 if args.json:
                     print(json.dumps({"path": name, "error": str(error)}, ensure_ascii=False))
 
-    for line in recognize(run.train_config, state, run.charset, images(), decoder=decoder):
+    for line in recognize(run.reader_config, state, run.charset, images(), decoder=decoder):
         print(_shown(line, args, stretched[line.name]), flush=True)
     if len(failed) > 1:
         raise UserError(f"{len(failed)} of the images could not be read, each named above")
@@ -257,7 +257,7 @@ def estimate(args: Namespace) -> int:
     corpus = usable_lines(run, paths, args, keep_text_faults=False, shown_on=sys.stdout)
     state, step = run.state(args.checkpoint)
     centers, exact = estimate_centers(
-        run.train_config, state, corpus, batch_size=data.batch_size, buckets=data.buckets, workers=data.workers
+        run.reader_config, state, corpus, batch_size=data.batch_size, buckets=data.buckets, workers=data.workers
     )
     if not exact:
         raise UserError(f"{run.folder}: not one of {len(corpus)} lines is recognised exactly, so there is nothing to "
@@ -281,6 +281,7 @@ def parity_ladder(args: Namespace) -> int:
     """``jaxcrnn parity``: exit code 1 when a number is farther off than its tolerance."""
     from jaxcrnn.parity import answers
     from jaxcrnn.parity.ladder import ask_torch, compare, make_task  # not for those who read one image
+    from jaxcrnn.runs.compile import for_device
 
     run = folder.open_run(Path(args.run))
     presets = tuple(PRESETS)
@@ -292,7 +293,7 @@ def parity_ladder(args: Namespace) -> int:
     state, step = run.state(args.checkpoint)
     config = run.train_config
     own = config.loss if args.presets is None and config.loss != LossConfig(config.loss.preset) else None
-    task = make_task(config.model, eval_variables(state), presets=presets, loss=own, dtype=args.dtype)
+    task = make_task(for_device(config.model), eval_variables(state), presets=presets, loss=own, dtype=args.dtype)
     theirs = ask_torch(task)
     ladder = compare(answers.answer(task), theirs, args.dtype)
     if args.json:

@@ -135,8 +135,7 @@ def evaluate(
 def _evaluated(config: TrainConfig, state: TrainState, batch: Batch, mesh: Mesh | None) -> dict[str, np.ndarray]:
     if mesh is None:
         return jax.device_get(run_eval(config, state, batch))
-    with jax.set_mesh(mesh):
-        return fetch(run_eval(config, state, assemble(batch, of_batch(mesh))))
+    return fetch(run_eval(config, state, assemble(batch, of_batch(mesh))))
 
 
 def estimate_centers(

@@ -213,7 +213,7 @@ class _Grid:
             return False
         for test, lines in self.tests.items():
             result = evaluate(
-                run.train_config, done.state, self.charset, lines, batch_size=32, buckets=config.data.buckets
+                run.reader_config, done.state, self.charset, lines, batch_size=32, buckets=config.data.buckets
             )
             write_predictions(folder / f"{test}.txt", result.predictions())
             score = result.score()
@@ -244,7 +244,7 @@ class _Grid:
                 corpus = self._looked_at(lines, "lines to estimate centers on")
             data = start.config.data
             centers, exact = estimate_centers(
-                start.train_config, before, corpus, batch_size=data.batch_size, buckets=data.buckets
+                start.reader_config, before, corpus, batch_size=data.batch_size, buckets=data.buckets
             )
             if not exact:
                 raise UserError(f"{start.folder}: not one of {len(corpus)} lines is recognised exactly, so no centers "

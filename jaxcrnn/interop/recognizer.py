@@ -23,6 +23,7 @@ from jaxcrnn.data.images import Limits, fit_height, read_gray, to_gray
 from jaxcrnn.decoding.evaluate import Line, recognize
 from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.model import ModelConfig
+from jaxcrnn.runs.compile import for_reading
 from jaxcrnn.runs.folder import open_run
 from jaxcrnn.train import TrainConfig, eval_variables, state_shapes
 from jaxcrnn.types import TrainState
@@ -65,7 +66,7 @@ class Recognizer:
             raise UserError(f"recognize: a {type(images).__name__}; expected a list of images")
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; expected 1 or more")
-        config = TrainConfig(self.model)
+        config = for_reading(TrainConfig(self.model))
         state = TrainState(jnp.int32(0), self.variables["params"], self.variables["batch_stats"], (), None)
         named = ((_name(image, i), self._gray(image, i)) for i, image in enumerate(images))
         return list(recognize(config, state, self.charset, named, batch_size=batch_size))

@@ -9,8 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcrnn.parallel import mesh
-
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 # Channels and pixels below which transforming tiles costs more than the products it saves.
 _THIN, _FEW = 32, 4096
@@ -27,13 +25,13 @@ def convolve(
     feature_group_count: int = 1,
     precision: Any = None,
     *,
-    whatever_size: bool = True,
+    any_size: bool = True,
 ) -> Array:
     """Convolution with the signature of ``lax.conv_general_dilated``, for ``flax.linen.Conv``.
 
-    On CPU 3x3 kernels go by Winograd's minimal filtering F(2x2,3x3), with 16 products where there would be 36 (Lavin
-    and Gray, 2016), and the gradient of other kernels is a sum of shifted matrix products: XLA's own takes up to six
-    times as long there (docs/speed.md). Elsewhere it is XLA's.
+    3x3 kernels go by Winograd's minimal filtering F(2x2,3x3), with 16 products where there would be 36 (Lavin and Gray,
+    2016), and the gradient of other kernels is a sum of shifted matrix products: XLA's own takes up to six times as
+    long on CPUs (docs/speed.md).
 
     Args:
       x: ``[B,H,W,I]``.
@@ -45,8 +43,7 @@ def convolve(
       dimension_numbers: NHWC, HWIO, NHWC.
       feature_group_count: 1.
       precision: passed on.
-      whatever_size: go by tiles however few pixels there are. Where the batch size may change no digit of a result, as
-        in evaluation, it may not choose the way either.
+      any_size: use tiles however few pixels there are, so that the batch size does not choose the algorithm.
 
     Raises:
       ValueError: dilation, or groups.
@@ -62,11 +59,9 @@ def convolve(
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], (rows, columns), (1, 1), padding)
     pads = tuple((int(low), int(high)) for low, high in padding)
-    if mesh.platform() == "cpu":
-        tiled = (rows, columns) == (3, 3) and min(kernel.shape[2:]) >= _THIN and x.dtype != jnp.bfloat16
-        tiled &= whatever_size or x.size // x.shape[3] >= _FEW
-        return _winograd(x, kernel, pads, precision) if tiled else _shifted_gradient(x, kernel, pads, precision)
-    return _plain(x, kernel, pads, precision)
+    tiled = (rows, columns) == (3, 3) and min(kernel.shape[2:]) >= _THIN and x.dtype != jnp.bfloat16
+    tiled &= any_size or x.size // x.shape[3] >= _FEW
+    return _winograd(x, kernel, pads, precision) if tiled else _shifted_gradient(x, kernel, pads, precision)
 
 
 def _plain(x: Array, kernel: Array, pads: Any, precision: Any) -> Array:

@@ -1,14 +1,15 @@
-"""cuDNN's LSTM, for NVIDIA GPUs: the same parameters and numbers as `jaxcrnn.nn.lstm`'s scan, in one call."""
+"""cuDNN's LSTM, for NVIDIA GPUs: the same parameters and numbers as `jaxcrnn.kernels.lstm_scan`, in one call."""
 
 from __future__ import annotations
 
-import jax
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import rnn
-from jax.sharding import PartitionSpec as P
 
-from jaxcrnn.parallel.mesh import axes_of
+from jaxcrnn.kernels.ops import LOCAL
 
 
 def packed(kernel_x: Array, kernel_h: Array, bias: Array) -> Array:
@@ -27,10 +28,16 @@ def packed(kernel_x: Array, kernel_h: Array, bias: Array) -> Array:
     return jnp.concatenate([*matrices, *biases])
 
 
-def lstm(x: Array, lengths: Array, kernel_x: Array, kernel_h: Array, bias: Array) -> Array:
+def lstm(
+    x: Array,
+    lengths: Array,
+    kernel_x: Array,
+    kernel_h: Array,
+    bias: Array,
+    *,
+    map_lines: Callable[..., Any] = LOCAL.map_lines,
+) -> Array:
     """One layer of one or both directions. It cannot even be traced where there is no CUDA.
-
-    Where devices share the batch, each one works on its own lines.
 
     Args:
       x: ``[B,T,D]``. cuDNN computes in float32 whatever this is; its products are shortened to TF32 if it is bfloat16.
@@ -38,6 +45,7 @@ def lstm(x: Array, lengths: Array, kernel_x: Array, kernel_h: Array, bias: Array
       kernel_x: ``[K,D,4H]``.
       kernel_h: ``[K,H,4H]``.
       bias: ``[K,4H]``.
+      map_lines: runs it on each device's own lines where devices share the batch (`jaxcrnn.kernels.ops.Ops`).
 
     Returns:
       ``[B,T,KH]`` in the dtype of ``x``, forward half first.
@@ -57,10 +65,4 @@ def lstm(x: Array, lengths: Array, kernel_x: Array, kernel_h: Array, bias: Array
         return jnp.where(inside[:, :, None], out, 0.0).astype(x.dtype)
 
     weights = packed(*(a.astype(jnp.float32) for a in (kernel_x, kernel_h, bias)))
-    data, _ = axes_of(len(x))
-    if data is None:
-        return part(x, lengths, weights)
-    # The weights' gradients are added over the devices, which is what an input not split means backwards.
-    return jax.shard_map(part, in_specs=(P(data), P(data), P()), out_specs=P(data), check_vma=False)(
-        x, lengths, weights
-    )
+    return map_lines(part, (x, lengths), (weights,))

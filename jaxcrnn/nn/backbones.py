@@ -12,8 +12,8 @@ import numpy as np
 from jax import Array
 
 from jaxcrnn.errors import UserError
-from jaxcrnn.kernels.conv_cpu import convolve
-from jaxcrnn.kernels.dtypes import wide
+from jaxcrnn.kernels import conv_cpu
+from jaxcrnn.kernels.dtypes import at_least_float32
 from jaxcrnn.nn.batch_norm import BatchNorm
 
 
@@ -214,32 +214,36 @@ class Backbone(nn.Module):
       dtype: of the products.
       channels: of the last layer; 0 for the table's.
       rows: ``"flat"`` puts the rows that are left side by side, ``"mean"`` takes their mean.
+      winograd: whether convolutions are `jaxcrnn.kernels.conv_cpu.convolve` instead of XLA's.
     """
 
     name_of_layers: str
     dtype: Any = jnp.float32
     channels: int = 0
     rows: str = "flat"
+    winograd: bool = False
 
     @nn.compact
     def __call__(self, images: Array, widths: Array, train: bool) -> tuple[Array, Array]:
         x = _mask(images.astype(self.dtype), widths)
-        # Nobody reads what a fresh state is made with: it need not be traced tile by tile.
-        tiled = not (train or self.is_initializing())
+        convolve = None
+        if self.winograd and not self.is_initializing():
+            # Where the batch size may change no digit of a result, as in evaluation, it may not choose the way either.
+            convolve = functools.partial(conv_cpu.convolve, any_size=not train)
         for i, layer in enumerate(layers_of(self.name_of_layers, self.channels)):
             if isinstance(layer, Block):
-                x = _Block(layer.features, self.dtype, tiled, name=f"block{i}")(x, widths, train)
+                x = _Block(layer.features, self.dtype, convolve, name=f"block{i}")(x, widths, train)
                 continue
-            x = _conv(layer, self.dtype, tiled, f"conv{i}")(x)
+            x = _conv(layer, self.dtype, convolve, f"conv{i}")(x)
             convolved = _width_after(layer._replace(pool=None), widths, jnp.where)
             if layer.norm:
-                x = BatchNorm(name=f"norm{i}")(wide(x), _inside(x, convolved), train).astype(self.dtype)
+                x = BatchNorm(name=f"norm{i}")(at_least_float32(x), _inside(x, convolved), train).astype(self.dtype)
             x = _mask(nn.relu(x), convolved)
             widths = _width_after(layer, widths, jnp.where)
             if layer.pool:
                 x = _mask(_max_pool(x, layer), widths)
         if self.rows == "mean":
-            x = wide(x).mean(1, keepdims=True).astype(self.dtype)
+            x = at_least_float32(x).mean(1, keepdims=True).astype(self.dtype)
         b, h, t, c = x.shape
         return jnp.transpose(x, (0, 2, 1, 3)).reshape(b, t, h * c), widths
 
@@ -247,22 +251,22 @@ class Backbone(nn.Module):
 class _Block(nn.Module):
     features: int
     dtype: Any
-    tiled: bool
+    convolve: Any
 
     @nn.compact
     def __call__(self, x: Array, widths: Array, train: bool) -> Array:
         inside, layer = _inside(x, widths), Layer(self.features, norm=True)
 
         def normed(x: Array, layer: Layer, i: int) -> Array:
-            x = _conv(layer, self.dtype, self.tiled, f"conv{i}")(x)
-            return BatchNorm(name=f"norm{i}")(wide(x), inside, train).astype(self.dtype)
+            x = _conv(layer, self.dtype, self.convolve, f"conv{i}")(x)
+            return BatchNorm(name=f"norm{i}")(at_least_float32(x), inside, train).astype(self.dtype)
 
         through = normed(_mask(nn.relu(normed(x, layer, 0)), widths), layer, 1)
         around = normed(x, layer._replace(kernel=(1, 1)), 2) if x.shape[3] != self.features else x
         return _mask(nn.relu(through + around), widths)
 
 
-def _conv(layer: Layer, dtype: Any, tiled: bool, name: str) -> nn.Conv:
+def _conv(layer: Layer, dtype: Any, convolve: Any, name: str) -> nn.Conv:
     padding = ((0, 0), (layer.around, layer.around)) if layer.valid else "SAME"
     return nn.Conv(
         layer.features,
@@ -271,7 +275,7 @@ def _conv(layer: Layer, dtype: Any, tiled: bool, name: str) -> nn.Conv:
         padding=padding,
         use_bias=layer.biased or not layer.norm,
         dtype=dtype,
-        conv_general_dilated=functools.partial(convolve, whatever_size=tiled),
+        conv_general_dilated=convolve,
         name=name,
     )
 

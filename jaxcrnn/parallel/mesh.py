@@ -1,11 +1,9 @@
-"""The mesh of devices: the batch over one axis, the classes over the other; where each array lies is said here."""
+"""The mesh of devices: the batch is sharded over one axis, the classes over the other. Shardings of all arrays."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,43 +69,15 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh((data, config.model), (DATA, MODEL), axis_types=(AxisType.Auto,) * 2, devices=found[:wanted])
 
 
-def axes_of(rows: int) -> tuple[str | None, str | None]:
-    """The axes of the mesh in use (`jax.set_mesh`) that have more than one device, None for one that has not.
+def axes_of(mesh: Mesh, rows: int) -> tuple[str | None, str | None]:
+    """The axes of a mesh that have more than one device, None for one that has not.
 
     Args:
-      rows: of the array whose first axis the batch's is part of; where they cannot be shared equally, the axis of the
-        batch counts as one that is not there.
+      mesh: of `make_mesh`.
+      rows: length of an array's batch axis; where the devices cannot share it equally, the axis of the batch is None.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    sizes = {name: mesh.shape[name] for name in mesh.axis_names if mesh.shape[name] > 1}
-    data = DATA if DATA in sizes and rows % sizes[DATA] == 0 else None
-    return data, MODEL if MODEL in sizes else None
-
-
-_ANY: ContextVar[bool] = ContextVar("any", default=False)
-
-
-@contextmanager
-def compiling_for_any() -> Iterator[None]:
-    """What is traced inside runs on every platform: `platform` is none that has ways of its own."""
-    token = _ANY.set(True)
-    try:
-        yield
-    finally:
-        _ANY.reset(token)
-
-
-def platform() -> str:
-    """What is compiled for: the devices of the mesh in use, which may be only described, or those of this machine."""
-    if _ANY.get():
-        return "any"
-    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
-    return jax.default_backend() if device is None else str(device.platform)
-
-
-def is_nvidia() -> bool:
-    """Whether it is compiled for the CUDA devices of this machine."""
-    return platform() == "gpu" and "cuda" in jax.devices()[0].client.platform_version.lower()
+    data = DATA if mesh.shape[DATA] > 1 and rows % mesh.shape[DATA] == 0 else None
+    return data, MODEL if mesh.shape[MODEL] > 1 else None
 
 
 def of_state(mesh: Mesh, state: Any, *, fsdp: bool = False) -> Any:
@@ -149,14 +119,9 @@ def _spec(sizes: Mapping[str, int], path: tuple[Any, ...], shape: tuple[int, ...
     return P(*axes)
 
 
-def of_batch(mesh: Mesh, *, leading: bool = False) -> NamedSharding:
-    """Where a batch lies: its rows over ``data``.
-
-    Args:
-      mesh: of `make_mesh`.
-      leading: whether an axis of steps comes before the rows.
-    """
-    return NamedSharding(mesh, P(None, DATA) if leading else P(DATA))
+def of_batch(mesh: Mesh) -> NamedSharding:
+    """The sharding of a batch: its rows over ``data``."""
+    return NamedSharding(mesh, P(DATA))
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:
@@ -164,13 +129,15 @@ def everywhere(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def gathered(tree: Any) -> Any:
-    """Parameters as the step uses them: what FSDP shares over ``data`` is put together, what it does not stays."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+def gathered(mesh: Mesh, tree: Any) -> Any:
+    """Parameters as a step uses them: what FSDP shards over ``data`` is gathered, the rest stays as it is."""
+    if mesh.size == 1:
         return tree
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jax.lax.with_sharding_constraint(leaf, _spec(mesh.shape, path, leaf.shape, False)), tree
+        lambda path, leaf: jax.lax.with_sharding_constraint(
+            leaf, NamedSharding(mesh, _spec(mesh.shape, path, leaf.shape, False))
+        ),
+        tree,
     )
 
 

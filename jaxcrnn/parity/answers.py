@@ -69,7 +69,7 @@ def _answer(task: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str,
     variables = convert.from_torch(
         {name.removeprefix("model/"): value for name, value in arrays.items() if name.startswith("model/")}
     )
-    model = ModelConfig(**task["model"], dtype=task["dtype"], dropout=0.0)
+    model = ModelConfig(**task["model"], conv=task["conv"], dtype=task["dtype"], dropout=0.0)
     batch = Batch(*(given[f"batch/{name}"] for name in Batch._fields))
     out: dict[str, Any] = {}
     if task["base"]:
@@ -158,7 +158,7 @@ def _forward(model: ModelConfig, variables: Any, batch: Batch, given: Mapping[st
         seen = standardized(images, batch.widths) if model.standardize else images
         parts = {}
         for mode in ("train", "eval"):
-            backbone = Backbone(model.backbone, dtype)
+            backbone = Backbone(model.backbone, dtype, winograd=model.conv == "winograd")
             parts[mode] = (
                 backbone.apply(convolutions, seen, batch.widths, mode == "train", mutable=["batch_stats"])[0],
                 CRNN(model).apply(variables, images, batch.widths, train=mode == "train", mutable=["batch_stats"]),

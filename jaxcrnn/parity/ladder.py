@@ -1,8 +1,8 @@
 """The parity ladder: both frameworks answer one task, and every answer is compared by name.
 
-The task is arrays and a JSON text. `jaxcrnn.parity.answers` answers it here, ``torch_ref`` in a process of its own, so neither
-package imports the other. Rungs: operations, blocks, the forward pass, each preset's loss with its gradients, one step,
-several steps.
+The task is arrays and a JSON text. `jaxcrnn.parity.answers` answers it here, ``torch_ref`` in a process of its own, so
+neither package imports the other. Rungs: operations, blocks, the forward pass, each preset's loss with its gradients,
+one step, several steps.
 """
 
 from __future__ import annotations
@@ -115,6 +115,7 @@ def make_task(
         "presets": list(known),
         "optim": [_without(asdict(OPTIM[name]), "ema") for name in optimizers],
         "steps": 10,
+        "conv": model.conv,
         "blank": model.blank if model.blank == 0 else classes - 1,
         "dtype": dtype,
         "base": base,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from jaxcrnn._files import cache_folder
 from jaxcrnn.charset import name_of
 from jaxcrnn.errors import UserError, first_line
 
@@ -166,11 +167,6 @@ def build(
         except OSError:
             pass  # a cache that cannot be written costs seconds next time, nothing else
     return atlas
-
-
-def cache_folder() -> Path:
-    """Where this package keeps what it can make again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxcrnn"
 
 
 def save(atlas: Atlas, path: Path) -> None:

@@ -64,7 +64,7 @@ class _Made(NamedTuple):
 
 def _read(name: str, opened: Run, state: TrainState, corpus: Corpus) -> Reader:
     data = opened.config.data
-    seen, features = look(opened.train_config, state, opened.charset, corpus, buckets=data.buckets)
+    seen, features = look(opened.reader_config, state, opened.charset, corpus, buckets=data.buckets)
     return Reader(name, seen, features)
 
 
@@ -84,9 +84,9 @@ def _times(opened: Run, state: TrainState, corpus: Corpus) -> dict[int, float]:
     batches = Batches(corpus, plans.choose(corpus.widths, opened.config.data.buckets), 32)
     times: dict[int, float] = {}
     for planned, batch in batches.in_order():
-        jax.block_until_ready(run_eval(opened.train_config, state, batch))
+        jax.block_until_ready(run_eval(opened.reader_config, state, batch))
         began = time.perf_counter()
-        jax.block_until_ready(run_eval(opened.train_config, state, batch))
+        jax.block_until_ready(run_eval(opened.reader_config, state, batch))
         each = 1000 * (time.perf_counter() - began) / len(planned.items)
         times |= dict.fromkeys(planned.items.tolist(), each)
     return times

@@ -24,17 +24,3 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, 2**31 - 1), mallopt(_M_ARENA_MAX, 1)])
-
-
-def give_back() -> bool:
-    """Gives freed memory back after all, once: what a compilation has used, which no step needs again.
-
-    Returns:
-      Whether some was given back; never outside Linux and glibc.
-    """
-    if sys.platform != "linux":
-        return False
-    try:
-        return bool(ctypes.CDLL(None).malloc_trim(0))
-    except (OSError, AttributeError):
-        return False

@@ -1,83 +1,131 @@
-"""Several steps in one call of the device: fewer calls where a step is short, the same steps in the same order."""
+"""Devices and compilation: platform choices and programs of a run, decided here and nowhere else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+import ctypes
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from jaxcrnn.data.buckets import Planned
-from jaxcrnn.parallel.mesh import assemble, everywhere, of_batch
+from jaxcrnn._files import cache_folder
+from jaxcrnn.model import ModelConfig
+from jaxcrnn.parallel.mesh import everywhere, gathered
+from jaxcrnn.parallel.ops import ops
 from jaxcrnn.train import TrainConfig, train_step
 from jaxcrnn.types import Batch, TrainState
 
-
-class Group(NamedTuple):
-    """Steps that one program takes.
-
-    Attributes:
-      bucket: the width bucket of all of them.
-      batch: of the only step, or, of several, with a leading axis of steps.
-      steps: how many.
-    """
-
-    bucket: int
-    batch: Batch
-    steps: int
+Program = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, Any]]]
 
 
-def groups(batches: Iterable[tuple[Planned, Batch]], start: int, size: int, mesh: Mesh) -> Iterator[Group]:
-    """Batches of consecutive steps side by side.
+def is_nvidia(device: Any) -> bool:
+    """Whether a device is a CUDA device of this machine."""
+    return device.platform == "gpu" and "cuda" in device.client.platform_version.lower()
 
-    Steps ``k * size`` to ``(k + 1) * size - 1`` are one group if they are of one bucket, and groups of one step
-    otherwise; so a resumed run makes the same groups.
+
+def for_device(model: ModelConfig, device: Any = None) -> ModelConfig:
+    """The model with ``conv`` and ``lstm`` resolved for a device.
+
+    ``conv="auto"`` is ``"winograd"`` on CPUs and ``"xla"`` elsewhere; ``lstm="auto"`` is ``"scan"``, which is faster
+    than cuDNN where both were measured (docs/speed.md). ``"cudnn"`` becomes ``"scan"`` where there is no NVIDIA GPU.
 
     Args:
-      batches: of the steps from ``start`` on, each with this process's rows.
-      start: number of the first step.
-      size: steps of a group, 1 for no groups at all.
-      mesh: that the batches are put on: here and not by the step itself, which may not touch the host.
+      model: any.
+      device: of jax, here or only described; default: the first one of this process.
+
+    >>> for_device(ModelConfig(), jax.devices("cpu")[0]).conv
+    'winograd'
     """
-    waiting: list[tuple[Planned, Batch]] = []
-    for step, pair in enumerate(batches, start):
-        waiting.append(pair)
-        if (step + 1) % size == 0:
-            yield from _together(waiting, size, mesh)
-            waiting = []
-    yield from _together(waiting, size, mesh)
+    device = jax.devices()[0] if device is None else device
+    conv, lstm = model.conv, model.lstm
+    if conv == "auto":
+        conv = "winograd" if device.platform == "cpu" else "xla"
+    if lstm == "auto" or (lstm == "cudnn" and not is_nvidia(device)):
+        lstm = "scan"
+    return dataclasses.replace(model, conv=conv, lstm=lstm)
 
 
-def _together(waiting: list[tuple[Planned, Batch]], size: int, mesh: Mesh) -> Iterator[Group]:
-    buckets = {planned.bucket for planned, _ in waiting}
-    if 1 < size == len(waiting) and len(buckets) == 1:
-        stacked = jax.tree.map(lambda *arrays: jax.numpy.stack(arrays), *(batch for _, batch in waiting))
-        yield Group(buckets.pop(), assemble(stacked, of_batch(mesh, leading=True)), size)
-    else:
-        for planned, batch in waiting:
-            yield Group(planned.bucket, assemble(batch, of_batch(mesh)), 1)
+def for_training(config: TrainConfig, mesh: Mesh) -> TrainConfig:
+    """The configuration of a step as the devices of a mesh compute it: the same numbers but for rounding."""
+    model = for_device(config.model, mesh.devices.flat[0])
+    return dataclasses.replace(config, model=model, ops=ops(mesh, model.num_classes))
 
 
-def train_steps(config: TrainConfig, state: TrainState, batches: Batch, key: jax.Array) -> tuple[TrainState, Any]:
-    """`jaxcrnn.train.train_step` for each batch of a leading axis; ``info`` has that axis too."""
-    return jax.lax.scan(lambda state, batch: train_step(config, state, batch, key), state, batches)
-
-
-def compile_step(config: TrainConfig, state: TrainState, group: Group, key: jax.Array, mesh: Mesh) -> Any:
-    """The program of one group's shapes: the one place where the step meets the compiler.
-
-    The new state takes the old one's memory and lies where it does, ``info`` on every device.
+def for_reading(config: TrainConfig, device: Any = None) -> TrainConfig:
+    """The configuration that reads lines on a device: platform choices and ``model.inference_dtype`` resolved.
 
     Args:
-      config: what a step computes.
+      config: of a run.
+      device: of jax; default: the first one of this process.
+    """
+    device = jax.devices()[0] if device is None else device
+    model, dtype = for_device(config.model, device), config.model.inference_dtype
+    if dtype == "auto":
+        dtype = "float32" if device.platform == "cpu" and model.dtype == "bfloat16" else model.dtype
+    return dataclasses.replace(config, model=dataclasses.replace(model, dtype=dtype))
+
+
+def compile_step(config: TrainConfig, state: TrainState, batch: Batch, key: jax.Array, mesh: Mesh) -> Program:
+    """Compiles the train step for one batch shape.
+
+    The new state takes the old one's memory and its shardings; ``info`` is on every device.
+
+    Args:
+      config: what a step computes; resolved for the mesh here (`for_training`).
       state: arrays, or shapes with shardings.
-      group: of the shapes to compile for.
-      key: the run's.
-      mesh: the run's.
+      batch: of the shapes to compile for, arrays or shapes with shardings.
+      key: of the run.
+      mesh: of the run.
+
+    Returns:
+      ``program(state, batch, key) -> (state, info)``.
     """
-    places = jax.tree.map(lambda a: a.sharding, state), everywhere(mesh)
-    step = train_step if group.steps == 1 else train_steps
-    with jax.set_mesh(mesh):
-        jitted = jax.jit(step, donate_argnames="state", out_shardings=places)
-        return jitted.lower(config, state, group.batch, key).compile()
+    resolved = for_training(config, mesh)
+
+    def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, Any]]:
+        # Gathered once: XLA would otherwise partition products that nobody asked it to.
+        return train_step(resolved, state._replace(params=gathered(mesh, state.params)), batch, key)
+
+    shardings = jax.tree.map(lambda a: a.sharding, state), everywhere(mesh)
+    jitted = jax.jit(step, donate_argnames="state", out_shardings=shardings)
+    return jitted.lower(state, batch, key).compile()
+
+
+def cache_programs() -> None:
+    """Lets jax cache compiled programs in the user's cache folder, unless its own variable names another one."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+
+
+@contextmanager
+def uncached() -> Iterator[None]:
+    """Programs that are compiled inside are neither read from the cache nor written to it."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    try:
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()  # or the first compilation of the process has decided for all
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
+
+
+def trim_heap() -> bool:
+    """Returns freed memory to the system, once: what a compilation has used, which no step needs again.
+
+    Returns:
+      Whether some was returned; never outside Linux and glibc.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (OSError, AttributeError):
+        return False

@@ -22,6 +22,7 @@ from jaxcrnn.charset import Charset, difference, read_text
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.runs.checkpoint import Checkpoints, Damaged
+from jaxcrnn.runs.compile import for_reading
 from jaxcrnn.runs.config import Config, build, load, to_yaml
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import TrainState
@@ -53,6 +54,11 @@ class Run:
     def train_config(self) -> TrainConfig:
         """What a step of this run computes."""
         return self.config.for_charset(self.charset)
+
+    @property
+    def reader_config(self) -> TrainConfig:
+        """The same as this machine reads lines with (`jaxcrnn.runs.compile.for_reading`)."""
+        return for_reading(self.train_config)
 
     def state(self, which: str = "best") -> tuple[TrainState, int]:
         """A saved state and its step.

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,19 +21,19 @@ from jaxcrnn._console import Plain, duration
 from jaxcrnn._files import written_whole
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import Corpus
+from jaxcrnn.data.buckets import Planned
 from jaxcrnn.data.images import ImageError
 from jaxcrnn.decoding.evaluate import evaluate
 from jaxcrnn.errors import UserError, first_line
-from jaxcrnn.parallel.mesh import MeshConfig, everywhere, make_mesh, of_state, place
+from jaxcrnn.parallel.mesh import MeshConfig, assemble, everywhere, make_mesh, of_batch, of_state, place
 from jaxcrnn.render.streams import Stream
 from jaxcrnn.runs import metrics_log
-from jaxcrnn.runs.allocator import give_back
 from jaxcrnn.runs.checkpoint import Checkpoints, agreed
-from jaxcrnn.runs.compile import Group, compile_step, groups
+from jaxcrnn.runs.compile import Program, compile_step, for_training, trim_heap
 from jaxcrnn.runs.signals import Notices, stop_flag, until_told
 from jaxcrnn.runs.window import Window, rounded
 from jaxcrnn.train import TrainConfig, init_state, state_shapes
-from jaxcrnn.types import TrainState
+from jaxcrnn.types import Batch, TrainState
 
 SKIPS_IN_A_ROW = 10
 
@@ -47,24 +47,17 @@ class LoopConfig:
       eval_every: steps between two validations and checkpoints.
       log_every: steps summed up in one row of ``metrics.jsonl``.
       keep: newest checkpoints kept; the best by validation accuracy stays besides.
-      steps_per_call: steps that the device is given at a time, for models whose steps are short; ``eval_every`` and
-        ``log_every`` must be multiples of it.
     """
 
     seed: int = 0
     eval_every: int = 200
     log_every: int = 10
     keep: int = 2
-    steps_per_call: int = 1
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value < (0 if name == "seed" else 1):
                 raise UserError(f"run.{name} is {value}; expected {0 if name == 'seed' else 1} or more")
-        for name in ("eval_every", "log_every"):
-            if getattr(self, name) % self.steps_per_call:
-                expected = f"a multiple of run.steps_per_call={self.steps_per_call}"
-                raise UserError(f"run.{name} is {getattr(self, name)}; expected {expected}")
 
 
 @dataclass
@@ -113,8 +106,8 @@ def fit(
       console: where progress goes.
       track: called with every row of ``metrics.jsonl``.
       first: the state before the first step; default: `jaxcrnn.train.init_state` with the seed's key.
-      mesh: the devices (`jaxcrnn.parallel.mesh.make_mesh`); default: one. With several processes each of them calls this,
-        and the first alone writes logs.
+      mesh: the devices (`jaxcrnn.parallel.mesh.make_mesh`); default: one. With several processes each of them calls
+        this, and the first alone writes logs.
       fsdp: share large arrays of the state over the devices of the batch (`jaxcrnn.parallel.mesh.of_state`).
 
     Raises:
@@ -135,8 +128,8 @@ def fit(
             totals = Totals(**extra["totals"])
             console.line(f"resumed at step {step}")
         else:
-            # Bound to its devices as a restored one is: both run the same program, and one that was kept
-            # (`jaxcrnn.runs.compiled`) serves a resumed run too.
+            # Bound to its devices as a restored one is: both run the same program, and one that was cached
+            # (`jaxcrnn.runs.compile.cache_programs`) serves a resumed run too.
             _say_lost(folder, loop.eval_every, console)
             state = place(first or init_state(config, key), places)
             if first:  # or a run that died before its first checkpoint would be resumed from somewhere else
@@ -144,7 +137,7 @@ def fit(
         log = folder / metrics_log.NAME if jax.process_index() == 0 else Path(os.devnull)
         run = _Run(
             config, loop, charset, batches, validation, log, console, track, checkpoints, totals,
-            place(key, everywhere(mesh)), fingerprint, mesh,
+            place(key, everywhere(mesh)), fingerprint, mesh, fsdp,
         )  # fmt: skip
         try:
             return run.go(state)
@@ -197,7 +190,8 @@ class _Run:
     key: jax.Array
     fingerprint: str  # hashes every row of the data: once a run, not once a checkpoint
     mesh: Mesh
-    programs: dict[tuple[int, int], Any] = field(default_factory=dict)
+    fsdp: bool
+    programs: dict[int, Program] = field(default_factory=dict)
     skipped: deque[int] = field(default_factory=lambda: deque(maxlen=SKIPS_IN_A_ROW))
     accuracy: float = math.nan
     paused: float = 0.0  # seconds spent compiling and validating, which say nothing about the steps to come
@@ -205,6 +199,7 @@ class _Run:
     def __post_init__(self) -> None:
         self.window = Window(self.charset)
         self.restarted_before = self.totals.worker_restarts
+        self.reader = for_training(self.config, self.mesh)
 
     def go(self, state: TrainState) -> Fit:
         start, stop = int(state.step), self.config.optim.steps
@@ -219,19 +214,18 @@ class _Run:
             self.log_path.open("a", encoding="utf-8") as log,
             closing(self.batches.training(start, stop)) as batches,
         ):
-            found = groups(batches, start, self.loop.steps_per_call, self.mesh)
-            for group in until_told(found, stopping, alone=jax.process_count() == 1):
-                program = self._program(group, state)
+            for bucket, batch in until_told(self._sent(batches), stopping, alone=jax.process_count() == 1):
+                program = self._program(bucket, batch, state)
                 with jax.transfer_guard("disallow"):
-                    state, info = program(self.config, state, group.batch, self.key)
-                # The info of the steps before is fetched while this one runs, so the device never waits for us.
+                    state, info = program(state, batch, self.key)
+                # The info of the step before is fetched while this one runs, so the device never waits for us.
                 if pending:
-                    self._account(step, pending, names)
-                pending, step = info, step + group.steps
+                    self._account(step - 1, pending, names)
+                pending, step = info, step + 1
                 told = self._told(stopping, step)
                 due = step % self.loop.eval_every == 0 or step == stop or told
                 if due or step % self.loop.log_every == 0:
-                    self._account(step, pending, names)
+                    self._account(step - 1, pending, names)
                     pending = None
                     self._log(log, step, self.window.take(self.config, step))
                 if self.window.taken:
@@ -244,7 +238,7 @@ class _Run:
                 if told:
                     break
             if pending:  # told while a batch was waited for
-                self._account(step, pending, names)
+                self._account(step - 1, pending, names)
                 self._log(log, step, self.window.take(self.config, step))
         if saved != step:
             self._save(state, None)
@@ -267,29 +261,25 @@ class _Run:
             multihost_utils.process_allgather(np.int32(len(stopping))).any()
         )
 
-    def _program(self, group: Group, state: TrainState) -> Any:
+    def _sent(self, batches: Iterator[tuple[Planned, Batch]]) -> Iterator[tuple[int, Batch]]:
+        """Batches on the devices, with their buckets: sent here, because a step may not touch the host."""
+        for planned, batch in batches:
+            yield planned.bucket, assemble(batch, of_batch(self.mesh))
+
+    def _program(self, bucket: int, batch: Batch, state: TrainState) -> Program:
         """The step compiled for one bucket's shapes; a shape it was not made for is an error, never a recompilation."""
-        which = group.bucket, group.steps
-        if which not in self.programs:
+        if bucket not in self.programs:
             began = time.monotonic()
-            self.programs[which] = compile_step(self.config, state, group, self.key, self.mesh)
-            give_back()
-            name = "step" if group.steps == 1 else f"{group.steps} steps"
-            width = self.batches.buckets[group.bucket]
-            self.console.line(f"compiled the {name} for width {width} in {duration(time.monotonic() - began)}")
+            self.programs[bucket] = compile_step(self.config, state, batch, self.key, self.mesh)
+            trim_heap()
+            width = self.batches.buckets[bucket]
+            self.console.line(f"compiled the step for width {width} in {duration(time.monotonic() - began)}")
             self.paused += time.monotonic() - began
             self.window.began += time.monotonic() - began
-        return self.programs[which]
+        return self.programs[bucket]
 
-    def _account(self, end: int, info: dict[str, Any], names: list[str]) -> None:
-        """Counts the steps of one call, ``end - 1`` being the last."""
+    def _account(self, step: int, info: dict[str, Any], names: list[str]) -> None:
         info = jax.device_get(info)
-        if not np.ndim(info["loss"]):
-            return self._count(end - 1, info, names)
-        for k in range(steps := len(info["loss"])):
-            self._count(end - steps + k, jax.tree.map(lambda a, k=k: a[k], info), names)
-
-    def _count(self, step: int, info: dict[str, Any], names: list[str]) -> None:
         self.window.add(info)
         self.totals.samples += int(info["samples"])
         self.totals.infeasible_samples += int(info["infeasible"])
@@ -330,15 +320,15 @@ class _Run:
             return None
         began = time.monotonic()
         result = evaluate(
-            self.config,
-            state,
+            self.reader,
+            self._whole(state),
             self.charset,
             self.validation,
             batch_size=self.batches.batch_size,
             buckets=len(self.batches.buckets),
             mesh=self.mesh if self.mesh.size > 1 else None,
         )
-        give_back()
+        trim_heap()
         try:
             score = result.score()
             more = {"val_character_accuracy": score.character_accuracy, "val_1_ned": score.normalized_similarity}
@@ -353,6 +343,12 @@ class _Run:
         self.paused += time.monotonic() - began
         self.window.began += time.monotonic() - began
         return self.accuracy
+
+    def _whole(self, state: TrainState) -> TrainState:
+        """The state with the parameters that FSDP shards gathered, as validation reads them."""
+        if not self.fsdp:
+            return state
+        return jax.jit(lambda state: state, out_shardings=of_state(self.mesh, state))(state)
 
     def _save(self, state: TrainState, accuracy: float | None) -> None:
         self.totals.worker_restarts = self.restarted_before + restarts(self.batches)

@@ -9,7 +9,7 @@ from jax import monitoring
 
 from jaxcrnn.bench import cases, run
 from jaxcrnn.cli.main import main
-from jaxcrnn.runs.compiled import nothing_kept
+from jaxcrnn.runs.compile import uncached
 
 TINY = ["--batch", "2", "--width", "64", "--classes", "20", "--slots", "3", "--hidden", "4", "--backbone", "tiny"]
 
@@ -66,7 +66,7 @@ def test_no_compilation_is_read_from_the_cache():
         return any(name.endswith("compile_requests_use_cache") for name in asked)
 
     assert compiled()
-    with nothing_kept():
+    with uncached():
         assert not compiled()
     assert compiled()
 

@@ -1,0 +1,35 @@
+"""The linear layer from features to logits."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+from jax import Array
+
+from jaxcrnn.kernels.chunked_head import product
+from jaxcrnn.kernels.logits import Logits
+from jaxcrnn.kernels.ops import LOCAL, Ops
+
+
+class LinearHead(nn.Module):
+    """``__call__(x [B,T,D]) -> logits``: an array ``[B,T,C]`` float32, or logits that are never materialized.
+
+    Attributes:
+      classes: C.
+      fused: whether the logits are computed chunk by chunk wherever they are queried (`jaxcrnn.kernels.logits`).
+      ops: how a mesh of devices computes them (`jaxcrnn.kernels.ops`).
+    """
+
+    classes: int
+    fused: bool
+    ops: Ops = LOCAL
+
+    @nn.compact
+    def __call__(self, x: Array) -> Logits:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[2], self.classes))
+        bias = self.param("bias", nn.initializers.zeros, (self.classes,))
+        narrow = kernel.astype(x.dtype)
+        if self.fused:
+            return self.ops.logits(x, narrow, bias)
+        # One matrix of all frames: the kernel's gradient over two axes takes XLA three times as long on CPU.
+        flat = product("nd,dc->nc", x.reshape(-1, x.shape[2]), narrow)
+        return (flat + bias[None]).reshape(*x.shape[:2], -1)
