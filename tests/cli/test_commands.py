@@ -64,27 +64,6 @@ def test_one_program_a_bucket(lines_file, tmp_path, monkeypatch, capsys):
     assert "2 step programs compiled" in out
 
 
-def test_several_steps_a_call(lines_file, run_folder, tmp_path, capsys):
-    """The same steps in the same order: rows of the log, counts, and what was learnt."""
-    together = ("--set", "run.steps_per_call=2")
-    assert main(train_args(lines_file, tmp_path / "run", *together)) == 0
-    out = capsys.readouterr().out
-    assert "compiled the 2 steps for width" in out
-    assert "1 step programs compiled" in out
-
-    def rows(folder):
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in lines]
-
-    for ours, plain in zip(rows(tmp_path / "run"), rows(run_folder), strict=True):
-        assert ours == pytest.approx(plain, rel=1e-4)
-    for ours, plain in zip(leaves(tmp_path / "run")[0], leaves(run_folder)[0], strict=True):
-        # Adam divides by the gradient's own size: where that is rounding alone, so is the direction.
-        assert np.mean(np.abs(ours - plain) <= 1e-5 + 1e-4 * np.abs(plain)) > 0.99
-    assert main(train_args(lines_file, tmp_path / "odd", "--set", "run.steps_per_call=3")) == 2
-    assert "run.eval_every is 4; expected a multiple of run.steps_per_call=3" in capsys.readouterr().err
-
-
 def test_evaluation_does_not_depend_on_the_batch_size(run_folder, lines_file, capsys, tmp_path):
     shown = []
     for size in (1, 7, 32):

@@ -17,9 +17,11 @@ from jaxcrnn import ctc, decode, losses
 from jaxcrnn.bench import aot
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels import chunked_head
-from jaxcrnn.kernels.logits import make, ranked
+from jaxcrnn.kernels.logits import factored
+from jaxcrnn.parallel.sharded_head import sharded
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.objective import LossConfig
+from jaxcrnn.parallel.mesh import MeshConfig, make_mesh
 from jaxcrnn.train import TrainConfig, init_state, train_step
 from jaxcrnn.types import Batch
 
@@ -146,7 +148,7 @@ def test_the_loss_keeps_nothing_of_the_logits_size():
 
 def as_head(logits):
     """A head that says these logits: the features are the logits."""
-    return make(logits, jnp.eye(logits.shape[2]), jnp.zeros(logits.shape[2]))
+    return factored(logits, jnp.eye(logits.shape[2]), jnp.zeros(logits.shape[2]))
 
 
 @pytest.fixture
@@ -190,7 +192,7 @@ def test_what_a_head_cannot_know():
     with pytest.raises(ValueError, match="'paddle' reads every class"):
         losses.ace(whole, *known, variant="paddle")
     with pytest.raises(ValueError, match="expected 1 at most"):
-        ranked(whole, excluded=(0, 1))
+        whole.ranked(excluded=(0, 1))
     with pytest.raises(UserError, match=r"loss.ace_variant 'paddle' .* model.head=dense"):
         TrainConfig(ModelConfig(head="fused"), LossConfig(ace=0.1, ace_variant="paddle"))
 
@@ -206,20 +208,19 @@ def test_classes_split_over_devices(data, model, classes, monkeypatch):
     labels = rng.integers(1, classes, (8, L)).astype(np.int32)
     known = jnp.asarray([T, 5, T, 2, 0, T, T, 3]), jnp.asarray(labels), jnp.asarray([3, 2, 0, 3, 0, 1, 3, 2])
 
-    def total(features, kernel, bias):
-        whole = make(features, kernel, bias)
-        return ctc.ctc_loss(whole, *known).sum(), (whole.top, whole.top_logits, whole.norm)
+    def step(make):
+        def total(features, kernel, bias):
+            whole = make(features, kernel, bias)
+            return ctc.ctc_loss(whole, *known).sum(), (whole.top, whole.top_logits, whole.norm)
 
-    step = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)
-    expected = jax.jit(step)(features, kernel, bias)
-    mesh = jax.make_mesh((data, model), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
-    with jax.set_mesh(mesh):
-        specs = [P("data"), P(None, "model"), P("model")] if classes % model == 0 else [P("data"), P(), P()]
-        split = [
-            jax.device_put(a, NamedSharding(mesh, s)) for a, s in zip((features, kernel, bias), specs, strict=True)
-        ]
-        program = jax.jit(step).lower(*split).compile()
-        close(jax.device_get(program(*split)), jax.device_get(expected))
+        return jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))
+
+    expected = step(factored)(features, kernel, bias)
+    mesh = make_mesh(MeshConfig(data, model))
+    specs = [P("data"), P(None, "model"), P("model")] if classes % model == 0 else [P("data"), P(), P()]
+    split = [jax.device_put(a, NamedSharding(mesh, s)) for a, s in zip((features, kernel, bias), specs, strict=True)]
+    program = step(functools.partial(sharded, mesh)).lower(*split).compile()
+    close(jax.device_get(program(*split)), jax.device_get(expected))
     words = aot.collectives(program.as_text())
     if classes % model == 0:  # no device ever holds the others' columns
         gathered = [shape for c in words if c.kind == "all-gather" for shape in c.shapes]

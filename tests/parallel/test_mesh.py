@@ -28,7 +28,8 @@ from jaxcrnn.objective import PRESETS, LossConfig
 from jaxcrnn.optim import OptimConfig
 from jaxcrnn.parallel import mesh as sharding
 from jaxcrnn.parallel.mesh import MeshConfig
-from jaxcrnn.runs.compile import Group, compile_step
+from jaxcrnn.parallel.sharded_centers import center_ops
+from jaxcrnn.runs.compile import compile_step
 from jaxcrnn.runs.folder import open_run
 from jaxcrnn.train import TrainConfig, init_state
 from jaxcrnn.types import Assignment, Batch, CenterState
@@ -70,8 +71,8 @@ def ten_steps(config, data, model, fsdp=False):
     program, infos = None, []
     for step in range(10):
         batch = sharding.assemble(batch_of(step), sharding.of_batch(mesh))
-        program = program or compile_step(config, state, Group(0, batch, 1), key, mesh)
-        state, info = program(config, state, batch, key)
+        program = program or compile_step(config, state, batch, key, mesh)
+        state, info = program(state, batch, key)
         infos.append(jax.device_get(info))
     assert jax.tree.map(lambda a: a.sharding, state) == places
     return jax.device_get(state), infos, program.as_text()
@@ -154,11 +155,10 @@ def moved_centers(kind, shared):
     if not shared:
         return np.asarray(jax.jit(centers.delta)(*given).centers), []
     mesh = sharding.make_mesh(MeshConfig(4, 2))
-    with jax.set_mesh(mesh):
-        places = (P("model"), P("data"), P("data"))
-        arrays = [jax.device_put(a, NamedSharding(mesh, place)) for a, place in zip(given, places, strict=True)]
-        program = jax.jit(centers.delta).lower(*arrays)
-        moved = program.compile()(*arrays).centers
+    places = (P("model"), P("data"), P("data"))
+    arrays = [jax.device_put(a, NamedSharding(mesh, place)) for a, place in zip(given, places, strict=True)]
+    program = jax.jit(functools.partial(centers.delta, ops=center_ops(mesh))).lower(*arrays)
+    moved = program.compile()(*arrays).centers
     return np.asarray(moved), re.findall(r"all_reduce.*?\}\) : \(tensor<(\w+)>", program.as_text(), re.DOTALL)
 
 

@@ -1,0 +1,70 @@
+"""What is decided once for a device, and what is handed to it: batches, and nothing else while a step runs."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import pytest
+from small_runs import train_args
+
+from jaxcrnn.cli.main import main
+from jaxcrnn.errors import UserError
+from jaxcrnn.kernels.ops import LOCAL
+from jaxcrnn.model import ModelConfig
+from jaxcrnn.parallel.mesh import MeshConfig, make_mesh
+from jaxcrnn.parallel.ops import ops
+from jaxcrnn.runs import trainer
+from jaxcrnn.runs.compile import for_device, for_reading, for_training
+from jaxcrnn.train import TrainConfig
+
+CPU = SimpleNamespace(platform="cpu")
+TPU = SimpleNamespace(platform="tpu")
+CUDA = SimpleNamespace(platform="gpu", client=SimpleNamespace(platform_version="cuda 13000"))
+ROCM = SimpleNamespace(platform="gpu", client=SimpleNamespace(platform_version="rocm 7"))
+
+
+@pytest.mark.parametrize(
+    ("device", "conv", "cudnn"),
+    [(CPU, "winograd", "scan"), (TPU, "xla", "scan"), (CUDA, "xla", "cudnn"), (ROCM, "xla", "scan")],
+)
+def test_automatic_choices_follow_the_device(device, conv, cudnn):
+    resolved = for_device(ModelConfig(), device)
+    assert (resolved.conv, resolved.lstm) == (conv, "scan")
+    assert for_device(ModelConfig(lstm="cudnn"), device).lstm == cudnn
+    for name in ("xla", "winograd"):
+        assert for_device(ModelConfig(conv=name), device).conv == name
+
+
+@pytest.mark.parametrize(
+    ("dtype", "inference", "device", "expected"),
+    [
+        ("bfloat16", "auto", CPU, "float32"), ("bfloat16", "auto", TPU, "bfloat16"), ("float32", "auto", TPU, "float32"),
+        ("bfloat16", "bfloat16", CPU, "bfloat16"), ("float32", "bfloat16", TPU, "bfloat16"),
+        ("float64", "auto", CPU, "float64"),
+    ],
+)  # fmt: skip
+def test_the_dtype_of_reading(dtype, inference, device, expected):
+    config = TrainConfig(ModelConfig(dtype=dtype, inference_dtype=inference))
+    assert for_reading(config, device).model.dtype == expected
+
+
+def test_unknown_choices_are_refused():
+    for name in ("conv", "lstm", "inference_dtype"):
+        with pytest.raises(UserError, match=rf"model.{name} is 'cudn'; expected one of auto"):
+            ModelConfig(**{name: "cudn"})
+
+
+def test_one_mesh_has_one_value_of_operations():
+    """Functions are compared by identity: another value would trace the step again."""
+    config = TrainConfig(ModelConfig("tiny", 8, num_classes=16))
+    eight = make_mesh(MeshConfig(4, 2))
+    assert for_training(config, eight) == for_training(config, make_mesh(MeshConfig(4, 2)))
+    assert for_training(config, make_mesh(MeshConfig(1))).ops is LOCAL
+    assert ops(eight, 16) != ops(make_mesh(MeshConfig(2, 4)), 16)
+    assert hash(for_training(config, eight)) == hash(for_training(dataclasses.replace(config), eight))
+
+
+def test_a_step_may_not_touch_the_host(lines_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "assemble", lambda batch, sharding: batch)
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        main(train_args(lines_file, tmp_path / "run", val=False))
