@@ -11,7 +11,8 @@ from argparse import Namespace
 from typing import Any
 
 from jaxcrnn import __version__
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn._text import first_line
+from jaxcrnn.errors import UserError
 
 NEEDED = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "pyyaml", "rapidfuzz", "rich",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from jaxcrnn.charset import read_text
+from jaxcrnn._text import read_text
 from jaxcrnn.data.array_records import SUFFIX, ArrayRecordLines, shards
 from jaxcrnn.data.images import Limits, read_gray
 from jaxcrnn.data.labels import MALFORMED, Fault, LabelFile, Source, identity, leaves, leaving

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from jaxcrnn.charset import read_text
+from jaxcrnn._text import read_text
 from jaxcrnn.data.images import Limits, read_gray
 from jaxcrnn.errors import UserError
 

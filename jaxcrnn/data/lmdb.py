@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxcrnn._text import first_line
 from jaxcrnn.data.images import ABSURD, MISSING, ImageError, Limits, read_gray, to_png
 from jaxcrnn.data.labels import MALFORMED, Fault, Source
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.errors import UserError
 
 COUNT = b"num-samples"
 WRITTEN = b"jaxcrnn-written"  # how many of how many, while a conversion is not finished

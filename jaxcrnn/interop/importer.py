@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcrnn._text import first_line
 from jaxcrnn.charset import Charset
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.errors import UserError
 from jaxcrnn.interop import layouts, state_dicts
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.runs import folder

@@ -18,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jaxcrnn.charset import Charset, read_text
+from jaxcrnn._text import first_line, read_text
+from jaxcrnn.charset import Charset
 from jaxcrnn.data.images import Limits, fit_height, read_gray, to_gray
 from jaxcrnn.decoding.evaluate import Line, recognize
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.runs.folder import open_run
 from jaxcrnn.train import TrainConfig, eval_variables, state_shapes

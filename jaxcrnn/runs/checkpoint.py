@@ -19,7 +19,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn._text import first_line
+from jaxcrnn.errors import UserError
 from jaxcrnn.types import TrainState
 
 # orbax reports every file it writes, and each failure with the stacks of several threads; what failed is raised too.

@@ -13,10 +13,11 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
+from jaxcrnn._text import SMALL, first_line, read_text
 from jaxcrnn.augment import AugmentConfig
-from jaxcrnn.charset import SMALL, Charset, read_text
+from jaxcrnn.charset import Charset
 from jaxcrnn.data.images import Limits
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig

@@ -18,7 +18,8 @@ import yaml
 
 import jaxcrnn
 from jaxcrnn._files import written_whole
-from jaxcrnn.charset import Charset, difference, read_text
+from jaxcrnn._text import read_text
+from jaxcrnn.charset import Charset, difference
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.runs.checkpoint import Checkpoints, Damaged

@@ -14,7 +14,8 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn._text import first_line
+from jaxcrnn.errors import UserError
 
 T = TypeVar("T")
 

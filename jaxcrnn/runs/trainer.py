@@ -19,11 +19,12 @@ from jax.sharding import Mesh
 
 from jaxcrnn._console import Plain, duration
 from jaxcrnn._files import written_whole
+from jaxcrnn._text import first_line
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.images import ImageError
 from jaxcrnn.decoding.evaluate import evaluate
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.errors import UserError
 from jaxcrnn.parallel.mesh import MeshConfig, everywhere, make_mesh, of_state, place
 from jaxcrnn.render.streams import Stream
 from jaxcrnn.runs import metrics_log
