@@ -22,8 +22,9 @@ from jaxcrnn._text import read_text
 from jaxcrnn.charset import Charset, difference
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
-from jaxcrnn.runs.checkpoint import Checkpoints, Damaged
+from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.config import Config, build, load, to_yaml
+from jaxcrnn.runs.seal import Damaged
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import TrainState
 

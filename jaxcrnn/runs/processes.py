@@ -117,6 +117,23 @@ def leave(code: int, patience: float = 10.0) -> None:
     os._exit(code)
 
 
+def agreed(number: int) -> int:
+    """The first process's number, on every process."""
+    if jax.process_count() == 1:
+        return number
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def wait_for_all(what: str) -> None:
+    """Wait until every process has come to the place of this name."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(what)
+
+
 def first_makes(make: Callable[[], T], find: Callable[[], T]) -> T:
     """What the first process makes and the others find when it is there.
 
