@@ -29,10 +29,11 @@ from jaxcrnn.parallel.mesh import MeshConfig, everywhere, make_mesh, of_state, p
 from jaxcrnn.render.streams import Stream
 from jaxcrnn.runs import metrics_log
 from jaxcrnn.runs.allocator import give_back
-from jaxcrnn.runs.checkpoint import Checkpoints, agreed
+from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.compile import Group, compile_step, groups
+from jaxcrnn.runs.metrics_log import Window, rounded
+from jaxcrnn.runs.processes import agreed
 from jaxcrnn.runs.signals import Notices, stop_flag, until_told
-from jaxcrnn.runs.window import Window, rounded
 from jaxcrnn.train import TrainConfig, init_state, state_shapes
 from jaxcrnn.types import TrainState
 
