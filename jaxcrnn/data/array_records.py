@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcrnn._text import first_line
 from jaxcrnn.data.images import UNREADABLE, ImageError, Limits, read_gray, to_png
-from jaxcrnn.data.labels import MALFORMED, Fault, Source
+from jaxcrnn.data.source import MALFORMED, Fault, Source
 from jaxcrnn.errors import UserError
 
 SUFFIX = ".array_record"

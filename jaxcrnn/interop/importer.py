@@ -14,12 +14,13 @@ import numpy as np
 
 from jaxcrnn._text import first_line
 from jaxcrnn.charset import Charset
+from jaxcrnn.data.config import DataConfig
 from jaxcrnn.errors import UserError
 from jaxcrnn.interop import layouts, state_dicts
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.runs import folder
 from jaxcrnn.runs.checkpoint import Checkpoints
-from jaxcrnn.runs.config import Config, DataConfig
+from jaxcrnn.runs.config import Config
 from jaxcrnn.train import TrainConfig, init_state, state_shapes
 
 
