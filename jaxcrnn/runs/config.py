@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import itertools
 import types
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.data.config import DataConfig
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
+from jaxcrnn.nn.imported import Imported
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
 from jaxcrnn.parallel.mesh import MeshConfig
@@ -27,13 +29,22 @@ from jaxcrnn.render.texts import TextConfig
 from jaxcrnn.runs.trainer import LoopConfig
 from jaxcrnn.train import TrainConfig
 
+# Keys of earlier versions: those with another name now, and those that were removed, with the value that is still read
+# because it changed nothing.
+MOVED = {f"model.{f.name}": f"imported.{f.name}" for f in dataclasses.fields(Imported)}
+REMOVED: dict[str, Any] = {"data.repeat_rare": 0, "run.steps_per_call": 1}
+
 
 @dataclass(frozen=True)
 class Config:
-    """Everything a run is made of. ``model.num_classes`` and ``model.blank`` follow from the charset."""
+    """Everything a run is made of.
+
+    ``model.num_classes`` and ``model.blank`` follow from the charset, ``model.imported`` is the section ``imported``.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    imported: Imported = field(default_factory=Imported)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -41,6 +52,9 @@ class Config:
     render: RenderConfig = field(default_factory=RenderConfig)
     run: LoopConfig = field(default_factory=LoopConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", dataclasses.replace(self.model, imported=self.imported))
 
     def for_charset(self, charset: Charset) -> TrainConfig:
         """What a step computes, with the number of classes filled in."""
@@ -127,7 +141,10 @@ def _look(level: str) -> dict[str, Any]:
 
 
 def _section(name: str) -> type:
-    return get_type_hints(Config)[name]
+    return _hints(Config)[name]
+
+
+_hints = functools.cache(get_type_hints)
 
 
 def keys(section: type) -> dict[str, dataclasses.Field[Any]]:
@@ -140,13 +157,39 @@ def _merge(values: dict[str, Any], given: Any, source: str) -> None:
         raise UserError(f"{source}: expected sections such as 'optim:', found {type(given).__name__}")
     for name, entries in given.items():
         _known(name, [f.name for f in dataclasses.fields(Config)], source, "section")
-        section = _section(name)
         if not isinstance(entries, dict):
             raise UserError(f"{source}: section {name!r} is {entries!r}; expected keys and values")
-        hints, known = get_type_hints(section), keys(section)
         for key, value in entries.items():
-            _known(key, list(known), source, f"key of {name!r}")
-            values.setdefault(name, {})[key] = _convert(value, hints[key], f"{source}: {name}.{key}")
+            if _is_removed(name, key, value, source):
+                continue
+            target, _, moved = MOVED.get(f"{name}.{key}", f"{name}.").partition(".")
+            section, own = _section(target), moved or key
+            _known(own, list(keys(section)), source, f"key of {name!r}")
+            values.setdefault(target, {})[own] = _convert(value, _hints(section)[own], f"{source}: {name}.{key}")
+
+
+def _is_removed(name: str, key: Any, value: Any, source: str) -> bool:
+    """Whether a key is one of an earlier version and has the value that changed nothing.
+
+    Raises:
+      UserError: it has another value.
+    """
+    old = f"{name}.{key}"
+    if old not in REMOVED or key in keys(_section(name)):
+        return False
+    if type(value) is bool or value != REMOVED[old]:
+        raise UserError(f"{source}: {old} is {value!r}; it was removed, expected {REMOVED[old]} or no such key")
+    return True
+
+
+def without_removed(sections: dict[str, Any]) -> dict[str, Any]:
+    """Sections of keys and values that an earlier version wrote, without the keys that there are no more."""
+    return {
+        name: {k: v for k, v in entries.items() if f"{name}.{k}" not in REMOVED or k in keys(_section(name))}
+        if isinstance(entries, dict)
+        else entries
+        for name, entries in sections.items()
+    }
 
 
 def _known(name: Any, known: list[str], source: str, what: str) -> None:
