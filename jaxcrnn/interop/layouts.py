@@ -258,7 +258,7 @@ def table(layout: Layout, state: Arrays) -> Iterator[tuple[str, Path, int | None
         ours = {"kernel_x": "weight_ih", "kernel_h": "weight_hh", "bias": "bias_ih", "bias_h": "bias_hh"}
         for k, end in enumerate(("", "_reverse") if kind == "bilstm" else ("",)):
             for part, theirs in ours.items():
-                if part != "bias_h" or model["two_biases"]:
+                if part != "bias_h" or model["imported"].two_biases:
                     yield _lstm_key(name, theirs, end), ("params", f"lstm{counts['lstm']}", part), k
         counts["lstm"] += 1
     yield from _linear(names.head, "head")
