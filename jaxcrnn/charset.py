@@ -7,11 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jaxcrnn._text import SMALL, read_text
 from jaxcrnn.errors import UserError
-
-_BOM = "\ufeff"
-# Bytes of a text file: lists of millions of lines, and what needs no list.
-MOST, SMALL = 1 << 30, 1 << 24
 
 
 def name_of(character: str) -> str:
@@ -174,29 +171,3 @@ def difference(charset: Charset, other: Charset) -> str:
     if not parts:
         parts = [f"has the blank {charset.blank_place} instead of {other.blank_place}"]
     return ", ".join(parts)
-
-
-def read_text(path: str | Path, most: int = MOST) -> str:
-    """A UTF-8 file without its byte order mark; line ends stay as they are.
-
-    Args:
-      path: of the file, which may be a pipe.
-      most: bytes that it may have.
-
-    Raises:
-      UserError: the file is missing, a folder, not permitted, too large, or not UTF-8 (naming the line).
-    """
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(most + 1)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; expected a readable UTF-8 text file") from None
-    if len(data) > most:
-        raise UserError(f"{path}: more bytes than the limit of {most:,}; expected a UTF-8 text file")
-    try:
-        return data.decode("utf-8").removeprefix(_BOM)
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UserError(
-            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; expected UTF-8 text"
-        ) from None

@@ -15,14 +15,13 @@ from jaxcrnn.kernels.logits import Logits, as_logits, constant
 from jaxcrnn.types import Assignment
 
 
-def lookalikes(logits: Logits, classes: Array, *, excluded: Sequence[int] = ()) -> Array:
-    """For each class of a frame its look-alike: the most probable other class there.
+def top_rival(logits: Logits, classes: Array, *, excluded: Sequence[int] = ()) -> Array:
+    """The rival of each class of a frame: the most probable other class there.
 
     Args:
       logits: ``[B,T,C]``, or any type of `jaxcrnn.kernels.logits`.
       classes: ``[B,T]`` or ``[B,T,K]`` int32, the classes the frames belong to.
-      excluded: classes that are nobody's look-alike, such as the blank; at most one unless the
-        logits are dense.
+      excluded: classes that are no rivals, such as the blank; at most one unless the logits are dense.
 
     Returns:
       int32 of the shape of ``classes``. Where no other class is left, the class itself.
@@ -33,6 +32,9 @@ def lookalikes(logits: Logits, classes: Array, *, excluded: Sequence[int] = ()) 
     own = classes if classes.ndim == 3 else classes[..., None]
     rival = jnp.where(own == first, jnp.where(there, second, own), first).astype(classes.dtype)
     return rival.reshape(classes.shape)
+
+
+lookalikes = top_rival  # its name in version 0.1
 
 
 class Watch(NamedTuple):
@@ -100,7 +102,7 @@ def watch(
         most = jnp.argmax(weights, -1, keepdims=True)
         classes, weights = (jnp.take_along_axis(a, most, -1)[..., 0] for a in (classes, weights))
     logits, centers = as_logits(logits), at_least_float32(centers)
-    rivals = lookalikes(logits, classes)
+    rivals = top_rival(logits, classes)
     inside = weights > 0
 
     def length(features: Array, classes: Array) -> Array:

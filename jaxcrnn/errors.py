@@ -7,9 +7,3 @@ class UserError(ValueError):
     The message is one line that names the place and what was expected. The command line prints it without a
     traceback and exits with 2.
     """
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's text, or its type's name when it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

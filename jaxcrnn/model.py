@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.dtypes import at_least_float32
 from jaxcrnn.kernels.ops import LOCAL, Ops
 from jaxcrnn.nn.backbones import HEIGHT, Backbone, frames, layers_of, rows
+from jaxcrnn.nn.imported import Imported
 from jaxcrnn.nn.linear_head import LinearHead
 from jaxcrnn.nn.lstm import BiLSTM
 from jaxcrnn.types import Outputs
@@ -56,15 +56,10 @@ class ModelConfig:
         device. The same parameters and, but for rounding, the same numbers.
       inference_dtype: ``dtype`` of reading: ``"auto"`` is the model's, but float32 instead of bfloat16 on CPUs, where
         bfloat16 is slower.
-      two_biases: whether LSTMs keep torch's second bias, so that weights go there and back bit for bit.
-      channels: output channels of the backbone, all its layers in proportion; 0 for its own.
-      rows: of several rows that the backbone leaves, ``"flat"`` puts them side by side, ``"mean"`` takes their mean.
       height: rows of the images.
-      colors: 1 for gray, 3 for color; a gray image is then every color.
-      black: what a black pixel is to the first layer.
-      white: what a white one is, and the paper around a line before the padding is set to 0.
       num_classes: C, the blank among them; follows from the charset.
       blank: class of the blank; follows from the charset.
+      imported: what only converted weights need; a section of its own in the configuration of a run.
     """
 
     backbone: str = "small"
@@ -77,30 +72,14 @@ class ModelConfig:
     conv: str = "auto"
     lstm: str = "auto"
     inference_dtype: str = "auto"
-    two_biases: bool = False
-    channels: int = 0
-    rows: str = "flat"
     height: int = HEIGHT
-    colors: int = 1
-    black: float = -1.0
-    white: float = 1.0
     num_classes: int = field(default=0, metadata={"derived": True})
     blank: int = field(default=0, metadata={"derived": True})
+    imported: Imported = field(default=Imported(), metadata={"derived": True})
 
     def __post_init__(self) -> None:
         layers_of(self.backbone)
         self.layers()
-        if self.rows not in ("flat", "mean"):
-            raise UserError(f"model.rows is {self.rows!r}; expected one of flat, mean")
-        if self.colors not in (1, 3):
-            raise UserError(f"model.colors is {self.colors}; expected 1 for gray or 3 for color")
-        if self.channels < 0:
-            raise UserError(f"model.channels is {self.channels}; expected 1 or more, or 0 for the backbone's own")
-        if self.black == self.white:
-            raise UserError(f"model.black and model.white are both {self.white}; expected two numbers")
-        for name in ("black", "white"):
-            if not math.isfinite(getattr(self, name)):
-                raise UserError(f"model.{name} is {getattr(self, name)}; expected a finite number")
         if self.height < 1 or rows(self.backbone, self.height) < 1:
             raise UserError(f"model.height is {self.height}; expected more, the backbone leaves no row of it")
         if self.dtype not in DTYPES:
@@ -157,16 +136,15 @@ class CRNN(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, widths: Array, *, train: bool = False) -> Outputs:
-        config, dtype = self.config, DTYPES[self.config.dtype]
+        config, imported, dtype = self.config, self.config.imported, DTYPES[self.config.dtype]
         if config.standardize:
             images = standardized(images, widths)
-        if (config.black, config.white) != (-1.0, 1.0):
-            images = config.black + (images + 1) * ((config.white - config.black) / 2)
-        if images.shape[3] != config.colors:
-            images = jnp.broadcast_to(images, (*images.shape[:3], config.colors))
-        backbone = Backbone(
-            config.backbone, dtype, config.channels, config.rows, config.conv == "winograd", name="backbone"
-        )
+        if (imported.black, imported.white) != (-1.0, 1.0):
+            images = imported.black + (images + 1) * ((imported.white - imported.black) / 2)
+        if images.shape[3] != imported.colors:
+            images = jnp.broadcast_to(images, (*images.shape[:3], imported.colors))
+        winograd = config.conv == "winograd"
+        backbone = Backbone(config.backbone, dtype, imported.channels, imported.rows, winograd, name="backbone")
         x, lengths = backbone(images, widths, train)
         lstms = linears = 0
         for kind, size in config.layers():
@@ -176,7 +154,7 @@ class CRNN(nn.Module):
                 continue
             x = nn.Dropout(config.dropout, deterministic=not train)(x)
             directions = 2 if kind == "bilstm" else 1
-            layer = BiLSTM(size, dtype, directions, config.two_biases, config.lstm, self.ops, name=f"lstm{lstms}")
+            layer = BiLSTM(size, dtype, directions, imported.two_biases, config.lstm, self.ops, name=f"lstm{lstms}")
             x = layer(x, lengths)
             lstms += 1
         logits = LinearHead(config.num_classes, config.head == "fused", self.ops, name="head")(x)

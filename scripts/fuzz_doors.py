@@ -22,16 +22,17 @@ def doors(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     from jaxcrnn.decoding import automata, ngram
     from jaxcrnn.interop import exporters, importer, layouts, recognizer, state_dicts
     from jaxcrnn.model import ModelConfig
+    from jaxcrnn.nn.imported import Imported
     from jaxcrnn.train import TrainConfig, eval_variables, init_state
 
     charset = Charset(CHARSET)
     ngram.save_ngrams(folder / "m", automata.train(["012", "0345", "99"], 3))
-    model = ModelConfig("4p2x2 6np8x1", 4, 0.0, recurrent="bilstm", two_biases=True, num_classes=11)
+    model = ModelConfig("4p2x2 6np8x1", 4, 0.0, recurrent="bilstm", num_classes=11, imported=Imported(two_biases=True))
     variables = jax.device_get(eval_variables(init_state(TrainConfig(model), jax.random.key(0))))
     exporters.to_safetensors(recognizer.Recognizer(model, variables, charset, Limits()), folder, folder / "whole")
     names = layouts.Names((("cnn.0", ""), ("cnn.3", "cnn.4")), ("rnn.0",), "fc")
-    fields = {"backbone": model.backbone, "channels": 0, "recurrent": model.recurrent, "two_biases": True}
-    state = layouts.state_of(layouts.Layout("", fields, names, []), variables, {"cnn.4.num_batches_tracked": 3})
+    layout = layouts.Layout("", layouts.fields_of(model), names, [])
+    state = layouts.state_of(layout, variables, {"cnn.4.num_batches_tracked": 3})
     importer.converted(state, charset, pools="2x2,8x1")
     weights = [save(state)]
     try:

@@ -320,7 +320,7 @@ def runs(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     """Run folders with one file of them damaged, its checkpoint sealed anew over it or not, and opened."""
     import jax
 
-    from jaxcrnn.runs import checkpoint, config
+    from jaxcrnn.runs import checkpoint, config, seal
     from jaxcrnn.runs import folder as run_folders
     from jaxcrnn.train import init_state
 
@@ -337,7 +337,7 @@ def runs(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
         shutil.copytree(run.folder, there)
         (there / name).write_bytes(data)
         if sealed and name.startswith("checkpoints"):
-            checkpoint._seal(there / "checkpoints" / "0")
+            seal.seal(there / "checkpoints" / "0")
         opened = run_folders.open_run(there)
         opened.facts()
         opened.state("best")

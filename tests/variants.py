@@ -41,7 +41,7 @@ def everything(name):
 
     def compute(logits, features, start, lengths, labels, label_lengths):
         assignment = ASSIGNMENTS[name](logits, lengths, labels, label_lengths)
-        rivals = diagnostics.lookalikes(logits, assignment.classes, excluded=(0,))
+        rivals = diagnostics.top_rival(logits, assignment.classes, excluded=(0,))
         out = {"assignment": assignment, "watch": diagnostics.watch(logits, features, start, assignment)}
         for reduction in losses.REDUCTIONS:
             for term, of in (

@@ -18,8 +18,9 @@ from jax.sharding import Mesh
 
 from jaxcrnn._console import duration, table
 from jaxcrnn._files import can_be_written, write_json
+from jaxcrnn._text import first_line
 from jaxcrnn.charset import Charset
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.errors import UserError
 from jaxcrnn.parallel.mesh import DATA, MODEL, each_rows, everywhere, make_mesh, of_batch, of_state
 from jaxcrnn.runs import config as configs
 from jaxcrnn.runs.compile import compile_step, uncached

@@ -24,9 +24,10 @@ import jaxlib
 from jaxcrnn import __version__
 from jaxcrnn._console import duration, table
 from jaxcrnn._files import can_be_written, write_json
+from jaxcrnn._text import first_line
 from jaxcrnn.bench import cases, data_cases
 from jaxcrnn.bench.cases import Sizes, Variant
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.errors import UserError
 from jaxcrnn.runs.compile import uncached
 
 GROWTH = (100, 6941, 21504, 90112)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcrnn.charset import read_text
+from jaxcrnn._text import read_text
 from jaxcrnn.cli.scoring import groups_of
 from jaxcrnn.decoding import automata, ngram, rescoring
 from jaxcrnn.decoding.automata import Automaton

@@ -12,7 +12,8 @@ from typing import Any
 
 from jaxcrnn import __version__
 from jaxcrnn._files import cache_folder
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn._text import first_line
+from jaxcrnn.errors import UserError
 
 NEEDED = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "pyyaml", "rapidfuzz", "rich",

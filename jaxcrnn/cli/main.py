@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from jaxcrnn import __version__
+from jaxcrnn._text import first_line
 from jaxcrnn.cli import options
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.errors import UserError
 
 COMMANDS = {
     "train": (options.train_options, "cli.train.train", "train a recogniser on a label file"),

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxcrnn._text import first_line
 from jaxcrnn.data.images import UNREADABLE, ImageError, Limits, read_gray, to_png
-from jaxcrnn.data.labels import MALFORMED, Fault, Source
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.data.source import MALFORMED, Fault, Source
+from jaxcrnn.errors import UserError
 
 SUFFIX = ".array_record"
 NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.array_record")

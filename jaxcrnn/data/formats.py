@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from jaxcrnn.charset import read_text
+from jaxcrnn._text import read_text
 from jaxcrnn.data.array_records import SUFFIX, ArrayRecordLines, shards
 from jaxcrnn.data.images import Limits, read_gray
-from jaxcrnn.data.labels import MALFORMED, Fault, LabelFile, Source, identity, leaves, leaving
+from jaxcrnn.data.labels import LabelFile, identity, leaves, leaving
 from jaxcrnn.data.lmdb import LmdbLines
+from jaxcrnn.data.source import MALFORMED, Fault, Source
 from jaxcrnn.errors import UserError
 
 

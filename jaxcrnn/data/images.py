@@ -13,7 +13,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn._text import first_line
+from jaxcrnn.errors import UserError
 
 # Pillow's own warning says the same as our limit, which is far below it and always an error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

@@ -6,49 +6,17 @@ import json
 import os
 from collections.abc import Hashable
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
-from jaxcrnn.charset import read_text
+from jaxcrnn._text import read_text
 from jaxcrnn.data.images import Limits, read_gray
+from jaxcrnn.data.source import MALFORMED, Fault, Source
 from jaxcrnn.errors import UserError
 
-MALFORMED = "malformed line"
 OUTSIDE = "path outside its folder"
 ALLOW = "--set data.allow_outside=true (with a trained run: --allow-outside)"
-
-
-class Fault(NamedTuple):
-    """One thing that is wrong with one row of a data set."""
-
-    kind: str
-    where: str
-    detail: str
-
-
-class Source(Protocol):
-    """What every reader of a data set offers."""
-
-    faults: list[Fault]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
-        """A gray uint8 image ``[h, w]`` and its text; raises ``ImageError`` when the image cannot be used."""
-
-    def text(self, index: int) -> str:
-        """The text alone, without reading the image."""
-
-    def name(self, index: int) -> str:
-        """What predictions are listed under: the path as the data set spells it."""
-
-    def where(self, index: int) -> str:
-        """Where a message sends the reader: file and line."""
-
-    def identity(self, index: int) -> Hashable:
-        """Equal for two rows that show the same image."""
 
 
 class LabelFile:

@@ -5,109 +5,42 @@ Numbers start at 1. Newer writers add ``wh-%09d`` = ``"{w}_{h}"``; it is written
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxcrnn._text import first_line
 from jaxcrnn.data.images import ABSURD, MISSING, ImageError, Limits, read_gray, to_png
-from jaxcrnn.data.labels import MALFORMED, Fault, Source
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.data.lmdb_check import damage, open_environment
+from jaxcrnn.data.source import MALFORMED, Fault, Source
+from jaxcrnn.errors import UserError
 
 COUNT = b"num-samples"
 WRITTEN = b"jaxcrnn-written"  # how many of how many, while a conversion is not finished
 MAX_LABEL = 1 << 16  # bytes
-SENSELESS = 3  # the exit code of a look at pages that make no sense
-NODE = 8  # bytes of a key's header in a page
-SLOWEST = 1 << 20  # bytes a second, below which reading counts as endless
 EVERY = 500  # samples a transaction: what a stopped conversion has to do again
 
 _opened: dict[Path, Any] = {}  # LMDB allows one environment of a folder in a process
 
 
-def _opened_safely(folder: Path, **how: Any) -> Any:
-    """An environment, unless the file is no LMDB or shorter than it says: pages are mapped, not read, and one beyond
-    the end of the file would kill the whole program."""
-    try:
-        import lmdb
-    except ImportError:
-        raise UserError(f"{folder}: reading LMDB needs the package lmdb; expected the extra 'data'") from None
-    file = folder / "data.mdb"
-    # Opening a pipe would wait for ever; of a file that is there and empty the library says "Bad file descriptor".
-    if file.exists() and not file.is_file():
-        raise UserError(f"{file}: not a regular file; expected an LMDB")
-    if file.exists() and how.get("readonly") and not file.stat().st_size:
-        raise UserError(f"{file}: the file is empty (0 bytes); expected an LMDB")
-    try:
-        environment = lmdb.open(str(folder), **how)
-    except lmdb.Error as error:
-        raise UserError(f"{folder}: not read as LMDB ({first_line(error)})") from None
-    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    found = file.stat().st_size
-    if found < needed and environment.stat()["entries"]:
-        environment.close()
-        raise UserError(f"{file}: the file is cut short: {found:,} of {needed:,} bytes")
-    return environment
-
-
 def _check(folder: Path) -> None:
-    """Looks at every key of an LMDB in a process of its own: pages are mapped, so a damaged one kills its reader.
+    """Look for damaged pages, which would kill the process that reads them.
 
     Raises:
-      UserError: it did, the pages make no sense, or it is no LMDB at all.
+      UserError: there are some, or it is not an LMDB.
     """
-    file = folder / "data.mdb"
-    root = str(Path(__file__).parents[2])
-    look = f"import sys; sys.path.insert(0, {root!r}); from jaxcrnn.data.lmdb import _look; _look(sys.argv[1])"
-    patience = 60 + (file.stat().st_size / SLOWEST if file.is_file() else 0)
-    try:
-        done = subprocess.run([sys.executable, "-c", look, str(folder)], timeout=patience, capture_output=True)
-        if done.returncode == 0:
-            return
-        why = f"reading it ends with {done.returncode}"
-        if done.returncode > 0 and done.returncode != SENSELESS:  # no word of the file's
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise UserError(f"{file}: could not be looked at: {said[-1][:200] if said else why}")
-    except subprocess.TimeoutExpired:
-        why = "reading it does not end"
-    _environment(folder)  # knows more to say about most
-    close(folder)
-    raise UserError(f"{file}: the file is damaged ({why}); expected a whole LMDB")
-
-
-def _look(name: str) -> None:
-    folder = Path(name)
-    try:
-        import lmdb
-    except ImportError:
-        sys.exit(SENSELESS)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what the library says before it aborts
-    low, high = 1 << 64, 0
-    try:
-        size = left = (folder / "data.mdb").stat().st_size
-        with _opened_safely(folder, readonly=True, lock=False, readahead=False).begin(buffers=True) as transaction:
-            for key, value in transaction.cursor():
-                left -= len(key) + len(value) + NODE
-                found = transaction.get(key)  # takes another way through the pages
-                if left < 0 or found is None or len(found) != len(value):
-                    sys.exit(SENSELESS)
-                if len(value):
-                    bytes(value[-1:])  # its pages stand side by side: where the last is, all are
-                    start = np.frombuffer(value, np.uint8).ctypes.data
-                    low, high = min(low, start), max(high, start + len(value))
-    except (OSError, UserError, lmdb.Error):
-        sys.exit(SENSELESS)
-    sys.exit(SENSELESS * (high - low > size))
+    if why := damage(folder):
+        _environment(folder)  # its own error says more in most cases
+        close(folder)
+        raise UserError(f"{folder / 'data.mdb'}: the file is damaged ({why}); expected a whole LMDB")
 
 
 def _environment(folder: Path) -> Any:
     folder = folder.resolve()
     if folder not in _opened:
-        _opened[folder] = _opened_safely(folder, readonly=True, lock=False, readahead=False, max_spare_txns=16)
+        _opened[folder] = open_environment(folder, readonly=True, lock=False, readahead=False, max_spare_txns=16)
     return _opened[folder]
 
 
@@ -229,7 +162,7 @@ def write_lmdb(folder: Path, source: Source, progress: Callable[[int, int], None
         raise UserError(f"{folder}: {error.strerror or error}; {expected}") from None
     if others:
         raise UserError(f"{folder}: holds {others[0]}; {expected}")
-    environment = _opened_safely(folder, map_size=64 << 20)
+    environment = open_environment(folder, map_size=64 << 20)
     try:
         done = _done(environment, folder, source)
         for start in range(done, len(source), EVERY):

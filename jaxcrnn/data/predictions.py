@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxcrnn._files import written_whole
-from jaxcrnn.charset import read_text
+from jaxcrnn._text import read_text
 from jaxcrnn.errors import UserError
 
 BRACKETS = re.compile(r"\S+\s+\[(.*)\]\s*\[(.*)\]\s*")

@@ -11,10 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from jaxcrnn._files import written_whole
-from jaxcrnn.charset import read_text
+from jaxcrnn._text import first_line, read_text
 from jaxcrnn.decoding import automata
 from jaxcrnn.decoding.automata import NGrams
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.errors import UserError
 
 FORMAT = "jaxcrnn ngrams 1"
 MAX_ORDER = 8

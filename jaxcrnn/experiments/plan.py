@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxcrnn.charset import read_text
+from jaxcrnn._text import read_text
 from jaxcrnn.errors import UserError
 from jaxcrnn.runs import config as configs
 from jaxcrnn.runs.config import Config

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxcrnn._console import table
-from jaxcrnn.charset import read_text
+from jaxcrnn._text import read_text
 from jaxcrnn.data.predictions import Predictions, read_predictions
 from jaxcrnn.errors import UserError
 from jaxcrnn.experiments import bootstrap

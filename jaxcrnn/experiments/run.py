@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jaxcrnn import _console
-from jaxcrnn.charset import read_text
+from jaxcrnn._text import read_text
 from jaxcrnn.cli.reading import audit_lines, check_usable
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import LabelFile, Source, write_lines

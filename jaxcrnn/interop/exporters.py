@@ -73,7 +73,7 @@ def _served(reader: Recognizer, out: Path, name: str, data: bytes) -> str:
 
 def _facts(reader: Recognizer) -> dict[str, Any]:
     return {
-        "format": recognizer.FORMAT, "version": __version__, "model": dataclasses.asdict(reader.model),
+        "format": recognizer.FORMAT, "version": __version__, "model": recognizer.facts_of(reader.model),
         "images": dataclasses.asdict(reader.limits), "charset_hash": reader.charset.hash,
     }  # fmt: skip
 
@@ -112,7 +112,7 @@ A CRNN (convolutions, recurrent layers, CTC) that reads one line of text from an
 |---|---|
 | characters | {len(reader.charset)}: `{shown.replace("|", " ").replace("`", " ")}` |
 | backbone, recurrent layers | {model.backbone}, {model.recurrent} |
-| images | gray, {model.height} pixels high, {wide}, black {model.black:g}, white {model.white:g} |
+| images | gray, {model.height} pixels high, {wide}, black {model.imported.black:g}, white {model.imported.white:g} |
 | made by | jaxcrnn {__version__} |
 
 ```python
@@ -157,10 +157,9 @@ def to_onnx(reader: Recognizer, source: Path, out: Path) -> str:
     """A folder of ``model.onnx`` (``images [batch,H,width,1] -> logits``), charset and facts, by way of PyTorch."""
     state_dicts.package(out)
     layers = [{"block": layer.features} if isinstance(layer, Block) else layer._asdict()
-              for layer in layers_of(reader.model.backbone, reader.model.channels)]  # fmt: skip
-    facts = {
-        name: getattr(reader.model, name) for name in ("rows", "colors", "black", "white", "standardize", "height")
-    }
+              for layer in layers_of(reader.model.backbone, reader.model.imported.channels)]  # fmt: skip
+    of_images = {name: getattr(reader.model.imported, name) for name in ("rows", "colors", "black", "white")}
+    facts = of_images | {"standardize": reader.model.standardize, "height": reader.model.height}
     spec = json.dumps({**facts, "layers": layers, "recurrent": reader.model.layers()})
     arrays = {name.replace(".", "/"): value for name, value in recognizer.flattened(reader.variables).items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -182,13 +181,17 @@ def to_torch_ref(reader: Recognizer, source: Path, out: Path) -> str:
         model.backbone, model.hidden, model.dropout, model.standardize, model.dtype, model.head,
         num_classes=model.num_classes, blank=model.blank,
     )  # fmt: skip
-    names = [f.name for f in dataclasses.fields(model) if getattr(plain, f.name) != getattr(model, f.name)]
+    other = [
+        f"{section}.{f.name}={getattr(ours, f.name)}"
+        for section, ours, theirs in (("model", model, plain), ("imported", model.imported, plain.imported))
+        for f in dataclasses.fields(ours)
+        if f.name != "imported" and getattr(ours, f.name) != getattr(theirs, f.name)
+    ]
     if model.backbone not in ("vgg", "small", "tiny"):
-        names.insert(0, "backbone")
-    if names:
-        said = ", ".join(f"model.{name}={getattr(model, name)}" for name in names)
-        raise UserError(f"{source}: {said}, which torch_ref has not; expected two BiLSTMs after vgg, small or tiny "
-                        "with all else as by default, or --format original for a converted run")  # fmt: skip
+        other.insert(0, f"model.backbone={model.backbone}")
+    if other:
+        raise UserError(f"{source}: {', '.join(other)}, which torch_ref has not; expected two BiLSTMs after vgg, small "
+                        "or tiny with all else as by default, or --format original for a converted run")  # fmt: skip
     state = to_torch(reader.variables)
     state_dicts.write(out, state)
     return f"{len(state)} arrays for torch_ref.model.CRNN"
@@ -196,7 +199,7 @@ def to_torch_ref(reader: Recognizer, source: Path, out: Path) -> str:
 
 def to_crnn_pytorch(reader: Recognizer, source: Path, out: Path) -> str:
     """A state dict for crnn.pytorch's ``models/crnn.py``."""
-    layout, variables = layouts.as_crnn_pytorch(dataclasses.asdict(reader.model), reader.variables)
+    layout, variables = layouts.as_crnn_pytorch(layouts.fields_of(reader.model), reader.variables)
     if reader.model.blank:
         variables = layouts.classes_moved(variables, 1)
     state = layouts.state_of(layout, variables, {})

@@ -12,13 +12,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcrnn._text import first_line
 from jaxcrnn.charset import Charset
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.data.config import DataConfig
+from jaxcrnn.errors import UserError
 from jaxcrnn.interop import layouts, state_dicts
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.runs import folder
 from jaxcrnn.runs.checkpoint import Checkpoints
-from jaxcrnn.runs.config import Config, DataConfig
+from jaxcrnn.runs.config import Config
 from jaxcrnn.train import TrainConfig, init_state, state_shapes
 
 
@@ -43,7 +45,7 @@ def run(args: Namespace) -> int:
     if kinds:
         layout.assumed.append(f"weights of {', '.join(kinds)} are kept as float32")
     model = ModelConfig(**{name: value for name, value in layout.model.items() if name != "num_classes"})
-    config = Config(model=model, data=DataConfig(stretch=args.width))
+    config = Config(model=model, imported=model.imported, data=DataConfig(stretch=args.width))
     facts = {
         "converted": {
             "checkpoint": str(source.resolve()), "layout": layout.name, "blank": args.blank, "counters": counters,
@@ -63,9 +65,9 @@ def run(args: Namespace) -> int:
     for line in layout.assumed:
         print(f"  assumed: {line}")
     what = "as wide as they are" if not args.width else f"stretched to {args.width} px"
-    color = "gray" if model.colors == 1 else "gray, three times over: the weights are for color"
-    print(f"  images {model.height} px high, {what}, {color}, black {model.black:g} and white {model.white:g} "
-          "(--height, --width, --black, --white)")  # fmt: skip
+    color = "gray" if model.imported.colors == 1 else "gray, three times over: the weights are for color"
+    print(f"  images {model.height} px high, {what}, {color}, black {model.imported.black:g} and white "
+          f"{model.imported.white:g} (--height, --width, --black, --white)")  # fmt: skip
     print(f"made {out}; read with it: jaxcrnn recognize {out} IMAGES")
     return 0
 
@@ -95,7 +97,8 @@ def converted(
     if layout.model["num_classes"] != charset.num_classes:
         raise UserError(f"{layout.model['num_classes']} classes, {layout.names.head}.weight says; the charset's "
                         f"{len(charset)} characters and the blank are {charset.num_classes}")  # fmt: skip
-    layout.model.update(height=height, black=black, white=white)
+    imported = dataclasses.replace(layout.model["imported"], black=black, white=white)
+    layout.model.update(height=height, imported=imported)
     model = ModelConfig(**layout.model)
     variables, counters = layouts.variables_of(
         layout, {k: np.asarray(a, np.float32) if a.dtype.kind == "f" else a for k, a in state.items()}
@@ -132,7 +135,7 @@ def saved_layout(run: folder.Run) -> tuple[layouts.Layout, dict[str, int], str] 
     given = facts["names"]
     convolutions = tuple(one if isinstance(one, str) else (one[0], one[1]) for one in given["convolutions"])
     names = layouts.Names(convolutions, tuple(given["recurrent"]), given["head"])
-    model = dataclasses.asdict(run.train_config.model)
+    model = layouts.fields_of(run.train_config.model)
     return layouts.Layout(facts["layout"], model, names, []), facts["counters"], facts["blank"]
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxcrnn.errors import UserError
 from jaxcrnn.nn.backbones import Block, Layer, layers_of, rows
+from jaxcrnn.nn.imported import Imported
 
 Path = tuple[str, ...]
 Arrays = Mapping[str, np.ndarray]
@@ -133,11 +135,15 @@ def _layout(name: str, state: Arrays, model: dict[str, Any], names: Names, kinds
     first = _get(state, _conv_name(names.convolutions[0]) + ".weight")
     last = int(_get(state, _conv_name(names.convolutions[-1]) + ".weight").shape[0])
     own = layers_of(model["backbone"])[-1].features
+    imported = Imported(
+        two_biases=True, channels=0 if last == own else last, rows="mean" if name == DTRB else "flat",
+        colors=int(first.shape[1]),
+    )  # fmt: skip
     model = {
-        **model, "hidden": hidden, "colors": int(first.shape[1]), "channels": 0 if last == own else last,
+        **model, "hidden": hidden, "imported": imported,
         "recurrent": " ".join(kind if size == hidden else f"{kind}:{size}" for kind, size in words),
         "num_classes": int(_get(state, f"{names.head}.weight").shape[0]),
-        "two_biases": True, "dropout": 0.0,
+        "dropout": 0.0,
     }  # fmt: skip
     return Layout(name, model, names, [])
 
@@ -157,8 +163,8 @@ def _dtrb(state: Arrays) -> Layout:
     if not count:
         raise UserError("the checkpoint has no SequenceModeling.*; expected one with its two LSTMs")
     recurrent = tuple(f"SequenceModeling.{i}.{part}" for i in range(count) for part in ("rnn", "linear"))
-    model = {"backbone": backbone, "rows": "mean"}
-    return _layout(DTRB, state, model, Names(convolutions, recurrent, "Prediction"), ("lstm", "linear") * count)
+    names = Names(convolutions, recurrent, "Prediction")
+    return _layout(DTRB, state, {"backbone": backbone}, names, ("lstm", "linear") * count)
 
 
 def _ours(state: Arrays) -> Layout:
@@ -231,7 +237,7 @@ def table(layout: Layout, state: Arrays) -> Iterator[tuple[str, Path, int | None
       directions of an LSTM), its place there.
     """
     names, model = layout.names, layout.model
-    layers = layers_of(model["backbone"], model["channels"])
+    layers = layers_of(model["backbone"], model["imported"].channels)
     for i, (layer, name) in enumerate(zip(layers, names.convolutions, strict=True)):
         if isinstance(layer, Block):
             assert isinstance(name, str)
@@ -252,7 +258,7 @@ def table(layout: Layout, state: Arrays) -> Iterator[tuple[str, Path, int | None
         ours = {"kernel_x": "weight_ih", "kernel_h": "weight_hh", "bias": "bias_ih", "bias_h": "bias_hh"}
         for k, end in enumerate(("", "_reverse") if kind == "bilstm" else ("",)):
             for part, theirs in ours.items():
-                if part != "bias_h" or model["two_biases"]:
+                if part != "bias_h" or model["imported"].two_biases:
                     yield _lstm_key(name, theirs, end), ("params", f"lstm{counts['lstm']}", part), k
         counts["lstm"] += 1
     yield from _linear(names.head, "head")
@@ -273,6 +279,11 @@ def _conv(layer: Layer, names: tuple[str, str], at: Path, i: int) -> Iterator[tu
         yield f"{norm}.bias", ("params", *at, f"norm{i}", "bias"), None
         yield f"{norm}.running_mean", ("batch_stats", *at, f"norm{i}", "mean"), None
         yield f"{norm}.running_var", ("batch_stats", *at, f"norm{i}", "var"), None
+
+
+def fields_of(model: Any) -> dict[str, Any]:
+    """The fields of a `jaxcrnn.model.ModelConfig`, as `Layout` has them."""
+    return {field.name: getattr(model, field.name) for field in fields(model)}
 
 
 def turned(array: np.ndarray, back: bool = False) -> np.ndarray:
@@ -346,16 +357,15 @@ def as_crnn_pytorch(model: Mapping[str, Any], variables: Mapping[str, Any]) -> t
     Raises:
       UserError: it has another shape.
     """
-    kinds = [word.partition(":")[0] for word in model["recurrent"].split()]
-    if model["backbone"] not in ("vgg", "vgg-crnn") or kinds != ["bilstm", "linear", "bilstm"] or model["channels"]:
+    kinds, imported = [word.partition(":")[0] for word in model["recurrent"].split()], model["imported"]
+    if model["backbone"] not in ("vgg", "vgg-crnn") or kinds != ["bilstm", "linear", "bilstm"] or imported.channels:
         raise UserError(f"the model is {model['backbone']}, {model['recurrent']}; crnn.pytorch's is vgg or vgg-crnn, "
                         "bilstm linear bilstm")  # fmt: skip
-    plain = {"standardize": False, "height": 32, "black": -1.0, "white": 1.0}
-    for name, value in plain.items():
-        if model[name] != value:
-            raise UserError(
-                f"model.{name} is {model[name]}; crnn.pytorch's model has no place for it, expected {value}"
-            )
+    ours = {"model.standardize": model["standardize"], "model.height": model["height"],
+            "imported.black": imported.black, "imported.white": imported.white}  # fmt: skip
+    for (name, value), expected in zip(ours.items(), (False, 32, -1.0, 1.0), strict=True):
+        if value != expected:
+            raise UserError(f"{name} is {value}; crnn.pytorch's model has no place for it, expected {expected}")
     params = {name: dict(part) for name, part in variables["params"].items()}
     params["backbone"] = {
         name: {"bias": np.zeros(part["kernel"].shape[-1], np.float32), **part} if "kernel" in part else part
@@ -363,8 +373,8 @@ def as_crnn_pytorch(model: Mapping[str, Any], variables: Mapping[str, Any]) -> t
     }
     for name in ("lstm0", "lstm1"):
         params[name].setdefault("bias_h", np.zeros_like(params[name]["bias"]))
-    layout = Layout(CRNN, {**model, "backbone": "vgg-crnn", "two_biases": True}, _crnn_names(), [])
-    return layout, {**variables, "params": params}
+    model = {**model, "backbone": "vgg-crnn", "imported": replace(imported, two_biases=True)}
+    return Layout(CRNN, model, _crnn_names(), []), {**variables, "params": params}
 
 
 def _blocks_around(layout: Layout, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

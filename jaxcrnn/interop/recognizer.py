@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jaxcrnn.charset import Charset, read_text
+from jaxcrnn._text import first_line, read_text
+from jaxcrnn.charset import Charset
 from jaxcrnn.data.images import Limits, fit_height, read_gray, to_gray
 from jaxcrnn.decoding.evaluate import Line, recognize
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
+from jaxcrnn.nn.imported import Imported
 from jaxcrnn.runs.compile import for_reading
 from jaxcrnn.runs.folder import open_run
 from jaxcrnn.train import TrainConfig, eval_variables, state_shapes
@@ -122,7 +124,7 @@ def _exported(folder: Path) -> Recognizer:
         facts = json.loads(read_text(folder / CONFIG))
         if facts["format"] != FORMAT:
             raise UserError(f"{folder / CONFIG}: of format {facts['format']!r}; expected {FORMAT!r}")
-        model, limits = (_made(kind, facts[name]) for kind, name in ((ModelConfig, "model"), (Limits, "images")))
+        model, limits = _model_of(facts["model"]), _made(Limits, facts["images"])
         expected = str(facts["charset_hash"])
     except UserError:
         raise
@@ -140,6 +142,25 @@ def _exported(folder: Path) -> Recognizer:
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise UserError(f"{folder / WEIGHTS}: truncated, or no safetensors file ({first_line(error)})") from None
     return Recognizer(model, unflattened(arrays, model, folder / WEIGHTS), charset, limits.of_stranger())
+
+
+def facts_of(model: ModelConfig) -> dict[str, Any]:
+    """A model as ``config.json`` has it: its fields, with those of ``imported`` among them."""
+    own = {f.name: getattr(model, f.name) for f in fields(model) if f.name != "imported"}
+    return own | asdict(model.imported)
+
+
+def _model_of(values: Any) -> ModelConfig:
+    """The model that `facts_of` wrote.
+
+    Raises:
+      ValueError: an unknown key, or a value of the wrong type.
+    """
+    names = {f.name for f in fields(Imported)}
+    if not isinstance(values, dict) or "imported" in values:
+        raise ValueError("the model is not an object of its fields")
+    own = _made(ModelConfig, {name: value for name, value in values.items() if name not in names})
+    return replace(own, imported=_made(Imported, {name: value for name, value in values.items() if name in names}))
 
 
 def _made(kind: type, values: Any) -> Any:

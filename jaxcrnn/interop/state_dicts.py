@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from jaxcrnn._files import written_whole
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn._text import first_line
+from jaxcrnn.errors import UserError
 
 _WRAPPERS = ("module.", "model.", "net.", "_orig_mod.")  # DataParallel, Lightning and other trainers, torch.compile
 _INSIDE = ("state_dict", "model_state_dict", "model", "net", "weights")  # where training scripts put the state dict

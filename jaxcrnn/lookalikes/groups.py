@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jaxcrnn._files import written_whole
-from jaxcrnn.charset import read_text
+from jaxcrnn._text import read_text
 from jaxcrnn.errors import UserError
 
 

@@ -115,7 +115,7 @@ def _ops(given: Mapping[str, jax.Array], blank: int) -> dict[str, jax.Array]:
     }
     for name, assignment in assignments.items():
         out |= {f"{name}.{part}": value for part, value in assignment._asdict().items()}
-        rivals = diagnostics.lookalikes(logits, assignment.classes, excluded=(blank,))
+        rivals = diagnostics.top_rival(logits, assignment.classes, excluded=(blank,))
         out[f"{name}.lookalikes"] = rivals
         for reduction in losses.REDUCTIONS:
             out |= _of_centers(f"{name}.{reduction}", features, start, assignment, rivals, reduction)

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from jaxcrnn._files import cache_folder
+from jaxcrnn._text import first_line
 from jaxcrnn.charset import name_of
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.errors import UserError
 
 SIZE = 40  # rows and columns of a tile
 EM = 32  # pixels of the em square, which stands in the middle of the tile

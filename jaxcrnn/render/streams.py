@@ -9,7 +9,7 @@ from collections.abc import Generator, Hashable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,36 +17,13 @@ import numpy as np
 
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.buckets import Planned
-from jaxcrnn.data.labels import Fault
+from jaxcrnn.data.source import Fault, Stream
 from jaxcrnn.render.config import RenderConfig
 from jaxcrnn.render.render import Glyphs, render
 from jaxcrnn.render.texts import Texts, length_classes
 from jaxcrnn.types import Batch
 
 AHEAD = 2  # batches whose rendering is asked for before they are needed
-
-
-class Stream(Protocol):
-    """What training takes its batches from.
-
-    Attributes:
-      buckets: widths, ascending.
-      slots: label slots of each.
-      batch_size: B.
-      steps_per_epoch: steps until every line was seen; where lines never end, 1.
-      fingerprint: of the data: a resumed run needs the same.
-    """
-
-    buckets: tuple[int, ...]
-    slots: tuple[int, ...]
-    batch_size: int
-    steps_per_epoch: int
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def training(self, start: int, stop: int) -> Generator[tuple[Planned, Batch], None, None]:
-        """The batches of steps ``start`` to ``stop - 1``, a function of the seed and the step alone."""
 
 
 @partial(jax.jit, static_argnames="config")
@@ -134,7 +111,7 @@ class RenderedBatches:
 
 
 class RenderedLines:
-    """A fixed number of rendered lines as a data set (`jaxcrnn.data.labels.Source`): line i follows from seed and i.
+    """A fixed number of rendered lines as a data set (`jaxcrnn.data.source.Source`): line i follows from seed and i.
 
     Args:
       texts: what is written.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcrnn.charset import read_text
+from jaxcrnn._text import read_text
 from jaxcrnn.errors import UserError
 from jaxcrnn.lookalikes.groups import read_groups
 

@@ -13,8 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from jaxcrnn._files import written_whole
+from jaxcrnn._text import first_line
 from jaxcrnn.charset import Charset, difference
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.errors import UserError
 from jaxcrnn.types import CenterState
 
 FORMAT = "jaxcrnn centers 1"

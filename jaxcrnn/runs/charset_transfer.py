@@ -1,4 +1,4 @@
-"""Another charset for what was learnt: rows of head, moments and centers move by character."""
+"""Transfer to another charset: rows of the head, the moments and the centers move by character."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from jaxcrnn.parallel import mesh
 from jaxcrnn.types import TrainState
 
 
-def moved(tree: Any, fresh: Any, old: Charset, new: Charset) -> Any:
-    """Arrays for another charset.
+def transfer(tree: Any, fresh: Any, old: Charset, new: Charset) -> Any:
+    """Transfer arrays to another charset.
 
     Args:
-      tree: a `jaxcrnn.types.TrainState` or a part of one, of the old charset.
-      fresh: the same for the new one, as a start makes it: what characters that are new get.
-      old: of ``tree``.
-      new: of the result.
+      tree: a `jaxcrnn.types.TrainState` or a part of one, for the old charset.
+      fresh: the same for the new charset, newly initialized: the values of characters that are new.
+      old: charset of ``tree``.
+      new: charset of the result.
 
     Returns:
-      Like ``fresh``: what has classes takes the blank's row and those of shared characters from ``tree``, everything
-      else comes from ``tree`` as it is.
+      A tree like ``fresh``. Arrays with a class axis take the rows of the blank and of shared characters from ``tree``;
+      all other arrays are those of ``tree``.
     """
     shared = [(old.encode(c)[0], new.encode(c)[0]) for c in old.characters if c in new]
     pairs = np.asarray([(old.blank, new.blank), *shared])
@@ -41,33 +41,33 @@ def moved(tree: Any, fresh: Any, old: Charset, new: Charset) -> Any:
 
 
 def started(before: TrainState, fresh: TrainState, old: Charset, new: Charset) -> tuple[TrainState, list[str]]:
-    """The state before the first step of a new training, with all that another one has learnt.
+    """The state before the first step of a new training, with everything that another one has learnt.
 
     Args:
-      before: of the old charset.
-      fresh: of the new one; what ``before`` has no equal of comes from here.
-      old: of ``before``.
-      new: of the result.
+      before: a state for the old charset.
+      fresh: a new state for the new charset; what ``before`` does not have comes from here.
+      old: charset of ``before``.
+      new: charset of the result.
 
     Returns:
-      The state, its schedule at the start, and what was moved besides the weights: ``"moments"`` where both have the
-      same optimizer, ``"centers"`` where both have centers.
+      The state, its schedule at the start, and what was transferred in addition to the weights: ``"moments"`` if both
+      have the same optimizer, ``"centers"`` if both have centers.
     """
     structures: list[Any] = [jax.tree.structure(state.opt_state) for state in (before, fresh)]
     same = structures[0] == structures[1]
     both = before.centers is not None and fresh.centers is not None
-    if not same:  # the weights that evaluation uses: the average is not gone on with
+    if not same:  # the weights that evaluation uses: the average itself is not continued
         before = before._replace(params=optim.averaged(before.params, before.opt_state))
 
-    def known(state: TrainState) -> TrainState:
+    def shared(state: TrainState) -> TrainState:
         return state._replace(
             step=fresh.step, opt_state=state.opt_state if same else None, centers=state.centers if both else None
         )
 
-    grown: TrainState = moved(known(before), known(fresh), old, new)
+    grown: TrainState = transfer(shared(before), shared(fresh), old, new)
     if same:
         grown = grown._replace(opt_state=optim.from_the_start(grown.opt_state))
     else:
         grown = grown._replace(opt_state=optim.begun(fresh.opt_state, grown.params))
-    besides = [name for name, there in (("moments", same), ("centers", both)) if there]
-    return grown._replace(centers=grown.centers if both else fresh.centers), besides
+    transferred = [name for name, has in (("moments", same), ("centers", both)) if has]
+    return grown._replace(centers=grown.centers if both else fresh.centers), transferred

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
 import threading
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,90 +13,18 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn._text import first_line
+from jaxcrnn.errors import UserError
+from jaxcrnn.runs import seal
+from jaxcrnn.runs.processes import agreed, wait_for_all
+from jaxcrnn.runs.seal import Damaged
 from jaxcrnn.types import TrainState
 
 # orbax reports every file it writes, and each failure with the stacks of several threads; what failed is raised too.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
-
-
-_SHAPES, _SEAL = "shapes", "files.json"
-
-
-class Damaged(UserError):
-    """A checkpoint that cannot be read, or whose files are not those that were saved."""
-
-
-def _shapes(state: TrainState) -> dict[str, list[int]]:
-    return {jax.tree_util.keystr(path): list(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
-
-
-def _files(folder: Path) -> dict[str, list[int]]:
-    """Size and CRC-32 of every file of a checkpoint."""
-    paths = (p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(_SEAL))
-    return {str(p.relative_to(folder)): [p.stat().st_size, _crc(p)] for p in paths}
-
-
-def _crc(path: Path) -> int:
-    found = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            found = zlib.crc32(block, found)
-    return found
-
-
-def _seal(folder: Path) -> None:
-    sealed = folder / f"{_SEAL}.new"
-    sealed.write_text(json.dumps(_files(folder)), encoding="utf-8")
-    sealed.rename(folder / _SEAL)
-
-
-def _check(folder: Path) -> None:
-    """Compares the files of a checkpoint with what they were.
-
-    A save that was killed between its last file and its seal is whole and has none.
-
-    Raises:
-      Damaged: they differ.
-    """
-    if not (folder / _SEAL).exists():
-        return
-    try:
-        sealed = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
-        found = _files(folder)
-        wrong = [name for name, known in sealed.items() if found.get(name) != known]
-        wrong += [name for name in found if name not in sealed and name.split(os.sep)[0] in ("state", "extra")]
-    except (OSError, ValueError, AttributeError):
-        raise Damaged(f"{folder}: damaged: {_SEAL} cannot be read") from None
-    if wrong:
-        name = wrong[0]
-        if name not in sealed:
-            what = f"is not among those of {_SEAL}"
-        elif name not in found:
-            what = "is missing"
-        elif found[name][0] != sealed[name][0]:
-            what = f"has {found[name][0]} bytes instead of {sealed[name][0]}"
-        else:
-            what = "is not what was saved"
-        raise Damaged(f"{folder}: damaged: {name} {what}" + f", one of {len(wrong)} such files" * (len(wrong) > 1))
-
-
-def _facts(folder: Path) -> None:
-    """Looks at orbax's own facts about a checkpoint, where there are any.
-
-    Raises:
-      Damaged: they are no JSON object.
-    """
-    file = folder / "_CHECKPOINT_METADATA"
-    try:
-        if file.exists() and not isinstance(json.loads(file.read_bytes()), dict):
-            raise ValueError
-    except (OSError, ValueError, RecursionError):
-        raise Damaged(f"{folder}: damaged: {file.name} cannot be read") from None
 
 
 def written(folder: Path) -> list[int]:
@@ -169,26 +95,20 @@ class Checkpoints:
           Damaged: that of one cannot be read.
         """
         self.finish()
-        scored = [(found, step) for step in self.steps if (found := self._accuracy(step)) is not None]
+        scored = [(found, step) for step in self.steps if (found := seal.accuracy(self.folder / str(step))) is not None]
         return max(scored)[1] if scored else None
-
-    def _accuracy(self, step: int) -> float | None:
-        file = self.folder / str(step) / "metrics" / "metrics"
-        try:
-            return float(json.loads(file.read_bytes())["accuracy"]) if file.exists() else None
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise Damaged(f"{self.folder / str(step)}: damaged: its metrics cannot be read") from error
 
     def _leave_out(self) -> None:
         """Moves checkpoints out of the way with which orbax would not even open the folder."""
         for step in self.steps:
             try:
-                self._accuracy(step)
-                _facts(self.folder / str(step))
+                seal.accuracy(self.folder / str(step))
+                seal.check_metadata(self.folder / str(step))
             except Damaged as error:
                 self._left_out.append(str(error))
-                self._move(step)
-        _all_here("left out")
+                if jax.process_index() == 0:
+                    seal.put_aside(self.folder / str(step))
+        wait_for_all("left out")
 
     def save(self, state: TrainState, extra: dict[str, Any], accuracy: float | None) -> None:
         """Begins to save a state: returns when its arrays are copied, and writes them while training goes on.
@@ -209,7 +129,7 @@ class Checkpoints:
         metrics = None if accuracy is None else {"accuracy": accuracy}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
-            extra=ocp.args.JsonSave({**extra, _SHAPES: _shapes(state)}),
+            extra=ocp.args.JsonSave({**extra, seal.SHAPES: seal.shapes_of(state)}),
         )
         try:
             _reserve(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
@@ -223,7 +143,7 @@ class Checkpoints:
         try:
             manager.wait_until_finished()
             if jax.process_index() == 0:
-                _seal(self.folder / str(step))
+                seal.seal(self.folder / str(step))
         except Exception as error:
             self._failed = self._not_saved(step, error)
 
@@ -278,17 +198,10 @@ class Checkpoints:
         target = jax.tree.map(lambda a, p: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=p), template, places)
         where = self.folder / str(step)
         if not looked_at:
-            _check(where)
+            seal.verify(where)
         try:
             # The facts first: orbax leaves noisy threads behind when it meets a shape that was not expected.
-            extra = json.loads((where / "extra" / "metadata").read_bytes())
-            saved, expected = extra.pop(_SHAPES), _shapes(template)
-            for name in sorted(saved.keys() | expected.keys()):
-                if saved.get(name) != expected.get(name):
-                    raise UserError(
-                        f"{where}: not a checkpoint of this run's model: {name} is {saved.get(name)}, "
-                        f"the configuration makes it {expected.get(name)}"
-                    )
+            extra = seal.facts_for(where, template)
             reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
             return reader.restore(where / "state", args=ocp.args.StandardRestore(target)), extra
         except UserError:
@@ -319,86 +232,64 @@ class Checkpoints:
             return self._restore_agreed(template, places, warn)
         for step in reversed(steps := self.steps):
             try:
-                found = self.restore(step, template, places)
+                state, facts = self.restore(step, template, places)
                 self._unsealed(step, warn)
-                return *found, step
+                return state, facts, step
             except Damaged as error:
                 if step == steps[0]:
                     raise self._none_left(error) from error
-                warn(f"warning: {error}; going on with the one before it")
-                if not self._read_only:
-                    self._move(step)
-                    self._reload()
+                self._pass_over(step, error, warn)
+                self._reload()
         raise UserError(f"{self.folder}: no checkpoint in it")
 
     def _none_left(self, error: Damaged) -> Damaged:
         return Damaged(f"{error}; there is no other: put a whole checkpoint into {self.folder}, or train elsewhere")
 
+    def _pass_over(self, step: int, error: Damaged, warn: Callable[[str], None]) -> None:
+        warn(f"warning: {error}; going on with the one before it")
+        if not self._read_only:
+            seal.put_aside(self.folder / str(step))
+
     def _unsealed(self, step: int, warn: Callable[[str], None]) -> None:
-        """Says that nothing can be said about the files of a checkpoint; of those read now it can, from now on."""
-        where = self.folder / str(step)
-        if not (where / _SEAL).exists():
-            warn(f"warning: {where}: no {_SEAL}, as after a save that was killed: its files are taken as they are")
+        """Warn that the files of a checkpoint could not be verified, and seal them as they were read now."""
+        folder = self.folder / str(step)
+        if not seal.is_sealed(folder):
+            why = f"no {seal.MANIFEST}, as after a save that was killed: its files are taken as they are"
+            warn(f"warning: {folder}: {why}")
             if not self._read_only:
                 with suppress(OSError):
-                    _seal(where)
+                    seal.seal(folder)
 
     def _restore_agreed(
         self, template: TrainState, places: Any, warn: Callable[[str], None]
     ) -> tuple[TrainState, dict[str, Any], int]:
-        """As `restore_newest`, where the first process looks and says which: what another one sees of the folder may be
-        older, and each of them going its own way would make them wait for each other for ever."""
-        step, last = -1, None
-        if jax.process_index() == 0:
-            for known in reversed(self.steps):
-                try:
-                    _check(self.folder / str(known))
-                except Damaged as error:
-                    last = error
-                    if known == self.steps[0]:
-                        break
-                    warn(f"warning: {error}; going on with the one before it")
-                    if not self._read_only:
-                        self._move(known)
-                else:
-                    step = known
-                    break
+        """As `restore_newest`, where the first process chooses the step: what another one sees of the folder may be
+        older, and if each chose its own they would wait for each other for ever."""
+        step, error = self._newest_intact(warn) if jax.process_index() == 0 else (-1, None)
         step = agreed(step)
         self._reload()
         if step < 0:
-            raise self._none_left(last) if last else Damaged(f"{self.folder}: the first process says what is missing")
-        found = self.restore(step, template, places, looked_at=True)
+            raise self._none_left(error) if error else Damaged(f"{self.folder}: the first process says what is missing")
+        state, facts = self.restore(step, template, places, looked_at=True)
         if jax.process_index() == 0:
             self._unsealed(step, warn)
-        return *found, step
+        return state, facts, step
+
+    def _newest_intact(self, warn: Callable[[str], None]) -> tuple[int, Damaged | None]:
+        """The newest step whose files are those that were saved, or -1 and what is wrong with the oldest."""
+        for step in reversed(steps := self.steps):
+            try:
+                seal.verify(self.folder / str(step))
+                return step, None
+            except Damaged as error:
+                if step == steps[0]:
+                    return -1, error
+                self._pass_over(step, error, warn)
+        return -1, None
 
     def _reload(self) -> None:
         if self._manager:
             self._manager.reload()
-
-    def _move(self, step: int) -> None:
-        if jax.process_index() == 0:
-            place, number = self.folder.parent / f"damaged-{step}", 1
-            while place.exists():
-                place, number = self.folder.parent / f"damaged-{step}-{number}", number + 1
-            (self.folder / str(step)).rename(place)
-
-
-def agreed(number: int) -> int:
-    """What the first process says, for all of them."""
-    if jax.process_count() == 1:
-        return number
-    from jax.experimental import multihost_utils
-
-    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
-
-
-def _all_here(what: str) -> None:
-    """Waits for the other processes."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(what)
 
 
 def _reserve(folder: Path, size: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import itertools
 import types
 from collections.abc import Sequence
@@ -13,11 +14,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
+from jaxcrnn._text import SMALL, first_line, read_text
 from jaxcrnn.augment import AugmentConfig
-from jaxcrnn.charset import SMALL, Charset, read_text
-from jaxcrnn.data.images import Limits
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.charset import Charset
+from jaxcrnn.data.config import DataConfig
+from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
+from jaxcrnn.nn.imported import Imported
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
 from jaxcrnn.parallel.mesh import MeshConfig
@@ -26,84 +29,22 @@ from jaxcrnn.render.texts import TextConfig
 from jaxcrnn.runs.trainer import LoopConfig
 from jaxcrnn.train import TrainConfig
 
-
-@dataclass(frozen=True)
-class DataConfig:
-    """What is read, and how.
-
-    Attributes:
-      train: the training set: a label file, or another format that `jaxcrnn.data.formats.open_source` reads.
-      more: further training sets.
-      weights: how many lines of a batch come from ``train`` and from each of ``more``, in proportion; empty draws
-        from all of them as from one set.
-      val: label file of the validation set; empty for none.
-      charset: file of the characters; empty takes those of the training labels.
-      blank: where the CTC blank stands, ``"first"`` or ``"last"``.
-      batch_size: lines a step.
-      buckets: width buckets at most, chosen from the data; each costs one compilation.
-      repeat_rare: a line with a character that fewer than this share of the lines have is shown more often, the
-        square root of how many times rarer it is (repeat factor sampling); 0 shows every line once an epoch.
-      max_width: widest line in pixels at the model's height.
-      max_pixels: most pixels an image file may have.
-      max_bytes: most bytes it may have.
-      stretch: pixels that every line is stretched to, for models trained so; 0 keeps the ratio of width and height.
-      allow_outside: whether label files may name images outside the folder they are in.
-      cache_mb: memory for decoded images.
-      workers: threads that read images ahead.
-      processes: worker processes that read them instead; 0 for threads. The same batches either way.
-    """
-
-    train: str = ""
-    more: tuple[str, ...] = ()
-    weights: tuple[float, ...] = ()
-    val: str = ""
-    charset: str = ""
-    blank: str = "first"
-    batch_size: int = 32
-    buckets: int = 6
-    repeat_rare: float = 0.0
-    max_width: int = 4096
-    max_pixels: int = 32_000_000
-    max_bytes: int = 64_000_000
-    allow_outside: bool = False
-    stretch: int = 0
-    cache_mb: int = 1024
-    workers: int = 2
-    processes: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "buckets", "max_width", "max_pixels", "max_bytes", "workers"):
-            if getattr(self, name) < 1:
-                raise UserError(f"data.{name} is {getattr(self, name)}; expected 1 or more")
-        if not 0 <= self.repeat_rare <= 1:
-            raise UserError(f"data.repeat_rare is {self.repeat_rare}; expected 0 to 1, a share of the lines")
-        if not 0 <= self.stretch <= self.max_width:
-            raise UserError(f"data.stretch is {self.stretch}; expected 1 to data.max_width={self.max_width}, or 0 to "
-                            "keep the ratio")  # fmt: skip
-        if self.processes < 0:
-            raise UserError(f"data.processes is {self.processes}; expected 0 or more")
-
-    def with_whole_paths(self, base: Path = Path()) -> DataConfig:
-        """The same from any working folder, paths that are not whole being relative to ``base``."""
-
-        def whole(path: str) -> str:
-            return str((base / path).resolve()) if path else ""
-
-        single = {name: whole(getattr(self, name)) for name in ("train", "val", "charset")}
-        return dataclasses.replace(self, more=tuple(whole(path) for path in self.more), **single)  # type: ignore[arg-type]
-
-    @property
-    def limits(self) -> Limits:
-        """Sizes an image may have."""
-        return Limits(self.max_pixels, self.max_width, self.max_bytes, self.allow_outside, self.stretch)
+# Keys of earlier versions: those with another name now, and those that were removed, with the value that is still read
+# because it changed nothing.
+MOVED = {f"model.{f.name}": f"imported.{f.name}" for f in dataclasses.fields(Imported)}
+REMOVED: dict[str, Any] = {"data.repeat_rare": 0, "run.steps_per_call": 1}
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything a run is made of. ``model.num_classes`` and ``model.blank`` follow from the charset."""
+    """Everything a run is made of.
+
+    ``model.num_classes`` and ``model.blank`` follow from the charset, ``model.imported`` is the section ``imported``.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    imported: Imported = field(default_factory=Imported)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -111,6 +52,9 @@ class Config:
     render: RenderConfig = field(default_factory=RenderConfig)
     run: LoopConfig = field(default_factory=LoopConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", dataclasses.replace(self.model, imported=self.imported))
 
     def for_charset(self, charset: Charset) -> TrainConfig:
         """What a step computes, with the number of classes filled in."""
@@ -197,7 +141,10 @@ def _look(level: str) -> dict[str, Any]:
 
 
 def _section(name: str) -> type:
-    return get_type_hints(Config)[name]
+    return _hints(Config)[name]
+
+
+_hints = functools.cache(get_type_hints)
 
 
 def keys(section: type) -> dict[str, dataclasses.Field[Any]]:
@@ -210,13 +157,39 @@ def _merge(values: dict[str, Any], given: Any, source: str) -> None:
         raise UserError(f"{source}: expected sections such as 'optim:', found {type(given).__name__}")
     for name, entries in given.items():
         _known(name, [f.name for f in dataclasses.fields(Config)], source, "section")
-        section = _section(name)
         if not isinstance(entries, dict):
             raise UserError(f"{source}: section {name!r} is {entries!r}; expected keys and values")
-        hints, known = get_type_hints(section), keys(section)
         for key, value in entries.items():
-            _known(key, list(known), source, f"key of {name!r}")
-            values.setdefault(name, {})[key] = _convert(value, hints[key], f"{source}: {name}.{key}")
+            if _is_removed(name, key, value, source):
+                continue
+            target, _, moved = MOVED.get(f"{name}.{key}", f"{name}.").partition(".")
+            section, own = _section(target), moved or key
+            _known(own, list(keys(section)), source, f"key of {name!r}")
+            values.setdefault(target, {})[own] = _convert(value, _hints(section)[own], f"{source}: {name}.{key}")
+
+
+def _is_removed(name: str, key: Any, value: Any, source: str) -> bool:
+    """Whether a key is one of an earlier version and has the value that changed nothing.
+
+    Raises:
+      UserError: it has another value.
+    """
+    old = f"{name}.{key}"
+    if old not in REMOVED or key in keys(_section(name)):
+        return False
+    if type(value) is bool or value != REMOVED[old]:
+        raise UserError(f"{source}: {old} is {value!r}; it was removed, expected {REMOVED[old]} or no such key")
+    return True
+
+
+def without_removed(sections: dict[str, Any]) -> dict[str, Any]:
+    """Sections of keys and values that an earlier version wrote, without the keys that there are no more."""
+    return {
+        name: {k: v for k, v in entries.items() if f"{name}.{k}" not in REMOVED or k in keys(_section(name))}
+        if isinstance(entries, dict)
+        else entries
+        for name, entries in sections.items()
+    }
 
 
 def _known(name: Any, known: list[str], source: str, what: str) -> None:

@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,21 @@ import yaml
 
 import jaxcrnn
 from jaxcrnn._files import written_whole
-from jaxcrnn.charset import Charset, difference, read_text
+from jaxcrnn._text import read_text
+from jaxcrnn.charset import Charset, difference
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
-from jaxcrnn.runs.checkpoint import Checkpoints, Damaged
+from jaxcrnn.nn.imported import Imported
+from jaxcrnn.runs import changes
+from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.compile import for_reading
-from jaxcrnn.runs.config import Config, build, load, to_yaml
+from jaxcrnn.runs.config import Config, build, load, to_yaml, without_removed
+from jaxcrnn.runs.seal import Damaged
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import TrainState
 
-# What the weights were made for.
-_SHAPE = ("backbone", "hidden", "standardize", "recurrent", "two_biases", "channels", "rows", "height", "colors",
-          "black", "white")  # fmt: skip
+# What the weights were made for: fields of the model, and of what it has of other programs.
+_SHAPE = ("backbone", "hidden", "standardize", "recurrent", "height")
 CONFIG, CHARSET, FACTS, CHECKPOINTS = "config.yaml", "charset.txt", "run.json", "checkpoints"
 _USED = "config"  # of the facts: the configuration that training last went on with
 # What decides which lines a step sees: changed under way, no line is promised to be seen once an epoch.
@@ -190,66 +193,40 @@ def lock(folder: Path, patience: float = 5.0) -> int:
 
 
 def say_changes(run: Run) -> list[str]:
-    """What was changed in a run's configuration since it was last trained, a line for each key; all of it can be used.
+    """The changes of a run's configuration since its last training, as a line for each key; all of them can be used.
 
-    Where the devices are (``mesh``) is not compared: that may change with every resume. A run that was made before its
-    facts knew the configuration has no changes.
+    A run made before its facts included the configuration has no changes.
 
     Raises:
-      UserError: a change that the saved state does not fit, naming every key that may be why.
+      UserError: the saved state does not fit a change; the message names every key that may be the reason.
     """
-    before = run.facts().get(_USED)
-    if not isinstance(before, dict):
+    recorded = run.facts().get(_USED)
+    if not isinstance(recorded, dict):
         return []
-    changes = _differences(before, run.config)
-    said = [f"{key} is {json.dumps(new)}, was {json.dumps(old)}" for key, (old, new) in changes.items()]
-    if not said:
+    trained = build([(without_removed(recorded), str(run.folder / FACTS))])
+    changed = changes.between(trained, run.config)
+    if not changed:
         return []
-    trained = build([(before, str(run.folder / FACTS))])
-    here = str(run.folder / CONFIG)
-    if not _same_state(trained, run.config, run.charset):
-        wrong = [one for key, one in zip(changes, said, strict=True) if _alone_unfit(run, trained, key)] or said
-        raise UserError(f"{here}: the saved state does not fit what was changed: {'; '.join(wrong)}; expected as it "
-                        "was, or a new run (--init-from)")  # fmt: skip
-    lines = [f"{here} was changed: {each}" for each in said]
-    if any(key in _ORDER for key in changes):
-        lines.append(f"{here}: the order of the lines changes with that; some may be seen twice or not in this epoch")
+    file, template = run.folder / CONFIG, "{key} is {now}, was {before}"
+    if wrong := changes.unfit(trained, run.config, run.charset, str(file)):
+        shown = "; ".join(change.shown(template) for change in wrong)
+        raise UserError(f"{file}: the saved state does not fit what was changed: {shown}; expected as it was, or a "
+                        "new run (--init-from)")  # fmt: skip
+    lines = [f"{file} was changed: {change.shown(template)}" for change in changed]
+    if any(change.key in _ORDER for change in changed):
+        lines.append(f"{file}: the order of the lines changes with that; some may be seen twice or not in this epoch")
     return lines
 
 
-def _alone_unfit(run: Run, trained: Config, key: str) -> bool:
-    """Whether one key, as it is now, would do with all others as they were."""
-    section, name = key.split(".")
-    value = yaml.safe_load(to_yaml(run.config))[section].get(name)
-    try:
-        alone = build([({section: {name: value}}, str(run.folder / CONFIG))], base=trained)
-        return not _same_state(trained, alone, run.charset)
-    except UserError:  # only together with another
-        return True
-
-
-def _differences(before: dict[str, Any], config: Config) -> dict[str, tuple[Any, Any]]:
-    """The keys that differ, but for those of the mesh: what they were, what they are."""
-    now = yaml.safe_load(to_yaml(config))
-    return {
-        f"{section}.{key}": (before.get(section, {}).get(key), now.get(section, {}).get(key))
-        for section in sorted({*before, *now} - {"mesh"})
-        for key in sorted({*before.get(section, {}), *now.get(section, {})})
-        if before.get(section, {}).get(key) != now.get(section, {}).get(key)
-    }
-
-
 def same_config(run: Run, config: Config) -> None:
-    """Stops when a run that is there is not the one that was asked for.
+    """Check that an existing run has the configuration that was asked for.
 
     Raises:
       UserError: naming the keys that differ; those of ``mesh`` may.
     """
-    different = _differences(yaml.safe_load(to_yaml(run.config)), config)
-    if different:
-        said = "; ".join(f"{key} is {json.dumps(old)} there, {json.dumps(new)} here"
-                         for key, (old, new) in different.items())  # fmt: skip
-        raise UserError(f"{run.folder / CONFIG}: another configuration than the one asked for: {said}; expected the "
+    if changed := changes.between(run.config, config):
+        shown = "; ".join(change.shown("{key} is {before} there, {now} here") for change in changed)
+        raise UserError(f"{run.folder / CONFIG}: another configuration than the one asked for: {shown}; expected the "
                         "same, or a change of that file, which a resume goes on with if it can")  # fmt: skip
 
 
@@ -263,12 +240,6 @@ def used(run: Run) -> None:
     facts = run.facts() | {_USED: yaml.safe_load(to_yaml(run.config))}
     with written_whole(file) as part:
         part.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _same_state(one: Config, two: Config, charset: Charset) -> bool:
-    shapes = (state_shapes(config.for_charset(charset)) for config in (one, two))
-    first, second = ([(path, a.shape, a.dtype) for path, a in jax.tree_util.tree_leaves_with_path(s)] for s in shapes)
-    return first == second
 
 
 def same_charset(run: Run, charset: Charset, source: str) -> None:
@@ -292,10 +263,9 @@ def same_model(run: Run, model: ModelConfig) -> None:
       UserError: naming the keys that differ.
     """
     ours = run.train_config.model
-    different = [
-        f"model.{name} is {getattr(model, name)!r} instead of {getattr(ours, name)!r}"
-        for name in _SHAPE
-        if getattr(model, name) != getattr(ours, name)
-    ]
+    pairs = [(f"model.{name}", getattr(model, name), getattr(ours, name)) for name in _SHAPE]
+    names = [field.name for field in fields(Imported)]
+    pairs += [(f"imported.{name}", getattr(model.imported, name), getattr(ours.imported, name)) for name in names]
+    different = [f"{key} is {theirs!r} instead of {mine!r}" for key, theirs, mine in pairs if theirs != mine]
     if different:
         raise UserError(f"{run.folder}: its weights do not fit this configuration: {', '.join(different)}")

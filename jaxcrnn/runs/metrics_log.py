@@ -1,14 +1,29 @@
-"""Reading ``metrics.jsonl``, which may end in the middle of a row, or be a stranger's."""
+"""``metrics.jsonl``: the rows that training writes, and reading them back.
+
+`Window` sums what the steps since the last row add up to. A file that is read may end in the middle of a row, or come
+from somebody else.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from jaxcrnn import optim
+from jaxcrnn.charset import Charset
+from jaxcrnn.train import TrainConfig
+
 NAME = "metrics.jsonl"
-STEPS = 2**53  # more are no exact float
+MAX_STEP = 2**53  # larger integers are not exact as floats
+
+COUNTS = ("correct", "infeasible", "assigned_samples", "assigned_frames", "centers_moved")
+TERMS = ("loss", "ctc_sum", "focal_sum", "ace_sum", "center", "push", "grad_norm")
 
 
 class Log(NamedTuple):
@@ -26,25 +41,112 @@ class Log(NamedTuple):
 
 
 def read(path: Path) -> Log:
-    """All rows; none where there is no such file."""
-    found = Log([], [], 0)
+    """All rows of a file; none if there is no such file."""
+    log, broken = Log([], [], 0), 0
     if not path.is_file():
-        return found
-    broken = 0
+        return log
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
-            if type(row["step"]) is not int or not 0 <= row["step"] < STEPS:
+            if type(row["step"]) is not int or not 0 <= row["step"] < MAX_STEP:
                 raise ValueError(line)
         except (ValueError, TypeError, KeyError, RecursionError):
             broken += line.endswith("}")
         else:
-            found.lines.append(line)
-            found.rows.append(row)
-    return found._replace(broken=broken)
+            log.lines.append(line)
+            log.rows.append(row)
+    return log._replace(broken=broken)
 
 
 def number(row: dict[str, Any], key: str) -> float | None:
     """A number of a row, None where it has none of that name."""
     value: Any = row.get(key)
     return float(value) if type(value) in (int, float) and abs(value) <= sys.float_info.max else None
+
+
+class Window:
+    """Sums over the steps since the last row of the log; of a skipped step only its samples count."""
+
+    def __init__(self, charset: Charset) -> None:
+        self.charset = charset
+        self.loss = self.correct = self.speed = 0.0
+        self.taken = False  # before the first row there is nothing to show
+        self._reset()
+
+    def _reset(self) -> None:
+        self.began = time.monotonic()
+        self.sums: dict[str, float] = {}
+        self.last: Any = None
+
+    def add(self, info: dict[str, Any]) -> None:
+        self._sum({name: int(info[name]) for name in ("samples", "skipped")})
+        if info["skipped"]:
+            return
+        self._sum({name: int(info[name]) for name in COUNTS if name in info})
+        self._sum({name: float(info[name]) for name in TERMS if name in info})
+        self._sum({"good_steps": 1, "good_samples": int(info["samples"])})
+        if "watch" in info:
+            self.last = info["watch"]
+            self._sum(
+                {name: float(getattr(self.last, name)) for name in ("weight", "between", "to_lookalike", "to_own")}
+            )
+
+    def _sum(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0) + value
+
+    def take(self, config: TrainConfig, step: int) -> dict[str, Any]:
+        """The row of the log, and a new window."""
+        self.taken = True
+        seconds = max(time.monotonic() - self.began, 1e-9)
+        sums = self.sums
+        steps, samples = max(sums.get("good_steps", 0), 1), max(sums.get("good_samples", 0), 1)
+        self.loss = sums.get("loss", 0.0) / steps
+        self.correct = sums.get("correct", 0) / samples
+        self.speed = sums.get("samples", 0) / seconds
+        row = {"loss": self.loss, "ctc": sums.get("ctc_sum", 0.0) / samples}
+        row |= {name: sums[f"{name}_sum"] / samples for name in ("focal", "ace") if f"{name}_sum" in sums}
+        row |= {name: sums[name] / steps for name in ("center", "push") if name in sums}
+        row |= {
+            "line_accuracy": self.correct,
+            "grad_norm": sums.get("grad_norm", 0.0) / steps,
+            "learning_rate": float(optim.schedule(config.optim)(step - 1)),
+            "samples": int(sums.get("samples", 0)),
+            "infeasible": int(sums.get("infeasible", 0)),
+            "skipped": int(sums.get("skipped", 0)),
+            "images_per_second": self.speed,
+        }
+        row |= self._of_centers()
+        self._reset()
+        return row
+
+    def _of_centers(self) -> dict[str, Any]:
+        sums = self.sums
+        if "weight" not in sums:
+            return {}
+        row: dict[str, Any] = {name: int(sums[name]) for name in ("assigned_samples", "assigned_frames")}
+        row["centers_moved"] = sums["centers_moved"] / max(sums.get("good_steps", 0), 1)
+        # With no frame assigned there is no mean distance: such a row has none.
+        if sums["weight"]:
+            row |= {f"distance_{name}": sums[name] / sums["weight"] for name in ("to_own", "to_lookalike", "between")}
+            row |= {name: self._named(getattr(self.last, name)) for name in ("hardest", "easiest")}
+        return row
+
+    def _named(self, frames: Any) -> list[dict[str, Any]]:
+        """The extreme frames of the newest step, with characters for classes."""
+        named = [self.charset.name(int(c)) for c in np.maximum(frames.classes, 0)]
+        rivals = [self.charset.name(int(c)) for c in np.maximum(frames.rivals, 0)]
+        return [
+            {"character": own, "lookalike": rival, "probability": rounded(p), "margin": rounded(m)}
+            for own, rival, c, p, m in zip(
+                named, rivals, frames.classes, frames.probabilities, frames.margins, strict=True
+            )
+            if c >= 0
+        ]
+
+
+def rounded(value: Any) -> Any:
+    """A number as JSON: the digits of its float32 value, None if it is not finite."""
+    if isinstance(value, int | list):
+        return value
+    return float(np.float32(value)) if math.isfinite(value) else None

@@ -14,7 +14,8 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn._text import first_line
+from jaxcrnn.errors import UserError
 
 T = TypeVar("T")
 
@@ -114,6 +115,23 @@ def leave(code: int, patience: float = 10.0) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def agreed(number: int) -> int:
+    """The first process's number, on every process."""
+    if jax.process_count() == 1:
+        return number
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def wait_for_all(what: str) -> None:
+    """Wait until every process has come to the place of this name."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(what)
 
 
 def first_makes(make: Callable[[], T], find: Callable[[], T]) -> T:

@@ -19,19 +19,21 @@ from jax.sharding import Mesh
 
 from jaxcrnn._console import Plain, duration
 from jaxcrnn._files import written_whole
+from jaxcrnn._text import first_line
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.buckets import Planned
 from jaxcrnn.data.images import ImageError
 from jaxcrnn.decoding.evaluate import evaluate
-from jaxcrnn.errors import UserError, first_line
+from jaxcrnn.errors import UserError
 from jaxcrnn.parallel.mesh import MeshConfig, assemble, everywhere, make_mesh, of_batch, of_state, place
 from jaxcrnn.render.streams import Stream
 from jaxcrnn.runs import metrics_log
-from jaxcrnn.runs.checkpoint import Checkpoints, agreed
+from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.compile import Program, compile_step, for_training, trim_heap
+from jaxcrnn.runs.metrics_log import Window, rounded
+from jaxcrnn.runs.processes import agreed
 from jaxcrnn.runs.signals import Notices, stop_flag, until_told
-from jaxcrnn.runs.window import Window, rounded
 from jaxcrnn.train import TrainConfig, init_state, state_shapes
 from jaxcrnn.types import Batch, TrainState
 

@@ -124,10 +124,11 @@ def test_push_by_hand():
 
 def test_lookalikes_are_the_most_probable_others():
     logits = jnp.asarray([[[9.0, 5.0, 7.0, 1.0], [1.0, 2.0, 3.0, 4.0]]])
-    assert diagnostics.lookalikes(logits, jnp.asarray([[0, 0]])).tolist() == [[2, 3]]
-    assert diagnostics.lookalikes(logits, jnp.asarray([[2, 3]]), excluded=(0,)).tolist() == [[1, 2]]
-    assert diagnostics.lookalikes(logits, jnp.asarray([[2, 3]]), excluded=(0, 1, 2)).tolist() == [[3, 3]]
-    several = diagnostics.lookalikes(logits, jnp.asarray([[[0, 1], [3, 2]]]))
+    assert diagnostics.lookalikes is diagnostics.top_rival  # its name in version 0.1
+    assert diagnostics.top_rival(logits, jnp.asarray([[0, 0]])).tolist() == [[2, 3]]
+    assert diagnostics.top_rival(logits, jnp.asarray([[2, 3]]), excluded=(0,)).tolist() == [[1, 2]]
+    assert diagnostics.top_rival(logits, jnp.asarray([[2, 3]]), excluded=(0, 1, 2)).tolist() == [[3, 3]]
+    several = diagnostics.top_rival(logits, jnp.asarray([[[0, 1], [3, 2]]]))
     assert several.tolist() == [[[2, 0], [2, 3]]]
 
 

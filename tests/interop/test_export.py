@@ -26,9 +26,9 @@ from jaxcrnn.train import init_state
 CHARSETS = {"odd": Charset("0123456789", "last")}
 MODELS = {
     "plain": ["model.backbone=tiny", "model.hidden=6"],
-    "odd": ["model.backbone=8p2x2 12nbp2x2 16", "model.recurrent=linear:5 lstm:7 linear:4", "model.two_biases=true",
-            "model.rows=mean", "model.height=24", "model.colors=3", "model.black=1", "model.white=0"],
-    "residual": ["model.backbone=resnet", "model.channels=16", "model.hidden=4", "model.standardize=true"],
+    "odd": ["model.backbone=8p2x2 12nbp2x2 16", "model.recurrent=linear:5 lstm:7 linear:4", "model.height=24",
+            "imported.two_biases=true", "imported.rows=mean", "imported.colors=3", "imported.black=1", "imported.white=0"],
+    "residual": ["model.backbone=resnet", "imported.channels=16", "model.hidden=4", "model.standardize=true"],
     "crnn.pytorch": ["model.backbone=vgg", "model.recurrent=bilstm linear bilstm", "model.hidden=4"],
 }  # fmt: skip
 
@@ -250,7 +250,8 @@ def test_wrong_folders_get_one_line(name, run_of, tmp_path):
         (["{run}", "--format", "crnn.pytorch", "--out", "{new}"], "crnn.pytorch's is vgg or vgg-crnn"),
         (
             ["{odd}", "--format", "torch", "--out", "{new}"],
-            "model.backbone=8p2x2 12nbp2x2 16, model.recurrent=linear:5 lstm:7 linear:4, model.two_biases=True",
+            "model.backbone=8p2x2 12nbp2x2 16, model.recurrent=linear:5 lstm:7 linear:4, model.height=24, "
+            "imported.two_biases=True",
         ),
         (["{run}", "--format", "stablehlo", "--out", "{file}/x"], "expected a folder that can be made"),
         (["{run}", "--format", "safetensors", "--out", "{new}", "--checkpoint", "7"], "no checkpoint of step 7"),

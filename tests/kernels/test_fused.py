@@ -18,10 +18,10 @@ from jaxcrnn.bench import aot
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels import chunked_head
 from jaxcrnn.kernels.logits import factored
-from jaxcrnn.parallel.sharded_head import sharded
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.parallel.mesh import MeshConfig, make_mesh
+from jaxcrnn.parallel.sharded_head import sharded
 from jaxcrnn.train import TrainConfig, init_state, train_step
 from jaxcrnn.types import Batch
 

@@ -15,13 +15,14 @@ import pytest
 from jaxcrnn import convert
 from jaxcrnn.charset import Charset
 from jaxcrnn.cli.main import main
+from jaxcrnn.data.config import DataConfig
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.objective import PRESETS, LossConfig
 from jaxcrnn.parity import answers
 from jaxcrnn.parity.ladder import TOLERANCES, compare, make_task
 from jaxcrnn.runs.checkpoint import Checkpoints
-from jaxcrnn.runs.config import Config, DataConfig
+from jaxcrnn.runs.config import Config
 from jaxcrnn.runs.folder import create
 from jaxcrnn.train import init_state
 

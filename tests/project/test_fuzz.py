@@ -25,7 +25,8 @@ from jaxcrnn.data.synthetic import SyntheticLines
 from jaxcrnn.errors import UserError
 from jaxcrnn.render import atlas
 from jaxcrnn.runs import center_files, config
-from jaxcrnn.runs.checkpoint import Checkpoints, Damaged
+from jaxcrnn.runs.checkpoint import Checkpoints
+from jaxcrnn.runs.seal import Damaged
 
 INPUTS = {"lmdb": 8, "images": 150}
 

@@ -37,6 +37,21 @@ def test_what_fits_is_said_and_gone_on_with(trained, capsys):
     assert "was changed" not in capsys.readouterr().out
 
 
+def test_a_configuration_of_an_earlier_version_has_not_changed(trained, tmp_path):
+    """Keys that have another name by now, that were removed, or that there were not yet."""
+    run = shutil.copytree(trained, tmp_path / "run")
+    facts = json.loads((run / "run.json").read_text())
+    facts["config"]["model"] |= facts["config"].pop("imported")
+    facts["config"]["data"]["repeat_rare"] = 0.0
+    del facts["config"]["data"]["allow_outside"]
+    (run / "run.json").write_text(json.dumps(facts))
+    assert folder.say_changes(folder.open_run(run)) == []
+    facts["config"]["model"]["black"] = 0.5
+    (run / "run.json").write_text(json.dumps(facts))
+    (said,) = folder.say_changes(folder.open_run(run))
+    assert said.endswith("config.yaml was changed: imported.black is -1.0, was 0.5")
+
+
 def test_fewer_steps_than_were_taken(trained, tmp_path, capsys):
     run = shutil.copytree(trained, tmp_path / "run")
     taken = folder.open_run(run).config.optim.steps

@@ -12,8 +12,9 @@ from small_runs import train_args
 from jaxcrnn._console import Plain
 from jaxcrnn.cli.main import main
 from jaxcrnn.errors import UserError
-from jaxcrnn.runs import checkpoint, trainer
-from jaxcrnn.runs.checkpoint import Checkpoints, Damaged
+from jaxcrnn.runs import seal, trainer
+from jaxcrnn.runs.checkpoint import Checkpoints
+from jaxcrnn.runs.seal import Damaged
 from jaxcrnn.types import TrainState
 
 
@@ -103,15 +104,15 @@ def test_a_save_that_was_killed_before_its_seal_is_whole(tmp_path):
 
 def test_saving_goes_on_beside_training(tmp_path, monkeypatch):
     """The arrays are those of the moment, and what goes wrong later is said at the next occasion."""
-    go, seal = threading.Event(), checkpoint._seal
+    go, write_manifest = threading.Event(), seal.seal
 
     def late(folder):
         go.wait(30)
         if folder.name == "2":
             raise OSError("disk full")
-        seal(folder)
+        write_manifest(folder)
 
-    monkeypatch.setattr(checkpoint, "_seal", late)
+    monkeypatch.setattr(seal, "seal", late)
     double = jax.jit(lambda state: jax.tree.map(lambda a: a * 2, state), donate_argnums=0)
     expected = state_of(1)._replace(opt_state=None)
     with Checkpoints(tmp_path / "c") as checkpoints:

@@ -1,6 +1,7 @@
 import pytest
 
 from jaxcrnn import Charset, UserError
+from jaxcrnn.nn.imported import Imported
 from jaxcrnn.runs import config as configs
 
 
@@ -27,6 +28,25 @@ def test_the_charset_fills_in_the_classes():
     assert (model.num_classes, model.blank) == (4, 3)
 
 
+def test_keys_of_earlier_versions_are_read(tmp_path, monkeypatch):
+    path = tmp_path / "c.yaml"
+    path.write_text("model: {backbone: tiny, black: 1.0, white: 0.0, rows: mean, two_biases: true}\n")
+    config = configs.load(path, ["model.colors=3", "imported.channels=16"])
+    assert config.imported == Imported(True, 16, "mean", 3, 1.0, 0.0)
+    assert config.model.backbone == "tiny"
+    assert config.model.imported == config.imported == config.for_charset(Charset("ab")).model.imported
+    path.write_text(configs.to_yaml(config))
+    assert "imported:\n  two_biases: true\n  channels: 16\n" in path.read_text()
+    assert configs.load(path) == configs.load(None, [], base=config) == config
+    with pytest.raises(UserError, match=r"c.yaml: model.black is 'x'; expected a number"):
+        configs.build([({"model": {"black": "x"}}, "c.yaml")])
+    monkeypatch.setitem(configs.REMOVED, "optim.gone", 1)
+    assert configs.build([({"optim": {"gone": 1, "steps": 3}}, "c.yaml")]).optim.steps == 3
+    for value in (2, True, "1"):
+        with pytest.raises(UserError, match=rf"c.yaml: optim.gone is {value!r}; it was removed, expected 1 or no such"):
+            configs.build([({"optim": {"gone": value}}, "c.yaml")])
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [
@@ -45,6 +65,8 @@ def test_the_charset_fills_in_the_classes():
         ("", ["data.batch_size=0"], "data.batch_size is 0; expected 1 or more"),
         ("", ["data.repeat_rare=2"], "data.repeat_rare is 2.0; expected 0 to 1"),
         ("", ["run.log_every=0"], "run.log_every is 0; expected 1 or more"),
+        ("", ["imported.colors=2"], "imported.colors is 2; expected 1 for gray or 3"),
+        ("", ["model.rows=max"], "imported.rows is 'max'; expected one of flat, mean"),
     ],
 )
 def test_mistakes(tmp_path, text, overrides, message):

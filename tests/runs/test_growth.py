@@ -25,7 +25,7 @@ def test_rows_move_by_character():
 
     old, new = Charset("土士未", "last"), Charset("末士己土", "first")
     before, fresh = state(old, 1), state(new, 2)
-    after = charset_transfer.moved(before, fresh, old, new)
+    after = charset_transfer.transfer(before, fresh, old, new)
     assert jax.tree.map(np.shape, after) == jax.tree.map(np.shape, fresh)
     places = {"土": (0, 4), "士": (1, 2), "blank": (3, 0)}
     fields = {
@@ -57,7 +57,7 @@ def test_a_new_training_starts_with_all_that_is_known():
     before, fresh = state(old, 1, 0.9, "flow1"), state(new, 2, 0.9, "flow1")
     after, besides = charset_transfer.started(before, fresh, old, new)
     assert besides == ["moments", "centers"]
-    expected = charset_transfer.moved(before, fresh, old, new)
+    expected = charset_transfer.transfer(before, fresh, old, new)
     assert after.step == fresh.step
     chex.assert_trees_all_equal(after.params, expected.params)
     chex.assert_trees_all_equal(after.centers, expected.centers)
@@ -68,14 +68,16 @@ def test_a_new_training_starts_with_all_that_is_known():
     plain, fresh = state(old, 1, 0.0, "ctc"), state(new, 2, 0.9, "flow1")
     after, besides = charset_transfer.started(plain, fresh, old, new)
     assert besides == []
-    chex.assert_trees_all_equal(after.params, charset_transfer.moved(plain.params, fresh.params, old, new))
+    chex.assert_trees_all_equal(after.params, charset_transfer.transfer(plain.params, fresh.params, old, new))
     chex.assert_trees_all_equal(after.opt_state.average, after.params)
     chex.assert_trees_all_equal(after.centers, fresh.centers)
 
     after, besides = charset_transfer.started(before, state(new, 2, 0.0, "ctc"), old, new)
     assert besides == []
     assert after.centers is None
-    chex.assert_trees_all_equal(after.params, charset_transfer.moved(before.opt_state.average, after.params, old, new))
+    chex.assert_trees_all_equal(
+        after.params, charset_transfer.transfer(before.opt_state.average, after.params, old, new)
+    )
 
 
 def _parts(tree):

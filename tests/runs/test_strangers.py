@@ -9,7 +9,8 @@ from PIL import Image
 from small_runs import train_args
 
 import jaxcrnn
-from jaxcrnn.charset import MOST, SMALL, Charset, read_text
+from jaxcrnn._text import MOST, SMALL, read_text
+from jaxcrnn.charset import Charset
 from jaxcrnn.cli.main import main
 from jaxcrnn.errors import UserError
 from jaxcrnn.runs import metrics_log

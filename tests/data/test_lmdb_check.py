@@ -1,0 +1,30 @@
+"""The walk through an LMDB's pages in a process of its own."""
+
+import sys
+
+import pytest
+
+pytest.importorskip("lmdb", reason="the data extra is not installed")
+from jaxcrnn.data.lmdb import write_lmdb
+from jaxcrnn.data.lmdb_check import damage
+from jaxcrnn.data.synthetic import SyntheticLines
+from jaxcrnn.errors import UserError
+
+
+def test_the_walk_ends_with_what_is_wrong(tmp_path, monkeypatch):
+    write_lmdb(tmp_path / "l", SyntheticLines(0, 30, "0123456789"))
+    monkeypatch.chdir(tmp_path / "l")  # the process finds its package from any working folder
+    assert damage(tmp_path / "l") is None
+    file = tmp_path / "l" / "data.mdb"
+    data = bytearray(file.read_bytes())
+    for page in range(2, len(data) // 4096):
+        data[page * 4096 + 16 : page * 4096 + 64] = b"\xf0\xff" * 24  # where its nodes are
+    file.write_bytes(data)
+    assert damage(tmp_path / "l").startswith("reading it ends with ")
+
+
+def test_a_walk_that_cannot_begin_does_not_blame_the_file(tmp_path, monkeypatch):
+    write_lmdb(tmp_path / "l", SyntheticLines(0, 3, "0123456789"))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(UserError, match=r"data\.mdb: could not be looked at: reading it ends with 1"):
+        damage(tmp_path / "l")
