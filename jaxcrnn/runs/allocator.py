@@ -1,29 +1,9 @@
-"""Memory that the C library keeps instead of giving it back after every step."""
+"""Memory that the C library keeps after a compilation."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
-
-
-def keep_freed_memory() -> bool:
-    """Tells glibc to reuse freed memory: XLA on CPU allocates its work space anew for every step.
-
-    By default glibc maps and unmaps such large blocks each time, and the page faults of doing so cost about a
-    quarter of a training step (docs/speed.md). Without effect outside Linux and glibc.
-
-    Returns:
-      Whether the settings were taken.
-    """
-    if sys.platform != "linux":
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    return all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, 2**31 - 1), mallopt(_M_ARENA_MAX, 1)])
 
 
 def give_back() -> bool:
