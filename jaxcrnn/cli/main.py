@@ -3,8 +3,8 @@
 0 is fine, 2 a mistake of the user (one clear line), 1 a fault of ours (a traceback), 75 not finished yet, start again.
 
 A command is a module of this package with its name: ``SUMMARY``, ``add_options(parser)`` and ``run(args)``, which
-returns the exit code. It imports nothing heavy at the top, so that ``--help`` and a mistyped option answer at once; ``MODULES``
-names what ``run`` imports.
+returns the exit code. Nothing heavy is imported at its top, so ``--help`` and a mistyped option answer at once;
+``MODULES`` names what ``run`` imports.
 """
 
 from __future__ import annotations
