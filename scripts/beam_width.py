@@ -14,15 +14,14 @@ from pathlib import Path
 import jax
 
 from jaxcrnn import _console
-from jaxcrnn.cli import options
-from jaxcrnn.cli.decoding import decoder_of
-from jaxcrnn.cli.reading import usable_lines
+from jaxcrnn.cli.decoding import add_decoding, decoder_of
 from jaxcrnn.data import buckets
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.decoding.decoder import Decoder
 from jaxcrnn.decoding.evaluate import evaluate
 from jaxcrnn.errors import UserError
 from jaxcrnn.runs import folder
+from jaxcrnn.runs.audits import usable_lines
 
 
 def main() -> int:
@@ -34,16 +33,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--checkpoint", default="best")
     parser.add_argument("--out")
-    options.decoding_options(parser)
+    add_decoding(parser)
     args = parser.parse_args()
-    args.skip_bad, args.allow_outside = False, True
     run = folder.open_run(Path(args.run))
     state, step = run.state(args.checkpoint)
-    corpus = usable_lines(run, [args.data], args, keep_text_faults=True, shown_on=sys.stderr)
-    asked = decoder_of(args, run, state) or Decoder()
-    decoders = {"greedy": Decoder(1, rescorer=asked.rescorer)} | {
-        f"{w}": dataclasses.replace(asked, width=w) for w in args.widths
-    }
+    corpus = usable_lines(run, [args.data], keep_text_faults=True, allow_outside=True, shown_on=sys.stderr)
+    asked = decoder_of(args, run.charset) or Decoder()
+    decoders = {"greedy": Decoder(1)} | {f"{w}": dataclasses.replace(asked, width=w) for w in args.widths}
     config, data = run.reader_config, run.config.data
     planned = Batches(corpus, buckets.choose(corpus.widths, data.buckets), 8, workers=1)
     batches = [batch for _, batch in planned.in_order()]

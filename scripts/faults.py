@@ -38,7 +38,7 @@ class Training:
         new = ["--data", str(root / "labels.txt"), "--out", str(self.run), "--set", *SETTINGS, *more]
         arguments = ["--resume", str(self.run)] if resume else new
         self.process = subprocess.Popen(
-            [sys.executable, "-c", f"{code}\nimport sys; from jaxcrnn.cli.main import main; sys.exit(main(sys.argv[1:]))",
+            [sys.executable, "-c", f"{code}\nimport sys; from jaxcrnn.cli import main; sys.exit(main(sys.argv[1:]))",
              "train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=before,
         )  # fmt: skip
 

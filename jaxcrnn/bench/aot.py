@@ -1,4 +1,4 @@
-"""``jaxcrnn plan``: the real training step compiled for devices that need not be here, and what it would cost them."""
+"""The training step compiled ahead of time for devices that need not be here, and what it would cost them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import os
 import re
 import time
-from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -17,9 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxcrnn._console import duration, table
-from jaxcrnn._files import can_be_written, write_json
 from jaxcrnn._text import first_line
-from jaxcrnn.charset import Charset
 from jaxcrnn.errors import UserError
 from jaxcrnn.parallel.mesh import DATA, MODEL, each_rows, everywhere, make_mesh, of_batch, of_state
 from jaxcrnn.runs import config as configs
@@ -148,38 +145,44 @@ def _on_one(tree: Any) -> int:
     return sum(math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize for a in jax.tree.leaves(tree))
 
 
-def run(args: Namespace) -> int:
-    """``jaxcrnn plan``."""
-    config = configs.load(args.config, args.set)
-    if args.out:
-        can_be_written(args.out)  # a compilation takes minutes
-    for name in ("classes", "width", "slots"):
-        least = {"classes": 2, "width": 16, "slots": 1}[name]
-        if getattr(args, name) < least:
-            raise UserError(f"--{name} {getattr(args, name)}: expected {least} or more")
-    classes = Charset.from_file(args.charset, config.data.blank).num_classes if args.charset else args.classes
-    devices, room = _devices(args.device)
+def compile_for(
+    config: configs.Config, classes: int, *, device: str | None = None, width: int = 280, slots: int = 10
+) -> tuple[dict[str, Any], Plan, int | None]:
+    """Compile the training step of a configuration, for devices that need not be here.
+
+    Args:
+      config: model, loss, optimizer, batch size and mesh.
+      classes: number of classes C.
+      device: such as ``"v5e:2x2"``; the devices of this machine by default.
+      width: width W of the images in pixels.
+      slots: number of label slots L.
+
+    Returns:
+      What was compiled, what the step costs, and a device's memory in bytes where that is known.
+
+    Raises:
+      UserError: an argument is out of range, no such device, or the step needs more memory than it has.
+    """
+    for name, value, least in (("classes", classes, 2), ("width", width, 16), ("slots", slots, 1)):
+        if value < least:
+            raise UserError(f"--{name} {value}: expected {least} or more")
+    devices, room = _devices(device)
     mesh = make_mesh(config.mesh, devices)
     model = dataclasses.replace(config.model, num_classes=classes)
     step = TrainConfig(model, config.loss, config.optim, config.augment)
     config.loss.check_classes(classes)
     # A program for devices that are not here could be kept, but not loaded again.
-    with uncached() if args.device else nullcontext():
-        plan = make(step, mesh, config.data.batch_size, args.width, args.slots, fsdp=config.mesh.fsdp)
+    with uncached() if device else nullcontext():
+        plan = make(step, mesh, config.data.batch_size, width, slots, fsdp=config.mesh.fsdp)
     about = {
-        "device": args.device or devices[0].device_kind, "devices": mesh.size,
+        "device": device or devices[0].device_kind, "devices": mesh.size,
         "mesh_data": mesh.shape[DATA], "mesh_model": mesh.shape[MODEL],
-        "batch": config.data.batch_size, "height": model.height, "width": args.width,
-        "slots": args.slots, "classes": classes,
+        "batch": config.data.batch_size, "height": model.height, "width": width,
+        "slots": slots, "classes": classes,
         "backbone": model.backbone, "hidden": model.hidden, "dtype": model.dtype, "head": model.head,
         "preset": config.loss.preset,
     }  # fmt: skip
-    print(shown(about, plan, room))
-    if args.out:
-        kept = plan._asdict() | {"collectives": [c._asdict() for c in plan.collectives], "room": room}
-        write_json(args.out, {"about": about, **kept})
-        print(f"written to {args.out}")
-    return 0 if room is None or needed(plan) <= room else 2
+    return about, plan, room
 
 
 def needed(plan: Plan) -> int:

@@ -1,4 +1,4 @@
-"""``jaxcrnn bench``: how long everything takes here, beside the PyTorch reference, in turns."""
+"""How long everything takes on this machine, interleaved with the PyTorch reference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from argparse import Namespace
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -92,32 +91,61 @@ class Reference:
         self.said.close()
 
 
-def run(args: Namespace) -> int:
-    """``jaxcrnn bench``."""
-    fields = ("batch", "width", "classes", "slots", "hidden", "backbone", "dtype", "lstm", "data")
-    sizes = Sizes(**{name: getattr(args, name) for name in fields})
-    usual = [name for name in NAMES if name not in LONG]
-    chosen = usual if args.only is None else [name.strip() for name in args.only.split(",")]
-    _check(args, sizes, chosen)
+def measure(
+    sizes: Sizes,
+    chosen: list[str] | None = None,
+    *,
+    rounds: int = 5,
+    grow: bool = False,
+    torch: bool = True,
+    compiled: bool = False,
+    out: str | None = None,
+) -> None:
+    """Time cases, interleaved with the PyTorch reference, and print a table of each.
+
+    Args:
+      sizes: sizes of the model and of the data.
+      chosen: names of `NAMES`; all but those of `LONG` by default.
+      rounds: how often each variant is timed.
+      grow: also time cases with other sizes.
+      torch: also time the reference.
+      compiled: also time the reference under ``torch.compile``.
+      out: JSON file to write.
+
+    Raises:
+      UserError: a size or a name is out of range, or a file cannot be read or written.
+    """
+    chosen = [name for name in NAMES if name not in LONG] if chosen is None else chosen
+    _check(sizes, chosen, rounds)
+    if out:
+        can_be_written(out)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the reference needs room on the device too
-    if args.data and data_cases.CASES.keys() & set(chosen):
-        data_cases.lines_of(args.data)  # its mistakes before the work
-    reference = Reference(args.compile) if args.torch else None
+    if sizes.data and data_cases.CASES.keys() & set(chosen):
+        data_cases.lines_of(sizes.data)  # its mistakes before the work
+    reference = Reference(compiled) if torch else None
     about = _about(reference)
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     rows: list[dict[str, Any]] = []
     try:
-        for name, changed in _plan(chosen, sizes, args.grow):
+        for name, changed in _plan(chosen, sizes, grow):
             with uncached():  # a compilation that is read from the cache is none
-                found = _measure(name, changed, args.rounds, reference)
+                found = _measure(name, changed, rounds, reference)
             rows += found
             print("\n" + shown(found, name, changed), flush=True)
-            if args.out:  # what is measured stays, whatever comes
-                write_json(args.out, {"about": about, "rows": rows})
+            if out:  # what is measured stays, whatever comes
+                write_json(out, {"about": about, "rows": rows})
     finally:
         if reference:
             about["peak_mb"] = {"jaxcrnn": _peak(), "torch": reference.ask({"peak": True}).get("peak_mb")}
             reference.close()
+    _share_of_product(rows)
+    if out:
+        write_json(out, {"about": about, "rows": rows})
+        print(f"written to {out}")
+
+
+def _share_of_product(rows: list[dict[str, Any]]) -> None:
+    """Add to each row its share of the rate of a matrix product, where both are measured, and print it."""
     rates = [row["gflops"] for row in rows if row["case"] == "product" and "gflops" in row]
     for row in rows:
         if rates and "gflops" in row:
@@ -126,30 +154,22 @@ def run(args: Namespace) -> int:
                 what = f"{row['case']} B={row['sizes']['batch']} W={row['sizes']['width']}, {row['variant']}"
                 print(f"{what}: {row['gflops']:.0f} GFLOP/s as direct convolutions count, {row['share']:.0%} of the "
                       f"matrix product's {max(rates):.0f}")  # fmt: skip
-    if args.out:
-        write_json(args.out, {"about": about, "rows": rows})
-        print(f"written to {args.out}")
-    return 0
 
 
-def _check(args: Namespace, sizes: Sizes, chosen: list[str]) -> None:
-    if args.out:
-        can_be_written(args.out)
+def _check(sizes: Sizes, chosen: list[str], rounds: int) -> None:
     for name in ("batch", "width", "classes", "slots", "hidden"):
         if not 1 <= getattr(sizes, name) <= MOST:
             raise UserError(f"--{name} {getattr(sizes, name)}: expected 1 to {MOST:,}")
     if sizes.dtype not in KINDS:
         raise UserError(f"--dtype {sizes.dtype}: expected one of {', '.join(KINDS)}")
-    if args.compile and not args.torch:
-        raise UserError("--compile and --no-torch: expected one of them, torch.compile is the reference's")
     cases.config_of(sizes)  # its own words for a backbone or an LSTM that is none
     if sizes.classes < 2:
         raise UserError(f"--classes {sizes.classes}: expected 2 or more, the blank and a character")
     if sizes.frames < 2 * sizes.slots:
         raise UserError(f"--width {sizes.width} makes {sizes.frames} frames; expected at least {2 * sizes.slots} for "
                         f"--slots {sizes.slots}")  # fmt: skip
-    if args.rounds < 1:
-        raise UserError(f"--rounds {args.rounds}: expected 1 or more")
+    if rounds < 1:
+        raise UserError(f"--rounds {rounds}: expected 1 or more")
     for name in chosen:
         if name not in NAMES:
             raise UserError(f"--only {name!r}: expected some of {','.join(NAMES)}")

@@ -1,31 +1,52 @@
-"""The commands about data sets: ``jaxcrnn data audit`` and ``jaxcrnn data convert``."""
+"""``jaxcrnn data audit`` and ``jaxcrnn data convert``: audit or convert a data set."""
 
 from __future__ import annotations
 
-from argparse import Namespace
+import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from jaxcrnn import _console
-from jaxcrnn.charset import Charset
-from jaxcrnn.cli.reading import audit_lines, check_usable
-from jaxcrnn.data.array_records import write_array_records
-from jaxcrnn.data.audit import Corpus
-from jaxcrnn.data.formats import Joined, open_source
-from jaxcrnn.data.labels import Source
-from jaxcrnn.data.lmdb import close, write_lmdb
+from jaxcrnn.cli import options
 from jaxcrnn.errors import UserError
-from jaxcrnn.report import tables
-from jaxcrnn.runs import config as configs
+
+if TYPE_CHECKING:
+    from jaxcrnn._console import Plain
+    from jaxcrnn.data.audit import Corpus
+    from jaxcrnn.data.labels import Source
+
+SUMMARY = "audit or convert a data set"
+MODULES = ("jaxcrnn.runs.audits",)
 
 
-def run(args: Namespace) -> int:
-    """``jaxcrnn data ACTION``."""
-    return _audit(args) if args.action == "audit" else _convert(args)
+def add_options(parser: options.Parser) -> None:
+    actions = options.add_actions(parser)
+    for name, summary in (("audit", "look at every line, as training does"),
+                          ("convert", "write any data set as LMDB")):  # fmt: skip
+        sub = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        sub.add_argument("source", help="label file, LMDB, folder, labels.csv, or JSON of mmocr or docTR")
+        if name == "convert":
+            sub.add_argument("out", help="folder to write; one of a stopped conversion is gone on with")
+            sub.add_argument("--format", default="lmdb", choices=["lmdb"], help="lmdb is the only one")
+            sub.add_argument("--skip-bad", action="store_true", help="leave out, counted, images that cannot be read")
+        sub.add_argument("--charset", metavar="FILE", help="one character a line; default: those of the labels")
+        sub.add_argument("--config", metavar="FILE", help="YAML file, for the model and the limits of images")
+        options.add_set(sub)
 
 
-def _looked_at(args: Namespace, *, keep_text_faults: bool) -> Corpus:
+def run(args: argparse.Namespace) -> int:
+    if args.action == "convert":
+        return _convert(args)
+    # What training would find; 2 if there is anything.
+    return 2 if _audited(args, keep_text_faults=False).faults else 0
+
+
+def _audited(args: argparse.Namespace, *, keep_text_faults: bool) -> Corpus:
+    from jaxcrnn.charset import Charset
+    from jaxcrnn.data.audit import audit_table
+    from jaxcrnn.data.formats import open_source
+    from jaxcrnn.runs import config as configs
+    from jaxcrnn.runs.audits import audit_lines
+
     config = configs.load(args.config, args.set)
     source = open_source(args.source, config.data.limits)
     if args.charset:
@@ -34,39 +55,29 @@ def _looked_at(args: Namespace, *, keep_text_faults: bool) -> Corpus:
         texts = [source.text(i) for i in range(len(source))]
         charset = Charset.from_labels(texts) if any(texts) else Charset("?")
     corpus = audit_lines(config, charset, source, keep_text_faults=keep_text_faults)
-    print(tables.audit_table(args.source, corpus))
+    print(audit_table(args.source, corpus))
     return corpus
 
 
-def _audit(args: Namespace) -> int:
-    """``jaxcrnn data audit``: what training would find; 2 if anything."""
-    return 2 if _looked_at(args, keep_text_faults=False).faults else 0
+def _convert(args: argparse.Namespace) -> int:
+    """Any data set as LMDB, read back and compared."""
+    from jaxcrnn import _console
+    from jaxcrnn.data.formats import Joined
+    from jaxcrnn.data.lmdb import write_lmdb
+    from jaxcrnn.runs.audits import check_usable
 
-
-def _convert(args: Namespace) -> int:
-    """``jaxcrnn data convert``: any data set as LMDB or ArrayRecord, read back and compared."""
-    out = Path(args.out)
-    given = Path(args.source)
+    out, source = Path(args.out), Path(args.source)
     if not args.out:
         raise UserError("no folder to write; give one after the data set")
-    if given.exists() and (out.resolve() == given.resolve() or given.resolve() in out.resolve().parents):
+    if source.exists() and (out.resolve() == source.resolve() or source.resolve() in out.resolve().parents):
         raise UserError(f"{out}: is inside the data set itself; expected a folder elsewhere")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: a file; expected a folder to write to")
-    if args.shard_lines < 1:
-        raise UserError(f"--shard-lines {args.shard_lines}: expected 1 or more")
-    corpus = _looked_at(args, keep_text_faults=True)
+    corpus = _audited(args, keep_text_faults=True)
     check_usable(corpus, args.source, keep_text_faults=True, skip_bad=args.skip_bad)
     chosen = Joined([corpus.source], corpus.indices)
     with _console.make() as shown:
-
-        def written(done: int, total: int) -> None:
-            shown.progress(done, total, "lines written")
-
-        if args.format == "lmdb":
-            before = write_lmdb(out, chosen, written)
-        else:
-            before = write_array_records(out, chosen, args.shard_lines, written)
+        before = write_lmdb(out, chosen, lambda done, total: shown.progress(done, total, "lines written"))
     with _console.make() as shown:
         _compare(chosen, out, shown, before)
     again = f", {before} of them by an earlier call" if before else ""
@@ -74,12 +85,17 @@ def _convert(args: Namespace) -> int:
     return 0
 
 
-def _compare(written: Source, folder: Path, shown: _console.Plain, before: int) -> None:
-    """Reads everything back. Where an earlier call wrote lines, the data set may have changed since.
+def _compare(written: Source, folder: Path, shown: Plain, before: int) -> None:
+    """Read everything back. Where an earlier call wrote lines, the data set may have changed since.
 
     Raises:
       UserError: a line that an earlier call wrote is not the data set's.
     """
+    import numpy as np
+
+    from jaxcrnn.data.formats import open_source
+    from jaxcrnn.data.lmdb import close
+
     close(folder)
     read = open_source(folder)
     if len(read) != len(written) or read.faults:

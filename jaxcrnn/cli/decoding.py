@@ -1,46 +1,67 @@
-"""What the decoding options of the commands that read ask for."""
+"""Decoding options, which the commands that read share."""
 
 from __future__ import annotations
 
+import argparse
+import math
 import sys
-from argparse import Namespace
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from jaxcrnn._text import read_text
-from jaxcrnn.cli.scoring import groups_of
-from jaxcrnn.decoding import automata, ngram, rescoring
-from jaxcrnn.decoding.automata import Automaton
-from jaxcrnn.decoding.decoder import Decoder
-from jaxcrnn.decoding.rescoring import Rescorer
+from jaxcrnn.charset import Charset
 from jaxcrnn.errors import UserError
-from jaxcrnn.runs import center_files
-from jaxcrnn.runs.folder import CENTERS, Run
-from jaxcrnn.types import TrainState
 
-NEEDS = (
-    ("lm_weight", "lm"), ("lm_bonus", "lm"), ("lexicon_weight", "lexicon"), ("groups", "rescore"),
-    ("centers", "rescore"),
-)  # fmt: skip
+if TYPE_CHECKING:
+    from jaxcrnn.decoding.automata import Automaton
+    from jaxcrnn.decoding.decoder import Decoder
+
+NEEDS = (("lm_weight", "lm"), ("lm_bonus", "lm"), ("lexicon_weight", "lexicon"))
 
 
-def decoder_of(args: Namespace, run: Run, state: TrainState) -> Decoder | None:
-    """What the decoding options of a command that reads ask for; None where they ask for nothing.
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """Beam search, lexicon and n-grams."""
+    group = parser.add_argument_group("decoding")
+    group.add_argument("--beam", type=int, metavar="W", help="prefix beam search with W prefixes; default: best path, "
+                       "or 16 where an option below needs it")  # fmt: skip
+    group.add_argument("--best", type=int, metavar="N", help="the N best readings")
+    group.add_argument("--lexicon", metavar="FILE", help="one word a line; only these are read")
+    group.add_argument("--lexicon-weight", type=float, metavar="X", help="others too; each listed word scores X more")
+    group.add_argument("--lm", metavar="FILE", help="character n-grams of 'lm train'")
+    group.add_argument("--lm-weight", type=float, metavar="X", help="of its log probabilities; default: 0.5")
+    group.add_argument("--lm-bonus", type=float, metavar="X", help="for each character; default: 0")
+
+
+def decoder_of(args: argparse.Namespace, charset: Charset) -> Decoder | None:
+    """The decoder that the options of `add_decoding` describe, or None if they ask for best-path decoding.
+
+    Args:
+      args: values of the options.
+      charset: charset of the run.
 
     Raises:
       UserError: a file cannot be read, or an option is out of range.
     """
-    charset = run.charset
-    for given, needed in NEEDS:
-        if getattr(args, given) is not None and getattr(args, needed, "") in (None, ""):
-            what = "X" if needed == "rescore" else "FILE"
-            raise UserError(f"--{given.replace('_', '-')} is for --{needed}; expected --{needed} {what}")
-    rescorer = None if args.rescore is None else rescorer_of(args, run, state, args.rescore)
-    asked = args.beam is not None or args.best is not None or args.lexicon or args.lm or rescorer
+    from jaxcrnn.decoding.decoder import Decoder
+
+    for option, needed in NEEDS:
+        if getattr(args, option) is not None and not getattr(args, needed):
+            raise UserError(f"--{option.replace('_', '-')} is for --{needed}; expected --{needed} FILE")
+    asked = args.beam is not None or args.best is not None or args.lexicon or args.lm
     if not (asked or getattr(args, "characters", False)):
         return None
-    found: list[Automaton] = []
+    _check(args)
+    automata: list[Automaton] = []
+    if args.lexicon:
+        automata.append(_lexicon(args.lexicon, charset, args.lexicon_weight))
+    if args.lm:
+        automata.append(_ngrams(args.lm, charset, args.lm_weight, args.lm_bonus))
+    needs = bool(automata) or (args.best or 1) > 1
+    width = args.beam or (16 if needs else 1)
+    return Decoder(max(width, args.best or 1), best=args.best or 1, automata=tuple(automata))
+
+
+def _check(args: argparse.Namespace) -> None:
     for name, value in (("beam", args.beam), ("best", args.best)):
         if value is not None and not 1 <= value <= 1000:
             raise UserError(f"--{name} {value}: expected 1 to 1000")
@@ -48,51 +69,30 @@ def decoder_of(args: Namespace, run: Run, state: TrainState) -> Decoder | None:
         raise UserError(f"--best {args.best}: expected --beam {args.beam} or fewer")
     weights = {"lm-weight": args.lm_weight, "lm-bonus": args.lm_bonus, "lexicon-weight": args.lexicon_weight}
     for name, weight in weights.items():
-        if weight is not None and not np.isfinite(weight):
+        if weight is not None and not math.isfinite(weight):
             raise UserError(f"--{name} {weight}: expected a finite number")
-    if args.lexicon:
-        words = [line.strip("\r\n") for line in read_text(args.lexicon).split("\n")]
-        strange = sorted({c for word in words for c in charset.missing(word)})
-        unread = sum(bool(charset.missing(word)) for word in words)
-        if unread and unread < sum(map(bool, words)):
-            print(f"{args.lexicon}: {unread} of {sum(map(bool, words))} words left out, they have characters outside "
-                  f"the charset: {' '.join(strange[:10])}", file=sys.stderr)  # fmt: skip
-        try:
-            found.append(automata.lexicon(words, charset, args.lexicon_weight))
-        except UserError as error:
-            raise UserError(f"{args.lexicon}: {error}") from None
-    if args.lm:
-        model = ngram.load_ngrams(Path(args.lm))
-        if not any(c in charset for c in model.characters):
-            raise UserError(f"{args.lm}: none of its {len(model.characters)} characters is one of the charset's; "
-                            "expected a model of the language that is read")  # fmt: skip
-        weight = 0.5 if args.lm_weight is None else args.lm_weight
-        found.append(automata.of_ngrams(model, charset, weight, args.lm_bonus or 0.0))
-    needs = bool(found) or (args.best or 1) > 1
-    width = args.beam or (16 if needs else 1)
-    return Decoder(max(width, args.best or 1), best=args.best or 1, automata=tuple(found), rescorer=rescorer)
 
 
-def rescorer_of(args: Namespace, run: Run, state: TrainState, weight: float) -> Rescorer:
-    """Look-alike rescoring with the centers of ``--centers``, or else the run's (those it was trained with, or those
-    estimated into its folder), and the groups of ``--groups``.
+def _lexicon(path: str, charset: Charset, weight: float | None) -> Automaton:
+    from jaxcrnn.decoding import automata
 
-    Raises:
-      UserError: there are no centers, a file cannot be read, or no two look-alikes have centers.
-    """
-    if not 0 <= weight <= rescoring.MOST:
-        raise UserError(f"--rescore {weight:g}: expected 0 to {rescoring.MOST:g}")
-    estimated = run.folder / CENTERS
-    if args.centers or (state.centers is None and estimated.exists()):
-        centers = center_files.load(Path(args.centers or estimated), run.charset, run.config.model.features)
-    elif state.centers is not None:
-        centers = state.centers
-    else:
-        raise UserError(f"{run.folder}: trained without centers; make some with 'jaxcrnn centers estimate --run "
-                        f"{run.folder}', or give --centers FILE")  # fmt: skip
-    groups = groups_of(args.groups or "")
-    made = rescoring.make(centers, groups, run.charset, weight)
-    if not rescoring.pairs(made):
-        raise UserError(f"{args.groups or 'the groups in the package'}: no group has two characters with centers here; "
-                        "expected look-alikes of this charset, as 'jaxcrnn lookalikes mine' finds them")  # fmt: skip
-    return made
+    words = [line.strip("\r\n") for line in read_text(path).split("\n")]
+    strange = sorted({c for word in words for c in charset.missing(word)})
+    unread = sum(bool(charset.missing(word)) for word in words)
+    if unread and unread < sum(map(bool, words)):
+        print(f"{path}: {unread} of {sum(map(bool, words))} words left out, they have characters outside "
+              f"the charset: {' '.join(strange[:10])}", file=sys.stderr)  # fmt: skip
+    try:
+        return automata.lexicon(words, charset, weight)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _ngrams(path: str, charset: Charset, weight: float | None, bonus: float | None) -> Automaton:
+    from jaxcrnn.decoding import automata, ngram
+
+    model = ngram.load_ngrams(Path(path))
+    if not any(c in charset for c in model.characters):
+        raise UserError(f"{path}: none of its {len(model.characters)} characters is one of the charset's; "
+                        "expected a model of the language that is read")  # fmt: skip
+    return automata.of_ngrams(model, charset, 0.5 if weight is None else weight, bonus or 0.0)

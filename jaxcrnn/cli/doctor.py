@@ -1,20 +1,21 @@
-"""``jaxcrnn doctor``: what is here, what is not, and what that would enable. ``jaxcrnn completion``: for shells."""
+"""``jaxcrnn doctor``: what is installed, what is missing, and what that would enable."""
 
 from __future__ import annotations
 
-import importlib.metadata
+import argparse
 import importlib.util
 import json
 import os
 import platform
-from argparse import Namespace
 from typing import Any
 
 from jaxcrnn import __version__
 from jaxcrnn._files import cache_folder
 from jaxcrnn._text import first_line
+from jaxcrnn.cli import options
 from jaxcrnn.errors import UserError
 
+SUMMARY = "say what is installed, what is not, and what that would enable"
 NEEDED = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "pyyaml", "rapidfuzz", "rich",
     "safetensors",
@@ -22,7 +23,6 @@ NEEDED = (
 # Package, module, extra, what it is for.
 OPTIONAL = (
     ("lmdb", "lmdb", "data", "LMDB data sets"),
-    ("array-record", "array_record", "data", "ArrayRecord data sets"),
     ("fonttools", "fontTools", "data", "fonts other than the embedded ones"),
     ("opencc", "opencc", "report", "the metric rule bctr"),
     ("tensorboardX", "tensorboardX", "track", "TensorBoard logs beside metrics.jsonl"),
@@ -34,8 +34,11 @@ OPTIONAL = (
 )
 
 
-def run(args: Namespace) -> int:
-    """``jaxcrnn doctor``."""
+def add_options(parser: options.Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
     found = facts()
     if args.json:
         print(json.dumps(found, indent=1))
@@ -55,6 +58,8 @@ def run(args: Namespace) -> int:
 
 
 def _version(name: str) -> str:
+    import importlib.metadata  # slow, so not for other commands
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -87,15 +92,3 @@ def facts() -> dict[str, Any]:
             for name, module, extra, what in OPTIONAL
         },
     }  # fmt: skip
-
-
-def completion(args: Namespace) -> int:
-    """``jaxcrnn completion SHELL``: a script for the shell to read."""
-    try:
-        import shtab
-    except ImportError:
-        raise UserError("completion needs the package shtab; expected the extra 'shell'") from None
-    from jaxcrnn.cli.main import parser
-
-    print(shtab.complete(parser(()), shell=args.shell))
-    return 0

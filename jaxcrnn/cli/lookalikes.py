@@ -1,83 +1,108 @@
-"""The command that finds look-alikes: ``jaxcrnn lookalikes mine``."""
+"""``jaxcrnn lookalikes mine`` and ``jaxcrnn lookalikes score``: characters that look alike."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
-from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-
-from jaxcrnn import _console
-from jaxcrnn._files import can_be_written
-from jaxcrnn.charset import Charset
-from jaxcrnn.cli import scoring, tuning
-from jaxcrnn.cli.reading import usable_lines, validation_path
-from jaxcrnn.decoding.evaluate import evaluate
+from jaxcrnn.cli import options
 from jaxcrnn.errors import UserError
-from jaxcrnn.lookalikes import confusions
-from jaxcrnn.lookalikes.groups import read_table, write_groups
-from jaxcrnn.lookalikes.similarity import alike, known_scores, merge, neighbours, similarities
-from jaxcrnn.render import atlas as atlases
-from jaxcrnn.render.atlas import SIZE, Atlas
-from jaxcrnn.runs import folder
 
-TABLED = 0.65  # least score of a table's pair; tables are made by many hands and hold pairs that look nothing alike
+if TYPE_CHECKING:
+    from jaxcrnn.lookalikes.confusions import Confusion, Scores
+    from jaxcrnn.render.atlas import Atlas
+    from jaxcrnn.runs.folder import Run
 
-
-def run(args: Namespace) -> int:
-    """``jaxcrnn lookalikes ACTION``."""
-    return {"mine": mine, "score": scoring.score, "tune": tuning.run}[args.action](args)
+SUMMARY = "find characters that look alike, and score how they are read"
+MODULES = options.RUN_MODULES
 
 
-def mine(args: Namespace) -> int:
-    """``jaxcrnn lookalikes mine``: glyphs, tables and a run's confusions, merged into groups."""
+def add_options(parser: options.Parser) -> None:
+    actions = options.add_actions(parser)
+    mine = actions.add_parser("mine", help="find groups of look-alikes", description="Find groups of look-alikes.")
+    mine.add_argument(
+        "--charset", metavar="FILE", help="one character a line; default: the run's, or the embedded atlas's"
+    )
+    mine.add_argument(
+        "--fonts", metavar="FOLDER", help="compare glyphs of these fonts; 'system' or 'embedded' for those"
+    )
+    mine.add_argument(
+        "--table", action="append", default=[], metavar="FILE", help="take pairs of a published table, too"
+    )
+    mine.add_argument("--run", metavar="RUN", help="take what a run confuses, too, reading --data")
+    mine.add_argument("--data", metavar="FILE", help="label file for --run; default: the run's validation set")
+    mine.add_argument("--least", type=int, default=2, metavar="N", help="confusions that make a pair; default: 2")
+    mine.add_argument(
+        "--similarity", type=float, default=0.8, metavar="X",
+        help="of glyphs, 1 is the same; higher finds fewer; default: 0.8",
+    )  # fmt: skip
+    mine.add_argument("--largest", type=int, default=6, metavar="N", help="characters of a group at most; default: 6")
+    mine.add_argument("--out", required=True, metavar="FILE", help="text file to write: one group a line")
+    mine.add_argument("--picture", metavar="FILE", help="draw the groups as an image")
+    options.add_reading(mine, skip_bad="images of --data that cannot be read")
+    score = actions.add_parser(
+        "score", help="score predictions of any program", description="Score what was read, character by character."
+    )
+    score.add_argument(
+        "--predictions", required=True, metavar="FILE",
+        help="path<TAB>prediction<TAB>truth a line, as 'evaluate --predictions' writes, or index [prediction] [truth]",
+    )  # fmt: skip
+    options.add_groups(score)
+    score.add_argument("--most", type=int, default=20, metavar="N", help="confusions to show; default: 20")
+    score.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    return _mine(args) if args.action == "mine" else _score(args)
+
+
+def _mine(args: argparse.Namespace) -> int:
+    """Glyphs, tables and a run's confusions, merged into groups."""
+    from jaxcrnn import _console
+    from jaxcrnn.lookalikes.groups import read_table, write_groups
+    from jaxcrnn.lookalikes.mining import Candidates
+    from jaxcrnn.report.sheet import glyph_sheet
+    from jaxcrnn.runs.folder import open_run
+
     out = _checked(args)
     tables = {Path(path).name: read_table(path) for path in args.table}
-    run = folder.open_run(Path(args.run)) if args.run else None
-    characters = _characters(args, run)
-    index = {c: i for i, c in enumerate(characters)}
-    pairs: dict[tuple[int, int], float] = {}
-    scores: dict[tuple[int, int], float] = {}
-    sources = []
+    opened = open_run(Path(args.run)) if args.run else None
+    found = Candidates(_characters(args, opened), args.similarity)
     glyphs = None
     if args.fonts:
-        glyphs = _glyphs(args.fonts, characters)
-        pairs, scores = _by_glyphs(glyphs, args.similarity)
-        sources.append(f"{len(pairs)} pairs by glyphs of {', '.join(glyphs.fonts)}")
+        glyphs = _glyphs(args.fonts, found.characters)
+        with _console.make() as shown:
+            found.add_glyphs(glyphs.tiles, glyphs.present, glyphs.fonts,
+                             lambda done, total: shown.progress(done, total, "characters compared"))  # fmt: skip
     for name, table in tables.items():
-        known = sorted(_ordered(*(index[c] for c in p)) for p in table if len(p) == 2 and p <= index.keys())
-        taken, why = _tabled(known, glyphs)
-        for pair, score in taken.items():
-            pairs[pair] = max(pairs.get(pair, 0), score)
-            scores[pair] = max(score, args.similarity)
-        sources.append(f"{len(taken)} of {len(known)} pairs of {name}{why}")
-    if run:
-        confused = _confused(args, run, index)
-        for pair in confused:
-            pairs[pair] = scores[pair] = 1.0
-        sources.append(f"{len(confused)} pairs that {run.folder.name} confuses at least {args.least} times")
-    unwritable = [p for p in pairs if not all(_can_be_written(characters[i]) for i in p)]
-    if unwritable:
-        pairs = {pair: score for pair, score in pairs.items() if pair not in set(unwritable)}
-        sources.append(f"{len(unwritable)} pairs with a space or '#' left out, which a file of groups cannot hold")
-    groups = ["".join(characters[i] for i in group) for group in
-              merge(pairs, scores, least=args.similarity, largest=args.largest)]  # fmt: skip
+        if glyphs is None:
+            found.add_table(name, table)
+        else:
+            found.add_table(name, table, glyphs.tiles, glyphs.present)
+    if opened:
+        found.add_confusions(opened.folder.name, _confused(args, opened), args.least)
+    groups = found.groups(args.largest)
+    characters = f"{len(found.characters)} characters"
     if not groups:
-        raise UserError(f"no look-alikes found among {len(characters)} characters ({'; '.join(sources)})")
-    write_groups(out, groups, [f"{len(groups)} groups of look-alikes among {len(characters)} characters", *sources])
-    print("\n".join(sources))
+        raise UserError(f"no look-alikes found among {characters} ({'; '.join(found.sources)})")
+    write_groups(out, groups, [f"{len(groups)} groups of look-alikes among {characters}", *found.sources])
+    print("\n".join(found.sources))
     print(f"{len(groups)} groups with {sum(map(len, groups))} characters, written to {out}")
     if args.picture and glyphs is not None:
-        picture(glyphs, groups).save(args.picture)
+        glyph_sheet(glyphs, groups).save(args.picture)
         print(f"drawn as {args.picture}")
     return 0
 
 
-def _checked(args: Namespace) -> Path:
-    """The file to write, after a look at every option, before any work."""
+def _checked(args: argparse.Namespace) -> Path:
+    """The file to write, after checking every option, before any work."""
+    from PIL import Image
+
+    from jaxcrnn._files import can_be_written
+
     out, drawn = Path(args.out), Path(args.picture) if args.picture else None
     for path in (out, drawn or out):
         can_be_written(path)
@@ -99,84 +124,94 @@ def _checked(args: Namespace) -> Path:
     return out
 
 
-def _ordered(one: int, two: int) -> tuple[int, int]:
-    return min(one, two), max(one, two)
+def _characters(args: argparse.Namespace, opened: Run | None) -> str:
+    from jaxcrnn.charset import Charset
+    from jaxcrnn.render import atlas
+    from jaxcrnn.runs.folder import same_charset
 
-
-def _can_be_written(character: str) -> bool:
-    return not atlases.is_space(character) and character != "#"
-
-
-def _tabled(known: list[tuple[int, int]], glyphs: Atlas | None) -> tuple[dict[tuple[int, int], float], str]:
-    """The pairs of a table that are alike enough to see, with their scores, and what became of the others."""
-    if glyphs is None or not known:
-        return dict.fromkeys(known, 0.0), ""
-    found = similarities(glyphs.tiles, glyphs.present, np.asarray(known))
-    taken = {(i, j): float(score) for (i, j), score in zip(known, found, strict=True) if score >= TABLED}
-    unseen = int((found < 0).sum())
-    return taken, f" ({unseen} with a character that no font has)" if unseen else ""
-
-
-def _characters(args: Namespace, run: folder.Run | None) -> str:
     if args.charset:
         charset = Charset.from_file(args.charset)
-        if run:
-            folder.same_charset(run, charset, args.charset)
+        if opened:
+            same_charset(opened, charset, args.charset)
         return "".join(charset.characters)
-    if run:
-        return "".join(run.charset.characters)
+    if opened:
+        return "".join(opened.charset.characters)
     if args.fonts == "embedded":
-        return atlases.embedded().characters
+        return atlas.embedded().characters
     raise UserError("no characters to look among; give --charset FILE, one character a line")
 
 
 def _glyphs(fonts: str, characters: str) -> Atlas:
-    glyphs = atlases.of_fonts(fonts, characters)
+    from jaxcrnn.render import atlas
+
+    glyphs = atlas.of_fonts(fonts, characters)
     for line in glyphs.lacking():
         print(line)
     return glyphs
 
 
-def _by_glyphs(glyphs: Atlas, similarity: float) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], float]]:
-    # A space looks like every other space, and a number sign would begin a comment in the file of groups.
-    wanted = [_can_be_written(c) for c in glyphs.characters]
-    inked = glyphs.present & np.asarray(wanted)[None, :]
-    with _console.make() as shown:
-        found = neighbours(
-            glyphs.tiles, inked, progress=lambda done, total: shown.progress(done, total, "characters compared")
-        )
-    return alike(found, sure=max(0.9, similarity), possible=similarity), known_scores(found)
+def _confused(args: argparse.Namespace, opened: Run) -> list[Confusion]:
+    """What a run confuses when it reads a data set."""
+    from jaxcrnn.decoding.evaluate import evaluate
+    from jaxcrnn.lookalikes import confusions
+    from jaxcrnn.runs import audits
+
+    path = audits.validation_path(opened, args.data)
+    corpus = audits.usable_lines(opened, [path], keep_text_faults=True, shown_on=sys.stderr, **options.reading(args))
+    state, _ = opened.state("best")
+    data = opened.config.data
+    result = evaluate(
+        opened.reader_config, state, opened.charset, corpus, batch_size=data.batch_size, buckets=data.buckets
+    )
+    return confusions.score([line.text for line in result.lines], result.truths, groups=[]).confusions
 
 
-def _confused(args: Namespace, run: folder.Run, index: dict[str, int]) -> set[tuple[int, int]]:
-    path = validation_path(run, args.data)
-    corpus = usable_lines(run, [path], args, keep_text_faults=True, shown_on=sys.stderr)
-    state, _ = run.state("best")
-    data = run.config.data
-    result = evaluate(run.reader_config, state, run.charset, corpus, batch_size=data.batch_size, buckets=data.buckets)
-    scored = confusions.score([line.text for line in result.lines], result.truths, groups=[])
-    counts: dict[tuple[int, int], int] = {}
-    for c in scored.confusions:
-        if c.written in index and c.read in index:
-            pair = _ordered(index[c.written], index[c.read])
-            counts[pair] = counts.get(pair, 0) + c.times
-    return {pair for pair, count in counts.items() if count >= args.least}
+def _score(args: argparse.Namespace) -> int:
+    from jaxcrnn._console import table
+    from jaxcrnn.data.predictions import read_predictions
+    from jaxcrnn.lookalikes import confusions
+    from jaxcrnn.lookalikes.groups import read_groups
+    from jaxcrnn.render.texts import GROUPS
+
+    if args.most < 1:
+        raise UserError(f"--most {args.most}: expected 1 or more")
+    predictions = read_predictions(args.predictions)
+    groups = read_groups(args.groups or GROUPS)
+    scores = confusions.score(predictions.read, predictions.truths, groups)
+    if args.json:
+        print(_as_json(scores, {"predictions": str(args.predictions), "groups": len(groups)}))
+        return 0
+    print(f"{args.predictions}: {len(predictions.names)} lines; {len(groups)} groups of look-alikes\n")
+    print(table(("score", "", "of"), confusions.rate_rows(scores.lines)), end="\n\n")
+    print(_confusion_table(scores.confusions, args.most))
+    return 0
 
 
-def picture(glyphs: Atlas, groups: Sequence[str], columns: int = 8) -> Image.Image:
-    """Groups as a sheet: each in a box with a number, every typeface a row of its own."""
-    index = {c: i for i, c in enumerate(glyphs.characters)}
-    fonts, widest = len(glyphs.fonts), max(map(len, groups))
-    wide, high = widest * SIZE + 40, fonts * SIZE + 12
-    rows = -(-len(groups) // columns)
-    sheet = Image.new("L", (columns * wide, rows * high), 255)
-    draw, small = ImageDraw.Draw(sheet), ImageFont.load_default(11)
-    for number, group in enumerate(groups):
-        left, top = number % columns * wide, number // columns * high
-        draw.rectangle((left, top, left + wide - 4, top + high - 4), outline=200)
-        draw.text((left + 4, top + 4), str(number + 1), fill=110, font=small)
-        for k, character in enumerate(group):
-            for f in range(fonts):
-                tile = Image.fromarray(255 - glyphs.tiles[f, index[character]])
-                sheet.paste(tile, (left + 32 + k * SIZE, top + 4 + f * SIZE))
-    return sheet
+def _confusion_table(found: list[Confusion], most: int) -> str:
+    """The most frequent confusions."""
+    from jaxcrnn._console import table
+    from jaxcrnn.lookalikes.confusions import shown
+
+    if not found:
+        return "every character was read right"
+    rows = [
+        (shown(c.written), shown(c.read), c.times, c.among or "", "look-alikes" if c.alike else "")
+        for c in found[:most]
+    ]
+    rest = f"\n... and {len(found) - most} more kinds" if len(found) > most else ""
+    return table(("written", "read", "times", "of", ""), rows) + rest
+
+
+def _as_json(scores: Scores, facts: dict[str, object]) -> str:
+    """Everything measured, as JSON."""
+    from jaxcrnn.lookalikes import confusions
+
+    rates = {
+        name: {"rate": rate.known, "count": int(rate.over.sum()), "of": int(rate.under.sum())}
+        for name, rate in confusions.rates(scores.lines).items()
+    }
+    found = [
+        {"written": c.written, "read": c.read, "count": c.times, "of": c.among, "alike": c.alike}
+        for c in scores.confusions
+    ]
+    return json.dumps({**facts, "rates": rates, "confusions": found}, ensure_ascii=False, indent=2)

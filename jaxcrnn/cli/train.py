@@ -1,52 +1,75 @@
-"""The command that trains."""
+"""``jaxcrnn train``: train a recogniser on a label file."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-import os
-from argparse import Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-from jax.sharding import Mesh
-
-from jaxcrnn import _console, objective
-from jaxcrnn.charset import Charset
-from jaxcrnn.data.audit import Corpus
-from jaxcrnn.data.labels import Source
+from jaxcrnn.cli import options
 from jaxcrnn.errors import UserError
-from jaxcrnn.objective import CHOICES, PRESETS, LossConfig
-from jaxcrnn.parallel.mesh import make_mesh, my_rows
-from jaxcrnn.render.streams import Stream
-from jaxcrnn.runs import center_files, charset_transfer, datasets, processes
-from jaxcrnn.runs import config as configs
-from jaxcrnn.runs.checkpoint import agreed, written
-from jaxcrnn.runs.folder import (
-    CHECKPOINTS,
-    CONFIG,
-    Run,
-    create,
-    lock,
-    open_run,
-    same_charset,
-    same_config,
-    same_model,
-    say_changes,
-    used,
-)
-from jaxcrnn.runs.trainer import fit
-from jaxcrnn.train import TrainConfig, eval_variables, init_state
-from jaxcrnn.types import CenterState, TrainState
 
+if TYPE_CHECKING:
+    from jaxcrnn.runs.config import Config
+    from jaxcrnn.runs.folder import Run
+
+SUMMARY = "train a recogniser on a label file"
+MODULES = ("jaxcrnn.runs.start",)
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
-def train(args: Namespace) -> int:
-    """``jaxcrnn train``."""
-    processes.join(args)
+def add_options(parser: options.Parser) -> None:
+    parser.add_argument(
+        "--data", nargs="+", metavar="FILE",
+        help="training set: a label file of path<TAB>text, or what 'data' reads; of several, data.weights says how "
+        "many lines of a batch come from each",
+    )  # fmt: skip
+    parser.add_argument("--val", metavar="FILE", help="label file of the validation set")
+    parser.add_argument("--charset", metavar="FILE", help="one character a line; default: those of the training labels")
+    parser.add_argument("--out", metavar="FOLDER", help="new folder for the run")
+    parser.add_argument("--config", metavar="FILE", help="YAML file with the keys listed below")
+    options.add_set(parser)
+    parser.add_argument(
+        "--preset", metavar="NAME", help="loss.preset: ctc, flow1, flow1-torch, flow2, aligned, posterior"
+    )
+    parser.add_argument(
+        "--init-from", metavar="RUN", help="start from a run: its weights, charset and configuration, but the loss"
+    )
+    parser.add_argument("--checkpoint", metavar="WHICH", help="of --init-from: best (the default), latest, or a step")
+    parser.add_argument(
+        "--grow", action="store_true",
+        help="with --init-from: another charset (--charset, or that of the labels); what is known of a character moves "
+        "with it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--centers", metavar="WHERE", help="centers to start from: a file of 'centers estimate', head, zeros or normal"
+    )
+    parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, what the audit finds")
+    parser.add_argument("--resume", metavar="FOLDER", help="go on with a run, exactly where it stopped")
+    parser.add_argument(
+        "--auto-resume", action="store_true",
+        help="go on with the run of --out if there is one, start it otherwise: one command for jobs that come back",
+    )  # fmt: skip
+    parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
+    several = parser.add_argument_group("several processes")
+    several.add_argument(
+        "--distributed", action="store_true",
+        help="this is one process of several; SLURM, Open MPI, Kubernetes and Cloud TPU say which",
+    )  # fmt: skip
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="elsewhere: where the first process listens")
+    several.add_argument("--process-count", type=int, metavar="N", help="how many processes there are")
+    several.add_argument("--process-index", type=int, metavar="I", help="which one this is, from 0")
+    parser.lists_keys = True
+
+
+def run(args: argparse.Namespace) -> int:
+    """The exit code is 75 if ``--auto-resume`` was stopped before the end."""
+    from jaxcrnn.runs import config as configs
+    from jaxcrnn.runs.folder import CONFIG, open_run, same_config
+    from jaxcrnn.runs.processes import agreed
+
+    _join(args)
     if args.auto_resume and (args.resume or not args.out):
         raise UserError("--auto-resume looks for the run in --out; give --out FOLDER, and no --resume")
     if args.resume:
@@ -54,19 +77,39 @@ def train(args: Namespace) -> int:
     # Asked of the first process alone: another one may see the folder later.
     begun = args.auto_resume and agreed((Path(args.out) / CONFIG).is_file())
     if begun and args.init_from and not Path(args.init_from).exists():
-        run = _begun(args)
+        own = _begun(args)
         print(f"{args.init_from} is gone; {args.out}, which began with it, goes on as it is configured")
-        return _again(_go_on(run, args))
+        return _again(_go_on(own, args))
     origin = open_run(Path(args.init_from)) if args.init_from else None
-    config = _train_config(args, origin)
+    config = _config(args, origin)
     if args.print_config:
         print(configs.to_yaml(config), end="")
         return 0
     if begun:
-        run = _begun(args)
-        same_config(run, config)
+        own = _begun(args)
+        same_config(own, config)
         print(f"{args.out} holds this run; going on with it")
-        return _again(_go_on(run, args))
+        return _again(_go_on(own, args))
+    done = _start(args, config, origin)
+    return _again(done) if args.auto_resume else 0
+
+
+def _join(args: argparse.Namespace) -> None:
+    """Find the other processes, if there are several."""
+    from jaxcrnn.runs import processes
+
+    place = (args.coordinator, args.process_count, args.process_index)
+    if args.distributed:
+        processes.join(*place)
+    elif any(value is not None for value in place):
+        raise UserError("--coordinator, --process-count and --process-index are of several processes; give "
+                        "--distributed too")  # fmt: skip
+
+
+def _start(args: argparse.Namespace, config: Config, origin: Run | None) -> bool:
+    """Start a new run; whether it finished."""
+    from jaxcrnn.runs import datasets, start
+
     if not config.data.train and config.text.share < 1:
         raise UserError("no training data; give --data FILE, a label file of path<TAB>text, or --set text.share=1 for "
                         "rendered lines alone")  # fmt: skip
@@ -79,17 +122,20 @@ def train(args: Namespace) -> int:
     if args.grow and not origin:
         raise UserError("--grow takes what a run has learnt to another charset; give --init-from RUN")
     own = origin if not args.grow else None
-    charset = _charset_of(own, config) if own else datasets.charset(config, source)
-    first, facts = _first_state(config, charset, origin, args)
-    facts["skip_bad"] = args.skip_bad
-    done = _train(config, charset, source, datasets.validation(config), Path(args.out), facts, first)
-    return _again(done) if args.auto_resume else 0
+    charset = start.charset_of(own, config) if own else datasets.charset(config, source)
+    first, facts = start.first_state(
+        config, charset, origin, checkpoint=args.checkpoint, grow=args.grow, centers=args.centers
+    )
+    validation = datasets.validation(config)
+    return start.begin(config, charset, source, validation, Path(args.out), facts, first, skip_bad=args.skip_bad)
 
 
-def _begun(args: Namespace) -> Run:
-    """The run in ``--out``, which must have begun as it was asked for."""
-    run = open_run(Path(args.out))
-    began = run.facts().get("init_from") or {"run": None, "step": None}
+def _begun(args: argparse.Namespace) -> Run:
+    """The run in ``--out``, which must have begun with the same ``--init-from`` and ``--checkpoint``."""
+    from jaxcrnn.runs.folder import open_run
+
+    own = open_run(Path(args.out))
+    began = own.facts().get("init_from") or {"run": None, "step": None}
     asked = str(Path(args.init_from).resolve()) if args.init_from else None
     if began["run"] != asked:
         raise UserError(f"{args.out}: began with {began['run'] or 'fresh weights'}, and --init-from asks for "
@@ -97,27 +143,19 @@ def _begun(args: Namespace) -> Run:
     if args.checkpoint and args.checkpoint.isdigit() and int(args.checkpoint) != began["step"]:
         raise UserError(f"{args.out}: began with step {began['step']} of {asked}, and --checkpoint asks for "
                         f"{args.checkpoint}; expected the same, or another --out")  # fmt: skip
-    return run
+    return own
 
 
 def _again(finished: bool) -> int:
-    """Of a job that is started again until it has finished: the exit code says whether it has."""
+    """The exit code of a job that is started again until it has finished."""
     return 0 if finished else STOPPED
 
 
-def _charset_of(origin: Run, config: configs.Config) -> Charset:
-    """The charset of the run to go on from; another one that was asked for stops it."""
-    if config.data.blank != origin.config.data.blank:
-        raise UserError(f"data.blank is {config.data.blank!r}, and {origin.folder} was trained with the blank "
-                        f"{origin.config.data.blank}")  # fmt: skip
-    # The run's own file may be gone by now; what is in the run's folder is the charset.
-    if config.data.charset and config.data.charset != origin.config.data.charset:
-        same_charset(origin, Charset.from_file(config.data.charset, config.data.blank), config.data.charset)
-    return origin.charset
+def _config(args: argparse.Namespace, origin: Run | None) -> Config:
+    """The whole configuration: the defaults or those of the run to start from, the file, then the options."""
+    from jaxcrnn.objective import CHOICES, PRESETS, LossConfig
+    from jaxcrnn.runs import config as configs
 
-
-def _train_config(args: Namespace, origin: Run | None) -> configs.Config:
-    """The whole configuration: defaults or those of the run to go on from, the file, then the options."""
     data = args.data or [""]
     flags = {"train": data[0], "val": args.val, "charset": args.charset}
     if args.checkpoint and not origin:
@@ -132,70 +170,17 @@ def _train_config(args: Namespace, origin: Run | None) -> configs.Config:
     if args.centers and not config.loss.has_centers:
         raise UserError(f"--centers {args.centers}: the preset {config.loss.preset!r} keeps no centers; expected "
                         f"another --preset, one of {', '.join(list(PRESETS)[1:])}")  # fmt: skip
-    given: dict[str, Any] = {name: value for name, value in flags.items() if value}
-    given |= {"more": tuple(data[1:])} if args.data else {}
+    values: dict[str, Any] = {name: value for name, value in flags.items() if value}
+    values |= {"more": tuple(data[1:])} if args.data else {}
     loss = dataclasses.replace(config.loss, start=start) if args.centers else config.loss
-    read = dataclasses.replace(config.data, **given).with_whole_paths()
+    read = dataclasses.replace(config.data, **values).with_whole_paths()
     return dataclasses.replace(config, loss=loss, data=read, text=config.text.with_whole_paths())
 
 
-def _first_state(
-    config: configs.Config, charset: Charset, origin: Run | None, args: Namespace
-) -> tuple[TrainState | None, dict[str, Any]]:
-    """The state before the first step, None for a fresh one, and where it comes from."""
-    train_config, variables = config.for_charset(charset), None
-    facts: dict[str, Any] = {"loss": config.loss.parts._asdict()}
-    if origin:
-        before, step = origin.state(args.checkpoint or "best")
-        same_model(origin, train_config.model)
-        facts["init_from"] = {"run": str(origin.folder.resolve()), "step": step}
-        if not args.grow and (converted := origin.facts().get("converted")):
-            facts["converted"] = converted  # the weights still have that layout
-        print(f"going on from {origin.folder}, checkpoint of step {step}")
-        variables = eval_variables(before)
-    given = None
-    if args.centers and args.centers not in CHOICES["start"]:
-        path = Path(args.centers)
-        given = center_files.load(path, charset, config.model.features, ", or one of zeros, normal, head")
-        unseen = int((given.counts == 0).sum())
-        facts["centers"] = {"file": str(path.resolve()), "classes_never_seen": unseen}
-        print(f"centers from {path}; {unseen} of {charset.num_classes} classes were never seen and start at 0")
-    if not (origin or given):  # training makes a fresh state itself, from the seed
-        objective.check_start(config.loss)
-        return None, facts
-    key = jax.random.key(config.run.seed)
-    if origin and args.grow:
-        return _grown(before, origin.charset, charset, train_config, key, given, facts), facts
-    return init_state(train_config, key, variables=variables, centers=given), facts
+def _resume(args: argparse.Namespace) -> int:
+    from jaxcrnn.runs.folder import open_run
 
-
-def _grown(
-    before: TrainState,
-    old: Charset,
-    new: Charset,
-    config: TrainConfig,
-    key: jax.Array,
-    given: CenterState | None,
-    facts: dict[str, Any],
-) -> TrainState:
-    """All that was learnt, under another charset; centers that were given stand for those of the run."""
-    kept = [c for c in new.characters if c in old]
-    if not kept:
-        raise UserError("--grow: the charsets share no character; expected some of the run's in the new one")
-    own = before if given is None else before._replace(centers=None)
-    anyhow = config
-    if own.centers is not None and config.loss.has_centers and config.loss.parts.start == "estimate":
-        # Nothing was estimated for new characters: they start at 0, as classes do that were never seen.
-        anyhow = dataclasses.replace(config, loss=dataclasses.replace(config.loss, start="zeros"))
-    state, besides = charset_transfer.started(own, init_state(anyhow, key, centers=given), old, new)
-    facts["grown"] = {"kept": len(kept), "new": len(new) - len(kept), "gone": len(old) - len(kept), "moved": besides}
-    print(f"{len(kept)} characters kept, {len(new) - len(kept)} new, {len(old) - len(kept)} gone; moved with them: "
-          f"{', '.join(['weights', *besides])}")  # fmt: skip
-    return state
-
-
-def _resume(args: Namespace) -> int:
-    run = open_run(Path(args.resume))
+    own = open_run(Path(args.resume))
     if args.config or args.out or not all(change.startswith("mesh.") for change in args.set):
         raise UserError("--resume goes on with the run's own configuration; leave out --config, --set (but of mesh.*) "
                         "and --out")  # fmt: skip
@@ -205,118 +190,13 @@ def _resume(args: Namespace) -> int:
     for flag in ("data", "val"):
         if getattr(args, flag):
             raise UserError(f"--resume goes on with the run's own data; leave out --{flag}")
-    _go_on(run, args)
+    _go_on(own, args)
     return 0
 
 
-def _go_on(run: Run, args: Namespace) -> bool:
-    if not agreed(len(written(run.folder / CHECKPOINTS))) and (began := run.facts().get("init_from")):
-        raise UserError(f"{run.folder}: began with the weights of {began['run']} and has no checkpoint; expected one: "
-                        "move it back, or remove the folder and start again")  # fmt: skip
-    changes = say_changes(run)
-    print("".join(f"{line}\n" for line in changes), end="")
+def _go_on(own: Run, args: argparse.Namespace) -> bool:
+    """Resume a run; whether it finished."""
+    from jaxcrnn.runs import start
+
     mesh_only = [change for change in args.set if change.startswith("mesh.")]
-    run = dataclasses.replace(run, config=configs.load(None, mesh_only, run.config))
-    if args.charset:
-        same_charset(run, Charset.from_file(args.charset, run.config.data.blank), args.charset)
-    source = datasets.source(run.config)
-    skip_bad = args.skip_bad or bool(run.facts().get("skip_bad"))
-    corpora = datasets.audited(run.config, run.charset, source, datasets.validation(run.config), skip_bad)
-    mesh, batches = _batches(run.config, run.charset, corpora[0])
-    if changes and jax.process_index() == 0:
-        used(run)
-    return _go(run, mesh, batches, *corpora)
-
-
-def _batches(config: configs.Config, charset: Charset, corpus: Corpus | None) -> tuple[Mesh, Stream]:
-    """The devices, and the batches, or this process's rows of them."""
-    mesh = make_mesh(config.mesh)
-    rows = my_rows(mesh, config.data.batch_size)
-    return mesh, datasets.stream(config, charset, corpus, rows)
-
-
-def _train(
-    config: configs.Config,
-    charset: Charset,
-    source: Source | None,
-    validation: Source | None,
-    out: Path,
-    facts: dict[str, Any],
-    first: TrainState | None = None,
-) -> bool:
-    corpora = datasets.audited(config, charset, source, validation, facts["skip_bad"])
-    # Before the folder: what stops it leaves nothing behind.
-    mesh, batches = _batches(config, charset, corpora[0])
-    facts["data"] = datasets.facts(corpora)
-    run = processes.first_makes(lambda: create(out, config, charset, facts), lambda: open_run(out))
-    return _go(run, mesh, batches, *corpora, first)
-
-
-def _go(
-    run: Run,
-    mesh: Mesh,
-    batches: Stream,
-    corpus: Corpus | None,
-    val: Corpus | None,
-    first: TrainState | None = None,
-) -> bool:
-    loop = run.config.run
-    print(f"charset of {len(run.charset)} characters; buckets {', '.join(map(str, batches.buckets))} px", end="; ")
-    print(f"{batches.steps_per_epoch} steps an epoch, {run.config.optim.steps} in all")
-    if mesh.size > 1:
-        print(f"{mesh.size} devices: the batch over {mesh.shape['data']}, the classes over {mesh.shape['model']}; "
-              f"{jax.process_count()} processes")  # fmt: skip
-    with _alone(run.folder), _console.make() as shown, _tracker(run.folder) as track:
-        done = fit(run.train_config, loop, run.charset, batches, val, run.folder, shown, track, first,
-                   mesh, run.config.mesh.fsdp)  # fmt: skip
-    totals = done.totals
-    if done.step > run.config.optim.steps:
-        print(f"{run.folder} is at step {done.step}, beyond optim.steps={run.config.optim.steps}: nothing to do")
-        return True
-    print(
-        f"{'stopped' if done.stopped else 'finished'} at step {done.step}; {totals.samples} samples seen, "
-        f"{totals.infeasible_samples} infeasible, {totals.skipped_steps} steps skipped, "
-        f"{corpus.left_out if corpus is not None else 0} lines left out, {done.programs} step programs compiled"
-    )
-    if totals.worker_restarts:
-        print(f"worker processes were started anew {totals.worker_restarts} times")
-    if done.stopped:
-        print(f"go on with: jaxcrnn train --resume {run.folder}")
-    else:
-        print(f"the run is in {run.folder}")
-    return not done.stopped
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    handle = processes.first_makes(lambda: lock(folder), lambda: -1)
-    try:
-        yield
-    finally:
-        if handle >= 0:
-            os.close(handle)
-
-
-class _tracker:
-    """TensorBoard files next to ``metrics.jsonl``, where tensorboardX is installed."""
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            self.writer: Any = None
-        else:
-            self.writer = SummaryWriter(str(folder / "tensorboard"))
-
-    def __enter__(self) -> Callable[[dict[str, Any]], None]:
-        return self.add
-
-    def add(self, row: dict[str, Any]) -> None:
-        if self.writer:
-            for name, value in row.items():
-                if name != "step" and isinstance(value, int | float):
-                    self.writer.add_scalar(name, value, row["step"])
-
-    def __exit__(self, *_: object) -> None:
-        if self.writer:
-            self.writer.close()
+    return start.resume(own, overrides=mesh_only, charset_file=args.charset, skip_bad=args.skip_bad)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from jaxcrnn._console import table
 from jaxcrnn.charset import Charset, name_of
 from jaxcrnn.data.images import ABSURD, MISSING, UNREADABLE, ImageError, Limits, fit_height
 from jaxcrnn.data.labels import MALFORMED, OUTSIDE, Fault, Source
@@ -190,3 +191,21 @@ def _text_faults(
         )
         return ids, [Fault(TOO_LONG, where, detail)]
     return ids, []
+
+
+def audit_table(name: str, corpus: Corpus, examples: int = 3) -> str:
+    """Counts of each fault with its first examples; one line when there is none."""
+    total = len(corpus) + corpus.left_out
+    head = f"{name}: {total} lines, {len(corpus)} usable"
+    counts = corpus.counts()
+    if not counts:
+        return head
+    out = [head, ""]
+    out.append(table(("fault", "rows"), list(counts.items())))
+    for kind, count in counts.items():
+        out += ["", f"{kind}:"]
+        shown = [fault for fault in corpus.faults if fault.kind == kind][:examples]
+        out += [f"  {fault.where}: {fault.detail}" for fault in shown]
+        if count > examples:
+            out.append(f"  ... and {count - examples} more")
+    return "\n".join(out)

@@ -1,9 +1,8 @@
-"""``jaxcrnn lm``, and the files it makes."""
+"""Files of character n-grams, as ``jaxcrnn lm train`` makes them."""
 
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -11,37 +10,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from jaxcrnn._files import written_whole
-from jaxcrnn._text import first_line, read_text
-from jaxcrnn.decoding import automata
+from jaxcrnn._text import first_line
 from jaxcrnn.decoding.automata import NGrams
 from jaxcrnn.errors import UserError
 
 FORMAT = "jaxcrnn ngrams 1"
 MAX_ORDER = 8
-
-
-def run(args: Namespace) -> int:
-    """``jaxcrnn lm train``."""
-    if not 1 <= args.order <= MAX_ORDER:
-        raise UserError(f"--order {args.order}: expected 1 to {MAX_ORDER}")
-    out = Path(args.out)
-    if out.exists() or not out.parent.is_dir():
-        raise UserError(f"{out}: expected --out FILE, a new file in a folder that exists")
-    lines = [line.removesuffix("\r") for path in args.text for line in read_text(path).removesuffix("\n").split("\n")]
-    without = 0
-    if args.labels:
-        without = sum("\t" not in line for line in lines if line)
-        lines = [line.partition("\t")[2] for line in lines]
-    try:
-        model = automata.train(lines, args.order)
-    except UserError as error:
-        raise UserError(f"{', '.join(args.text)}: {error}") from None
-    save_ngrams(out, model)
-    kept = sum(bool(line) for line in lines)
-    print(f"made {out}: {len(model.parents):,} n-grams up to {model.order}, of {kept:,} lines and "
-          f"{len(model.characters):,} characters; left out: {len(lines) - kept - without:,} empty lines"
-          + (f", {without:,} without a tab" if without else ""))  # fmt: skip
-    return 0
 
 
 def save_ngrams(path: Path, model: NGrams) -> None:

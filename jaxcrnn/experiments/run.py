@@ -1,11 +1,10 @@
-"""The command that runs a grid of losses and seeds and says which differ: ``jaxcrnn compare``."""
+"""A grid of losses and seeds: runs what is missing and reports which differ."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import shutil
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,17 @@ import numpy as np
 
 from jaxcrnn import _console
 from jaxcrnn._text import read_text
-from jaxcrnn.cli.reading import audit_lines, check_usable
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import LabelFile, Source, write_lines
 from jaxcrnn.data.predictions import read_predictions, write_predictions
 from jaxcrnn.decoding.evaluate import estimate_centers, evaluate
 from jaxcrnn.errors import UserError
-from jaxcrnn.experiments.plan import START, Plan, read
+from jaxcrnn.experiments.plan import START, Plan
 from jaxcrnn.experiments.results import Results, collect
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.render.streams import RenderedLines, Stream
 from jaxcrnn.render.texts import GROUPS
-from jaxcrnn.runs import center_files, datasets
+from jaxcrnn.runs import audits, center_files, datasets
 from jaxcrnn.runs.config import Config
 from jaxcrnn.runs.folder import CENTERS, FACTS, Run, create, open_run
 from jaxcrnn.runs.trainer import fit
@@ -35,18 +33,6 @@ from jaxcrnn.types import CenterState, TrainState
 
 RECIPE, PLAN, RESULTS, GROUPS_FILE = "recipe.json", "plan.yaml", "results.json", "groups.txt"
 RENDERED = ("full", "lookalike")  # test sets where the plan names no files
-
-
-def run(args: Namespace) -> int:
-    """``jaxcrnn compare``."""
-    plan = read(args.plan, args.set)
-    out = Path(args.out)
-    results = compare(plan, out, args.skip_bad)
-    if results is None:
-        print(f"stopped; go on with: jaxcrnn compare {args.plan} --out {out}")
-        return 0
-    print(f"\nthe comparison is in {out}; look at it with: jaxcrnn report {out}")
-    return 0
 
 
 def compare(plan: Plan, out: Path, skip_bad: bool = False) -> Results | None:
@@ -171,8 +157,8 @@ class _Grid:
         return all((folder / f"{name}.txt").exists() for name in self.tests)
 
     def _looked_at(self, source: Source, name: str) -> Corpus:
-        corpus = audit_lines(self.plan.start, self.charset, source, keep_text_faults=True)
-        check_usable(corpus, name, keep_text_faults=True, skip_bad=self.skip_bad)
+        corpus = audits.audit_lines(self.plan.start, self.charset, source, keep_text_faults=True)
+        audits.check_usable(corpus, name, keep_text_faults=True, skip_bad=self.skip_bad)
         return corpus
 
     def _test_lines(self, kind: str) -> RenderedLines:

@@ -1,4 +1,4 @@
-"""``jaxcrnn export``: a trained recogniser for programs without this package."""
+"""A trained recogniser for programs without this package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,16 +30,27 @@ from jaxcrnn.runs.folder import open_run
 LEAST = 16  # pixels of width that every backbone makes a frame of
 
 
-def run(args: Namespace) -> int:
-    """``jaxcrnn export``."""
-    source, out = Path(args.run), Path(args.out)
-    reader = recognizer.load(source, args.checkpoint)
-    if not args.out or out.exists():
-        raise UserError(f"--out {args.out}: is there already; expected a new name")
-    # Under its own name when it is whole.
+def export(source: Path, out: Path, kind: str, checkpoint: str = "best") -> str:
+    """Write a recogniser for other programs.
+
+    Args:
+      source: run folder, or a folder exported as safetensors.
+      out: folder or file to make; it gets this name once it is complete.
+      kind: one of `FORMATS`.
+      checkpoint: ``"best"``, ``"latest"`` or a step.
+
+    Returns:
+      A description of what was written.
+
+    Raises:
+      UserError: ``out`` exists or cannot be written, or the recogniser cannot be expressed in this format.
+    """
+    reader = recognizer.load(source, checkpoint)
+    if out.exists():
+        raise UserError(f"--out {out}: is there already; expected a new name")
     part = out.with_name(out.name + ".part")
     try:
-        made = FORMATS[args.format](reader, source, part)
+        made = FORMATS[kind](reader, source, part)
         part.rename(out)
     except (OSError, UserError) as error:
         if part.is_dir():
@@ -49,8 +59,7 @@ def run(args: Namespace) -> int:
             part.unlink()
         text = str(error) if isinstance(error, UserError) else f"{out}: {error.strerror or error}"
         raise UserError(text.replace(str(part), str(out))) from None
-    print(f"made {out}: {made.replace(str(part), str(out))}")
-    return 0
+    return made.replace(str(part), str(out))
 
 
 def _new_folder(out: Path) -> None:

@@ -1,10 +1,9 @@
-"""``jaxcrnn convert``: a run folder from another program's checkpoint."""
+"""A run folder from another program's checkpoint."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,29 @@ from jaxcrnn.runs.config import Config
 from jaxcrnn.train import TrainConfig, init_state, state_shapes
 
 
-def run(args: Namespace) -> int:
-    """``jaxcrnn convert``."""
-    source, out = Path(args.checkpoint), Path(args.out)
-    charset = Charset.from_file(args.charset)
+def import_checkpoint(
+    source: Path, out: Path, charset: Charset, *, blank: str = "first", height: int = 32, width: int = 0,
+    black: float = -1.0, white: float = 1.0, pools: str = "",
+) -> list[str]:  # fmt: skip
+    """Make a run folder from another program's checkpoint.
+
+    Args:
+      source: checkpoint of PyTorch or safetensors.
+      out: run folder to make.
+      charset: characters in the order of their classes.
+      blank: position of the model's blank, ``"first"`` or ``"last"``.
+      height: height of the model's images in pixels.
+      width: width in pixels that lines are stretched to; 0 keeps the ratio of width and height.
+      black: value of a black pixel.
+      white: value of a white pixel.
+      pools: pooling of a sequential model (`jaxcrnn.interop.layouts.recognise`).
+
+    Returns:
+      Lines of text that describe the model and what was assumed about it.
+
+    Raises:
+      UserError: the checkpoint is damaged, has an unknown layout or does not fit the charset, or ``out`` exists.
+    """
     state = state_dicts.read(source)
     kinds = sorted({str(a.dtype) for a in state.values() if a.dtype.kind == "f"} - {"float32"})
     strange = [name for name, a in state.items() if a.dtype.kind != "f" and not name.endswith("num_batches_tracked")]
@@ -36,7 +54,7 @@ def run(args: Namespace) -> int:
         raise UserError(f"{source}: {strange[0]} is {kind}; expected floating point numbers")
     try:
         layout, variables, counters = converted(
-            state, charset, height=args.height, pools=args.pools, black=args.black, white=args.white, blank=args.blank
+            state, charset, height=height, pools=pools, black=black, white=white, blank=blank
         )
     except UserError as error:
         raise UserError(f"{source}: {error}{state_dicts.hint(state)}") from None
@@ -45,10 +63,10 @@ def run(args: Namespace) -> int:
     if kinds:
         layout.assumed.append(f"weights of {', '.join(kinds)} are kept as float32")
     model = ModelConfig(**{name: value for name, value in layout.model.items() if name != "num_classes"})
-    config = Config(model=model, imported=model.imported, data=DataConfig(stretch=args.width))
+    config = Config(model=model, imported=model.imported, data=DataConfig(stretch=width))
     facts = {
         "converted": {
-            "checkpoint": str(source.resolve()), "layout": layout.name, "blank": args.blank, "counters": counters,
+            "checkpoint": str(source.resolve()), "layout": layout.name, "blank": blank, "counters": counters,
             "names": layout.names._asdict(),
         }
     }  # fmt: skip
@@ -60,16 +78,15 @@ def run(args: Namespace) -> int:
         shutil.rmtree(made.folder, ignore_errors=True)
         raise
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    print(f"{source}: {layout.name}, {len(state)} arrays, each used once; {count:,} parameters")
-    print(f"  {model.backbone}, then {model.recurrent}; {charset.num_classes} classes")
-    for line in layout.assumed:
-        print(f"  assumed: {line}")
-    what = "as wide as they are" if not args.width else f"stretched to {args.width} px"
+    shape = "as wide as they are" if not width else f"stretched to {width} px"
     color = "gray" if model.imported.colors == 1 else "gray, three times over: the weights are for color"
-    print(f"  images {model.height} px high, {what}, {color}, black {model.imported.black:g} and white "
-          f"{model.imported.white:g} (--height, --width, --black, --white)")  # fmt: skip
-    print(f"made {out}; read with it: jaxcrnn recognize {out} IMAGES")
-    return 0
+    return [
+        f"{source}: {layout.name}, {len(state)} arrays, each used once; {count:,} parameters",
+        f"  {model.backbone}, then {model.recurrent}; {charset.num_classes} classes",
+        *(f"  assumed: {line}" for line in layout.assumed),
+        f"  images {model.height} px high, {shape}, {color}, black {model.imported.black:g} and white "
+        f"{model.imported.white:g} (--height, --width, --black, --white)",
+    ]
 
 
 def converted(

@@ -1,11 +1,9 @@
-"""The command that makes a page of a run or of a comparison: ``jaxcrnn report``."""
+"""A page that shows a run or a comparison."""
 
 from __future__ import annotations
 
-import sys
 import time
-from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +11,6 @@ import jax
 
 from jaxcrnn import metrics
 from jaxcrnn._files import can_be_written, written_whole
-from jaxcrnn.cli.reading import usable_lines, validation_path
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.loader import Batches
@@ -25,41 +22,79 @@ from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.render import atlas
 from jaxcrnn.render.atlas import Atlas
 from jaxcrnn.render.texts import GROUPS
-from jaxcrnn.report import charts, panels, projector
+from jaxcrnn.report import charts, panels
 from jaxcrnn.report import html as page
 from jaxcrnn.report.features import look
 from jaxcrnn.report.html import Section
 from jaxcrnn.report.panels import Reader
 from jaxcrnn.runs import datasets
+from jaxcrnn.runs.audits import usable_lines, validation_path
 from jaxcrnn.runs.folder import CONFIG, FACTS, Run, open_run
 from jaxcrnn.types import TrainState
 
 
-def run(args: Namespace) -> int:
-    """``jaxcrnn report``."""
-    folder = Path(args.folder)
-    out = Path(args.out) if args.out else folder / "report.html"
-    can_be_written(out)
-    made = _of_comparison(folder, args) if (folder / "comparison.json").exists() else _of_run(folder, args)
-    with written_whole(out) as part:
-        part.write_text(made.html, encoding="utf-8")
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in any browser")
-    if args.projector:
-        where = Path(args.projector)
-        count = projector.write(where, made.reader.features, made.corpus, made.run.charset)
-        total = len(made.reader.features.classes)
-        print(f"{where}: {count} of {total} characters of {made.reader.name}; look at them with: tensorboard --logdir "
-              f"{where}")  # fmt: skip
-    return 0
+class Report(NamedTuple):
+    """A page, and what it was made from.
 
-
-class _Made(NamedTuple):
-    """A page, and what it was made of."""
+    Attributes:
+      html: the whole page.
+      reader: the readings and features of the run that the page ends with.
+      run: that run, or the baseline of a comparison.
+      corpus: the lines that were read.
+    """
 
     html: str
     reader: Reader
     run: Run
     corpus: Corpus
+
+
+Lines = Callable[[Run, str], Corpus]
+
+
+def write(
+    folder: Path,
+    out: Path,
+    *,
+    data: str | None = None,
+    groups: str | None = None,
+    checkpoint: str | None = None,
+    skip_bad: bool = False,
+    allow_outside: bool = False,
+    max_pixels: int | None = None,
+    max_bytes: int | None = None,
+) -> Report:
+    """Read lines with a run, or with the runs of a comparison, and write a page that shows the results.
+
+    Args:
+      folder: run folder, or folder of a comparison.
+      out: file to write.
+      data: data set to read; the validation set of the run or the last test set of the comparison by default.
+      groups: file of look-alike groups; those of the comparison or of the package by default.
+      checkpoint: ``"best"`` (the default), ``"latest"`` or a step, for a run only.
+      skip_bad: drop images that cannot be read instead of stopping.
+      allow_outside: whether label files may name images outside their folder.
+      max_pixels: as in `jaxcrnn.runs.audits.limits_of`.
+      max_bytes: as in `jaxcrnn.runs.audits.limits_of`.
+
+    Raises:
+      UserError: a file cannot be read or written, or ``checkpoint`` was specified for a comparison.
+    """
+    can_be_written(out)
+
+    def lines(opened: Run, path: str) -> Corpus:
+        return usable_lines(opened, [path], keep_text_faults=True, skip_bad=skip_bad, allow_outside=allow_outside,
+                            max_pixels=max_pixels, max_bytes=max_bytes)  # fmt: skip
+
+    if (folder / "comparison.json").exists():
+        if checkpoint:
+            raise UserError(f"--checkpoint {checkpoint}: {folder} is a comparison, whose runs are shown as they ended")
+        made = _of_comparison(folder, lines, data, groups)
+    else:
+        made = _of_run(folder, lines, data, groups, checkpoint or "best")
+    with written_whole(out) as part:
+        part.write_text(made.html, encoding="utf-8")
+    return made
 
 
 def _read(name: str, opened: Run, state: TrainState, corpus: Corpus) -> Reader:
@@ -105,12 +140,12 @@ def _score_tables(reader: Reader, corpus: Corpus, groups: Sequence[str]) -> str:
     )
 
 
-def _of_run(folder: Path, args: Namespace) -> _Made:
+def _of_run(folder: Path, lines: Lines, data: str | None, groups_file: str | None, checkpoint: str) -> Report:
     opened = open_run(folder)
-    path = validation_path(opened, args.data)
-    corpus = _lines(opened, path, args)
-    groups = read_groups(args.groups or GROUPS)
-    state, step = opened.state(args.checkpoint or "best")
+    path = validation_path(opened, data)
+    corpus = lines(opened, path)
+    groups = read_groups(groups_file or GROUPS)
+    state, step = opened.state(checkpoint)
     after = _read("this run", opened, state, corpus)
     readers = [after]
     origin = opened.facts().get("init_from", {}).get("run")
@@ -136,34 +171,28 @@ def _of_run(folder: Path, args: Namespace) -> _Made:
         Section("lines", "Hardest and slowest lines", panels.lines(after, corpus, _times(opened, state, corpus))),
     ]  # fmt: skip
     lead = page.table(["", ""], facts, "Facts about the run")
-    return _Made(page.page(f"Run {folder.name}", lead, sections), after, opened, corpus)
+    return Report(page.page(f"Run {folder.name}", lead, sections), after, opened, corpus)
 
 
-def _lines(opened: Run, path: str, args: Namespace) -> Corpus:
-    return usable_lines(opened, [path], args, keep_text_faults=True, shown_on=sys.stdout)
-
-
-def _of_comparison(folder: Path, args: Namespace) -> _Made:
-    if args.checkpoint:
-        raise UserError(f"--checkpoint {args.checkpoint}: {folder} is a comparison, whose runs are shown as they ended")
+def _of_comparison(folder: Path, lines: Lines, data: str | None, groups_file: str | None) -> Report:
     known = results.description(folder)
     found = results.collect(folder)
-    groups = read_groups(args.groups or folder / "groups.txt")
+    groups = read_groups(groups_file or folder / "groups.txt")
     test = list(found.arms)[-1]
-    path = args.data or str(folder / known["tests"][test])
+    path = data or str(folder / known["tests"][test])
     arms = {arm: [folder / arm / f"seed-{seed}" for seed in known["seeds"]] for arm in known["arms"]}
     arms = {arm: there for arm, places in arms.items() if (there := [p for p in places if (p / FACTS).exists()])}
     best = _best(found, test)
     drawn = _drawn(found, test, list(arms))
     logged = panels.logged({arm: arms[arm] for arm in drawn})
     seed, opened = _opened(folder, list(dict.fromkeys(["start", found.baseline, best])), known["seeds"])
-    corpus = _lines(opened[found.baseline], path, args)
+    corpus = lines(opened[found.baseline], path)
     states = {name: one.state("latest")[0] for name, one in opened.items()}
     readers = {name: _read(name, one, states[name], corpus) for name, one in opened.items()}
     order = [readers[found.baseline], *(r for name, r in readers.items() if name != found.baseline)]
     one = opened[found.baseline]
     last = best if best in opened else found.baseline
-    shown = f"{Path(path).name if args.data else test}, seed {seed} of {', '.join(opened)}"
+    shown = f"{Path(path).name if data else test}, seed {seed} of {', '.join(opened)}"
     chosen = f"{best} is the arm that misreads the fewest look-alikes of {test}; that was chosen by these very lines."
     few = f"{len(drawn)} of {len(arms)} arms are drawn: {found.baseline} and those that misread the fewest look-alikes."
     why = page.text(chosen) if best != found.baseline else ""
@@ -184,7 +213,7 @@ def _of_comparison(folder: Path, args: Namespace) -> _Made:
         f"{len(known['arms'])} ways of going on from plain CTC, each with {seeds} seed{'s' if seeds > 1 else ''}, "
         f"compared with {found.baseline}, on {', '.join(found.arms)}."
     )
-    return _Made(page.page(f"Comparison {folder.resolve().name}", lead, sections), readers[last], opened[last], corpus)
+    return Report(page.page(f"Comparison {folder.resolve().name}", lead, sections), readers[last], opened[last], corpus)
 
 
 def _best(found: results.Results, test: str) -> str:

@@ -15,24 +15,6 @@ if TYPE_CHECKING:
     from jaxcrnn.parity.ladder import Rung
 
 
-def audit_table(name: str, corpus: Corpus, examples: int = 3) -> str:
-    """Counts of each fault with its first examples; one line when there is none."""
-    total = len(corpus) + corpus.left_out
-    head = f"{name}: {total} lines, {len(corpus)} usable"
-    counts = corpus.counts()
-    if not counts:
-        return head
-    out = [head, ""]
-    out.append(table(("fault", "rows"), list(counts.items())))
-    for kind, count in counts.items():
-        out += ["", f"{kind}:"]
-        shown = [fault for fault in corpus.faults if fault.kind == kind][:examples]
-        out += [f"  {fault.where}: {fault.detail}" for fault in shown]
-        if count > examples:
-            out.append(f"  ... and {count - examples} more")
-    return "\n".join(out)
-
-
 def score_table(scores: dict[str, metrics.Score], absent: dict[str, str]) -> str:
     """One row a rule."""
     rows: list[Sequence[object]] = [

@@ -238,17 +238,3 @@ def to_yaml(config: Config) -> str:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def describe() -> str:
-    """Every key with its default, for ``--help``."""
-    lines = []
-    for f in dataclasses.fields(Config):
-        lines += [f"  {f.name}.{key}={_shown(entry.default)}" for key, entry in keys(_section(f.name)).items()]
-    return "\n".join(lines)
-
-
-def _shown(default: Any) -> str:
-    if default is None:
-        return "the preset's"
-    return str(_plain(default)).lower() if isinstance(default, bool) else str(_plain(default))

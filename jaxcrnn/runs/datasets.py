@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxcrnn.charset import Charset
-from jaxcrnn.cli.reading import audit_lines
 from jaxcrnn.data import buckets as plans
-from jaxcrnn.data.audit import Corpus
+from jaxcrnn.data.audit import Corpus, audit_table
 from jaxcrnn.data.formats import Joined, open_source, open_sources
 from jaxcrnn.data.labels import Source
 from jaxcrnn.data.loader import Batches
@@ -19,8 +18,8 @@ from jaxcrnn.render import atlas
 from jaxcrnn.render.render import Glyphs
 from jaxcrnn.render.streams import MixedBatches, RenderedBatches, Stream
 from jaxcrnn.render.texts import TextConfig, Texts
-from jaxcrnn.report import tables
 from jaxcrnn.runs import config as configs
+from jaxcrnn.runs.audits import audit_lines
 
 Corpora = tuple[Corpus | None, Corpus | None]
 
@@ -84,11 +83,11 @@ def audited(
     """
     corpus = audit_lines(config, charset, train, keep_text_faults=False) if train is not None else None
     if corpus is not None:
-        print(tables.audit_table("training set", corpus))
+        print(audit_table("training set", corpus))
     # A validation line the charset cannot spell is an error of the recogniser: leaving it out would flatter.
     looked_at = audit_lines(config, charset, val, keep_text_faults=skip_bad) if val is not None else None
     if looked_at is not None:
-        print(tables.audit_table("validation set", looked_at))
+        print(audit_table("validation set", looked_at))
         used = {corpus.source.identity(int(i)) for i in corpus.indices} if corpus is not None else set()
         shared = used & {looked_at.source.identity(int(i)) for i in looked_at.indices}
         if shared:

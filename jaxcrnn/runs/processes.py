@@ -7,7 +7,6 @@ import socket
 import sys
 import threading
 import time
-from argparse import Namespace
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -20,43 +19,38 @@ from jaxcrnn.errors import UserError
 T = TypeVar("T")
 
 
-def join(args: Namespace) -> None:
-    """Joins the other processes, before anything is computed; the first one alone prints from then on.
+def join(coordinator: str | None = None, process_count: int | None = None, process_index: int | None = None) -> None:
+    """Join the other processes before anything is computed; from then on only the first one prints.
+
+    Give all three arguments, or none under SLURM, Open MPI, Kubernetes or on Cloud TPU, which supply them.
 
     Args:
-      args: ``distributed``, and either none of ``coordinator``, ``process_count`` and ``process_index``, where SLURM,
-        Open MPI, Kubernetes or Cloud TPU know them, or all three.
+      coordinator: ``"HOST:PORT"`` where the first process listens.
+      process_count: number of processes.
+      process_index: index of this process, from 0.
 
     Raises:
-      UserError: they were not found, or did not answer.
+      UserError: the arguments are invalid, or the other processes were not found or did not answer.
     """
-    given = (args.coordinator, args.process_count, args.process_index)
-    if not args.distributed:
-        if any(value is not None for value in given):
-            raise UserError("--coordinator, --process-count and --process-index are of several processes; give "
-                            "--distributed too")  # fmt: skip
-        return
-    if len({value is None for value in given}) == 2:
+    if coordinator is None and process_count is None and process_index is None:
+        expected = "SLURM, Open MPI, Kubernetes or Cloud TPU, or --coordinator, --process-count and --process-index"
+    elif coordinator is None or process_count is None or process_index is None:
         raise UserError("--coordinator, --process-count and --process-index go together; give all three, or none under "
                         "SLURM, Open MPI, Kubernetes or on Cloud TPU")  # fmt: skip
-    if args.coordinator is not None:
-        host, _, port = args.coordinator.rpartition(":")
+    else:
+        expected = "all of them to be started"
+        host, _, port = coordinator.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-            raise UserError(f"--coordinator {args.coordinator}: expected HOST:PORT, a port from 1 to 65535")
-        if not 0 <= args.process_index < args.process_count:
-            raise UserError(f"--process-index {args.process_index} of --process-count {args.process_count}: expected 0 "
-                            f"to {args.process_count - 1}")  # fmt: skip
-        print(f"process {args.process_index} of {args.process_count} looks for the others at {args.coordinator}, for "
+            raise UserError(f"--coordinator {coordinator}: expected HOST:PORT, a port from 1 to 65535")
+        if not 0 <= process_index < process_count:
+            raise UserError(f"--process-index {process_index} of --process-count {process_count}: expected 0 "
+                            f"to {process_count - 1}")  # fmt: skip
+        print(f"process {process_index} of {process_count} looks for the others at {coordinator}, for "
               "five minutes at most", file=sys.stderr)  # fmt: skip
-        can_meet(host.strip("[]"), int(port), first=args.process_index == 0)
+        can_meet(host.strip("[]"), int(port), first=process_index == 0)
     try:
-        jax.distributed.initialize(*given)
+        jax.distributed.initialize(coordinator, process_count, process_index)
     except (ValueError, RuntimeError) as error:
-        expected = (
-            "all of them to be started"
-            if args.coordinator
-            else ("SLURM, Open MPI, Kubernetes or Cloud TPU, or --coordinator, --process-count and --process-index")
-        )
         raise UserError(f"--distributed: the processes did not find each other ({first_line(error)[:200]}); expected "
                         + expected) from None  # fmt: skip
     if jax.process_index():

@@ -126,13 +126,14 @@ def test_demo(tmp_path, monkeypatch, capsys):
     """What it compares and what it says; ``make demo`` does it in full."""
     asked = []
     monkeypatch.setattr(run, "compare", lambda plan, out: asked.append((plan, out)) or "results")
-    monkeypatch.setattr(build, "run", lambda args: asked.append(args.folder) or 0)
+    monkeypatch.setattr(build, "write", lambda folder, page: asked.append(folder) or page.write_text("page"))
+    (tmp_path / "demo").mkdir()
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
     (plan, out), page_of = asked
     assert list(plan.arms) == ["ctc", "flow1", "flow2", "aligned"]
     assert plan.seeds == (0,)
     assert Path(plan.start.data.charset).exists()
-    assert page_of == str(out) == str(tmp_path / "demo")
+    assert page_of == out == tmp_path / "demo"
     assert "jaxcrnn recognize" in capsys.readouterr().out
     monkeypatch.setattr(run, "compare", lambda plan, out: None)
     assert main(["demo", "--out", str(out)]) == 0

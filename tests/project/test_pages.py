@@ -149,7 +149,7 @@ def test_every_command_of_a_page_is_one(path, capsys):
 
     for words in commands(path):
         try:
-            args = parser(()).parse_args(words)
+            args = parser().parse_args(words)
         except SystemExit as stopped:
             if stopped.code:
                 pytest.fail(f"{' '.join(words)}: {capsys.readouterr().err}")

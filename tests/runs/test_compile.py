@@ -37,7 +37,8 @@ def test_automatic_choices_follow_the_device(device, conv, cudnn):
 @pytest.mark.parametrize(
     ("dtype", "inference", "device", "expected"),
     [
-        ("bfloat16", "auto", CPU, "float32"), ("bfloat16", "auto", TPU, "bfloat16"), ("float32", "auto", TPU, "float32"),
+        ("bfloat16", "auto", CPU, "float32"), ("bfloat16", "auto", TPU, "bfloat16"),
+        ("float32", "auto", TPU, "float32"),
         ("bfloat16", "bfloat16", CPU, "bfloat16"), ("float32", "bfloat16", TPU, "bfloat16"),
         ("float64", "auto", CPU, "float64"),
     ],

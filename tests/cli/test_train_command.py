@@ -1,7 +1,6 @@
-"""The commands as a user runs them, on a few rendered lines and a very small model."""
+"""`jaxcrnn train` as a user runs it, on a few rendered lines and a very small model."""
 
 import functools
-import io
 import json
 import os
 import re
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -23,13 +21,6 @@ from jaxcrnn.cli.main import main
 from jaxcrnn.runs import compile
 from jaxcrnn.runs.folder import open_run
 from jaxcrnn.train import train_step
-
-
-@pytest.fixture(scope="module")
-def run_folder(lines_file, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "run"
-    assert main(train_args(lines_file, out)) == 0
-    return out
 
 
 def leaves(folder, which="latest"):
@@ -62,54 +53,6 @@ def test_one_program_a_bucket(lines_file, tmp_path, monkeypatch, capsys):
     buckets = out.split("buckets ")[1].split(" px")[0].split(", ")
     assert len(buckets) == len(traces) == 2
     assert "2 step programs compiled" in out
-
-
-def test_evaluation_does_not_depend_on_the_batch_size(run_folder, lines_file, capsys, tmp_path):
-    shown = []
-    for size in (1, 7, 32):
-        predictions = tmp_path / f"{size}.txt"
-        assert main(["evaluate", str(run_folder), "--batch-size", str(size), "--predictions", str(predictions)]) == 0
-        shown.append((capsys.readouterr().out, predictions.read_text()))
-    assert shown[0] == shown[1] == shown[2]
-    assert shown[0][1].count("\n") == 24
-    assert main(["evaluate", str(run_folder), "--json", "--positions"]) == 0
-    assert json.loads(capsys.readouterr().out)["lines"] == 24
-
-
-def test_recognize_files_folders_and_stdin(run_folder, lines_file, capsys, monkeypatch):
-    folder = lines_file.parent
-    assert main(["recognize", str(run_folder), str(folder)]) == 0
-    captured = capsys.readouterr()
-    rows = [line.split("\t") for line in captured.out.splitlines()]
-    assert [row[0] for row in rows] == sorted(str(p) for p in folder.glob("*.png"))
-    assert "1 files that are not images passed over" in captured.err  # the label file
-    assert all(0 <= float(row[2]) <= 1 for row in rows)
-    assert main(["recognize", str(run_folder), rows[3][0], rows[0][0], "--json"]) == 0
-    objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(o["path"], o["text"]) for o in objects] == [(rows[i][0], rows[i][1]) for i in (3, 0)]
-    paths = "".join(f"{row[0]}\n" for row in rows[:2]).encode()
-    for data, count in ((Path(rows[0][0]).read_bytes(), 1), (paths, 2)):
-        monkeypatch.setattr(sys, "stdin", type("", (), {"buffer": io.BytesIO(data)}))
-        assert main(["recognize", str(run_folder), "-"]) == 0
-        assert capsys.readouterr().out.count("\n") == count
-
-
-def test_recognize_reports_what_it_cannot_read(run_folder, lines_file, tmp_path, capsys):
-    (tmp_path / "zero.png").write_bytes(b"")
-    good = next(lines_file.parent.glob("*.png"))
-    arguments = [
-        "recognize",
-        str(run_folder),
-        str(tmp_path / "zero.png"),
-        str(good),
-        str(tmp_path / "no.png"),
-        "--json",
-    ]
-    assert main(arguments) == 2
-    captured = capsys.readouterr()
-    objects = [json.loads(line) for line in captured.out.splitlines()]
-    assert sorted("error" in o for o in objects) == [False, True, True]
-    assert "2 of the images could not be read" in captured.err
 
 
 def run_cli(arguments, **options):
@@ -208,10 +151,6 @@ def test_ten_broken_steps_in_a_row_stop_the_run(lines_file, tmp_path, capsys, mo
     assert leaves(tmp_path / "run")[1] < 40
 
 
-def edit(path, change):
-    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
-
-
 def bad_labels(tmp_path, rows):
     Image.new("L", (64, 32), 255).save(tmp_path / "a.png")
     (tmp_path / "zero.png").write_bytes(b"")
@@ -264,79 +203,10 @@ def test_skip_bad_counts_what_it_leaves_out(lines_file, tmp_path, capsys):
     assert "24 lines read, 2 left out" in capsys.readouterr().out
 
 
-MISTAKES = {
-    "unknown command": (["tain"], "invalid choice: 'tain'"),
-    "unknown option": (["train", "--dta", "x"], "unrecognized arguments: --dta"),
-    "no data": (["train", "--out", "{tmp}/x"], "give --data FILE"),
-    "no out": (["train", "--data", "{data}"], "give --out FOLDER"),
-    "missing label file": (["train", "--data", "{tmp}/no.txt", "--out", "{tmp}/x"], "no.txt: No such file"),
-    "label file is an image": (["train", "--data", "{image}", "--out", "{tmp}/x"], "is not UTF-8"),
-    "out is taken": (["train", "--data", "{data}", "--out", "{run}"], "already holds a run; --resume"),
-    "out is a file": (["train", "--data", "{data}", "--out", "{image}"], "is not empty"),
-    "bad key": (["train", "--data", "{data}", "--out", "{tmp}/x", "--set", "optim.step=3"], "did you mean 'steps'"),
-    "missing config": (["train", "--config", "{tmp}/no.yaml"], "no.yaml: No such file"),
-    "not a run": (["evaluate", "{tmp}"], "not a run folder, config.yaml is missing"),
-    "resume nothing": (["train", "--resume", "{tmp}"], "not a run folder"),
-    "resume with options": (
-        ["train", "--resume", "{run}", "--set", "optim.steps=3"],
-        "leave out --config, --set (but of mesh.*)",
-    ),
-    "no such checkpoint": (["evaluate", "{run}", "--checkpoint", "77"], "no checkpoint of step 77; there are [4, 8]"),
-    "odd checkpoint": (["evaluate", "{run}", "--checkpoint", "last"], "expected best, latest or one of the steps"),
-    "another charset": (
-        ["evaluate", "{run}", "--charset", "{chars}"],
-        "it has besides 'x', lacks '0' '1' '2' '3' '4' ...",
-    ),
-    "batch size 0": (["evaluate", "{run}", "--batch-size", "0"], "expected 1 or more"),
-    "missing image": (["recognize", "{run}", "{tmp}/no.png"], "no.png: no such file"),
-    "folder without images": (["recognize", "{run}", "{tmp}/empty"], "no image in this folder"),
-    "predictions nowhere": (["evaluate", "{run}", "--predictions", "{tmp}/no/p.txt"], "p.txt: No such file"),
-}
-
-
-@pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_get_one_line(name, run_folder, lines_file, tmp_path, capsys):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "chars.txt").write_text("x\n")
-    places = {"tmp": tmp_path, "data": lines_file, "run": run_folder, "image": lines_file.parent / "0.png",
-              "chars": tmp_path / "chars.txt"}  # fmt: skip
-    arguments, message = MISTAKES[name]
-    try:
-        code = main([a.format(**places) for a in arguments])
-    except SystemExit as exit_:  # argparse ends the program itself
-        code = exit_.code
-    captured = capsys.readouterr()
-    assert code == 2
-    assert message in captured.err
-    assert len(captured.err.splitlines()) == 1
-    assert "Traceback" not in captured.err
-
-
-def broken_copy(run_folder, tmp_path, name, change):
-    import shutil
-
-    copy = tmp_path / "copy"
-    shutil.copytree(run_folder, copy)
-    edit(copy / name, change)
-    return copy
-
-
-def test_a_tampered_run_is_refused(run_folder, tmp_path, capsys):
-    copy = broken_copy(run_folder, tmp_path, "charset.txt", lambda text: text.replace("0", "x"))
-    assert main(["evaluate", str(copy)]) == 2
-    assert "trained with another charset" in capsys.readouterr().err
-
-
-def test_a_checkpoint_of_another_model_is_refused(run_folder, tmp_path, capsys):
-    copy = broken_copy(run_folder, tmp_path, "config.yaml", lambda text: text.replace("hidden: 8", "hidden: 9"))
-    assert main(["evaluate", str(copy)]) == 2
-    assert "not a checkpoint of this run's model" in capsys.readouterr().err
-
-
-def test_changed_data_cannot_be_resumed(run_folder, tmp_path, capsys, lines_file):
+def test_changed_data_cannot_be_resumed(broken_copy, capsys, lines_file):
     data = lines_file.parent / "fewer.txt"
     data.write_text("".join(lines_file.read_text().splitlines(keepends=True)[:-1]))
-    copy = broken_copy(run_folder, tmp_path, "config.yaml", lambda t: t.replace(str(lines_file), str(data)))
+    copy = broken_copy("config.yaml", lambda t: t.replace(str(lines_file), str(data)))
     assert main(["train", "--resume", str(copy)]) == 2
     assert "the training data changed since step 8" in capsys.readouterr().err
 
@@ -358,16 +228,3 @@ def test_a_full_disk_keeps_what_was_saved(lines_file, tmp_path):
     assert done.returncode == 2, done.stderr
     assert "could not save the checkpoint of step 4" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("command", ["train", "evaluate", "recognize", "demo"])
-def test_help(command, capsys):
-    with pytest.raises(SystemExit) as caught:
-        main([command, "--help"])
-    assert caught.value.code == 0
-    assert "optim.steps=2000" in capsys.readouterr().out or command in ("evaluate", "recognize")
-
-
-def test_print_config(capsys):
-    assert main(["train", "--print-config", "--set", "optim.steps=5"]) == 0
-    assert "steps: 5" in capsys.readouterr().out

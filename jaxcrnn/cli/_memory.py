@@ -1,4 +1,4 @@
-"""Memory that the C library keeps instead of giving it back after every step."""
+"""Memory that the C library keeps instead of returning it after every step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to reuse freed memory: XLA on CPU allocates its work space anew for every step.
+    """Tell glibc to reuse freed memory: on CPU, XLA allocates its work space again for every step.
 
     By default glibc maps and unmaps such large blocks each time, and the page faults of doing so cost about a
     quarter of a training step (docs/speed.md). Without effect outside Linux and glibc.

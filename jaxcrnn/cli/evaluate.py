@@ -1,0 +1,77 @@
+"""``jaxcrnn evaluate``: read a data set with a run and score it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxcrnn.cli import options
+from jaxcrnn.cli.decoding import add_decoding, decoder_of
+from jaxcrnn.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxcrnn.data.audit import Corpus
+    from jaxcrnn.decoding.evaluate import Evaluation
+
+SUMMARY = "read a data set with a run and score it"
+MODULES = options.RUN_MODULES
+
+
+def add_options(parser: options.Parser) -> None:
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("--data", metavar="FILE", help="label file; default: the run's validation set")
+    parser.add_argument("--charset", metavar="FILE", help="stop unless the run was trained with this charset")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="lines at a time; changes the speed, no result")
+    options.add_checkpoint(parser)
+    parser.add_argument("--positions", action="store_true", help="accuracy of each position of the text")
+    parser.add_argument("--predictions", metavar="FILE", help="write path<TAB>prediction<TAB>truth")
+    options.add_reading(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_decoding(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from jaxcrnn._files import can_be_written
+    from jaxcrnn.charset import Charset
+    from jaxcrnn.data.predictions import write_predictions
+    from jaxcrnn.decoding.evaluate import evaluate
+    from jaxcrnn.report import tables
+    from jaxcrnn.runs import audits, folder
+
+    opened = folder.open_run(Path(args.run))
+    path = audits.validation_path(opened, args.data)
+    if args.charset:
+        folder.same_charset(opened, Charset.from_file(args.charset, opened.config.data.blank), args.charset)
+    if args.batch_size is not None and args.batch_size < 1:
+        raise UserError(f"--batch-size {args.batch_size}: expected 1 or more")
+    if args.predictions:
+        can_be_written(args.predictions)
+    state, step = opened.state(args.checkpoint)
+    decoder = decoder_of(args, opened.charset)
+    shown_on = sys.stderr if args.json else sys.stdout
+    corpus = audits.usable_lines(opened, [path], keep_text_faults=True, shown_on=shown_on, **options.reading(args))
+    data = opened.config.data
+    result = evaluate(opened.reader_config, state, opened.charset, corpus, batch_size=args.batch_size or data.batch_size,
+                      buckets=data.buckets, decoder=decoder)  # fmt: skip
+    if args.predictions:
+        write_predictions(Path(args.predictions), result.predictions())
+    if args.json:
+        print(tables.evaluation_json(result, corpus, {"run": str(opened.folder), "data": str(path), "step": step}))
+        return 0
+    print(f"{opened.folder}, checkpoint of step {step}, on {path}")
+    _print(corpus, result, positions=args.positions)
+    return 0
+
+
+def _print(corpus: Corpus, result: Evaluation, *, positions: bool) -> None:
+    """Print scores under every rule, and the first misread lines."""
+    from jaxcrnn.report import tables
+
+    loss = f"CTC loss {result.loss:.4f} over {result.spelled}"
+    print(f"{len(result.lines)} lines read, {corpus.left_out} left out; {loss}\n")
+    print(tables.score_table(*result.scores()), end="\n\n")
+    if positions:
+        print(tables.position_table(result), end="\n\n")
+    print(tables.mistakes(result))

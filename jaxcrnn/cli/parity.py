@@ -1,0 +1,58 @@
+"""``jaxcrnn parity``: compare every number with the PyTorch reference."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from jaxcrnn.cli import options
+from jaxcrnn.errors import UserError
+
+SUMMARY = "compare every number with the PyTorch reference"
+MODULES = options.RUN_MODULES
+
+
+def add_options(parser: options.Parser) -> None:
+    parser.add_argument("run", help="run folder, whose weights both sides take")
+    options.add_checkpoint(parser)
+    parser.add_argument("--dtype", default="float64", choices=["float64", "float32"], help="float64 is the default")
+    parser.add_argument(
+        "--presets", metavar="NAMES", help="presets to step with, as in ctc,flow1, or none; default: all, and the run's"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """The exit code is 1 if an error exceeds its tolerance."""
+    from jaxcrnn.objective import PRESETS, LossConfig
+    from jaxcrnn.parity import answers
+    from jaxcrnn.parity.ladder import ask_torch, compare, make_task
+    from jaxcrnn.report import tables
+    from jaxcrnn.runs.compile import for_device
+    from jaxcrnn.runs.folder import open_run
+    from jaxcrnn.train import eval_variables
+
+    opened = open_run(Path(args.run))
+    presets = tuple(PRESETS)
+    if args.presets:
+        presets = () if args.presets == "none" else tuple(args.presets.split(","))
+    for name in presets:
+        if name not in PRESETS:
+            raise UserError(f"--presets {name}: expected some of {', '.join(PRESETS)}, or none")
+    state, step = opened.state(args.checkpoint)
+    config = opened.train_config
+    own = config.loss if args.presets is None and config.loss != LossConfig(config.loss.preset) else None
+    task = make_task(for_device(config.model), eval_variables(state), presets=presets, loss=own, dtype=args.dtype)
+    theirs = ask_torch(task)
+    ladder = compare(answers.answer(task), theirs, args.dtype)
+    if args.json:
+        print(json.dumps([rung._asdict() | {"holds": rung.holds} for rung in ladder], indent=2))
+    else:
+        print(f"{opened.folder}, checkpoint of step {step}, {args.dtype}: max|jaxcrnn - torch_ref| / max|torch_ref|\n")
+        print(tables.parity_table(ladder))
+    broken = sum(not rung.holds for rung in ladder)
+    if broken:
+        print(f"\n{broken} of {len(ladder)} rungs do not hold", file=sys.stderr)
+    return 1 if broken else 0

@@ -1,0 +1,114 @@
+"""``jaxcrnn recognize``: read images with a run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from jaxcrnn.cli import options
+from jaxcrnn.cli.decoding import add_decoding, decoder_of
+from jaxcrnn.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from jaxcrnn.decoding.evaluate import Line
+
+SUMMARY = "read images with a run: text and confidence"
+MODULES = options.RUN_MODULES
+
+
+def add_options(parser: options.Parser) -> None:
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("images", nargs="+", help="image files, folders, or - for an image or a list of paths on stdin")
+    options.add_checkpoint(parser)
+    options.add_bounds(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument("--characters", action="store_true", help="with --json: each character's confidence and place")
+    add_decoding(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """An image that cannot be read is reported on its own line, and the exit code is 2."""
+    from jaxcrnn.data.images import ImageError, fit_height, read_gray
+    from jaxcrnn.decoding.evaluate import recognize
+    from jaxcrnn.runs.audits import limits_of
+    from jaxcrnn.runs.folder import open_run
+
+    if args.characters and not args.json:
+        raise UserError("--characters is for --json; expected --json --characters")
+    opened = open_run(Path(args.run))
+    state, _ = opened.state(args.checkpoint)
+    decoder = decoder_of(args, opened.charset)
+    limits = limits_of(opened, max_pixels=args.max_pixels, max_bytes=args.max_bytes)
+    failed = 0
+    stretched: dict[str, float] = {}
+
+    def images() -> Iterator[tuple[str, np.ndarray]]:
+        nonlocal failed
+        for name, file in _inputs(args.images, sys.stdin.buffer):
+            try:
+                gray = read_gray(file, limits, name)
+                scaled = fit_height(gray, opened.config.model.height, limits, name)
+                stretched[name] = gray.shape[1] / scaled.shape[1]
+                yield name, scaled
+            except ImageError as error:
+                failed += 1
+                print(f"jaxcrnn recognize: {error}", file=sys.stderr)
+                if args.json:
+                    print(json.dumps({"path": name, "error": str(error)}, ensure_ascii=False))
+
+    for line in recognize(opened.reader_config, state, opened.charset, images(), decoder=decoder):
+        print(_as_json(line, stretched[line.name], args.characters) if args.json else _as_text(line), flush=True)
+    if failed > 1:
+        raise UserError(f"{failed} of the images could not be read, each named above")
+    return 2 if failed else 0
+
+
+def _as_text(line: Line) -> str:
+    others = "".join(f"\t{text}" for text, _ in line.others)
+    return f"{line.name}\t{line.text}\t{line.confidence:.4f}{others}"
+
+
+def _as_json(line: Line, scale: float, characters: bool) -> str:
+    """A line of output; positions are in pixels of the original image."""
+    values: dict[str, Any] = {"path": line.name, "text": line.text, "confidence": round(line.confidence, 4)}
+    if characters:
+        values["characters"] = [
+            {"text": c.text, "confidence": round(c.confidence, 4), "left": round(c.left * scale, 1),
+             "right": round(c.right * scale, 1)} for c in line.characters
+        ]  # fmt: skip
+    if line.others:
+        values["others"] = [{"text": text, "score": round(score, 4)} for text, score in line.others]
+    return json.dumps(values, ensure_ascii=False)
+
+
+def _inputs(items: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | bytes]]:
+    """Names and files: the images of a folder in order, and for ``-`` an image or a list of paths on stdin."""
+    from PIL import Image
+
+    for item in items:
+        path = Path(item)
+        if item == "-":
+            data = stdin.read()
+            try:
+                paths = data.decode("utf-8").split("\n")
+            except UnicodeDecodeError:
+                yield "stdin", data
+            else:
+                yield from ((p.removesuffix("\r"),) * 2 for p in paths if p.strip())
+        elif path.is_dir():
+            readable = {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}
+            files = sorted(p for p in path.rglob("*") if p.is_file())
+            images = [p for p in files if p.suffix.lower() in readable]
+            if len(images) < len(files):
+                print(f"{item}: {len(files) - len(images)} files that are not images passed over", file=sys.stderr)
+            if not images:
+                raise UserError(f"{item}: no image in this folder; expected files such as .png or .jpg")
+            yield from ((str(p), str(p)) for p in images)
+        else:
+            yield item, item

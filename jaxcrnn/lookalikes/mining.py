@@ -1,0 +1,111 @@
+"""Mining look-alikes: pairs from glyphs, published tables and confusions, merged into groups."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from jaxcrnn.lookalikes.confusions import Confusion
+from jaxcrnn.lookalikes.similarity import alike, known_scores, merge, neighbours, similarities
+
+TABLED = 0.65  # least score of a table's pair; tables are made by many hands and hold pairs that look nothing alike
+
+Pair = tuple[int, int]
+
+
+def storable(character: str) -> bool:
+    """Whether a file of groups can hold a character: it skips spaces and starts comments at ``#``."""
+    return unicodedata.category(character) not in ("Zs", "Cf", "Cc") and character != "#"
+
+
+class Candidates:
+    """Pairs of characters that may look alike, collected from several sources.
+
+    Args:
+      characters: the characters to search.
+      similarity: least similarity of glyphs, 1 for identical ones.
+
+    Attributes:
+      pairs: pairs of indices of ``characters``, each with the score that decides its order.
+      scores: similarity of every compared pair.
+      sources: one line of text a source, with what it contributed.
+    """
+
+    def __init__(self, characters: str, similarity: float) -> None:
+        self.characters, self.similarity = characters, similarity
+        self.index = {c: i for i, c in enumerate(characters)}
+        self.pairs: dict[Pair, float] = {}
+        self.scores: dict[Pair, float] = {}
+        self.sources: list[str] = []
+
+    def add_glyphs(
+        self, tiles: np.ndarray, present: np.ndarray, fonts: Sequence[str], progress: Callable[[int, int], None]
+    ) -> None:
+        """Add pairs whose glyphs are similar.
+
+        Args:
+          tiles: ``[F,N,S,S]`` uint8 glyphs of F fonts and N characters.
+          present: ``[F,N]`` bool, which fonts have which characters.
+          fonts: names of the fonts.
+          progress: called with the number of characters compared and the total.
+        """
+        # A space looks like every other space, and a number sign would start a comment in the file of groups.
+        inked = present & np.asarray([storable(c) for c in self.characters])[None, :]
+        found = neighbours(tiles, inked, progress=progress)
+        self.pairs |= alike(found, sure=max(0.9, self.similarity), possible=self.similarity)
+        self.scores |= known_scores(found)
+        self.sources.append(f"{len(self.pairs)} pairs by glyphs of {', '.join(fonts)}")
+
+    def add_table(
+        self,
+        name: str,
+        table: Iterable[frozenset[str]],
+        tiles: np.ndarray | None = None,
+        present: np.ndarray | None = None,
+    ) -> None:
+        """Add the pairs of a published table, with glyphs only those that are similar enough to see.
+
+        Args:
+          name: name of the table.
+          table: pairs, as `jaxcrnn.lookalikes.groups.read_table` returns them.
+          tiles: ``[F,N,S,S]`` glyphs, or None.
+          present: ``[F,N]``, or None.
+        """
+        own = sorted(_ordered(*(self.index[c] for c in p)) for p in table if len(p) == 2 and p <= self.index.keys())
+        taken, note = dict.fromkeys(own, 0.0), ""
+        if tiles is not None and present is not None and own:
+            found = similarities(tiles, present, np.asarray(own))
+            taken = {(i, j): float(score) for (i, j), score in zip(own, found, strict=True) if score >= TABLED}
+            unseen = int((found < 0).sum())
+            note = f" ({unseen} with a character that no font has)" if unseen else ""
+        for pair, score in taken.items():
+            self.pairs[pair] = max(self.pairs.get(pair, 0), score)
+            self.scores[pair] = max(score, self.similarity)
+        self.sources.append(f"{len(taken)} of {len(own)} pairs of {name}{note}")
+
+    def add_confusions(self, name: str, confusions: Iterable[Confusion], least: int) -> None:
+        """Add pairs that a run confuses, in either direction, at least ``least`` times."""
+        counts: dict[Pair, int] = {}
+        for c in confusions:
+            if c.written in self.index and c.read in self.index:
+                pair = _ordered(self.index[c.written], self.index[c.read])
+                counts[pair] = counts.get(pair, 0) + c.times
+        confused = [pair for pair, count in counts.items() if count >= least]
+        for pair in confused:
+            self.pairs[pair] = self.scores[pair] = 1.0
+        self.sources.append(f"{len(confused)} pairs that {name} confuses at least {least} times")
+
+    def groups(self, largest: int = 6) -> list[str]:
+        """Merge the pairs into groups of at most ``largest`` characters; pairs that no file can hold are dropped."""
+        kept = {pair: score for pair, score in self.pairs.items() if all(storable(self.characters[i]) for i in pair)}
+        if len(kept) < len(self.pairs):
+            self.sources.append(f"{len(self.pairs) - len(kept)} pairs with a space or '#' left out, which a file of "
+                                "groups cannot hold")  # fmt: skip
+        merged = merge(kept, self.scores, least=self.similarity, largest=largest)
+        return ["".join(self.characters[i] for i in group) for group in merged]
+
+
+def _ordered(one: int, two: int) -> Pair:
+    return min(one, two), max(one, two)

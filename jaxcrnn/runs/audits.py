@@ -1,0 +1,141 @@
+"""Auditing the lines that a run reads: faults are listed, counted, and skipped only if asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from jaxcrnn import _console
+from jaxcrnn.charset import Charset
+from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit, audit_table
+from jaxcrnn.data.formats import open_sources
+from jaxcrnn.data.images import Limits
+from jaxcrnn.data.labels import Source
+from jaxcrnn.errors import UserError
+from jaxcrnn.runs import config as configs
+from jaxcrnn.runs.folder import CONFIG, Run
+
+
+def audit_lines(
+    config: configs.Config, charset: Charset, source: Source, *, keep_text_faults: bool, limits: Limits | None = None
+) -> Corpus:
+    """Audit every row of a data set, showing progress if it takes long.
+
+    Args:
+      config: supplies the model's height and frames, the cache size and the number of workers.
+      charset: characters that a label may have.
+      source: rows to audit.
+      keep_text_faults: as in `jaxcrnn.data.audit.audit`.
+      limits: bounds on images; those of ``config`` by default.
+    """
+    began, shown = time.monotonic(), _console.make()
+
+    def progress(done: int) -> None:
+        if done % 500 == 0 and time.monotonic() - began > 2:
+            shown.progress(done, len(source), "lines looked at")
+
+    with shown:
+        return audit(
+            source,
+            charset,
+            config.model.frames,
+            config.model.height,
+            limits or config.data.limits,
+            keep_text_faults=keep_text_faults,
+            cache_bytes=config.data.cache_mb << 20,
+            workers=config.data.workers,
+            progress=progress,
+        )
+
+
+def usable_lines(
+    run: Run,
+    paths: Sequence[str],
+    *,
+    keep_text_faults: bool,
+    skip_bad: bool = False,
+    allow_outside: bool = False,
+    max_pixels: int | None = None,
+    max_bytes: int | None = None,
+    shown_on: TextIO | None = None,
+) -> Corpus:
+    """The lines of data sets that a run can use, after listing the faults of the others.
+
+    Args:
+      run: supplies the charset, the size of images and the limits.
+      paths: data sets to read.
+      keep_text_faults: as in `jaxcrnn.data.audit.audit`.
+      skip_bad: drop rows with faults instead of stopping.
+      allow_outside: whether label files may name images outside their folder.
+      max_pixels: as in `limits_of`.
+      max_bytes: as in `limits_of`.
+      shown_on: stream that faults are listed on; stdout by default.
+
+    Raises:
+      UserError: there are faults that are not to be skipped, or no line is left.
+    """
+    limits = limits_of(run, outside=allow_outside, max_pixels=max_pixels, max_bytes=max_bytes)
+    source, path = open_sources(paths, limits), ", ".join(paths)
+    corpus = audit_lines(run.config, run.charset, source, keep_text_faults=keep_text_faults, limits=limits)
+    if corpus.faults:
+        print(audit_table(path, corpus), end="\n\n", file=shown_on or sys.stdout)
+    check_usable(corpus, path, keep_text_faults=keep_text_faults, skip_bad=skip_bad)
+    return corpus
+
+
+def limits_of(
+    run: Run, *, outside: bool = False, max_pixels: int | None = None, max_bytes: int | None = None
+) -> Limits:
+    """Bounds on the images that a run reads, safe even if the run's config comes from a stranger.
+
+    Args:
+      run: its bounds apply where they are tighter than the defaults.
+      outside: whether label files may name images outside their folder.
+      max_pixels: most pixels of an image; None for the bound of the run, or the default if that is tighter.
+      max_bytes: most bytes of an image; None likewise.
+
+    Raises:
+      UserError: a bound below 1.
+    """
+    own = run.config.data.limits
+    limits = dataclasses.replace(own.of_stranger(), outside=outside)
+    for name, given in (("max_pixels", max_pixels), ("max_bytes", max_bytes)):
+        asked, taken = getattr(own, name), getattr(limits, name)
+        if given is not None and given < 1:
+            raise UserError(f"--{name.replace('_', '-')} {given}: expected 1 or more")
+        if given is None and asked > taken:
+            print(f"{run.folder / CONFIG}: data.{name} is {asked:,}; {taken:,} holds here, as long as no "
+                  f"--{name.replace('_', '-')} says otherwise", file=sys.stderr)  # fmt: skip
+        bound: dict[str, Any] = {name: given or taken}
+        limits = dataclasses.replace(limits, **bound)
+    return limits
+
+
+def check_usable(corpus: Corpus, path: str, *, keep_text_faults: bool, skip_bad: bool) -> None:
+    """Stop if there are faults that are not to be skipped, or if no line is left.
+
+    Raises:
+      UserError: either.
+    """
+    unusable = [fault for fault in corpus.faults if not (keep_text_faults and fault.kind in TEXT_KINDS)]
+    if unusable and not skip_bad:
+        raise UserError(
+            f"{path}: {len(unusable)} faults, listed above; mend them, or leave such rows out with --skip-bad"
+        )
+    if not len(corpus):
+        raise UserError(f"{path}: no usable line")
+
+
+def validation_path(run: Run, path: str | None) -> str:
+    """``path``, or the run's validation set if there is none.
+
+    Raises:
+      UserError: there is neither.
+    """
+    path = path or run.config.data.val
+    if not path:
+        raise UserError("the run has no validation set; give --data FILE, a label file of path<TAB>text")
+    return path

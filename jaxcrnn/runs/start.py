@@ -1,0 +1,265 @@
+"""How a run starts: from nothing, from another run, or where it stopped; and how it is driven to its end."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from jaxcrnn import _console, objective
+from jaxcrnn.charset import Charset
+from jaxcrnn.data.audit import Corpus
+from jaxcrnn.data.labels import Source
+from jaxcrnn.errors import UserError
+from jaxcrnn.objective import CHOICES
+from jaxcrnn.parallel.mesh import make_mesh, my_rows
+from jaxcrnn.render.streams import Stream
+from jaxcrnn.runs import center_files, charset_transfer, datasets, processes
+from jaxcrnn.runs import config as configs
+from jaxcrnn.runs.checkpoint import written
+from jaxcrnn.runs.folder import CHECKPOINTS, Run, create, lock, open_run, same_charset, same_model, say_changes, used
+from jaxcrnn.runs.processes import agreed
+from jaxcrnn.runs.trainer import fit
+from jaxcrnn.train import TrainConfig, eval_variables, init_state
+from jaxcrnn.types import CenterState, TrainState
+
+
+def charset_of(origin: Run, config: configs.Config) -> Charset:
+    """The charset of the run to fine-tune.
+
+    Raises:
+      UserError: ``config`` asks for another charset or another blank.
+    """
+    if config.data.blank != origin.config.data.blank:
+        raise UserError(f"data.blank is {config.data.blank!r}, and {origin.folder} was trained with the blank "
+                        f"{origin.config.data.blank}")  # fmt: skip
+    # The run's own file may be gone by now; what is in the run's folder is the charset.
+    if config.data.charset and config.data.charset != origin.config.data.charset:
+        same_charset(origin, Charset.from_file(config.data.charset, config.data.blank), config.data.charset)
+    return origin.charset
+
+
+def first_state(
+    config: configs.Config,
+    charset: Charset,
+    origin: Run | None = None,
+    *,
+    checkpoint: str | None = None,
+    grow: bool = False,
+    centers: str | None = None,
+) -> tuple[TrainState | None, dict[str, Any]]:
+    """The state before the first step, None if training makes it from the seed, and facts about its origin.
+
+    Args:
+      config: configuration of the new run.
+      charset: charset of the new run.
+      origin: run whose weights to take.
+      checkpoint: which of its checkpoints; ``"best"`` by default.
+      grow: whether ``charset`` may differ from that of ``origin``.
+      centers: file of centers; None or a name of `jaxcrnn.objective.CHOICES` leaves their start to ``config.loss``.
+
+    Raises:
+      UserError: a file cannot be read, or the weights or centers do not fit the configuration.
+    """
+    train_config, variables = config.for_charset(charset), None
+    facts: dict[str, Any] = {"loss": config.loss.parts._asdict()}
+    if origin:
+        before, step = origin.state(checkpoint or "best")
+        same_model(origin, train_config.model)
+        facts["init_from"] = {"run": str(origin.folder.resolve()), "step": step}
+        if not grow and (converted := origin.facts().get("converted")):
+            facts["converted"] = converted  # the weights still have that layout
+        print(f"going on from {origin.folder}, checkpoint of step {step}")
+        variables = eval_variables(before)
+    loaded = None
+    if centers and centers not in CHOICES["start"]:
+        path = Path(centers)
+        loaded = center_files.load(path, charset, config.model.features, ", or one of zeros, normal, head")
+        unseen = int((loaded.counts == 0).sum())
+        facts["centers"] = {"file": str(path.resolve()), "classes_never_seen": unseen}
+        print(f"centers from {path}; {unseen} of {charset.num_classes} classes were never seen and start at 0")
+    if not (origin or loaded):  # training makes a fresh state itself, from the seed
+        objective.check_start(config.loss)
+        return None, facts
+    key = jax.random.key(config.run.seed)
+    if origin and grow:
+        return _grown(before, origin.charset, charset, train_config, key, loaded, facts), facts
+    return init_state(train_config, key, variables=variables, centers=loaded), facts
+
+
+def _grown(
+    before: TrainState,
+    old: Charset,
+    new: Charset,
+    config: TrainConfig,
+    key: jax.Array,
+    centers: CenterState | None,
+    facts: dict[str, Any],
+) -> TrainState:
+    """All that was learnt, under another charset; ``centers`` replace those of the run."""
+    kept = [c for c in new.characters if c in old]
+    if not kept:
+        raise UserError("--grow: the charsets share no character; expected some of the run's in the new one")
+    own = before if centers is None else before._replace(centers=None)
+    fresh = config
+    if own.centers is not None and config.loss.has_centers and config.loss.parts.start == "estimate":
+        # Nothing was estimated for new characters: they start at 0, as classes do that were never seen.
+        fresh = dataclasses.replace(config, loss=dataclasses.replace(config.loss, start="zeros"))
+    state, moved = charset_transfer.started(own, init_state(fresh, key, centers=centers), old, new)
+    facts["grown"] = {"kept": len(kept), "new": len(new) - len(kept), "gone": len(old) - len(kept), "moved": moved}
+    print(f"{len(kept)} characters kept, {len(new) - len(kept)} new, {len(old) - len(kept)} gone; moved with them: "
+          f"{', '.join(['weights', *moved])}")  # fmt: skip
+    return state
+
+
+def begin(
+    config: configs.Config,
+    charset: Charset,
+    source: Source | None,
+    validation: Source | None,
+    out: Path,
+    facts: dict[str, Any],
+    first: TrainState | None = None,
+    *,
+    skip_bad: bool = False,
+) -> bool:
+    """Make a run folder and train.
+
+    Args:
+      config: configuration of the run.
+      charset: charset of the run.
+      source: lines to train on, None if all are rendered.
+      validation: lines to validate on, or None.
+      out: folder to make.
+      facts: entries of ``run.json``; those about the data are added.
+      first: the state before the first step; from the seed by default.
+      skip_bad: drop rows with faults instead of stopping.
+
+    Returns:
+      Whether the run finished; a signal may have stopped it.
+
+    Raises:
+      UserError: the data, the folder or the machine do not allow it.
+    """
+    facts["skip_bad"] = skip_bad
+    corpora = datasets.audited(config, charset, source, validation, skip_bad)
+    # Before the folder: what stops it leaves nothing behind.
+    mesh, batches = _batches(config, charset, corpora[0])
+    facts["data"] = datasets.facts(corpora)
+    run = processes.first_makes(lambda: create(out, config, charset, facts), lambda: open_run(out))
+    return _go(run, mesh, batches, *corpora, first)
+
+
+def resume(run: Run, *, overrides: Sequence[str] = (), charset_file: str | None = None, skip_bad: bool = False) -> bool:
+    """Continue a run where it stopped.
+
+    Args:
+      run: the run.
+      overrides: ``key=value`` changes of its configuration, of ``mesh`` only.
+      charset_file: file that must hold the charset of the run.
+      skip_bad: drop rows with faults, as the run does if it began so.
+
+    Returns:
+      Whether the run finished.
+
+    Raises:
+      UserError: the checkpoints are gone, or the data changed.
+    """
+    if not agreed(len(written(run.folder / CHECKPOINTS))) and (began := run.facts().get("init_from")):
+        raise UserError(f"{run.folder}: began with the weights of {began['run']} and has no checkpoint; expected one: "
+                        "move it back, or remove the folder and start again")  # fmt: skip
+    changes = say_changes(run)
+    print("".join(f"{line}\n" for line in changes), end="")
+    run = dataclasses.replace(run, config=configs.load(None, overrides, run.config))
+    if charset_file:
+        same_charset(run, Charset.from_file(charset_file, run.config.data.blank), charset_file)
+    source = datasets.source(run.config)
+    skip_bad = skip_bad or bool(run.facts().get("skip_bad"))
+    corpora = datasets.audited(run.config, run.charset, source, datasets.validation(run.config), skip_bad)
+    mesh, batches = _batches(run.config, run.charset, corpora[0])
+    if changes and jax.process_index() == 0:
+        used(run)
+    return _go(run, mesh, batches, *corpora)
+
+
+def _batches(config: configs.Config, charset: Charset, corpus: Corpus | None) -> tuple[Mesh, Stream]:
+    """The devices, and the batches, or this process's rows of them."""
+    mesh = make_mesh(config.mesh)
+    rows = my_rows(mesh, config.data.batch_size)
+    return mesh, datasets.stream(config, charset, corpus, rows)
+
+
+def _go(
+    run: Run,
+    mesh: Mesh,
+    batches: Stream,
+    corpus: Corpus | None,
+    val: Corpus | None,
+    first: TrainState | None = None,
+) -> bool:
+    loop = run.config.run
+    print(f"charset of {len(run.charset)} characters; buckets {', '.join(map(str, batches.buckets))} px", end="; ")
+    print(f"{batches.steps_per_epoch} steps an epoch, {run.config.optim.steps} in all")
+    if mesh.size > 1:
+        print(f"{mesh.size} devices: the batch over {mesh.shape['data']}, the classes over {mesh.shape['model']}; "
+              f"{jax.process_count()} processes")  # fmt: skip
+    with _alone(run.folder), _console.make() as shown, _tracker(run.folder) as track:
+        done = fit(run.train_config, loop, run.charset, batches, val, run.folder, shown, track, first,
+                   mesh, run.config.mesh.fsdp)  # fmt: skip
+    totals = done.totals
+    if done.step > run.config.optim.steps:
+        print(f"{run.folder} is at step {done.step}, beyond optim.steps={run.config.optim.steps}: nothing to do")
+        return True
+    print(
+        f"{'stopped' if done.stopped else 'finished'} at step {done.step}; {totals.samples} samples seen, "
+        f"{totals.infeasible_samples} infeasible, {totals.skipped_steps} steps skipped, "
+        f"{corpus.left_out if corpus is not None else 0} lines left out, {done.programs} step programs compiled"
+    )
+    if totals.worker_restarts:
+        print(f"worker processes were started anew {totals.worker_restarts} times")
+    if done.stopped:
+        print(f"go on with: jaxcrnn train --resume {run.folder}")
+    else:
+        print(f"the run is in {run.folder}")
+    return not done.stopped
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    handle = processes.first_makes(lambda: lock(folder), lambda: -1)
+    try:
+        yield
+    finally:
+        if handle >= 0:
+            os.close(handle)
+
+
+class _tracker:
+    """TensorBoard files next to ``metrics.jsonl``, where tensorboardX is installed."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            self.writer: Any = None
+        else:
+            self.writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def __enter__(self) -> Callable[[dict[str, Any]], None]:
+        return self.add
+
+    def add(self, row: dict[str, Any]) -> None:
+        if self.writer:
+            for name, value in row.items():
+                if name != "step" and isinstance(value, int | float):
+                    self.writer.add_scalar(name, value, row["step"])
+
+    def __exit__(self, *_: object) -> None:
+        if self.writer:
+            self.writer.close()

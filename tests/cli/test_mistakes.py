@@ -1,0 +1,52 @@
+"""Mistakes on the command line: one line that says what was expected, exit code 2."""
+
+import pytest
+
+from jaxcrnn.cli import main
+
+MISTAKES = {
+    "unknown command": (["tain"], "invalid choice: 'tain'"),
+    "unknown option": (["train", "--dta", "x"], "unrecognized arguments: --dta"),
+    "no data": (["train", "--out", "{tmp}/x"], "give --data FILE"),
+    "no out": (["train", "--data", "{data}"], "give --out FOLDER"),
+    "missing label file": (["train", "--data", "{tmp}/no.txt", "--out", "{tmp}/x"], "no.txt: No such file"),
+    "label file is an image": (["train", "--data", "{image}", "--out", "{tmp}/x"], "is not UTF-8"),
+    "out is taken": (["train", "--data", "{data}", "--out", "{run}"], "already holds a run; --resume"),
+    "out is a file": (["train", "--data", "{data}", "--out", "{image}"], "is not empty"),
+    "bad key": (["train", "--data", "{data}", "--out", "{tmp}/x", "--set", "optim.step=3"], "did you mean 'steps'"),
+    "missing config": (["train", "--config", "{tmp}/no.yaml"], "no.yaml: No such file"),
+    "not a run": (["evaluate", "{tmp}"], "not a run folder, config.yaml is missing"),
+    "resume nothing": (["train", "--resume", "{tmp}"], "not a run folder"),
+    "resume with options": (
+        ["train", "--resume", "{run}", "--set", "optim.steps=3"],
+        "leave out --config, --set (but of mesh.*)",
+    ),
+    "no such checkpoint": (["evaluate", "{run}", "--checkpoint", "77"], "no checkpoint of step 77; there are [4, 8]"),
+    "odd checkpoint": (["evaluate", "{run}", "--checkpoint", "last"], "expected best, latest or one of the steps"),
+    "another charset": (
+        ["evaluate", "{run}", "--charset", "{chars}"],
+        "it has besides 'x', lacks '0' '1' '2' '3' '4' ...",
+    ),
+    "batch size 0": (["evaluate", "{run}", "--batch-size", "0"], "expected 1 or more"),
+    "missing image": (["recognize", "{run}", "{tmp}/no.png"], "no.png: no such file"),
+    "folder without images": (["recognize", "{run}", "{tmp}/empty"], "no image in this folder"),
+    "predictions nowhere": (["evaluate", "{run}", "--predictions", "{tmp}/no/p.txt"], "p.txt: No such file"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_get_one_line(name, run_folder, lines_file, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "chars.txt").write_text("x\n")
+    places = {"tmp": tmp_path, "data": lines_file, "run": run_folder, "image": lines_file.parent / "0.png",
+              "chars": tmp_path / "chars.txt"}  # fmt: skip
+    arguments, message = MISTAKES[name]
+    try:
+        code = main([a.format(**places) for a in arguments])
+    except SystemExit as exit_:  # argparse ends the program itself
+        code = exit_.code
+    captured = capsys.readouterr()
+    assert code == 2
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert "Traceback" not in captured.err

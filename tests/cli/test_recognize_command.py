@@ -1,0 +1,44 @@
+"""`jaxcrnn recognize`: files, folders, stdin, and what cannot be read."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+from jaxcrnn.cli import main
+
+
+def test_recognize_files_folders_and_stdin(run_folder, lines_file, capsys, monkeypatch):
+    folder = lines_file.parent
+    assert main(["recognize", str(run_folder), str(folder)]) == 0
+    captured = capsys.readouterr()
+    rows = [line.split("\t") for line in captured.out.splitlines()]
+    assert [row[0] for row in rows] == sorted(str(p) for p in folder.glob("*.png"))
+    assert "1 files that are not images passed over" in captured.err  # the label file
+    assert all(0 <= float(row[2]) <= 1 for row in rows)
+    assert main(["recognize", str(run_folder), rows[3][0], rows[0][0], "--json"]) == 0
+    objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(o["path"], o["text"]) for o in objects] == [(rows[i][0], rows[i][1]) for i in (3, 0)]
+    paths = "".join(f"{row[0]}\n" for row in rows[:2]).encode()
+    for data, count in ((Path(rows[0][0]).read_bytes(), 1), (paths, 2)):
+        monkeypatch.setattr(sys, "stdin", type("", (), {"buffer": io.BytesIO(data)}))
+        assert main(["recognize", str(run_folder), "-"]) == 0
+        assert capsys.readouterr().out.count("\n") == count
+
+
+def test_recognize_reports_what_it_cannot_read(run_folder, lines_file, tmp_path, capsys):
+    (tmp_path / "zero.png").write_bytes(b"")
+    good = next(lines_file.parent.glob("*.png"))
+    arguments = [
+        "recognize",
+        str(run_folder),
+        str(tmp_path / "zero.png"),
+        str(good),
+        str(tmp_path / "no.png"),
+        "--json",
+    ]
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    objects = [json.loads(line) for line in captured.out.splitlines()]
+    assert sorted("error" in o for o in objects) == [False, True, True]
+    assert "2 of the images could not be read" in captured.err
