@@ -22,6 +22,7 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.errors import UserError, first_line
 from jaxcrnn.parallel.mesh import DATA, MODEL, each_rows, everywhere, make_mesh, of_batch, of_state
 from jaxcrnn.runs import config as configs
+from jaxcrnn.runs import extensions
 from jaxcrnn.runs.compile import Group, compile_step
 from jaxcrnn.runs.compiled import nothing_kept
 from jaxcrnn.train import TrainConfig, state_shapes
@@ -161,7 +162,7 @@ def run(args: Namespace) -> int:
     devices, room = _devices(args.device)
     mesh = make_mesh(config.mesh, devices)
     model = dataclasses.replace(config.model, num_classes=classes)
-    step = TrainConfig(model, config.loss, config.optim, config.augment)
+    step = TrainConfig(model, config.loss, config.optim, config.augment, extensions.resolve(config.loss))
     config.loss.check_classes(classes)
     # A program for devices that are not here could be kept, but not loaded again.
     with nothing_kept() if args.device else nullcontext():

@@ -28,7 +28,7 @@ def run(args: Namespace) -> int:
     print()
     from jaxcrnn.cli.main import parser  # so that an option of the report is never lacking here
 
-    build.run(parser(()).parse_args(["report", str(out)]))
+    build.run(parser(()).parse_args(["report", str(out), "--trust-code"]))
     first = out / "tests" / "lookalike" / "0.png"
     print(f"{_console.duration(time.monotonic() - began)} in all. Read a line with one of the recognisers:")
     print(f"  jaxcrnn recognize {out / 'aligned' / 'seed-0'} {first}")

@@ -36,7 +36,7 @@ def mine(args: Namespace) -> int:
     """``jaxcrnn lookalikes mine``: glyphs, tables and a run's confusions, merged into groups."""
     out = _checked(args)
     tables = {Path(path).name: read_table(path) for path in args.table}
-    run = folder.open_run(Path(args.run)) if args.run else None
+    run = folder.open_run(Path(args.run), args.trust_code) if args.run else None
     characters = _characters(args, run)
     index = {c: i for i, c in enumerate(characters)}
     pairs: dict[tuple[int, int], float] = {}

@@ -55,6 +55,7 @@ def train_options(parser: argparse.ArgumentParser) -> None:
         "--auto-resume", action="store_true",
         help="go on with the run of --out if there is one, start it otherwise: one command for jobs that come back",
     )  # fmt: skip
+    _trust_option(parser)
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
     several = parser.add_argument_group("several processes")
     several.add_argument(
@@ -69,6 +70,12 @@ def train_options(parser: argparse.ArgumentParser) -> None:
 def _set_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override keys: optim.steps=500"
+    )
+
+
+def _trust_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust-code", action="store_true", help="import the modules that a run's loss names, which runs their code"
     )
 
 
@@ -129,6 +136,7 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--charset", metavar="FILE", help="stop unless the run was trained with this charset")
     parser.add_argument("--batch-size", type=int, metavar="N", help="lines at a time; changes the speed, no result")
     _checkpoint_option(parser)
+    _trust_option(parser)
     parser.add_argument("--positions", action="store_true", help="accuracy of each position of the text")
     parser.add_argument("--predictions", metavar="FILE", help="write path<TAB>prediction<TAB>truth")
     parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, images that cannot be read")
@@ -141,6 +149,7 @@ def recognize_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="run folder")
     parser.add_argument("images", nargs="+", help="image files, folders, or - for an image or a list of paths on stdin")
     _checkpoint_option(parser)
+    _trust_option(parser)
     _bounds_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument("--characters", action="store_true", help="with --json: each character's confidence and place")
@@ -158,6 +167,7 @@ def centers_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="FILE", help="label file; default: the run's training set")
     parser.add_argument("--out", metavar="FILE", help="file to write; default: centers.safetensors in the run folder")
     _checkpoint_option(parser)
+    _trust_option(parser)
     parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, what the audit finds")
     _outside_option(parser)
 
@@ -165,6 +175,7 @@ def centers_options(parser: argparse.ArgumentParser) -> None:
 def parity_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="run folder, whose weights both sides take")
     _checkpoint_option(parser)
+    _trust_option(parser)
     parser.add_argument("--dtype", default="float64", choices=["float64", "float32"], help="float64 is the default")
     parser.add_argument(
         "--presets", metavar="NAMES", help="presets to step with, as in ctc,flow1, or none; default: all, and the run's"
@@ -185,6 +196,7 @@ def lookalikes_options(parser: argparse.ArgumentParser) -> None:
         "--table", action="append", default=[], metavar="FILE", help="take pairs of a published table, too"
     )
     mine.add_argument("--run", metavar="RUN", help="take what a run confuses, too, reading --data")
+    _trust_option(mine)
     mine.add_argument("--data", metavar="FILE", help="label file for --run; default: the run's validation set")
     mine.add_argument("--least", type=int, default=2, metavar="N", help="confusions that make a pair; default: 2")
     mine.add_argument(
@@ -286,6 +298,7 @@ def export_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--out", required=True, metavar="PATH", help="folder to make, or file of a state dict")
     _checkpoint_option(parser)
+    _trust_option(parser)
 
 
 def compare_options(parser: argparse.ArgumentParser) -> None:
@@ -294,6 +307,7 @@ def compare_options(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, metavar="FOLDER", help="of the comparison; a stopped one is gone on with"
     )
     parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, rows that cannot be used")
+    _trust_option(parser)  # as everywhere; what the plan itself names is trusted without it
     _set_option(parser)
 
 
@@ -310,6 +324,7 @@ def report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, images that cannot be read")
     _outside_option(parser)
     _checkpoint_option(parser, default=None)  # a comparison has none to choose
+    _trust_option(parser)
 
 
 def bench_options(parser: argparse.ArgumentParser) -> None:

@@ -13,15 +13,15 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxcrnn import _console, objective
+from jaxcrnn import _console, centers
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import Source
 from jaxcrnn.errors import UserError
-from jaxcrnn.objective import CHOICES, PRESETS, LossConfig
+from jaxcrnn.objective import CHOICES, PRESETS, Flow, LossConfig
 from jaxcrnn.parallel.mesh import make_mesh, my_rows
 from jaxcrnn.render.streams import Stream
-from jaxcrnn.runs import center_files, charset_transfer, datasets, processes
+from jaxcrnn.runs import center_files, charset_transfer, datasets, extensions, processes
 from jaxcrnn.runs import config as configs
 from jaxcrnn.runs.checkpoint import agreed, written
 from jaxcrnn.runs.folder import (
@@ -31,14 +31,16 @@ from jaxcrnn.runs.folder import (
     create,
     lock,
     open_run,
+    open_weights,
     same_charset,
     same_config,
     same_model,
     say_changes,
+    trusted,
     used,
 )
 from jaxcrnn.runs.trainer import fit
-from jaxcrnn.train import TrainConfig, eval_variables, init_state
+from jaxcrnn.train import TrainConfig, eval_variables, flow_of, init_state
 from jaxcrnn.types import CenterState, TrainState
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
@@ -57,11 +59,12 @@ def train(args: Namespace) -> int:
         run = _begun(args)
         print(f"{args.init_from} is gone; {args.out}, which began with it, goes on as it is configured")
         return _again(_go_on(run, args))
-    origin = open_run(Path(args.init_from)) if args.init_from else None
+    origin = open_weights(Path(args.init_from)) if args.init_from else None
     config = _train_config(args, origin)
     if args.print_config:
         print(configs.to_yaml(config), end="")
         return 0
+    flow = extensions.resolve(config.loss)
     if begun:
         run = _begun(args)
         same_config(run, config)
@@ -80,7 +83,7 @@ def train(args: Namespace) -> int:
         raise UserError("--grow takes what a run has learnt to another charset; give --init-from RUN")
     own = origin if not args.grow else None
     charset = _charset_of(own, config) if own else datasets.charset(config, source)
-    first, facts = _first_state(config, charset, origin, args)
+    first, facts = _first_state(config, flow, charset, origin, args)
     facts["skip_bad"] = args.skip_bad
     done = _train(config, charset, source, datasets.validation(config), Path(args.out), facts, first)
     return _again(done) if args.auto_resume else 0
@@ -88,7 +91,7 @@ def train(args: Namespace) -> int:
 
 def _begun(args: Namespace) -> Run:
     """The run in ``--out``, which must have begun as it was asked for."""
-    run = open_run(Path(args.out))
+    run = open_run(Path(args.out), _trust(args))
     began = run.facts().get("init_from") or {"run": None, "step": None}
     asked = str(Path(args.init_from).resolve()) if args.init_from else None
     if began["run"] != asked:
@@ -98,6 +101,11 @@ def _begun(args: Namespace) -> Run:
         raise UserError(f"{args.out}: began with step {began['step']} of {asked}, and --checkpoint asks for "
                         f"{args.checkpoint}; expected the same, or another --out")  # fmt: skip
     return run
+
+
+def _trust(args: Namespace) -> extensions.Trust:
+    """What a run may import: all with ``--trust-code``, else the paths that the options or their file give again."""
+    return args.trust_code or extensions.named(args.set, configs.read_yaml(args.config) if args.config else None)
 
 
 def _again(finished: bool) -> int:
@@ -140,10 +148,10 @@ def _train_config(args: Namespace, origin: Run | None) -> configs.Config:
 
 
 def _first_state(
-    config: configs.Config, charset: Charset, origin: Run | None, args: Namespace
+    config: configs.Config, flow: Flow | None, charset: Charset, origin: Run | None, args: Namespace
 ) -> tuple[TrainState | None, dict[str, Any]]:
     """The state before the first step, None for a fresh one, and where it comes from."""
-    train_config, variables = config.for_charset(charset), None
+    train_config, variables = config.for_charset(charset, flow), None
     facts: dict[str, Any] = {"loss": config.loss.parts._asdict()}
     if origin:
         before, step = origin.state(args.checkpoint or "best")
@@ -161,7 +169,7 @@ def _first_state(
         facts["centers"] = {"file": str(path.resolve()), "classes_never_seen": unseen}
         print(f"centers from {path}; {unseen} of {charset.num_classes} classes were never seen and start at 0")
     if not (origin or given):  # training makes a fresh state itself, from the seed
-        objective.check_start(config.loss)
+        centers.check_start(flow_of(train_config).rule)
         return None, facts
     key = jax.random.key(config.run.seed)
     if origin and args.grow:
@@ -183,11 +191,10 @@ def _grown(
     if not kept:
         raise UserError("--grow: the charsets share no character; expected some of the run's in the new one")
     own = before if given is None else before._replace(centers=None)
-    anyhow = config
-    if own.centers is not None and config.loss.has_centers and config.loss.parts.start == "estimate":
+    if own.centers is not None and centers.is_estimated(flow_of(config).rule):
         # Nothing was estimated for new characters: they start at 0, as classes do that were never seen.
-        anyhow = dataclasses.replace(config, loss=dataclasses.replace(config.loss, start="zeros"))
-    state, besides = charset_transfer.started(own, init_state(anyhow, key, centers=given), old, new)
+        given = centers.zeros(config.model.num_classes, config.model.features)
+    state, besides = charset_transfer.started(own, init_state(config, key, centers=given), old, new)
     facts["grown"] = {"kept": len(kept), "new": len(new) - len(kept), "gone": len(old) - len(kept), "moved": besides}
     print(f"{len(kept)} characters kept, {len(new) - len(kept)} new, {len(old) - len(kept)} gone; moved with them: "
           f"{', '.join(['weights', *besides])}")  # fmt: skip
@@ -195,8 +202,9 @@ def _grown(
 
 
 def _resume(args: Namespace) -> int:
-    run = open_run(Path(args.resume))
-    if args.config or args.out or not all(change.startswith("mesh.") for change in args.set):
+    run = open_weights(Path(args.resume))
+    again = [change for change in args.set if change.partition("=")[0] in extensions.KEYS]
+    if args.config or args.out or not all(change.startswith("mesh.") or change in again for change in args.set):
         raise UserError("--resume goes on with the run's own configuration; leave out --config, --set (but of mesh.*) "
                         "and --out")  # fmt: skip
     for flag in ("init_from", "centers", "preset", "checkpoint", "print_config", "grow"):
@@ -205,7 +213,10 @@ def _resume(args: Namespace) -> int:
     for flag in ("data", "val"):
         if getattr(args, flag):
             raise UserError(f"--resume goes on with the run's own data; leave out --{flag}")
-    _go_on(run, args)
+    if configs.load(None, again, run.config).loss != run.config.loss:
+        raise UserError(f"--resume continues the run with its own loss; --set {' '.join(again)} differs from "
+                        f"{run.folder / CONFIG}")  # fmt: skip
+    _go_on(trusted(run, _trust(args)), args)
     return 0
 
 
@@ -248,7 +259,9 @@ def _train(
     # Before the folder: what stops it leaves nothing behind.
     mesh, batches = _batches(config, charset, corpora[0])
     facts["data"] = datasets.facts(corpora)
-    run = processes.first_makes(lambda: create(out, config, charset, facts), lambda: open_run(out))
+    run = processes.first_makes(
+        lambda: create(out, config, charset, facts), lambda: open_run(out, set(extensions.paths(config.loss)))
+    )
     return _go(run, mesh, batches, *corpora, first)
 
 

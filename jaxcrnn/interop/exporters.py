@@ -27,7 +27,7 @@ from jaxcrnn.interop.recognizer import Recognizer
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.nn.backbones import Block, layers_of
 from jaxcrnn.parallel import mesh
-from jaxcrnn.runs.folder import open_run
+from jaxcrnn.runs.folder import open_weights
 
 LEAST = 16  # pixels of width that every backbone makes a frame of
 
@@ -35,7 +35,7 @@ LEAST = 16  # pixels of width that every backbone makes a frame of
 def run(args: Namespace) -> int:
     """``jaxcrnn export``."""
     source, out = Path(args.run), Path(args.out)
-    reader = recognizer.load(source, args.checkpoint)
+    reader = recognizer.load(source, args.checkpoint, trust_code=args.trust_code)
     if not args.out or out.exists():
         raise UserError(f"--out {args.out}: is there already; expected a new name")
     # Under its own name when it is whole.
@@ -207,7 +207,7 @@ def to_crnn_pytorch(reader: Recognizer, source: Path, out: Path) -> str:
 
 def to_original(reader: Recognizer, source: Path, out: Path) -> str:
     """The state dict in the layout a converted run came in."""
-    run = open_run(source)
+    run = open_weights(source)
     state = importer.original(run, reader.variables)
     state_dicts.write(out, state)
     return f"{len(state)} arrays as in the checkpoint that {source} was converted from"

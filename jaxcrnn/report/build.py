@@ -31,7 +31,7 @@ from jaxcrnn.report.features import look
 from jaxcrnn.report.html import Section
 from jaxcrnn.report.panels import Reader
 from jaxcrnn.runs import datasets
-from jaxcrnn.runs.folder import CONFIG, FACTS, Run, open_run
+from jaxcrnn.runs.folder import CONFIG, FACTS, Run, open_run, open_weights
 from jaxcrnn.types import TrainState
 
 
@@ -106,7 +106,7 @@ def _score_tables(reader: Reader, corpus: Corpus, groups: Sequence[str]) -> str:
 
 
 def _of_run(folder: Path, args: Namespace) -> _Made:
-    opened = open_run(folder)
+    opened = open_run(folder, args.trust_code)
     path = validation_path(opened, args.data)
     corpus = _lines(opened, path, args)
     groups = read_groups(args.groups or GROUPS)
@@ -115,7 +115,7 @@ def _of_run(folder: Path, args: Namespace) -> _Made:
     readers = [after]
     origin = opened.facts().get("init_from", {}).get("run")
     if origin and (Path(origin) / CONFIG).exists():
-        before = open_run(Path(origin))
+        before = open_weights(Path(origin))
         if before.charset.hash == opened.charset.hash:
             readers.insert(0, _read("before", before, before.state("best")[0], corpus))
     logged = panels.logged({folder.name: [folder]})
@@ -156,7 +156,9 @@ def _of_comparison(folder: Path, args: Namespace) -> _Made:
     best = _best(found, test)
     drawn = _drawn(found, test, list(arms))
     logged = panels.logged({arm: arms[arm] for arm in drawn})
-    seed, opened = _opened(folder, list(dict.fromkeys(["start", found.baseline, best])), known["seeds"])
+    seed, opened = _opened(
+        folder, list(dict.fromkeys(["start", found.baseline, best])), known["seeds"], args.trust_code
+    )
     corpus = _lines(opened[found.baseline], path, args)
     states = {name: one.state("latest")[0] for name, one in opened.items()}
     readers = {name: _read(name, one, states[name], corpus) for name, one in opened.items()}
@@ -205,7 +207,7 @@ def _ranked(found: results.Results, test: str) -> list[str]:
     return sorted(others, key=lambda arm: rated[arm]["substituted"].rate.value)
 
 
-def _opened(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> tuple[int, dict[str, Run]]:
+def _opened(folder: Path, names: Sequence[str], seeds: Sequence[int], trust: bool) -> tuple[int, dict[str, Run]]:
     """The runs of one seed: the first that all have, else the first that the baseline, the second name, has."""
 
     def there(seed: int) -> list[str]:
@@ -214,7 +216,7 @@ def _opened(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> tuple[i
     seed = max(seeds, key=lambda seed: (names[1] in there(seed), len(there(seed))))
     if names[1] not in there(seed):
         raise UserError(f"{folder}: no run of {names[1]} is there to read lines with; expected its run folders")
-    return seed, {name: open_run(folder / name / f"seed-{seed}") for name in there(seed)}
+    return seed, {name: open_run(folder / name / f"seed-{seed}", trust) for name in there(seed)}
 
 
 def _accuracy(found: results.Results) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -21,6 +22,8 @@ from jaxcrnn._files import written_whole
 from jaxcrnn.charset import Charset, difference, read_text
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
+from jaxcrnn.objective import Flow
+from jaxcrnn.runs import extensions
 from jaxcrnn.runs.checkpoint import Checkpoints, Damaged
 from jaxcrnn.runs.config import Config, build, load, to_yaml
 from jaxcrnn.train import TrainConfig, state_shapes
@@ -39,11 +42,19 @@ CENTERS = "centers.safetensors"  # where 'centers estimate' puts them
 
 @dataclass(frozen=True)
 class Run:
-    """An opened run folder."""
+    """An opened run folder.
+
+    Attributes:
+      folder: where it is.
+      config: its configuration.
+      charset: its characters.
+      flow: the functions that its loss names by import paths, None where it names none.
+    """
 
     folder: Path
     config: Config
     charset: Charset
+    flow: Flow | None = None
 
     def facts(self) -> dict[str, Any]:
         """What ``run.json`` holds: versions, devices, counts of the audit."""
@@ -52,7 +63,7 @@ class Run:
     @property
     def train_config(self) -> TrainConfig:
         """What a step of this run computes."""
-        return self.config.for_charset(self.charset)
+        return self.config.for_charset(self.charset, self.flow)
 
     def state(self, which: str = "best") -> tuple[TrainState, int]:
         """A saved state and its step.
@@ -86,9 +97,12 @@ class Run:
 def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]) -> Run:
     """Makes a run folder.
 
+    What the loss names by import paths is imported: the configuration is the caller's own.
+
     Raises:
-      UserError: the folder holds something already, or cannot be written.
+      UserError: the folder holds something already, or cannot be written, or an import path leads nowhere.
     """
+    flow = extensions.resolve(config.loss)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "already holds a run; --resume goes on with it" if (folder / CONFIG).exists() else "is not empty"
         raise UserError(f"{folder}: {what}; expected a new folder")
@@ -113,14 +127,34 @@ def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]
         made.rename(folder)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror or error}; expected a folder that can be written") from None
-    return Run(folder, config, charset)
+    return Run(folder, config, charset, flow)
 
 
-def open_run(folder: Path) -> Run:
+def open_run(folder: Path, trust: extensions.Trust = False) -> Run:
     """Opens a run folder.
 
+    Args:
+      folder: of the run.
+      trust: which import paths of its loss may be imported: True for all, some paths, or a mapping from paths to the
+        objects that stand for them (`jaxcrnn.runs.extensions`).
+
     Raises:
-      UserError: it is no run folder, or its charset is not the one it was trained with.
+      UserError: it is no run folder, its charset is not the one it was trained with, or its loss names code that is
+        not trusted.
+    """
+    return trusted(open_weights(folder), trust)
+
+
+def trusted(run: Run, trust: extensions.Trust) -> Run:
+    """A run with the functions that its loss names; see `open_run`."""
+    return dataclasses.replace(run, flow=extensions.resolve(run.config.loss, trust, str(run.folder / CONFIG)))
+
+
+def open_weights(folder: Path) -> Run:
+    """Opens a run folder for its weights, charset and configuration: no code of its loss is imported.
+
+    Raises:
+      UserError: as `open_run`, but for the code.
     """
     for name in (CONFIG, CHARSET, FACTS):
         if not (folder / name).is_file():
@@ -224,12 +258,17 @@ def _alone_unfit(run: Run, trained: Config, key: str) -> bool:
 
 def _differences(before: dict[str, Any], config: Config) -> dict[str, tuple[Any, Any]]:
     """The keys that differ, but for those of the mesh: what they were, what they are."""
-    now = yaml.safe_load(to_yaml(config))
+    now, default = yaml.safe_load(to_yaml(config)), yaml.safe_load(to_yaml(Config()))
+
+    def was(section: str, key: str) -> Any:
+        # A key that a run does not have is newer than the run.
+        return before.get(section, {}).get(key, default.get(section, {}).get(key))
+
     return {
-        f"{section}.{key}": (before.get(section, {}).get(key), now.get(section, {}).get(key))
+        f"{section}.{key}": (was(section, key), now.get(section, {}).get(key))
         for section in sorted({*before, *now} - {"mesh"})
         for key in sorted({*before.get(section, {}), *now.get(section, {})})
-        if before.get(section, {}).get(key) != now.get(section, {}).get(key)
+        if was(section, key) != now.get(section, {}).get(key)
     }
 
 
