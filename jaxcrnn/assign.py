@@ -5,7 +5,8 @@ Assignments are constants of the loss: nothing is differentiated through an argm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import jax.numpy as jnp
 from jax import Array
@@ -176,3 +177,14 @@ def posterior(logits: Logits, lengths: Array, labels: Array, label_lengths: Arra
     listed = jnp.arange(labels.shape[1])[None, :] < label_lengths[:, None]
     classes = jnp.where(listed, labels, blank).astype(jnp.int32)
     return Assignment(jnp.broadcast_to(classes[:, None, :], weights.shape), weights)
+
+
+# What ``loss.assignment`` may name: each ``(logits, lengths, labels, label_lengths, *, blank)``, and its own options.
+ASSIGNMENTS: Mapping[str, Callable[..., Assignment]] = MappingProxyType(
+    {
+        "counted": counted,
+        "predicted": lambda logits, lengths, labels, label_lengths, **options: predicted(logits, lengths, **options),
+        "aligned": aligned,
+        "posterior": posterior,
+    }
+)

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple, NoReturn
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import assign, decode, losses
+from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.center_ops import DENSE, CenterOps
 from jaxcrnn.kernels.dtypes import at_least_float32
 from jaxcrnn.kernels.logits import Logits, as_logits
 from jaxcrnn.types import Assignment, CenterState
+
+
+class CenterRule(NamedTuple):
+    """How centers start and how they move.
+
+    Attributes:
+      init: ``(key, kernel) -> CenterState``, the centers before the first step; ``kernel`` is the linear head's,
+        ``[D,C]``.
+      update: ``(state, features, assignment) -> CenterState``, the centers after a step; ``features`` is ``[B,T,D]``.
+
+    Where a rule replaces that of a config (`jaxcrnn.objective.flow`), a part that is None stays the config's.
+    """
+
+    init: Callable[[Array, Array], CenterState] | None = None
+    update: Callable[[CenterState, Array, Assignment], CenterState] | None = None
 
 
 def zeros(C: int, D: int) -> CenterState:
@@ -167,8 +188,81 @@ def _sums(centers: Array, features: Array, assignment: Assignment, ops: CenterOp
 
 
 def _check(state: CenterState, features: Array, classes: int | None = None) -> None:
-    sharded_centers, size = state.centers.shape
+    rows, size = state.centers.shape
     if features.shape[-1] != size:
         raise ValueError(f"features have size {features.shape[-1]}, centers {size}; expected the same")
-    if classes is not None and sharded_centers != classes:
-        raise ValueError(f"{sharded_centers} centers for {classes} classes; expected one for each")
+    if classes is not None and rows != classes:
+        raise ValueError(f"{rows} centers for {classes} classes; expected one for each")
+
+
+def estimated(key: Array, kernel: Array, *, preset: str = "flow2") -> NoReturn:
+    """The start of centers that come from a file: there is nothing to start from without it.
+
+    Raises:
+      UserError: always, saying how to make them.
+    """
+    del key, kernel
+    raise UserError(
+        f"loss.start is 'estimate' (preset {preset!r}): make centers with 'jaxcrnn centers estimate' "
+        "and give them with --centers FILE, or choose another loss.start: zeros, normal or head"
+    )
+
+
+def is_estimated(rule: CenterRule | None) -> bool:
+    """Whether a rule has no centers of its own to start from (`estimated`)."""
+    return rule is not None and isinstance(rule.init, partial) and rule.init.func is estimated
+
+
+def check_start(rule: CenterRule | None) -> None:
+    """Stops a rule that needs centers from elsewhere, where there are none.
+
+    Raises:
+      UserError: as `estimated`.
+    """
+    if is_estimated(rule):
+        init: Any = rule and rule.init
+        init(None, None)
+
+
+def start(rule: CenterRule | None, key: Array, kernel: Array, ready: CenterState | None = None) -> CenterState | None:
+    """The centers before the first step; None without a rule.
+
+    Args:
+      rule: how they start.
+      key: PRNG key.
+      kernel: ``[D,C]`` of the linear head.
+      ready: centers from elsewhere, taken instead.
+
+    Raises:
+      UserError: centers of other sizes, or a rule that needs ``ready`` ones (`estimated`).
+    """
+    if rule is None:
+        return None
+    size, classes = kernel.shape
+    if ready is None and rule.init is not None:
+        made = rule.init(key, kernel)
+        if made.centers.shape != (classes, size) or made.counts.shape != (classes,):
+            raise UserError(f"the center rule starts with centers {made.centers.shape} and counts {made.counts.shape}; "
+                            f"expected {(classes, size)} and {(classes,)}")  # fmt: skip
+        return made
+    if ready is None or ready.centers.shape != (classes, size):
+        rows, columns = (0, 0) if ready is None else ready.centers.shape
+        raise UserError(
+            f"{rows} centers of size {columns} were given; expected {classes} (one a class, the blank among them) "
+            f"of size {size} (the model's features)"
+        )
+    return ready
+
+
+# What ``loss.start`` may name: each ``(key, kernel [D,C]) -> CenterState``.
+STARTS: Mapping[str, Callable[[Array, Array], CenterState]] = MappingProxyType(
+    {
+        "zeros": lambda key, kernel: zeros(*kernel.shape[::-1]),
+        "normal": lambda key, kernel: normal(key, *kernel.shape[::-1]),
+        "head": lambda key, kernel: from_head(kernel),
+    }
+)
+# What ``loss.update`` may name: each ``(state, features, assignment) -> CenterState``, and its own options.
+UPDATES: Mapping[str, Callable[..., CenterState]] = MappingProxyType(
+    {"fixed": fixed, "delta": delta, "gradient": gradient}
+)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcrnn import ctc, decode
 from jaxcrnn.kernels.center_ops import DENSE, CenterOps
 from jaxcrnn.kernels.dtypes import at_least_float32
 from jaxcrnn.kernels.logits import Logits, as_logits, constant
-from jaxcrnn.types import Assignment
+from jaxcrnn.types import Assignment, Batch, CenterState, Outputs
+
+METRICS = ("samples", "correct", "infeasible", "assigned_samples", "assigned_frames", "centers_moved", "watch")
 
 
 def top_rival(logits: Logits, classes: Array, *, excluded: Sequence[int] = ()) -> Array:
@@ -129,3 +132,46 @@ def watch(
         total.sum(), (total * between).sum(), (total * other).sum(), (total * own).sum(),
         extremes(-margin), extremes(margin),
     )  # fmt: skip
+
+
+def train_metrics(
+    outputs: Outputs,
+    batch: Batch,
+    assignment: Assignment | None = None,
+    before: CenterState | None = None,
+    after: CenterState | None = None,
+    *,
+    blank: int = 0,
+    ops: CenterOps = DENSE,
+) -> dict[str, Any]:
+    """What a training step counts; none of it is differentiated. Samples of width 0 are padding.
+
+    Args:
+      outputs: the model's, for the batch.
+      batch: lines and labels.
+      assignment: the loss's, None in a flow without.
+      before: the centers of the loss, None in a flow without.
+      after: the centers after the step.
+      blank: class of the blank.
+      ops: how distances to the centers are computed; see `jaxcrnn.kernels.center_ops`.
+
+    Returns:
+      Numbers of ``samples``, ``correct`` (read exactly) and ``infeasible`` ones; with an assignment
+      ``assigned_samples`` and ``assigned_frames``; with centers ``centers_moved`` and ``watch`` (`Watch`).
+    """
+    labels = (outputs.lengths, batch.labels, batch.label_lengths)
+    real = batch.widths > 0
+    ids, counts = decode.greedy(outputs.logits, outputs.lengths, blank=blank)
+    info: dict[str, Any] = {
+        "samples": real.sum(dtype=jnp.int32),
+        "correct": (real & decode.exact(ids, counts, *labels[1:])).sum(dtype=jnp.int32),
+        "infeasible": (real & ~ctc.is_feasible(*labels)).sum(dtype=jnp.int32),
+    }
+    if assignment is not None:
+        used = assignment.weights > 0
+        info["assigned_samples"] = used.reshape(len(real), -1).any(1).sum(dtype=jnp.int32)
+        info["assigned_frames"] = used.reshape(*used.shape[:2], -1).any(2).sum(dtype=jnp.int32)
+    if assignment is not None and before is not None and after is not None:
+        info["centers_moved"] = (after.centers != before.centers).any(1).sum(dtype=jnp.int32)
+        info["watch"] = watch(outputs.logits, outputs.features, before.centers, assignment, ops=ops)
+    return info

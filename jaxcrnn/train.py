@@ -11,19 +11,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcrnn import centers as center_rules
 from jaxcrnn import ctc, decode, diagnostics, objective, optim
 from jaxcrnn.augment import AugmentConfig, augment
-from jaxcrnn.centers import accumulate
 from jaxcrnn.errors import UserError
-from jaxcrnn.kernels.logits import as_logits
+from jaxcrnn.kernels.finite import keep_if_finite
 from jaxcrnn.kernels.ops import LOCAL, Ops
 from jaxcrnn.model import CRNN, ModelConfig
-from jaxcrnn.objective import LossConfig
+from jaxcrnn.objective import Flow, LossConfig
 from jaxcrnn.optim import OptimConfig
 from jaxcrnn.types import Batch, CenterState, Outputs, TrainState
 
 __all__ = [
-    "LossConfig", "TrainConfig", "estimate_step", "eval_step", "eval_variables", "init_state", "read_step",
+    "Flow", "LossConfig", "TrainConfig", "eval_outputs", "eval_step", "eval_variables", "flow_of", "init_state",
     "state_shapes", "train_step",
 ]  # fmt: skip
 
@@ -34,10 +34,11 @@ class TrainConfig:
     """Everything that decides what a step computes. Static under jit: two equal configs share one compiled program.
 
     Attributes:
-      model: the shape of the recognizer.
+      model: the shape of the recogniser.
       loss: what is minimized, and how centers move.
       optim: the optimizer and its schedule.
       augment: augmentation on the device.
+      flow: functions that replace those that ``loss`` names (`jaxcrnn.objective.flow`); None for none.
       ops: how a mesh of devices computes it (`jaxcrnn.parallel.ops.ops`): the same numbers but for rounding.
     """
 
@@ -45,12 +46,23 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    flow: Flow | None = None
     ops: Ops = LOCAL
 
     def __post_init__(self) -> None:
         if self.model.head == "fused" and self.loss.ace and self.loss.ace_variant == "paddle":
             raise UserError("loss.ace_variant 'paddle' reads every class of every frame; expected 'paper', or "
                             "model.head=dense")  # fmt: skip
+
+    @property
+    def has_centers(self) -> bool:
+        """Whether a state of this config has centers."""
+        return self.loss.has_centers if self.flow is None else self.flow.rule is not None
+
+
+def flow_of(config: TrainConfig) -> Flow:
+    """The functions of a config's loss: its flow, or that of its ``loss``."""
+    return config.flow or objective.flow(config.loss)
 
 
 def init_state(
@@ -62,7 +74,7 @@ def init_state(
       config: its ``model.num_classes`` must be set.
       key: PRNG key of the parameters, and of centers that start at random.
       variables: ``{"params": ..., "batch_stats": ...}`` to go on from instead of random ones.
-      centers: centers to start from instead of those that ``loss.start`` names.
+      centers: centers to start from instead of those of the loss.
 
     Raises:
       UserError: the loss starts from estimated centers and none are given, or those given have other sizes.
@@ -72,7 +84,8 @@ def init_state(
     params = variables["params"]
     opt_state = _moments(config.optim, params)
     # Copied, because a step takes its state's memory: centers must not be the head's own array, nor the caller's.
-    started = objective.start(config.loss, jax.random.fold_in(key, 1), params["head"]["kernel"], centers)
+    kernel = params["head"]["kernel"]
+    started = center_rules.start(flow_of(config).rule, jax.random.fold_in(key, 1), kernel, centers)
     started = jax.tree.map(jnp.copy, started)
     return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), opt_state, started)
 
@@ -92,8 +105,9 @@ def _moments(config: OptimConfig, params: Any) -> Any:
 @functools.lru_cache(maxsize=8)
 def state_shapes(config: TrainConfig) -> TrainState:
     """The shapes and dtypes of a state of this config, for restoring one."""
-    anywhere = dataclasses.replace(config.loss, start="zeros")
-    return jax.eval_shape(lambda: init_state(dataclasses.replace(config, loss=anywhere), jax.random.key(0)))
+    # Of the loss only whether it keeps centers matters here: no function of a user's is called to restore a state.
+    plain = dataclasses.replace(config, loss=LossConfig("flow1" if config.has_centers else "ctc"), flow=None)
+    return jax.eval_shape(lambda: init_state(plain, jax.random.key(0)))
 
 
 def _forward(config: TrainConfig, params: Any, state: TrainState, batch: Batch, key: Array) -> tuple[Outputs, Any]:
@@ -108,7 +122,7 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
     """One step: augmentation, loss, gradients, the optimizer's update, the centers' update.
 
     The centers are constants of the loss; they move afterwards, from their old values and the same features and
-    assignment. A step whose loss or gradients are not finite changes nothing but the step number.
+    assignment. A step whose loss, gradients or centers are not finite changes nothing but the step number.
 
     Args:
       config: what to compute; static under jit.
@@ -124,41 +138,28 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
       and ``push``, ``assigned_samples`` (that take part: for ``counted`` those that passed the count gate and have a
       character), ``assigned_frames``, ``centers_moved`` and ``watch`` (`jaxcrnn.diagnostics.Watch`).
     """
+    flow, blank, ops = flow_of(config), config.model.blank, config.ops.centers
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
     batch = batch._replace(images=augment(config.augment, batch.images, batch.widths, augment_key, state.step))
 
     def loss_of(params: Any) -> tuple[Array, Any]:
         outputs, batch_stats = _forward(config, params, state, batch, dropout_key)
-        loss, (info, assignment) = objective.total(
-            config.loss, outputs, batch, state.centers, blank=config.model.blank, ops=config.ops.centers
-        )
-        return loss, (info, batch_stats, outputs, assignment)
+        loss, (terms, assignment) = objective.loss_terms(flow, outputs, batch, state.centers, blank=blank, ops=ops)
+        return loss, (terms, assignment, outputs, batch_stats)
 
-    (loss, (info, batch_stats, outputs, assignment)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    (loss, (terms, assignment, outputs, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     params, opt_state = optim.update(config.optim, grads, state.opt_state, state.params)
-    centers = state.centers
-    if centers is not None:
-        features = as_logits(outputs.logits).update_features(outputs.features)
-        centers = objective.move(config.loss, centers, features, assignment, ops=config.ops.centers)
+    centers = objective.move_centers(flow, state.centers, outputs, assignment, ops=ops)
     moved = TrainState(state.step, params, batch_stats, opt_state, centers)
-    nonfinite = jnp.stack([~jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
-    # Sorted, because XLA would repeat any() of thirty values in each loop that reads it: a third of the whole program.
-    fine = jnp.isfinite(loss) & ~jnp.sort(nonfinite)[-1]
-    if centers is not None:
-        fine &= jnp.isfinite(centers.centers).all()
-    kept = jax.tree.map(lambda new, old: jnp.where(fine, new, old), moved, state)
-    info |= {
+    kept, finite, nonfinite = keep_if_finite(moved, state, grads, loss, centers)
+    info = {
         "loss": loss,
         "grad_norm": optim.global_norm(grads),
-        "skipped": (~fine).astype(jnp.int32),
+        "skipped": (~finite).astype(jnp.int32),
         "nonfinite": nonfinite,
+        **terms,
+        **diagnostics.train_metrics(outputs, batch, assignment, state.centers, kept.centers, blank=blank, ops=ops),
     }
-    if state.centers is not None:
-        changed = (kept.centers.centers != state.centers.centers).any(1)
-        info["centers_moved"] = changed.sum(dtype=jnp.int32)
-        info["watch"] = diagnostics.watch(
-            outputs.logits, outputs.features, state.centers.centers, assignment, ops=config.ops.centers
-        )
     return kept._replace(step=state.step + 1), info
 
 
@@ -168,10 +169,10 @@ def eval_variables(state: TrainState) -> dict[str, Any]:
     return {"params": params, "batch_stats": state.batch_stats}
 
 
-def read_step(config: TrainConfig, state: TrainState, batch: Batch) -> tuple[decode.Reading, Outputs]:
-    """Reads a batch, whose labels are not looked at: readings, and what the model returned."""
+def eval_outputs(config: TrainConfig, state: TrainState, batch: Batch) -> Outputs:
+    """What the model returns for a batch, whose labels are not used."""
     outputs: Any = CRNN(config.model, config.ops).apply(eval_variables(state), batch.images, batch.widths, train=False)
-    return decode.read(outputs.logits, outputs.lengths, blank=config.model.blank), outputs
+    return outputs
 
 
 def eval_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, Array]:
@@ -181,23 +182,8 @@ def eval_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str,
       Per sample, so that any batching adds up to the same sums: ``ids [B,T]``, ``counts [B]``, ``confidence [B]``
       (see `jaxcrnn.decode.Reading`), ``loss [B]`` (0 where infeasible) and ``feasible [B]``.
     """
-    reading, outputs = read_step(config, state, batch)
+    outputs = eval_outputs(config, state, batch)
+    reading = decode.read(outputs.logits, outputs.lengths, blank=config.model.blank)
     labels = (outputs.lengths, batch.labels, batch.label_lengths)
     loss = ctc.ctc_loss(outputs.logits, *labels, blank=config.model.blank)
     return {**reading._asdict(), "loss": loss, "feasible": ctc.is_feasible(*labels)}
-
-
-def estimate_step(
-    config: TrainConfig, state: TrainState, centers: CenterState, batch: Batch
-) -> tuple[CenterState, Array]:
-    """Adds the features of a batch to running means by class (`jaxcrnn.centers.accumulate`).
-
-    Returns:
-      The means with the batch in them, and how many of its lines were recognised exactly and so took part.
-    """
-    out: Any = CRNN(config.model, config.ops).apply(eval_variables(state), batch.images, batch.widths, train=False)
-    known = (out.logits, out.lengths, batch.labels, batch.label_lengths)
-    grown = accumulate(centers, out.features, *known, blank=config.model.blank)
-    ids, counts = decode.greedy(out.logits, out.lengths, blank=config.model.blank)
-    exact = decode.exact(ids, counts, batch.labels, batch.label_lengths) & (batch.widths > 0)
-    return grown, exact.sum(dtype=jnp.int32)

@@ -20,6 +20,7 @@ from jaxcrnn._text import first_line
 from jaxcrnn.errors import UserError
 from jaxcrnn.parallel.mesh import DATA, MODEL, each_rows, everywhere, make_mesh, of_batch, of_state
 from jaxcrnn.runs import config as configs
+from jaxcrnn.runs import extensions
 from jaxcrnn.runs.compile import compile_step, uncached
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import Batch
@@ -169,7 +170,7 @@ def compile_for(
     devices, room = _devices(device)
     mesh = make_mesh(config.mesh, devices)
     model = dataclasses.replace(config.model, num_classes=classes)
-    step = TrainConfig(model, config.loss, config.optim, config.augment)
+    step = TrainConfig(model, config.loss, config.optim, config.augment, extensions.resolve(config.loss))
     config.loss.check_classes(classes)
     # A program for devices that are not here could be kept, but not loaded again.
     with uncached() if device else nullcontext():

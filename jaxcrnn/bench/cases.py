@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcrnn import ctc, losses, objective
+from jaxcrnn import centers, ctc, diagnostics, losses, objective
 from jaxcrnn.assign import predicted
 from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.decoding.evaluate import run_read
@@ -267,14 +267,17 @@ def center(s: Sizes) -> Variants:
 
     def of(preset: str) -> Variant:
         config = config_of(s, preset).loss
-        state = objective.start(config, KEY, kernel)
+        flow = objective.flow(config)
+        state = centers.start(flow.rule, KEY, kernel)
 
         def total(logits: jax.Array, features: jax.Array, state: Any) -> Any:
-            return objective.total(config, Outputs(logits, features, known[0]), batch, state)
+            outputs = Outputs(logits, features, known[0])
+            loss, (info, assignment) = objective.loss_terms(flow, outputs, batch, state)
+            return loss, (info | diagnostics.train_metrics(outputs, batch, assignment), assignment)
 
         def whole(logits: jax.Array, features: jax.Array, state: Any) -> Any:
             (value, (info, found)), grown = jax.value_and_grad(total, (0, 1), has_aux=True)(logits, features, state)
-            moved = None if found is None else objective.move(config, state, features, found)
+            moved = objective.move_centers(flow, state, Outputs(logits, features, known[0]), found)
             return value, info, grown, moved
 
         return compiled(whole, logits, features, state)

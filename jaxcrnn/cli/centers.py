@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from jaxcrnn.runs import center_files, folder
     from jaxcrnn.runs.audits import usable_lines
 
-    opened = folder.open_run(Path(args.run))
+    opened = folder.open_run(Path(args.run), args.trust_code)
     data = opened.config.data
     paths = [args.data] if args.data else [data.train, *data.more]
     if not all(paths):

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from jaxcrnn.report import tables
     from jaxcrnn.runs import audits, folder
 
-    opened = folder.open_run(Path(args.run))
+    opened = folder.open_run(Path(args.run), args.trust_code)
     path = audits.validation_path(opened, args.data)
     if args.charset:
         folder.same_charset(opened, Charset.from_file(args.charset, opened.config.data.blank), args.charset)
@@ -53,8 +53,15 @@ def run(args: argparse.Namespace) -> int:
     shown_on = sys.stderr if args.json else sys.stdout
     corpus = audits.usable_lines(opened, [path], keep_text_faults=True, shown_on=shown_on, **options.reading(args))
     data = opened.config.data
-    result = evaluate(opened.reader_config, state, opened.charset, corpus, batch_size=args.batch_size or data.batch_size,
-                      buckets=data.buckets, decoder=decoder)  # fmt: skip
+    result = evaluate(
+        opened.reader_config,
+        state,
+        opened.charset,
+        corpus,
+        batch_size=args.batch_size or data.batch_size,
+        buckets=data.buckets,
+        decoder=decoder,
+    )
     if args.predictions:
         write_predictions(Path(args.predictions), result.predictions())
     if args.json:

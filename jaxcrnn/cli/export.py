@@ -20,6 +20,7 @@ def add_options(parser: options.Parser) -> None:
     )  # fmt: skip
     parser.add_argument("--out", required=True, metavar="PATH", help="folder to make, or file of a state dict")
     options.add_checkpoint(parser)
+    options.add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,6 +28,6 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.out:
         raise UserError("--out : is there already; expected a new name")
-    made = export(Path(args.run), Path(args.out), args.format, args.checkpoint)
+    made = export(Path(args.run), Path(args.out), args.format, args.checkpoint, trust_code=args.trust_code)
     print(f"made {Path(args.out)}: {made}")
     return 0

@@ -69,7 +69,7 @@ def _mine(args: argparse.Namespace) -> int:
 
     out = _checked(args)
     tables = {Path(path).name: read_table(path) for path in args.table}
-    opened = open_run(Path(args.run)) if args.run else None
+    opened = open_run(Path(args.run), args.trust_code) if args.run else None
     found = Candidates(_characters(args, opened), args.similarity)
     glyphs = None
     if args.fonts:

@@ -41,6 +41,13 @@ def add_checkpoint(parser: argparse.ArgumentParser, default: str | None = "best"
     )
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """``--trust-code``, of every command that opens a run."""
+    parser.add_argument(
+        "--trust-code", action="store_true", help="import the modules that a run's loss names, which runs their code"
+    )
+
+
 def add_set(parser: argparse.ArgumentParser) -> None:
     """``--set KEY=VALUE``, which may be repeated and takes several."""
     parser.add_argument(
@@ -69,6 +76,7 @@ def add_reading(parser: argparse.ArgumentParser, skip_bad: str = "images that ca
       parser: parser of the command.
       skip_bad: what ``--skip-bad`` leaves out.
     """
+    add_trust(parser)
     parser.add_argument("--skip-bad", action="store_true", help=f"leave out, counted, {skip_bad}")
     parser.add_argument(
         "--allow-outside", action="store_true", help="label files may name images outside the folder they are in"

@@ -17,6 +17,7 @@ MODULES = options.RUN_MODULES
 def add_options(parser: options.Parser) -> None:
     parser.add_argument("run", help="run folder, whose weights both sides take")
     options.add_checkpoint(parser)
+    options.add_trust(parser)
     parser.add_argument("--dtype", default="float64", choices=["float64", "float32"], help="float64 is the default")
     parser.add_argument(
         "--presets", metavar="NAMES", help="presets to step with, as in ctc,flow1, or none; default: all, and the run's"
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from jaxcrnn.runs.folder import open_run
     from jaxcrnn.train import eval_variables
 
-    opened = open_run(Path(args.run))
+    opened = open_run(Path(args.run), args.trust_code)
     presets = tuple(PRESETS)
     if args.presets:
         presets = () if args.presets == "none" else tuple(args.presets.split(","))

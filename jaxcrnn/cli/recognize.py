@@ -27,6 +27,7 @@ def add_options(parser: options.Parser) -> None:
     parser.add_argument("images", nargs="+", help="image files, folders, or - for an image or a list of paths on stdin")
     options.add_checkpoint(parser)
     options.add_bounds(parser)
+    options.add_trust(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument("--characters", action="store_true", help="with --json: each character's confidence and place")
     add_decoding(parser)
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.characters and not args.json:
         raise UserError("--characters is for --json; expected --json --characters")
-    opened = open_run(Path(args.run))
+    opened = open_run(Path(args.run), args.trust_code)
     state, _ = opened.state(args.checkpoint)
     decoder = decoder_of(args, opened.charset)
     limits = limits_of(opened, max_pixels=args.max_pixels, max_bytes=args.max_bytes)

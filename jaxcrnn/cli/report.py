@@ -31,7 +31,13 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
     out = Path(args.out) if args.out else folder / "report.html"
     made = build.write(
-        folder, out, data=args.data, groups=args.groups, checkpoint=args.checkpoint, **options.reading(args)
+        folder,
+        out,
+        data=args.data,
+        groups=args.groups,
+        checkpoint=args.checkpoint,
+        trust_code=args.trust_code,
+        **options.reading(args),
     )
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in any browser")
     if args.projector:

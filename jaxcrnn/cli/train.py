@@ -12,6 +12,7 @@ from jaxcrnn.errors import UserError
 
 if TYPE_CHECKING:
     from jaxcrnn.runs.config import Config
+    from jaxcrnn.runs.extensions import Trust
     from jaxcrnn.runs.folder import Run
 
 SUMMARY = "train a recogniser on a label file"
@@ -51,6 +52,7 @@ def add_options(parser: options.Parser) -> None:
         "--auto-resume", action="store_true",
         help="go on with the run of --out if there is one, start it otherwise: one command for jobs that come back",
     )  # fmt: skip
+    options.add_trust(parser)
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
     several = parser.add_argument_group("several processes")
     several.add_argument(
@@ -66,7 +68,8 @@ def add_options(parser: options.Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The exit code is 75 if ``--auto-resume`` was stopped before the end."""
     from jaxcrnn.runs import config as configs
-    from jaxcrnn.runs.folder import CONFIG, open_run, same_config
+    from jaxcrnn.runs import extensions
+    from jaxcrnn.runs.folder import CONFIG, open_weights, same_config
     from jaxcrnn.runs.processes import agreed
 
     _join(args)
@@ -80,11 +83,12 @@ def run(args: argparse.Namespace) -> int:
         own = _begun(args)
         print(f"{args.init_from} is gone; {args.out}, which began with it, goes on as it is configured")
         return _again(_go_on(own, args))
-    origin = open_run(Path(args.init_from)) if args.init_from else None
+    origin = open_weights(Path(args.init_from)) if args.init_from else None
     config = _config(args, origin)
     if args.print_config:
         print(configs.to_yaml(config), end="")
         return 0
+    extensions.resolve(config.loss)  # a path that leads nowhere stops it before the data are read
     if begun:
         own = _begun(args)
         same_config(own, config)
@@ -134,7 +138,7 @@ def _begun(args: argparse.Namespace) -> Run:
     """The run in ``--out``, which must have begun with the same ``--init-from`` and ``--checkpoint``."""
     from jaxcrnn.runs.folder import open_run
 
-    own = open_run(Path(args.out))
+    own = open_run(Path(args.out), _trust(args))
     began = own.facts().get("init_from") or {"run": None, "step": None}
     asked = str(Path(args.init_from).resolve()) if args.init_from else None
     if began["run"] != asked:
@@ -144,6 +148,14 @@ def _begun(args: argparse.Namespace) -> Run:
         raise UserError(f"{args.out}: began with step {began['step']} of {asked}, and --checkpoint asks for "
                         f"{args.checkpoint}; expected the same, or another --out")  # fmt: skip
     return own
+
+
+def _trust(args: argparse.Namespace) -> Trust:
+    """What a run may import: all with ``--trust-code``, else the paths that the options or their file give again."""
+    from jaxcrnn.runs import config as configs
+    from jaxcrnn.runs import extensions
+
+    return args.trust_code or extensions.named(args.set, configs.read_yaml(args.config) if args.config else None)
 
 
 def _again(finished: bool) -> int:
@@ -178,10 +190,13 @@ def _config(args: argparse.Namespace, origin: Run | None) -> Config:
 
 
 def _resume(args: argparse.Namespace) -> int:
-    from jaxcrnn.runs.folder import open_run
+    from jaxcrnn.runs import config as configs
+    from jaxcrnn.runs import extensions
+    from jaxcrnn.runs.folder import CONFIG, open_weights, trusted
 
-    own = open_run(Path(args.resume))
-    if args.config or args.out or not all(change.startswith("mesh.") for change in args.set):
+    own = open_weights(Path(args.resume))
+    again = [change for change in args.set if change.partition("=")[0] in extensions.KEYS]
+    if args.config or args.out or not all(change.startswith("mesh.") or change in again for change in args.set):
         raise UserError("--resume goes on with the run's own configuration; leave out --config, --set (but of mesh.*) "
                         "and --out")  # fmt: skip
     for flag in ("init_from", "centers", "preset", "checkpoint", "print_config", "grow"):
@@ -190,7 +205,10 @@ def _resume(args: argparse.Namespace) -> int:
     for flag in ("data", "val"):
         if getattr(args, flag):
             raise UserError(f"--resume goes on with the run's own data; leave out --{flag}")
-    _go_on(own, args)
+    if configs.load(None, again, own.config).loss != own.config.loss:
+        raise UserError(f"--resume continues the run with its own loss; --set {' '.join(again)} differs from "
+                        f"{own.folder / CONFIG}")  # fmt: skip
+    _go_on(trusted(own, _trust(args)), args)
     return 0
 
 

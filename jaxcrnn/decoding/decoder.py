@@ -14,7 +14,7 @@ from jaxcrnn import ctc, decode
 from jaxcrnn.decoding import beam
 from jaxcrnn.decoding.automata import Automaton
 from jaxcrnn.decoding.rescoring import Rescorer, rescore
-from jaxcrnn.train import TrainConfig, read_step
+from jaxcrnn.train import TrainConfig, eval_outputs
 from jaxcrnn.types import Batch, TrainState
 
 
@@ -64,7 +64,7 @@ class Decoder:
 
 @jax.jit
 def _seen(config: TrainConfig, state: TrainState, batch: Batch, rescorer: Rescorer | None) -> dict[str, Any]:
-    _, outputs = read_step(config, state, batch)
+    outputs = eval_outputs(config, state, batch)
     labels = outputs.lengths, batch.labels, batch.label_lengths
     loss = ctc.ctc_loss(outputs.logits, *labels, blank=config.model.blank)
     logits = outputs.logits

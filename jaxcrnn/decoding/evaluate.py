@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcrnn import metrics
-from jaxcrnn.centers import zeros
+from jaxcrnn import decode, metrics
+from jaxcrnn.centers import accumulate, zeros
 from jaxcrnn.charset import Charset
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
@@ -18,8 +18,31 @@ from jaxcrnn.data.loader import Batches, collate
 from jaxcrnn.data.predictions import Predictions
 from jaxcrnn.decoding.decoder import Decoder
 from jaxcrnn.parallel.mesh import assemble, fetch, my_rows, of_batch
-from jaxcrnn.train import TrainConfig, estimate_step, eval_step, read_step
-from jaxcrnn.types import Batch, CenterState, TrainState
+from jaxcrnn.train import TrainConfig, eval_outputs, eval_step
+from jaxcrnn.types import Batch, CenterState, Outputs, TrainState
+
+
+def read_step(config: TrainConfig, state: TrainState, batch: Batch) -> tuple[decode.Reading, Outputs]:
+    """Reads a batch, whose labels are not looked at: readings, and what the model returned."""
+    outputs = eval_outputs(config, state, batch)
+    return decode.read(outputs.logits, outputs.lengths, blank=config.model.blank), outputs
+
+
+def estimate_step(
+    config: TrainConfig, state: TrainState, centers: CenterState, batch: Batch
+) -> tuple[CenterState, jax.Array]:
+    """Adds the features of a batch to running means by class (`jaxcrnn.centers.accumulate`).
+
+    Returns:
+      The means with the batch in them, and how many of its lines were recognised exactly and so took part.
+    """
+    out = eval_outputs(config, state, batch)
+    labels = (out.logits, out.lengths, batch.labels, batch.label_lengths)
+    grown = accumulate(centers, out.features, *labels, blank=config.model.blank)
+    ids, counts = decode.greedy(out.logits, out.lengths, blank=config.model.blank)
+    exact = decode.exact(ids, counts, batch.labels, batch.label_lengths) & (batch.widths > 0)
+    return grown, exact.sum(dtype=jax.numpy.int32)
+
 
 run_eval = jax.jit(eval_step)
 run_read = jax.jit(lambda config, state, batch: read_step(config, state, batch)[0]._asdict())

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxcrnn import _console
 from jaxcrnn._text import read_text
+from jaxcrnn.centers import is_estimated
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import LabelFile, Source, write_lines
 from jaxcrnn.data.predictions import read_predictions, write_predictions
@@ -24,11 +25,11 @@ from jaxcrnn.experiments.results import Results, collect
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.render.streams import RenderedLines, Stream
 from jaxcrnn.render.texts import GROUPS
-from jaxcrnn.runs import audits, center_files, datasets
+from jaxcrnn.runs import audits, center_files, datasets, extensions
 from jaxcrnn.runs.config import Config
-from jaxcrnn.runs.folder import CENTERS, FACTS, Run, create, open_run
+from jaxcrnn.runs.folder import CENTERS, FACTS, Run, create, open_weights, trusted
 from jaxcrnn.runs.trainer import fit
-from jaxcrnn.train import eval_variables, init_state
+from jaxcrnn.train import eval_variables, flow_of, init_state
 from jaxcrnn.types import CenterState, TrainState
 
 RECIPE, PLAN, RESULTS, GROUPS_FILE = "recipe.json", "plan.yaml", "results.json", "groups.txt"
@@ -88,6 +89,8 @@ class _Grid:
         # All that may be wrong with the plan comes first: a plan that is refused leaves the folder as it was.
         self.groups = Path(plan.groups or GROUPS)
         read_groups(self.groups)
+        for config in (plan.start, *plan.arms.values()):
+            extensions.resolve(config.loss)
         groups = self.groups.read_text(encoding="utf-8")
         recipe, kept = self._recipe(groups), out / "tests" / RECIPE
         if kept.exists() and kept.read_text(encoding="utf-8") != recipe:
@@ -136,7 +139,7 @@ class _Grid:
         for name, config, folder in self._planned():
             if not (folder / FACTS).exists():
                 continue
-            run = open_run(folder)
+            run = open_weights(folder)
             if run.config != config or run.charset.hash != self.charset.hash:
                 raise UserError(f"{folder}: was trained with other settings than the plan has for {name!r}; "
                                 "expected another name for the arm, or a new folder")  # fmt: skip
@@ -186,7 +189,7 @@ class _Grid:
         if folder.exists() and not (folder / FACTS).exists():
             shutil.rmtree(folder)  # stopped while it was made: nothing has been trained
         if folder.exists():
-            run = open_run(folder)
+            run = trusted(open_weights(folder), set(extensions.paths(config.loss)))
         else:
             run = create(folder, config, self.charset, {"loss": config.loss.parts._asdict()})
         stream, corpus = self.stream(seed)
@@ -208,11 +211,10 @@ class _Grid:
 
     def _first(self, run: Run, seed: int, corpus: Corpus | None) -> TrainState:
         """The start's weights, and centers as the arm's loss wants them."""
-        start = open_run(self.folder(START, seed))
+        start = open_weights(self.folder(START, seed))
         before, _ = start.state("latest")
-        loss = run.config.loss
         given = None
-        if loss.has_centers and loss.parts.start == "estimate":
+        if is_estimated(flow_of(run.train_config).rule):
             given = self._estimated(start, before, corpus)
         key = jax.random.key(seed)
         return init_state(run.train_config, key, variables=eval_variables(before), centers=given)

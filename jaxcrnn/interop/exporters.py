@@ -25,12 +25,12 @@ from jaxcrnn.interop import importer, layouts, recognizer, state_dicts
 from jaxcrnn.interop.recognizer import Recognizer
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.nn.backbones import Block, layers_of
-from jaxcrnn.runs.folder import open_run
+from jaxcrnn.runs.folder import open_weights
 
 LEAST = 16  # pixels of width that every backbone makes a frame of
 
 
-def export(source: Path, out: Path, kind: str, checkpoint: str = "best") -> str:
+def export(source: Path, out: Path, kind: str, checkpoint: str = "best", *, trust_code: bool = False) -> str:
     """Write a recogniser for other programs.
 
     Args:
@@ -38,6 +38,7 @@ def export(source: Path, out: Path, kind: str, checkpoint: str = "best") -> str:
       out: folder or file to make; it gets this name once it is complete.
       kind: one of `FORMATS`.
       checkpoint: ``"best"``, ``"latest"`` or a step.
+      trust_code: whether the modules that the loss of a run names may be imported, which runs their code.
 
     Returns:
       A description of what was written.
@@ -45,7 +46,7 @@ def export(source: Path, out: Path, kind: str, checkpoint: str = "best") -> str:
     Raises:
       UserError: ``out`` exists or cannot be written, or the recogniser cannot be expressed in this format.
     """
-    reader = recognizer.load(source, checkpoint)
+    reader = recognizer.load(source, checkpoint, trust_code=trust_code)
     if out.exists():
         raise UserError(f"--out {out}: is there already; expected a new name")
     part = out.with_name(out.name + ".part")
@@ -218,7 +219,7 @@ def to_crnn_pytorch(reader: Recognizer, source: Path, out: Path) -> str:
 
 def to_original(reader: Recognizer, source: Path, out: Path) -> str:
     """The state dict in the layout a converted run came in."""
-    run = open_run(source)
+    run = open_weights(source)
     state = importer.original(run, reader.variables)
     state_dicts.write(out, state)
     return f"{len(state)} arrays as in the checkpoint that {source} was converted from"

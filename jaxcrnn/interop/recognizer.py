@@ -94,22 +94,23 @@ def _name(image: Any, number: int) -> str:
     return str(image) if isinstance(image, str | Path) else f"image {number}"
 
 
-def load(folder: str | Path, checkpoint: str = "best") -> Recognizer:
+def load(folder: str | Path, checkpoint: str = "best", *, trust_code: bool = False) -> Recognizer:
     """A recogniser from a run folder, or from one that ``jaxcrnn export --format safetensors`` wrote.
 
     Args:
       folder: either.
       checkpoint: of a run folder: ``"best"``, ``"latest"`` or a step.
+      trust_code: whether the modules that the loss of a run names may be imported, which runs their code.
 
     Raises:
-      UserError: neither, damaged, or made for another charset.
+      UserError: neither, damaged, made for another charset, or a run whose code is not trusted.
     """
     folder = Path(folder)
     if (folder / CONFIG).is_file():
         if checkpoint != "best":
             raise UserError(f"{folder}: an exported model has one state; expected no checkpoint, found {checkpoint!r}")
         return _exported(folder)
-    run = open_run(folder)
+    run = open_run(folder, trust_code)
     state, _ = run.state(checkpoint)
     return Recognizer(
         run.train_config.model, jax.device_get(eval_variables(state)), run.charset, run.config.data.limits.of_stranger()

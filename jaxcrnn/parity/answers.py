@@ -185,9 +185,8 @@ def _one_loss(config: LossConfig, preset: str, given: Mapping[str, Any], blank: 
     @jax.jit
     def value_and_gradients(logits: jax.Array, features: jax.Array) -> Any:
         def loss(logits: jax.Array, features: jax.Array) -> Any:
-            value, (info, _) = objective.total(
-                config, Outputs(logits, features, given["lengths"]), batch, state, blank=blank
-            )
+            outputs = Outputs(logits, features, given["lengths"])
+            value, (info, _) = objective.loss_terms(objective.flow(config), outputs, batch, state, blank=blank)
             return value, info
 
         return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(logits, features)
@@ -214,7 +213,8 @@ def _gradients(
             features = out.features + nothing
             logits = features @ params["head"]["kernel"] + params["head"]["bias"][None, None]
             shown = out._replace(features=features, logits=logits)
-            return objective.total(config.loss, shown, batch, state, blank=config.model.blank)[0]
+            flow = objective.flow(config.loss)
+            return objective.loss_terms(flow, shown, batch, state, blank=config.model.blank)[0]
 
         frames = config.model.frames(batch.images.shape[2])
         nothing = jnp.zeros((len(batch.widths), frames, 2 * config.model.hidden), batch.images.dtype)

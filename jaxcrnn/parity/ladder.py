@@ -148,11 +148,12 @@ def make_task(
 
 
 def _spelled(config: LossConfig) -> dict[str, Any]:
-    return _without(asdict(config) | config.parts._asdict(), "preset")
+    # The reference has no functions of a user's.
+    return _without(asdict(config) | config.parts._asdict(), "preset", "rule", "terms")
 
 
-def _without(values: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != name}
+def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in names}
 
 
 def _labels_that_are_read(rng: Any, logits: Any, lengths: Any, blank: int, slots: int) -> tuple[Any, Any]:

@@ -29,7 +29,7 @@ from jaxcrnn.report.html import Section
 from jaxcrnn.report.panels import Reader
 from jaxcrnn.runs import datasets
 from jaxcrnn.runs.audits import usable_lines, validation_path
-from jaxcrnn.runs.folder import CONFIG, FACTS, Run, open_run
+from jaxcrnn.runs.folder import CONFIG, FACTS, Run, open_run, open_weights
 from jaxcrnn.types import TrainState
 
 
@@ -59,6 +59,7 @@ def write(
     data: str | None = None,
     groups: str | None = None,
     checkpoint: str | None = None,
+    trust_code: bool = False,
     skip_bad: bool = False,
     allow_outside: bool = False,
     max_pixels: int | None = None,
@@ -72,6 +73,7 @@ def write(
       data: data set to read; the validation set of the run or the last test set of the comparison by default.
       groups: file of look-alike groups; those of the comparison or of the package by default.
       checkpoint: ``"best"`` (the default), ``"latest"`` or a step, for a run only.
+      trust_code: whether the modules that the loss of a run names may be imported, which runs their code.
       skip_bad: drop images that cannot be read instead of stopping.
       allow_outside: whether label files may name images outside their folder.
       max_pixels: as in `jaxcrnn.runs.audits.limits_of`.
@@ -89,9 +91,9 @@ def write(
     if (folder / "comparison.json").exists():
         if checkpoint:
             raise UserError(f"--checkpoint {checkpoint}: {folder} is a comparison, whose runs are shown as they ended")
-        made = _of_comparison(folder, lines, data, groups)
+        made = _of_comparison(folder, lines, data, groups, trust_code)
     else:
-        made = _of_run(folder, lines, data, groups, checkpoint or "best")
+        made = _of_run(folder, lines, data, groups, checkpoint or "best", trust_code)
     with written_whole(out) as part:
         part.write_text(made.html, encoding="utf-8")
     return made
@@ -140,8 +142,10 @@ def _score_tables(reader: Reader, corpus: Corpus, groups: Sequence[str]) -> str:
     )
 
 
-def _of_run(folder: Path, lines: Lines, data: str | None, groups_file: str | None, checkpoint: str) -> Report:
-    opened = open_run(folder)
+def _of_run(
+    folder: Path, lines: Lines, data: str | None, groups_file: str | None, checkpoint: str, trust: bool
+) -> Report:
+    opened = open_run(folder, trust)
     path = validation_path(opened, data)
     corpus = lines(opened, path)
     groups = read_groups(groups_file or GROUPS)
@@ -150,7 +154,7 @@ def _of_run(folder: Path, lines: Lines, data: str | None, groups_file: str | Non
     readers = [after]
     origin = opened.facts().get("init_from", {}).get("run")
     if origin and (Path(origin) / CONFIG).exists():
-        before = open_run(Path(origin))
+        before = open_weights(Path(origin))
         if before.charset.hash == opened.charset.hash:
             readers.insert(0, _read("before", before, before.state("best")[0], corpus))
     logged = panels.logged({folder.name: [folder]})
@@ -174,7 +178,7 @@ def _of_run(folder: Path, lines: Lines, data: str | None, groups_file: str | Non
     return Report(page.page(f"Run {folder.name}", lead, sections), after, opened, corpus)
 
 
-def _of_comparison(folder: Path, lines: Lines, data: str | None, groups_file: str | None) -> Report:
+def _of_comparison(folder: Path, lines: Lines, data: str | None, groups_file: str | None, trust: bool) -> Report:
     known = results.description(folder)
     found = results.collect(folder)
     groups = read_groups(groups_file or folder / "groups.txt")
@@ -185,7 +189,7 @@ def _of_comparison(folder: Path, lines: Lines, data: str | None, groups_file: st
     best = _best(found, test)
     drawn = _drawn(found, test, list(arms))
     logged = panels.logged({arm: arms[arm] for arm in drawn})
-    seed, opened = _opened(folder, list(dict.fromkeys(["start", found.baseline, best])), known["seeds"])
+    seed, opened = _opened(folder, list(dict.fromkeys(["start", found.baseline, best])), known["seeds"], trust)
     corpus = lines(opened[found.baseline], path)
     states = {name: one.state("latest")[0] for name, one in opened.items()}
     readers = {name: _read(name, one, states[name], corpus) for name, one in opened.items()}
@@ -234,7 +238,7 @@ def _ranked(found: results.Results, test: str) -> list[str]:
     return sorted(others, key=lambda arm: rated[arm]["substituted"].rate.value)
 
 
-def _opened(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> tuple[int, dict[str, Run]]:
+def _opened(folder: Path, names: Sequence[str], seeds: Sequence[int], trust: bool) -> tuple[int, dict[str, Run]]:
     """The runs of one seed: the first that all have, else the first that the baseline, the second name, has."""
 
     def there(seed: int) -> list[str]:
@@ -243,7 +247,7 @@ def _opened(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> tuple[i
     seed = max(seeds, key=lambda seed: (names[1] in there(seed), len(there(seed))))
     if names[1] not in there(seed):
         raise UserError(f"{folder}: no run of {names[1]} is there to read lines with; expected its run folders")
-    return seed, {name: open_run(folder / name / f"seed-{seed}") for name in there(seed)}
+    return seed, {name: open_run(folder / name / f"seed-{seed}", trust) for name in there(seed)}
 
 
 def _accuracy(found: results.Results) -> str:

@@ -21,7 +21,7 @@ from jaxcrnn.data.config import DataConfig
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.nn.imported import Imported
-from jaxcrnn.objective import LossConfig
+from jaxcrnn.objective import Flow, LossConfig
 from jaxcrnn.optim import OptimConfig
 from jaxcrnn.parallel.mesh import MeshConfig
 from jaxcrnn.render.config import LEVELS, RenderConfig
@@ -56,11 +56,16 @@ class Config:
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", dataclasses.replace(self.model, imported=self.imported))
 
-    def for_charset(self, charset: Charset) -> TrainConfig:
-        """What a step computes, with the number of classes filled in."""
+    def for_charset(self, charset: Charset, flow: Flow | None = None) -> TrainConfig:
+        """What a step computes, with the number of classes filled in.
+
+        Args:
+          charset: the run's.
+          flow: the functions that ``loss`` names by import paths (`jaxcrnn.runs.extensions.resolve`).
+        """
         self.loss.check_classes(charset.num_classes)
         model = dataclasses.replace(self.model, num_classes=charset.num_classes, blank=charset.blank)
-        return TrainConfig(model, self.loss, self.optim, self.augment)
+        return TrainConfig(model, self.loss, self.optim, self.augment, flow)
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = (), base: Config | None = None) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -23,7 +24,8 @@ from jaxcrnn.charset import Charset, difference
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.nn.imported import Imported
-from jaxcrnn.runs import changes
+from jaxcrnn.objective import Flow
+from jaxcrnn.runs import changes, extensions
 from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.compile import for_reading
 from jaxcrnn.runs.config import Config, build, load, to_yaml, without_removed
@@ -43,11 +45,19 @@ CENTERS = "centers.safetensors"  # where 'centers estimate' puts them
 
 @dataclass(frozen=True)
 class Run:
-    """An opened run folder."""
+    """An opened run folder.
+
+    Attributes:
+      folder: where it is.
+      config: its configuration.
+      charset: its characters.
+      flow: the functions that its loss names by import paths, None where it names none.
+    """
 
     folder: Path
     config: Config
     charset: Charset
+    flow: Flow | None = None
 
     def facts(self) -> dict[str, Any]:
         """What ``run.json`` holds: versions, devices, counts of the audit."""
@@ -56,7 +66,7 @@ class Run:
     @property
     def train_config(self) -> TrainConfig:
         """What a step of this run computes."""
-        return self.config.for_charset(self.charset)
+        return self.config.for_charset(self.charset, self.flow)
 
     @property
     def reader_config(self) -> TrainConfig:
@@ -95,9 +105,12 @@ class Run:
 def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]) -> Run:
     """Makes a run folder.
 
+    What the loss names by import paths is imported: the configuration is the caller's own.
+
     Raises:
-      UserError: the folder holds something already, or cannot be written.
+      UserError: the folder holds something already, or cannot be written, or an import path leads nowhere.
     """
+    flow = extensions.resolve(config.loss)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "already holds a run; --resume goes on with it" if (folder / CONFIG).exists() else "is not empty"
         raise UserError(f"{folder}: {what}; expected a new folder")
@@ -122,11 +135,31 @@ def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]
         made.rename(folder)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror or error}; expected a folder that can be written") from None
-    return Run(folder, config, charset)
+    return Run(folder, config, charset, flow)
 
 
-def open_run(folder: Path) -> Run:
+def open_run(folder: Path, trust: extensions.Trust = False) -> Run:
     """Opens a run folder.
+
+    Args:
+      folder: of the run.
+      trust: which import paths of its loss may be imported: True for all, some paths, or a mapping from paths to the
+        objects that stand for them (`jaxcrnn.runs.extensions`).
+
+    Raises:
+      UserError: it is no run folder, its charset is not the one it was trained with, or its loss names code that is
+        not trusted.
+    """
+    return trusted(open_weights(folder), trust)
+
+
+def trusted(run: Run, trust: extensions.Trust) -> Run:
+    """A run with the functions that its loss names; see `open_run`."""
+    return dataclasses.replace(run, flow=extensions.resolve(run.config.loss, trust, str(run.folder / CONFIG)))
+
+
+def open_weights(folder: Path) -> Run:
+    """Opens a run folder for its weights, charset and configuration: no code of its loss is imported.
 
     Raises:
       UserError: it is no run folder, or its charset is not the one it was trained with.

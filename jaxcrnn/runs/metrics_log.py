@@ -23,7 +23,7 @@ NAME = "metrics.jsonl"
 MAX_STEP = 2**53  # larger integers are not exact as floats
 
 COUNTS = ("correct", "infeasible", "assigned_samples", "assigned_frames", "centers_moved")
-TERMS = ("loss", "ctc_sum", "focal_sum", "ace_sum", "center", "push", "grad_norm")
+NAMED = ("loss", "ctc_sum", "focal_sum", "ace_sum", "center", "push", "grad_norm")  # other terms come after these
 
 
 class Log(NamedTuple):
@@ -76,6 +76,7 @@ class Window:
     def _reset(self) -> None:
         self.began = time.monotonic()
         self.sums: dict[str, float] = {}
+        self.others: dict[str, None] = {}  # names of the terms from outside the package, in order
         self.last: Any = None
 
     def add(self, info: dict[str, Any]) -> None:
@@ -83,7 +84,9 @@ class Window:
         if info["skipped"]:
             return
         self._sum({name: int(info[name]) for name in COUNTS if name in info})
-        self._sum({name: float(info[name]) for name in TERMS if name in info})
+        others = [name for name in info if name not in NAMED and _is_term(info[name])]
+        self._sum({name: float(info[name]) for name in (*NAMED, *others) if name in info})
+        self.others |= dict.fromkeys(others)
         self._sum({"good_steps": 1, "good_samples": int(info["samples"])})
         if "watch" in info:
             self.last = info["watch"]
@@ -107,6 +110,8 @@ class Window:
         row = {"loss": self.loss, "ctc": sums.get("ctc_sum", 0.0) / samples}
         row |= {name: sums[f"{name}_sum"] / samples for name in ("focal", "ace") if f"{name}_sum" in sums}
         row |= {name: sums[name] / steps for name in ("center", "push") if name in sums}
+        for name in self.others:
+            row[name.removesuffix("_sum")] = sums[name] / (samples if name.endswith("_sum") else steps)
         row |= {
             "line_accuracy": self.correct,
             "grad_norm": sums.get("grad_norm", 0.0) / steps,
@@ -143,6 +148,10 @@ class Window:
             )
             if c >= 0
         ]
+
+
+def _is_term(value: Any) -> bool:
+    return isinstance(value, np.ndarray | np.generic) and value.ndim == 0 and np.issubdtype(value.dtype, np.floating)
 
 
 def rounded(value: Any) -> Any:

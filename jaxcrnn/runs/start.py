@@ -12,7 +12,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxcrnn import _console, objective
+from jaxcrnn import _console
+from jaxcrnn import centers as center_rules
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import Source
@@ -20,13 +21,13 @@ from jaxcrnn.errors import UserError
 from jaxcrnn.objective import CHOICES
 from jaxcrnn.parallel.mesh import make_mesh, my_rows
 from jaxcrnn.render.streams import Stream
-from jaxcrnn.runs import center_files, charset_transfer, datasets, processes
+from jaxcrnn.runs import center_files, charset_transfer, datasets, extensions, processes
 from jaxcrnn.runs import config as configs
 from jaxcrnn.runs.checkpoint import written
 from jaxcrnn.runs.folder import CHECKPOINTS, Run, create, lock, open_run, same_charset, same_model, say_changes, used
 from jaxcrnn.runs.processes import agreed
 from jaxcrnn.runs.trainer import fit
-from jaxcrnn.train import TrainConfig, eval_variables, init_state
+from jaxcrnn.train import TrainConfig, eval_variables, flow_of, init_state
 from jaxcrnn.types import CenterState, TrainState
 
 
@@ -67,7 +68,7 @@ def first_state(
     Raises:
       UserError: a file cannot be read, or the weights or centers do not fit the configuration.
     """
-    train_config, variables = config.for_charset(charset), None
+    train_config, variables = config.for_charset(charset, extensions.resolve(config.loss)), None
     facts: dict[str, Any] = {"loss": config.loss.parts._asdict()}
     if origin:
         before, step = origin.state(checkpoint or "best")
@@ -85,7 +86,7 @@ def first_state(
         facts["centers"] = {"file": str(path.resolve()), "classes_never_seen": unseen}
         print(f"centers from {path}; {unseen} of {charset.num_classes} classes were never seen and start at 0")
     if not (origin or loaded):  # training makes a fresh state itself, from the seed
-        objective.check_start(config.loss)
+        center_rules.check_start(flow_of(train_config).rule)
         return None, facts
     key = jax.random.key(config.run.seed)
     if origin and grow:
@@ -107,11 +108,10 @@ def _grown(
     if not kept:
         raise UserError("--grow: the charsets share no character; expected some of the run's in the new one")
     own = before if centers is None else before._replace(centers=None)
-    fresh = config
-    if own.centers is not None and config.loss.has_centers and config.loss.parts.start == "estimate":
+    if own.centers is not None and center_rules.is_estimated(flow_of(config).rule):
         # Nothing was estimated for new characters: they start at 0, as classes do that were never seen.
-        fresh = dataclasses.replace(config, loss=dataclasses.replace(config.loss, start="zeros"))
-    state, moved = charset_transfer.started(own, init_state(fresh, key, centers=centers), old, new)
+        centers = center_rules.zeros(config.model.num_classes, config.model.features)
+    state, moved = charset_transfer.started(own, init_state(config, key, centers=centers), old, new)
     facts["grown"] = {"kept": len(kept), "new": len(new) - len(kept), "gone": len(old) - len(kept), "moved": moved}
     print(f"{len(kept)} characters kept, {len(new) - len(kept)} new, {len(old) - len(kept)} gone; moved with them: "
           f"{', '.join(['weights', *moved])}")  # fmt: skip
@@ -152,7 +152,9 @@ def begin(
     # Before the folder: what stops it leaves nothing behind.
     mesh, batches = _batches(config, charset, corpora[0])
     facts["data"] = datasets.facts(corpora)
-    run = processes.first_makes(lambda: create(out, config, charset, facts), lambda: open_run(out))
+    run = processes.first_makes(
+        lambda: create(out, config, charset, facts), lambda: open_run(out, set(extensions.paths(config.loss)))
+    )
     return _go(run, mesh, batches, *corpora, first)
 
 

@@ -27,7 +27,8 @@ CHARSETS = {"odd": Charset("0123456789", "last")}
 MODELS = {
     "plain": ["model.backbone=tiny", "model.hidden=6"],
     "odd": ["model.backbone=8p2x2 12nbp2x2 16", "model.recurrent=linear:5 lstm:7 linear:4", "model.height=24",
-            "imported.two_biases=true", "imported.rows=mean", "imported.colors=3", "imported.black=1", "imported.white=0"],
+            "imported.two_biases=true", "imported.rows=mean", "imported.colors=3", "imported.black=1",
+            "imported.white=0"],
     "residual": ["model.backbone=resnet", "imported.channels=16", "model.hidden=4", "model.standardize=true"],
     "crnn.pytorch": ["model.backbone=vgg", "model.recurrent=bilstm linear bilstm", "model.hidden=4"],
 }  # fmt: skip
