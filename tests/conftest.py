@@ -15,6 +15,8 @@ os.environ.setdefault(
     + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
 )
 
+import functools
+import importlib.util
 import tempfile
 from pathlib import Path
 
@@ -27,10 +29,18 @@ os.environ |= {
 }
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"jaxcrnn-tests-{os.getppid()}"))
 
+import jax
 import pytest
 
 from jaxcrnn.data.labels import write_lines
 from jaxcrnn.data.synthetic import SyntheticLines
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+NEEDS = {
+    "torch": "PyTorch is not installed",
+    "gpu": "needs an NVIDIA GPU: JAX_PLATFORMS=cuda pytest -m gpu",
+    "shared": "the folder of shared data is not beside the checkout",
+}
 
 
 @pytest.fixture(scope="session")
@@ -41,8 +51,23 @@ def lines_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def shared():
-    """The folder of real data and recorded outputs beside a checkout; a test that needs it skips where it is not."""
-    folder = Path(__file__).resolve().parents[2] / "shared"
-    if not folder.is_dir():
-        pytest.skip("the folder of shared data is not here")
-    return folder
+    """The folder of real data and recorded outputs beside a checkout."""
+    return SHARED
+
+
+def pytest_collection_modifyitems(items):
+    """Add the markers that follow from what a test uses, and skip what cannot run here."""
+    # Asking jax for its devices takes a second, and most runs have no such test.
+    missing = {
+        "torch": functools.cache(lambda: importlib.util.find_spec("torch") is None),
+        "gpu": functools.cache(lambda: jax.default_backend() != "gpu"),
+        "shared": functools.cache(lambda: not SHARED.is_dir()),
+    }
+    for item in items:
+        if "shared" in item.fixturenames:
+            item.add_marker("shared")
+        if item.path.parent.name == "cli" or "main" in item.function.__code__.co_names:
+            item.add_marker("cli")
+        for name in missing.keys() & {mark.name for mark in item.iter_markers()}:
+            if missing[name]():
+                item.add_marker(pytest.mark.skip(reason=NEEDS[name]))

@@ -68,7 +68,7 @@ def test_quick_start_in_six_commands(place, monkeypatch, capsys):
 def test_the_commands_of_open_doors(place, tmp_path, monkeypatch, capsys):
     """In their order, in a folder that has what they name; training is cut short, the long comparison left out."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    from test_layouts import CrnnPytorch
+    from torch_models import CrnnPytorch
 
     monkeypatch.chdir(tmp_path)
     torch.save(CrnnPytorch().state_dict(), "crnn.pth")
