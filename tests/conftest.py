@@ -55,6 +55,11 @@ def shared():
     return SHARED
 
 
+def calls_main(function):
+    """Whether a test calls what its file imports as `main`, the command line."""
+    return "main" in getattr(getattr(function, "__code__", None), "co_names", ())
+
+
 def pytest_collection_modifyitems(items):
     """Add the markers that follow from what a test uses, and skip what cannot run here."""
     # Asking jax for its devices takes a second, and most runs have no such test.
@@ -64,9 +69,9 @@ def pytest_collection_modifyitems(items):
         "shared": functools.cache(lambda: not SHARED.is_dir()),
     }
     for item in items:
-        if "shared" in item.fixturenames:
+        if "shared" in getattr(item, "fixturenames", ()):
             item.add_marker("shared")
-        if item.path.parent.name == "cli" or "main" in item.function.__code__.co_names:
+        if item.path.parent.name == "cli" or calls_main(getattr(item, "function", None)):
             item.add_marker("cli")
         for name in missing.keys() & {mark.name for mark in item.iter_markers()}:
             if missing[name]():

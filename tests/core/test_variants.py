@@ -174,7 +174,7 @@ def test_losses_ignore_padding_and_stay_finite(name):
     clean = loss(logits, lengths, labels, label_lengths)
     close(LOSSES[name](*map(jnp.asarray, (logits, lengths, labels, label_lengths))), clean[0])
     order = np.asarray([5, 3, 1, 0, 4, 2])
-    close(loss(*(a[order] for a in (logits, lengths, labels, label_lengths))), [a[order] for a in clean])
+    close(loss(*(a[order] for a in (logits, lengths, labels, label_lengths))), tuple(a[order] for a in clean))
     noisy, other = logits.copy(), labels.copy()
     for b in range(B):
         noisy[b, lengths[b] :] = np.nan
