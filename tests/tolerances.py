@@ -23,6 +23,6 @@ PARITY_FLOAT64 = 1e-11  # one step or less in float64, both frameworks with the 
 PARITY_FLOAT64_STEPS = 1e-9  # ten steps, which carry the rounding of each other on
 GOLDEN_FLOAT64 = 1e-6  # recorded in float32 by the original programs
 GOLDEN_FLOAT32 = 2e-5  # and computed in float32 here as well
-# Recorded in float32 from losses near 97, whose logarithms carry 2.8e-5: jaxcrnn and torch_ref in float64 agree to 1e-14
-# with each other and differ from the recording by that much alike.
+# Recorded in float32 from losses near 97, whose logarithms carry 2.8e-5: jaxcrnn and torch_ref in float64 agree to
+# 1e-14 with each other and differ from the recording by that much alike.
 GOLDEN_CTC_GRADIENT = 3e-5
