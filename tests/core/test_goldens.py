@@ -83,7 +83,7 @@ def agree(found, recorded, tolerance=None, largest=None):
     np.testing.assert_allclose(found, recorded, rtol=0, atol=tolerance * largest)
 
 
-@pytest.fixture(params=["sample", pytest.param("full", marks=pytest.mark.shared)])
+@pytest.fixture(params=["sample", pytest.param("full", marks=[pytest.mark.shared, pytest.mark.slow])])
 def recorded(request):
     """What was recorded of one flow."""
 
