@@ -1,4 +1,4 @@
-"""Intervals against what can be worked out by hand."""
+"""Intervals against what can be worked out by hand, and how often they hold the truth."""
 
 import numpy as np
 import pytest
@@ -44,11 +44,42 @@ def test_a_rate_is_of_all_lines_and_not_the_mean_of_theirs():
     assert rate(over * 0, under * 0).value == 0  # nothing to read
 
 
-def test_arms_are_paired_by_line_and_by_seed():
-    """A difference that every line and seed has alike is certain, however much these differ among each other."""
-    rng = np.random.default_rng(0)
-    over, under = rng.random((3, LINES)) + rng.random((3, 1)), np.ones((3, LINES))
-    found = difference(over + 0.25, under, over, under)
-    np.testing.assert_allclose(found, (0.25, 0.25, 0.25), rtol=1e-9)
-    alone = rate(over, under)
-    assert alone.high - alone.low > 0.2
+def arms(rng, seeds, lines, gain, spread):
+    """Two arms of the same lines; ``gain`` is what the first reads better, ``spread`` how far seeds differ."""
+    hard = rng.normal(size=lines) * 0.25
+
+    def arm(mean):
+        probability = np.clip(mean + hard + rng.normal(size=(seeds, 1)) * spread, 0, 1)
+        return (rng.random((seeds, lines)) < probability).astype(float)
+
+    return arm(0.6 + gain), arm(0.6)
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(3, 0.0), (3, 0.02), (3, 0.05), (1, 0.0)])
+def test_intervals_cover_the_truth(seeds, spread):
+    rng, gain, trials = np.random.default_rng(1), 0.04, 100
+    covered, ones = 0, np.ones((seeds, 150))
+    for trial in range(trials):
+        one, two = arms(rng, seeds, 150, gain, spread)
+        found = difference(one, ones, two, ones, replicates=200, seed=trial)
+        covered += found.low <= gain <= found.high
+        assert found.low <= found.value <= found.high
+    # Clipping of probabilities takes some of the gain away, 0.002 at this difficulty.
+    assert covered / trials > 0.9
+
+
+def test_seeds_and_lines_are_paired():
+    rng = np.random.default_rng(2)
+    two = (rng.random((4, 300)) < rng.random(300)).astype(float)  # lines differ far more than arms
+    one = two.copy()
+    one[:, :12] = 1
+    ones = np.ones_like(two)
+    paired = difference(one, ones, two, ones)
+    assert paired.low > 0
+    shuffled = difference(one[:, rng.permutation(300)], ones, two, ones)
+    assert (shuffled.high - shuffled.low) > 2 * (paired.high - paired.low)
+    # What all arms of a seed share is no difference.
+    drift = np.asarray([[0.0], [3.0], [6.0], [9.0]])
+    assert difference(one + drift, ones, two + drift, ones) == pytest.approx(paired)
+    same = difference(two, ones, two, ones)
+    assert same == (0, 0, 0)
