@@ -2,9 +2,11 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tolerances
 
 from jaxcrnn import assign, centers, ctc, diagnostics, losses
 from jaxcrnn.types import CenterState
@@ -73,9 +75,6 @@ def numbers(seed=0, scale=2.0):
     return logits, features, start, lengths, labels, label_lengths
 
 
-def close(a, b, tolerance=1e-5):
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        if np.issubdtype(np.asarray(x).dtype, np.integer):
-            np.testing.assert_array_equal(x, y)
-        else:
-            np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
+def close(a, b, tolerance=tolerances.FLOAT32):
+    """Check that two trees agree; a difference of integers is more than any tolerance."""
+    chex.assert_trees_all_close(a, b, **tolerance)

@@ -10,6 +10,7 @@ import pytest
 from jaxcrnn.cli.main import COMMANDS, main
 
 
+@pytest.mark.slow
 def test_doctor(capsys, monkeypatch):
     assert main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -22,6 +23,7 @@ def test_doctor(capsys, monkeypatch):
     assert "lmdb        not installed: pip install 'jaxcrnn[data]' (LMDB data sets)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
 def test_completion(shell, capsys):
     pytest.importorskip("shtab", reason="the extra 'shell' is not installed")

@@ -39,6 +39,7 @@ def test_a_run_is_a_folder(run_folder):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_one_program_a_bucket(lines_file, tmp_path, monkeypatch, capsys):
     traces = []
 
@@ -70,6 +71,8 @@ def rows_of(folder):
     return log.read_text().count("\n") if log.exists() else 0
 
 
+@pytest.mark.slow
+@pytest.mark.fault
 def test_a_stopped_and_a_killed_run_resume_bitwise(lines_file, tmp_path, monkeypatch, capsys):
     settings = ["--set", "run.eval_every=4", "optim.steps=24", "model.dropout=0.2", "augment.probability=1"]
     whole, part = tmp_path / "whole", tmp_path / "part"
@@ -110,6 +113,7 @@ def test_a_stopped_and_a_killed_run_resume_bitwise(lines_file, tmp_path, monkeyp
     assert {step for step, _ in logs[0]} <= {step for step, _ in logs[1]}
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_an_image_deleted_under_way_names_what_is_kept(lines_file, tmp_path, capsys, monkeypatch):
     for file in lines_file.parent.iterdir():
@@ -135,6 +139,8 @@ def test_a_finished_run_resumes_to_nothing(run_folder, capsys):
     assert leaves(run_folder)[1] == before[1]
 
 
+@pytest.mark.slow
+@pytest.mark.fault
 def test_ten_broken_steps_in_a_row_stop_the_run(lines_file, tmp_path, capsys, monkeypatch):
     config = [
         "--set",
@@ -218,6 +224,7 @@ def test_read_only_place(lines_file, tmp_path, capsys):
     assert "Permission denied" in capsys.readouterr().err
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_a_full_disk_keeps_what_was_saved(lines_file, tmp_path):
     limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "

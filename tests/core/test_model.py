@@ -41,13 +41,13 @@ def read(crnn, variables, images, widths):
 
 
 def of_models(*slow):
-    """What holds for standardized lines holds for others: those are slow everywhere."""
+    """What holds for the small backbone on standardized lines holds for others: those are slow."""
     models = {"standardized": ("small", True), "vgg": ("vgg", False), "small": ("small", False)}
     params = [pytest.param(m, marks=pytest.mark.slow if n in slow else (), id=n) for n, m in models.items()]
     return pytest.mark.parametrize("model", params, indirect=True)
 
 
-every_model, quick_and_slow = of_models("small"), of_models("small", "vgg")
+every_model = of_models("small", "vgg")
 
 
 @every_model
@@ -86,7 +86,7 @@ def test_images_of_width_zero_have_no_frames():
     assert frames("vgg", 0) == frames("small", 0) == 0
 
 
-@quick_and_slow
+@every_model
 def test_features_are_the_heads_input(model):
     _, crnn, variables = model
     out = read(crnn, variables, jnp.ones((2, 32, 40, 1)), jnp.full((2,), 40))
@@ -102,7 +102,7 @@ def test_standardized_lines_forget_brightness_and_contrast(model):
     np.testing.assert_allclose(a, b, atol=5e-3)
 
 
-@quick_and_slow
+@every_model
 def test_bfloat16_stays_close_and_ends_in_float32(model):
     config, crnn, variables = model
     images = jax.random.uniform(jax.random.key(1), (2, 32, 40, 1), minval=-1.0)

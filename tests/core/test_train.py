@@ -105,6 +105,20 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_step(step, state):
     chex.assert_trees_all_equal(kept._replace(step=0), state._replace(step=0))
 
 
+def test_a_step_whose_centers_are_not_finite_changes_nothing_but_the_step(step):
+    """The loss is of the old centers, so it and its gradient are fine where the centers move out of range."""
+    config = dataclasses.replace(
+        CONFIG, loss=LossConfig("aligned", update="gradient", start="normal", center_rate=3e38)
+    )
+    state = init_state(config, KEY)
+    kept, info = step(config, state, make_batch(), KEY)
+    assert jnp.isfinite(info["loss"])
+    assert not info["nonfinite"].any()
+    assert info["skipped"] == 1
+    assert info["centers_moved"] == 0
+    chex.assert_trees_all_equal(kept._replace(step=0), state._replace(step=0))
+
+
 def test_one_program_serves_every_step(state):
     traced = chex.assert_max_traces(train_step, n=1)
     compiled = jax.jit(traced)

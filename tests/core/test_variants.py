@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tolerances
+from absl.testing import parameterized
 from variants import ASSIGNMENTS, LOSSES, UPDATES, B, C, D, L, T, close, everything, numbers
 
 from jaxcrnn import centers, losses
@@ -14,10 +16,8 @@ every_assignment = pytest.mark.parametrize("name", list(ASSIGNMENTS))
 every_loss = pytest.mark.parametrize("name", list(LOSSES))
 
 
-@pytest.mark.parametrize("name", [
-    pytest.param(n, marks=() if n == "posterior" else pytest.mark.slow)
-    for n in ASSIGNMENTS
-])  # fmt: skip
+@pytest.mark.slow  # `TestUpdates` does as much for assignments and updates
+@every_assignment
 def test_eager_is_jit(name):
     eager, jitted = everything(name)
     close(eager(*map(jnp.asarray, numbers())), jitted(*numbers()))
@@ -108,18 +108,37 @@ def test_only_centers_of_assigned_classes_move(name):
             np.testing.assert_allclose(moved.counts.sum(), weights.sum(), rtol=1e-6)
 
 
-@every_assignment
-def test_updates_move_towards_the_features_by_hand(name):
-    logits, features, start, *_ = numbers()
-    out = everything(name)[1](*numbers())
-    classes, weights = (np.asarray(a, np.float64).reshape(B, T, -1) for a in out["assignment"])
-    total = weights.sum()
-    for k in range(C):
-        share = np.where(classes == k, weights, 0)
-        away = (share.sum(-1)[..., None] * (start[k] - features.astype(np.float64))).sum((0, 1))
-        np.testing.assert_allclose(out["delta"].centers[k], start[k] - 0.05 * away / (1 + share.sum()), atol=1e-6)
-        np.testing.assert_allclose(out["gradient, mean"].centers[k], start[k] - 0.5 * 2 * away / total, atol=1e-5)
-        np.testing.assert_allclose(out["gradient, half_sum"].centers[k], start[k] - 0.5 * away, atol=1e-5)
+class TestUpdates(chex.TestCase):
+    """Un-jitted, as a user may call them, and jitted."""
+
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.parameters(*ASSIGNMENTS)
+    def test_they_move_towards_the_features_by_hand(self, name):
+        @self.variant
+        def move(logits, features, start, *lines):
+            assignment = ASSIGNMENTS[name](logits, *lines)
+            state = CenterState(start, jnp.zeros(C))
+            return assignment, {update: rule(state, features, assignment) for update, rule in UPDATES.items()}
+
+        assignment, moved = move(*map(jnp.asarray, numbers()))
+        _, features, start, *_ = numbers()
+        classes, weights = (np.asarray(a, np.float64).reshape(B, T, -1) for a in assignment)
+        assert weights.sum() > 0
+        shares = [np.where(classes == k, weights, 0) for k in range(C)]
+        away = np.stack([(share.sum(-1)[..., None] * (start[k] - features.astype(np.float64))).sum((0, 1))
+                         for k, share in enumerate(shares)])  # fmt: skip
+        counts = np.asarray([share.sum() for share in shares])
+        steps = {
+            "fixed": 0 * away,
+            "delta": 0.05 * away / (1 + counts)[:, None],
+            "gradient, mean": 0.5 * 2 * away / counts.sum(),
+            "gradient, half_sum": 0.5 * away,
+        }
+        assert steps.keys() == moved.keys()
+        for update, step in steps.items():
+            np.testing.assert_allclose(moved[update].centers, start - step, **tolerances.FLOAT32)
+            if update != "fixed":
+                np.testing.assert_allclose(moved[update].counts, counts, **tolerances.FLOAT32)
 
 
 @every_assignment
@@ -174,7 +193,7 @@ def test_losses_ignore_padding_and_stay_finite(name):
     clean = loss(logits, lengths, labels, label_lengths)
     close(LOSSES[name](*map(jnp.asarray, (logits, lengths, labels, label_lengths))), clean[0])
     order = np.asarray([5, 3, 1, 0, 4, 2])
-    close(loss(*(a[order] for a in (logits, lengths, labels, label_lengths))), [a[order] for a in clean])
+    close(loss(*(a[order] for a in (logits, lengths, labels, label_lengths))), tuple(a[order] for a in clean))
     noisy, other = logits.copy(), labels.copy()
     for b in range(B):
         noisy[b, lengths[b] :] = np.nan

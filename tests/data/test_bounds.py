@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("lmdb", reason="the data extra is not installed")
-from test_readers import as_lmdb, put
+from lmdb_files import as_lmdb, put
 
 from jaxcrnn.data.formats import open_source
 from jaxcrnn.data.images import Limits

@@ -211,6 +211,7 @@ def test_processes_and_parts_of_a_batch_make_the_same_batches(lines_file):
                 np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.fault
 def test_dead_workers_are_started_anew(lines_file, capsys):
     """Without losing or repeating a batch."""
     corpus = corpus_of(lines_file, 0)
@@ -229,6 +230,7 @@ def test_dead_workers_are_started_anew(lines_file, capsys):
         np.testing.assert_array_equal(a.images, b.images)
 
 
+@pytest.mark.fault
 def test_a_worker_killed_in_the_middle_of_a_batch():
     """A pipe holds less than a batch, so a worker waits in one for most of its time."""
     others, found, restarts = set(multiprocessing.active_children()), [], []
@@ -240,6 +242,7 @@ def test_a_worker_killed_in_the_middle_of_a_batch():
     assert len(restarts) == 1
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("make", "what"),
     [(os._exit, r"worker process \d+ died \(exit code 60\)"), (time.sleep, r"worker process \d+ did not answer")],
@@ -254,6 +257,7 @@ def test_workers_that_never_deliver_end_the_run(make, what, monkeypatch):
     assert not set(multiprocessing.active_children()) - others
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_thread_that_hangs_is_left_behind(threads, monkeypatch):
     """Nothing is lost or repeated, and a read that never ends holds nobody up for ever."""

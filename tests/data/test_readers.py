@@ -17,24 +17,10 @@ from jaxcrnn.errors import UserError
 
 lmdb = pytest.importorskip("lmdb", reason="the data extra is not installed")
 pytest.importorskip("array_record", reason="the data extra is not installed")
+from lmdb_files import SOURCE, as_lmdb, put  # noqa: E402
+
 from jaxcrnn.data.array_records import write_array_records  # noqa: E402
 from jaxcrnn.data.lmdb import LmdbLines, close, write_lmdb  # noqa: E402
-
-SOURCE = SyntheticLines(9, 5, "0123456789", (2, 3))
-
-
-def put(folder, items, remove=()):
-    close(folder)
-    with lmdb.open(str(folder), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
-        for key, value in items.items():
-            transaction.put(key.encode(), value)
-        for key in remove:
-            transaction.delete(key.encode())
-
-
-def as_lmdb(tmp_path):
-    write_lmdb(tmp_path / "l", SOURCE)
-    return tmp_path / "l"
 
 
 def as_nested_lmdbs(tmp_path):

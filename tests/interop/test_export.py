@@ -150,7 +150,7 @@ def test_onnx(name, run_of, tmp_path):
 )
 def test_state_dicts_for_torch(name, form, run_of, tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    from test_layouts import CrnnPytorch
+    from torch_models import CrnnPytorch
 
     from torch_ref.model import CRNN, ModelConfig
 

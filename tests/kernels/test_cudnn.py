@@ -1,37 +1,23 @@
-"""cuDNN's LSTM where there is no GPU: jax's own reference of it stands in, with the same flat weights."""
+"""cuDNN's LSTM: its flat weights against torch everywhere, its numbers against the scan on a GPU."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tolerances
 from jax.experimental import rnn
 
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels import lstm_cudnn
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.nn.lstm import BiLSTM
-from jaxcrnn.parallel import mesh
-from jaxcrnn.parallel.mesh import MeshConfig, make_mesh
 
 B, T, D, H = 8, 5, 3, 4
-
-
-def reference(x, h, c, weights, lengths, size, hidden, layers, dropout, both, precision=None):
-    assert lengths.dtype == jnp.int32
-    assert x.dtype == weights.dtype == jnp.float32
-    assert len(weights) == rnn.get_num_params_in_lstm(size, hidden, layers, both)
-    parts = rnn.unpack_lstm_weights(weights, size, hidden, layers, both)
-    with jax.numpy_rank_promotion("allow"):
-        return rnn.lstm_ref(x, h, c, *parts, lengths, size, hidden, layers, dropout, both)
-
-
-@pytest.fixture
-def as_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(rnn, "lstm", reference)
-    monkeypatch.setattr(mesh, "is_nvidia", lambda: True)
+LENGTHS = np.asarray([T, 2, 1, 0, T, 3, 4, T], np.int32)
 
 
 def total(kind, lengths, directions=2):
+    """A layer, and a function to its output with the gradients of a weighted sum by parameters and input."""
     layer = BiLSTM(H, directions=directions, kind=kind)
 
     def of(params, x):
@@ -41,32 +27,32 @@ def total(kind, lengths, directions=2):
     return layer, jax.value_and_grad(of, argnums=(0, 1), has_aux=True)
 
 
-@pytest.mark.parametrize(("directions", "devices"), [(2, 4), (1, 1)])
-def test_the_scans_numbers_and_gradients(directions, devices, as_on_a_gpu):
-    """Of whole lines: the reference knows no others."""
-    lengths, x = jnp.full(B, T), jax.random.normal(jax.random.key(1), (B, T, D))
-    layer, scan = total("scan", lengths, directions)
+def parameters(layer, x, lengths):
     params = jax.jit(layer.init)(jax.random.key(0), x, lengths)["params"]
-    params = jax.tree.map(lambda a: a + 0.1, params)  # biases that are not alike
-    expected = jax.jit(scan)(params, x)
-    with jax.set_mesh(make_mesh(MeshConfig(devices))):
-        found = jax.device_get(jax.jit(total("cudnn", lengths, directions)[1])(params, x))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, jax.device_get(expected))
+    return jax.tree.map(lambda a: a + 0.1, params)  # biases that are not 0
 
 
-def test_padding_comes_back_as_zero(as_on_a_gpu, monkeypatch):
-    """Also of a line without frames, which cuDNN must not be given."""
-    given = []
-    monkeypatch.setattr(rnn, "lstm", lambda x, h, c, w, lengths, *more: (given.append(lengths), reference(
-        x, h, c, w, lengths, *more))[1])  # fmt: skip
-    lengths, x = np.asarray([T, 2, 0], np.int32), jnp.ones((3, T, D), jnp.bfloat16)
-    layer = BiLSTM(H, jnp.bfloat16, kind="cudnn")
-    out = layer.apply(layer.init(jax.random.key(0), x, lengths), x, lengths)
-    assert given[-1].tolist() == [T, 2, 1]
-    assert out.dtype == jnp.bfloat16
-    for row, n in zip(out, lengths, strict=True):
-        assert (row[:n] != 0).any(1).all()
-        assert (row[n:] == 0).all()
+@pytest.mark.torch
+@pytest.mark.parametrize("directions", [1, 2])
+def test_flat_weights_are_those_of_torchs_layer(directions):
+    """What jax's cuDNN call finds in them, put into ``torch.nn.LSTM``, makes the scan's numbers."""
+    import torch
+
+    lengths, x = np.full(B, T, np.int32), np.random.default_rng(1).normal(size=(B, T, D)).astype(np.float32)
+    layer = BiLSTM(H, directions=directions)
+    params = parameters(layer, x, lengths)
+    flat = lstm_cudnn.packed(*(params[name] for name in ("kernel_x", "kernel_h", "bias")))
+    assert flat.dtype == jnp.float32
+    assert flat.shape == (rnn.get_num_params_in_lstm(D, H, 1, directions == 2),)
+    theirs = torch.nn.LSTM(D, H, bidirectional=directions == 2, batch_first=True)
+    parts = rnn.unpack_lstm_weights(flat, D, H, 1, directions == 2)
+    for name, part in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), parts, strict=True):
+        assert len(part) == directions
+        for k, end in enumerate(("", "_reverse")[:directions]):
+            getattr(theirs, f"{name}_l0{end}").data.copy_(torch.from_numpy(np.array(part[k])))
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(x))[0].numpy()
+    np.testing.assert_allclose(jax.jit(layer.apply)({"params": params}, x, lengths), expected, **tolerances.FLOAT32)
 
 
 def test_elsewhere_it_is_the_scan():
@@ -77,17 +63,31 @@ def test_elsewhere_it_is_the_scan():
     assert str(cudnns) == str(jax.make_jaxpr(scan)(params, x))
     with pytest.raises(UserError, match="model.lstm is 'cuda'; expected one of scan, cudnn"):
         ModelConfig(lstm="cuda")
-    assert lstm_cudnn.packed(*(params[k] for k in ("kernel_x", "kernel_h", "bias"))).dtype == jnp.float32
 
 
-@pytest.mark.skipif(
-    not mesh.is_nvidia(), reason="needs an NVIDIA GPU: JAX_PLATFORMS=cuda pytest tests/kernels/test_cudnn.py"
-)
-def test_on_a_gpu():
-    """Lines of all lengths, the real thing."""
-    lengths, x = jnp.asarray([T, 2, 1, 0, T, 3, 4, T]), jax.random.normal(jax.random.key(1), (B, T, D))
-    layer, scan = total("scan", lengths)
-    params = jax.jit(layer.init)(jax.random.key(0), x, lengths)["params"]
+@pytest.mark.gpu
+@pytest.mark.parametrize("directions", [1, 2])
+def test_the_scans_numbers_and_gradients(directions):
+    """Of lines of all lengths, one without frames among them, on one device."""
+    x = jax.random.normal(jax.random.key(1), (B, T, D))
+    layer, scan = total("scan", LENGTHS, directions)
+    params = parameters(layer, x, LENGTHS)
     with jax.default_matmul_precision("float32"):
-        found, expected = (jax.device_get(jax.jit(f)(params, x)) for f in (total("cudnn", lengths)[1], scan))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
+        (loss, out), gradients = jax.device_get(jax.jit(total("cudnn", LENGTHS, directions)[1])(params, x))
+        (expected_loss, expected), expected_gradients = jax.device_get(jax.jit(scan)(params, x))
+    np.testing.assert_allclose(loss, expected_loss, **tolerances.LSTM)
+    np.testing.assert_allclose(out, expected, **tolerances.LSTM)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerances.LSTM), gradients, expected_gradients)
+    for line, n in zip(out, LENGTHS, strict=True):
+        assert (line[:n] != 0).any(1).all()
+        assert (line[n:] == 0).all()
+
+
+@pytest.mark.gpu
+def test_narrow_input_gives_narrow_output():
+    x = jnp.ones((B, T, D), jnp.bfloat16)
+    layer = BiLSTM(H, jnp.bfloat16, kind="cudnn")
+    out = jax.jit(layer.apply)(jax.jit(layer.init)(jax.random.key(0), x, LENGTHS), x, LENGTHS)
+    assert out.dtype == jnp.bfloat16
+    for line, n in zip(out, LENGTHS, strict=True):
+        assert (line[n:] == 0).all()

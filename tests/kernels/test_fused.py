@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -267,7 +268,7 @@ def test_the_step_has_no_logits(whole_step):
 @pytest.mark.slow  # ten steps in test_mesh.py
 def test_the_whole_step(whole_step):
     configs, given = whole_step
-    close(*(init_state(config, given[-1]) for config in configs), 0)
+    chex.assert_trees_all_equal(*(init_state(config, given[-1]) for config in configs))
     programs = [compiled(config, given) for config in configs]
     (one, info), (two, told) = (program(*given) for program in programs)
     close(info, told)

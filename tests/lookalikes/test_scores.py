@@ -1,4 +1,4 @@
-"""Scores for look-alikes on hand-made cases, and intervals that cover what they should."""
+"""Scores for look-alikes on hand-made cases."""
 
 import json
 
@@ -7,7 +7,6 @@ import pytest
 from rapidfuzz.distance import Levenshtein
 
 from jaxcrnn.cli.main import main
-from jaxcrnn.experiments import bootstrap
 from jaxcrnn.lookalikes.confusions import align, members, rates, score, shown
 
 GROUPS = ["未末", "土士", "己已巳"]
@@ -69,47 +68,6 @@ def test_rates_and_confusions():
     assert found.confusions[0] == ("未", "末", 2, 4, True)
     assert {c[:3] for c in found.confusions[1:]} == {("士", "土", 1), ("中", "十", 1)}
     assert rates(score([], [], GROUPS).lines)["lines"].value == 0
-
-
-def arms(rng, seeds, lines, gain, spread):
-    """Two arms of the same lines; ``gain`` is what the first reads better, ``spread`` how far seeds differ."""
-    hard = rng.normal(size=lines) * 0.25
-
-    def arm(mean):
-        probability = np.clip(mean + hard + rng.normal(size=(seeds, 1)) * spread, 0, 1)
-        return (rng.random((seeds, lines)) < probability).astype(float)
-
-    return arm(0.6 + gain), arm(0.6)
-
-
-@pytest.mark.parametrize(("seeds", "spread"), [(3, 0.0), (3, 0.02), (3, 0.05), (1, 0.0)])
-def test_intervals_cover_the_truth(seeds, spread):
-    rng, gain, trials = np.random.default_rng(1), 0.04, 100
-    covered, ones = 0, np.ones((seeds, 150))
-    for trial in range(trials):
-        one, two = arms(rng, seeds, 150, gain, spread)
-        found = bootstrap.difference(one, ones, two, ones, replicates=200, seed=trial)
-        covered += found.low <= gain <= found.high
-        assert found.low <= found.value <= found.high
-    # Clipping of probabilities takes some of the gain away, 0.002 at this difficulty.
-    assert covered / trials > 0.9
-
-
-def test_seeds_and_lines_are_paired():
-    rng = np.random.default_rng(2)
-    two = (rng.random((4, 300)) < rng.random(300)).astype(float)  # lines differ far more than arms
-    one = two.copy()
-    one[:, :12] = 1
-    ones = np.ones_like(two)
-    paired = bootstrap.difference(one, ones, two, ones)
-    assert paired.low > 0
-    shuffled = bootstrap.difference(one[:, rng.permutation(300)], ones, two, ones)
-    assert (shuffled.high - shuffled.low) > 2 * (paired.high - paired.low)
-    # What all arms of a seed share is no difference.
-    drift = np.asarray([[0.0], [3.0], [6.0], [9.0]])
-    assert bootstrap.difference(one + drift, ones, two + drift, ones) == pytest.approx(paired)
-    same = bootstrap.difference(two, ones, two, ones)
-    assert same == (0, 0, 0)
 
 
 PREDICTIONS = {

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tolerances
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from small_runs import train_args
@@ -58,7 +60,7 @@ def batch_of(step):
 
 
 @functools.cache
-def ten_steps(config, data, model, fsdp=False):
+def steps(config, data, model, fsdp=False, count=10):
     mesh = sharding.make_mesh(MeshConfig(data, model))
     # From another start a ReLU of flow2's sixth step is within rounding of 0, and its gradient jumps.
     state, key = init_state(config, jax.random.key(int(config.loss.preset == "flow2"))), jax.random.key(1)
@@ -69,7 +71,7 @@ def ten_steps(config, data, model, fsdp=False):
     state = sharding.place(state, places)
     key = sharding.place(key, sharding.everywhere(mesh))
     program, infos = None, []
-    for step in range(10):
+    for step in range(count):
         batch = sharding.assemble(batch_of(step), sharding.of_batch(mesh))
         program = program or compile_step(config, state, batch, key, mesh)
         state, info = program(state, batch, key)
@@ -78,29 +80,36 @@ def ten_steps(config, data, model, fsdp=False):
     return jax.device_get(state), infos, program.as_text()
 
 
-def close(ours, expected, tolerance):
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance, err_msg=jax.tree_util.keystr(path))
+def same_state(ours, expected):
+    chex.assert_trees_all_close(ours._replace(centers=None), expected._replace(centers=None), **tolerances.STEP)
+    chex.assert_trees_all_close(ours.centers, expected.centers, **tolerances.CENTERS)
 
 
 EVERY = [(preset, head, *mesh) for preset in PRESETS for head in ("dense", "fused") for mesh in MESHES]
-# Every program costs five seconds of compilation, so both are of one preset, and compared with one program.
-QUICK = [("posterior", "dense", 2, 4), ("posterior", "fused", 4, 2)]  # and 8 x 1 in two processes, below
 
 
-@pytest.mark.parametrize(
-    ("preset", "head", "data", "model"),
-    [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in EVERY],
-)
+# Every program costs five seconds of compilation, so both are of one preset, and compared with one program. What
+# differs from preset to preset is in test_eight_devices.py, on every mesh.
+@pytest.mark.parametrize(("head", "data", "model"), [("dense", 2, 4), ("fused", 4, 2)])
+def test_a_step_on_eight_devices(head, data, model):
+    compare_steps("posterior", head, data, model, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "head", "data", "model"), EVERY)
 def test_ten_steps_on_eight_devices(preset, head, data, model):
+    compare_steps(preset, head, data, model, 10)
+
+
+def compare_steps(preset, head, data, model, count):
     push = {"push": 0.1} if preset == "aligned" else {}
-    one, infos, _ = ten_steps(config_of(preset, "dense", **push), 1, 1)
-    eight, told, text = ten_steps(config_of(preset, head, **push), data, model)
+    one, infos, _ = steps(config_of(preset, "dense", **push), 1, 1, count=count)
+    eight, told, text = steps(config_of(preset, head, **push), data, model, count=count)
     for ours, expected in zip(told, infos, strict=True):
         for name, value in expected.items():
-            close(ours[name], value, 2e-5 if name == "watch" else 1e-5)
-    close(eight._replace(centers=None), one._replace(centers=None), 1e-5)
-    close(eight.centers, one.centers, 1e-6)
+            tolerance = tolerances.WATCH if name == "watch" else tolerances.STEP
+            chex.assert_trees_all_close(ours[name], value, **tolerance)
+    same_state(eight, one)
     gathered = [c for c in aot.collectives(text) if c.kind == "all-gather"]
     assert max((c.elements for c in gathered), default=0) < B * T * H  # not the batch
     whole = {leaf.shape for leaf in jax.tree.leaves(eight) if leaf.ndim > 1 and C in leaf.shape}
@@ -122,8 +131,8 @@ def test_fsdp_shares_the_other_arrays_too(monkeypatch):
 def test_ten_steps_of_fsdp(monkeypatch):
     monkeypatch.setattr(sharding, "_FSDP_FROM", 64)
     config = config_of("flow1", "dense")
-    (one, _, _), (eight, _, _) = ten_steps(config, 1, 1), ten_steps(config, 4, 2, fsdp=True)
-    close(eight, one, 1e-5)
+    (one, _, _), (eight, _, _) = steps(config, 1, 1), steps(config, 4, 2, fsdp=True)
+    chex.assert_trees_all_close(eight, one, **tolerances.STEP)
 
 
 def test_only_what_has_classes_is_split_by_them():
@@ -165,7 +174,7 @@ def moved_centers(kind, shared):
 def test_what_devices_tell_each_other_of_centers_is_as_wide_as_the_features():
     (exact, _), (wide, told) = moved_centers(jnp.float32, False), moved_centers(jnp.float32, True)
     assert told == [f"32x{D}xf32", "32xf32"]
-    close(wide, exact, 1e-6)
+    np.testing.assert_allclose(wide, exact, **tolerances.CENTERS)
     (alone, _), (narrow, told) = moved_centers(jnp.bfloat16, False), moved_centers(jnp.bfloat16, True)
     assert told == [f"32x{D}xbf16", "32xf32"]
     by_features, by_sums = np.abs(alone - exact).mean(), np.abs(narrow - alone).mean()
@@ -214,8 +223,7 @@ def halfway(whole, tmp_path):
 def same_end(part, whole):
     states = [open_run(folder).state("latest")[0] for folder in (part, whole)]
     assert states[0].step == 8
-    close(states[0]._replace(centers=None), states[1]._replace(centers=None), 1e-5)
-    close(states[0].centers, states[1].centers, 1e-6)
+    same_state(*states)
     rows = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
             for folder in (part, whole)]  # fmt: skip
     for ours, expected in zip(*rows, strict=True):
@@ -224,11 +232,8 @@ def same_end(part, whole):
                 assert value == (other if isinstance(other, str) else pytest.approx(other, rel=1e-4)), name
 
 
-@pytest.mark.parametrize(
-    "mesh",
-    [pytest.param(mesh, marks=pytest.mark.slow) for mesh in (("mesh.data=4", "mesh.model=2"), ("mesh.data=1",))],
-    ids=",".join,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [("mesh.data=4", "mesh.model=2"), ("mesh.data=1",)], ids=",".join)
 def test_resumed_on_other_devices(whole, tmp_path, mesh, capsys):
     part = halfway(whole, tmp_path)
     assert main(["train", "--resume", str(part), "--set", *mesh]) == 0
@@ -257,6 +262,7 @@ def processes(arguments, count, devices):
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_one_of_two_processes_is_stopped_or_killed(lines_file, tmp_path, sent):
     """Told to stop, both stop at one step and save it; killed, the other one ends too, and what was saved is kept."""
@@ -283,6 +289,7 @@ def test_one_of_two_processes_is_stopped_or_killed(lines_file, tmp_path, sent):
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_an_error_of_one_of_two_processes_ends_both(lines_file, tmp_path):
     """The one whose image is gone says so and ends with 2, soon; the other does not wait for ever."""
     lines = tmp_path / lines_file.name
@@ -304,6 +311,8 @@ def test_an_error_of_one_of_two_processes_ends_both(lines_file, tmp_path):
     assert f"{name}: no such file" in told[failed.index(True)]
 
 
+@pytest.mark.slow
+@pytest.mark.fault
 def test_two_processes_of_four_devices_are_one_of_eight(whole, tmp_path):
     """And both pass over the newest checkpoint, which is damaged."""
     part = tmp_path / "part"

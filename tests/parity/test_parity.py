@@ -3,7 +3,7 @@
 import ast
 import functools
 import importlib
-import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tolerances
 
 from jaxcrnn import convert
 from jaxcrnn.charset import Charset
@@ -26,7 +27,6 @@ from jaxcrnn.runs.config import Config
 from jaxcrnn.runs.folder import create
 from jaxcrnn.train import init_state
 
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the torch extra is not installed")
 MODEL = ModelConfig("small", 4, 0.0, num_classes=7)
 TINY = ModelConfig("tiny", 4, 0.0, num_classes=7)  # where the convolutions are not the point
 
@@ -53,8 +53,9 @@ def with_biases(variables):
     return variables | {"params": jax.tree_util.tree_map_with_path(moved, variables["params"])}
 
 
-def ladder(model, dtype="float64", variables=None, **options):
+def ladder(model, dtype="float64", variables=None, steps=10, **options):
     task = make_task(model, variables or variables_of(model), dtype=dtype, **options)
+    task["task"] = np.asarray(json.dumps(json.loads(str(task["task"])) | {"steps": steps}))
     theirs = importlib.import_module("torch_ref.answers").answer(task)
     ours = answers.answer(task)
     for name in options.get("presets", ()):
@@ -66,37 +67,49 @@ def ladder(model, dtype="float64", variables=None, **options):
     return compare(ours, theirs, dtype)
 
 
-def check(rungs, names):
-    broken = [f"{r.name} {r.part}: {r.error:.1e} in {r.worst}" for r in rungs if not r.holds]
+def check(rungs, names, dtype="float64"):
+    """The rungs are there and hold, in float64 more closely than users are promised."""
+    closer = {"step 10": tolerances.PARITY_FLOAT64_STEPS} if dtype == "float64" else {}
+    usual = tolerances.PARITY_FLOAT64 if dtype == "float64" else np.inf
+    broken = [f"{r.name} {r.part}: {r.error:.1e} in {r.worst}" for r in rungs
+              if not (r.holds and r.error <= closer.get(r.name, usual))]  # fmt: skip
     assert not broken, "\n".join(broken)
     assert {r.name for r in rungs} == set(names)
     assert all(r.arrays for r in rungs)
 
 
-@needs_torch
-@pytest.mark.slow  # test_the_command does as much for a tiny model
+@pytest.mark.torch
 @pytest.mark.parametrize("model", [
-    MODEL,
-    ModelConfig("small", 3, 0.0, standardize=True, num_classes=5, blank=4),
-    ModelConfig("vgg", 4, 0.0, num_classes=5),
-], ids=["small", "small, standardized, blank last", "vgg"])  # fmt: skip
+    ModelConfig("tiny", 4, 0.0, standardize=True, num_classes=7, blank=6),
+    *(pytest.param(m, marks=pytest.mark.slow) for m in (
+        MODEL,
+        ModelConfig("small", 3, 0.0, standardize=True, num_classes=5, blank=4),
+        ModelConfig("vgg", 4, 0.0, num_classes=5),
+    )),
+], ids=["tiny, standardized, blank last", "small", "small, standardized, blank last", "vgg"])  # fmt: skip
 def test_operations_blocks_and_forward(model):
     check(ladder(model, presets=()), ["ops", "blocks", "forward"])
 
 
-@needs_torch
-@pytest.mark.parametrize(("model", "preset", "optimizer"), [
-    # The published flow 1 quickly, all of them and test_everything_at_once in make test-all.
-    (TINY, "flow1", "sgd"), pytest.param(TINY, "flow2", "sgd", marks=pytest.mark.slow),
-    *(pytest.param(MODEL, p, o, marks=pytest.mark.slow) for p in PRESETS for o in ("sgd", "adamw")),
-], ids=lambda v: v.backbone if isinstance(v, ModelConfig) else v)  # fmt: skip
-def test_steps_in_float64(model, preset, optimizer):
-    rungs = ladder(model, presets=(preset,), optimizers=(optimizer,), base=False)
+@pytest.mark.torch
+@pytest.mark.parametrize("preset", PRESETS)
+def test_one_step_of_every_preset_in_float64(preset):
+    rungs = ladder(TINY, steps=1, presets=(preset,), optimizers=("sgd",), base=False)
+    check(rungs, ["loss", "gradients", "step 1"])
+    assert {r.part for r in rungs if r.name == "step 1"} == {f"{preset}/sgd"}
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_ten_steps_in_float64(preset, optimizer):
+    rungs = ladder(MODEL, presets=(preset,), optimizers=(optimizer,), base=False)
     check(rungs, ["loss", "gradients", "step 1", "step 10"])
     assert {r.part for r in rungs if r.name == "step 10"} == {f"{preset}/{optimizer}"}
 
 
-@needs_torch
+@pytest.mark.torch
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["tiny", "small"])
 def test_everything_at_once_in_float64(backbone):
@@ -109,26 +122,36 @@ def test_everything_at_once_in_float64(backbone):
     )
 
 
-@needs_torch
+@pytest.mark.torch
 @pytest.mark.slow
 def test_float32():
     # Where a gradient is rounding alone Adam goes either way, by its whole rate.
-    check(ladder(MODEL, "float32", with_biases(variables_of(MODEL))), TOLERANCES["float32"])
+    check(ladder(MODEL, "float32", with_biases(variables_of(MODEL))), TOLERANCES["float32"], "float32")
 
 
-@needs_torch
-def test_the_command(tmp_path, capsys):
-    """``jaxcrnn parity`` on a run: torch_ref answers in a process of its own."""
+@pytest.fixture
+def run_folder(tmp_path):
+    """A run of random parameters."""
     charset, folder = Charset("0123456789", "last"), tmp_path / "run"
     config = Config(model=ModelConfig("tiny", 4, 0.0, standardize=True), data=DataConfig(blank="last"))
     run = create(folder, config, charset, {})
     with Checkpoints(folder / "checkpoints") as checkpoints:
         checkpoints.save(init_state(run.train_config, jax.random.key(0)), {}, None)
-    assert main(["parity", str(folder), "--presets", "none"]) == 0
+    return folder
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_the_command(run_folder, capsys):
+    """``jaxcrnn parity`` on a run: torch_ref answers in a process of its own."""
+    assert main(["parity", str(run_folder), "--presets", "none"]) == 0
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.splitlines()[4:]].count("ops") > 5
     assert "FAILS" not in out
-    assert main(["parity", str(folder), "--presets", "flow3"]) == 2
+
+
+def test_the_command_names_the_presets(run_folder, capsys):
+    assert main(["parity", str(run_folder), "--presets", "flow3"]) == 2
     assert "expected some of ctc, flow1" in capsys.readouterr().err
 
 
@@ -172,5 +195,5 @@ def test_the_twins_do_not_know_each_other():
                     if allowed:
                         assert name in allowed or name in sys.stdlib_module_names, f"{path} imports {name}"
                     else:
-                        files = name == "torch" and path.name == "torch_files.py"  # reads weights, computes nothing
+                        files = name == "torch" and path.name == "state_dicts.py"  # reads weights, computes nothing
                         assert files or name not in ("torch", "torch_ref"), f"{path} imports {name}"

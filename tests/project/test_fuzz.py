@@ -31,6 +31,7 @@ from jaxcrnn.runs.seal import Damaged
 INPUTS = {"lmdb": 8, "images": 150}
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_damaged_runs(tmp_path):
     """In a process of its own: orbax's threads go on about a forged checkpoint after it was refused."""
@@ -42,6 +43,8 @@ def test_damaged_runs(tmp_path):
     assert 0 < found["taken"] < 30
 
 
+@pytest.mark.slow
+@pytest.mark.fault
 @pytest.mark.parametrize("name", sorted(set(fuzz.TARGETS) - {"runs"}))
 def test_damaged_input_is_taken_or_refused_with_one_line(name, tmp_path):
     found = fuzz.fuzz(name, INPUTS.get(name, 60), tmp_path)

@@ -152,6 +152,7 @@ def test_rows_of_the_log_that_cannot_be_read(tmp_path, capsys):
     assert log.stat().st_mtime_ns == before
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_a_log_that_cannot_be_written_says_what_is_kept(lines_file, tmp_path, capsys, monkeypatch):
     write = trainer._Run._log

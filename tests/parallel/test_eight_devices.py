@@ -1,0 +1,94 @@
+"""The loss of every preset, its gradients and its centers, on one device and on eight. The model is left out."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tolerances
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxcrnn import decode, objective
+from jaxcrnn.kernels import chunked_head
+from jaxcrnn.kernels.logits import make
+from jaxcrnn.objective import PRESETS, LossConfig
+from jaxcrnn.parallel.mesh import MeshConfig, make_mesh
+from jaxcrnn.types import Batch, CenterState, Outputs
+
+B, T, L, D, C = 8, 9, 6, 6, 16
+MESHES = [(8, 1), (4, 2), (2, 4)]
+# Each preset on every mesh, and the fused head on another mesh from one preset to the next.
+CASES = [(preset, "fused" if (i + j) % 3 == 0 else "dense", *mesh)
+         for i, preset in enumerate(PRESETS) for j, mesh in enumerate(MESHES)]  # fmt: skip
+PLACES = (P("data"), P(None, "model"), P("model"), CenterState(P("model"), P("model")), P("data"), P("data"))
+
+
+def numbers():
+    """Lines of all lengths, one that only fills the batch, some read with as many characters as they have."""
+    rng = np.random.default_rng(0)
+    features, table = (rng.normal(size=shape).astype(np.float32) for shape in ((B, T, D), (C, D)))
+    kernel, bias = rng.normal(size=(D, C)).astype(np.float32) * 2, rng.normal(size=C).astype(np.float32)
+    lengths = np.asarray([9, 7, 9, 1, 0, 9, 3, 5], np.int32)
+    labels = rng.integers(1, C, (B, L)).astype(np.int32)
+    labels[6] = labels[6, 0]  # three times the same in three frames: no path
+    counts = np.asarray(decode.greedy(features @ kernel + bias, lengths)[1])
+    label_lengths = np.where(counts <= L, counts, 2).astype(np.int32)
+    label_lengths[6] = 3
+    batch = Batch(np.zeros((B, 1, 1, 1), np.float32), lengths * 4, labels, label_lengths)
+    return features, kernel, bias, CenterState(table, np.zeros(C, np.float32)), lengths, batch
+
+
+def compute(config, head, features, kernel, bias, state, lengths, batch):
+    """The loss with what is counted, its gradients by features and head, and the centers afterwards."""
+
+    def loss_of(features, kernel, bias):
+        logits = make(features, kernel, bias) if head == "fused" else features @ kernel + bias[None, None]
+        centers = state if config.has_centers else None
+        loss, (info, assignment) = objective.total(config, Outputs(logits, features, lengths), batch, centers)
+        return loss, (info, assignment)
+
+    (loss, (info, assignment)), grads = jax.value_and_grad(loss_of, argnums=(0, 1, 2), has_aux=True)(
+        features, kernel, bias
+    )
+    moved = objective.move(config, state, features, assignment) if config.has_centers else None
+    return (loss, info, grads), moved
+
+
+def config_of(preset):
+    return LossConfig(preset, weight=0.1 if preset != "ctc" else None, push=0.1 * (preset == "aligned"))
+
+
+@functools.cache
+def on_one(preset):
+    program = jax.jit(functools.partial(compute, config_of(preset), "dense"))
+    return jax.device_get(program(*numbers()))
+
+
+@pytest.mark.parametrize(("preset", "head", "data", "model"), CASES)
+def test_the_loss_and_the_centers(preset, head, data, model, monkeypatch):
+    monkeypatch.setattr(chunked_head, "CHUNK", 3)
+    mesh = make_mesh(MeshConfig(data, model))
+    with jax.set_mesh(mesh):
+        arrays = jax.tree.map(
+            lambda place, tree: jax.tree.map(lambda a: jax.device_put(a, NamedSharding(mesh, place)), tree),
+            PLACES, numbers(), is_leaf=lambda x: isinstance(x, P),
+        )  # fmt: skip
+        (loss, info, grads), moved = jax.jit(functools.partial(compute, config_of(preset), head))(*arrays)
+    expected, centers = on_one(preset)
+    chex.assert_trees_all_close(jax.device_get((loss, info, grads)), expected, **tolerances.STEP)
+    if preset == "ctc":
+        assert moved is None
+        return
+    assert moved.centers.sharding.spec[0] == ("model" if model > 1 else None)
+    chex.assert_trees_all_close(jax.device_get(moved), centers, **tolerances.CENTERS)
+    assert info["assigned_samples"] >= 2
+    still = (centers.centers == numbers()[3].centers).all()
+    assert still == (preset == "flow2")
+
+
+def test_one_line_has_no_path():
+    assert on_one("ctc")[0][1]["infeasible"] == 1
+    assert jnp.isfinite(on_one("ctc")[0][0])
