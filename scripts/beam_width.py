@@ -41,9 +41,7 @@ def main() -> int:
     state, step = run.state(args.checkpoint)
     corpus = usable_lines(run, [args.data], args, keep_text_faults=True, shown_on=sys.stderr)
     asked = decoder_of(args, run, state) or Decoder()
-    decoders = {"greedy": Decoder(1, rescorer=asked.rescorer)} | {
-        f"{w}": dataclasses.replace(asked, width=w) for w in args.widths
-    }
+    decoders = {"greedy": Decoder(1)} | {f"{w}": dataclasses.replace(asked, width=w) for w in args.widths}
     config, data = run.train_config, run.config.data
     planned = Batches(corpus, buckets.choose(corpus.widths, data.buckets), 8, workers=1)
     batches = [batch for _, batch in planned.in_order()]

@@ -9,20 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from jaxcrnn.charset import read_text
-from jaxcrnn.cli.scoring import groups_of
-from jaxcrnn.decoding import automata, ngram, rescoring
+from jaxcrnn.decoding import automata, ngram
 from jaxcrnn.decoding.automata import Automaton
 from jaxcrnn.decoding.decoder import Decoder
-from jaxcrnn.decoding.rescoring import Rescorer
 from jaxcrnn.errors import UserError
-from jaxcrnn.runs import center_files
-from jaxcrnn.runs.folder import CENTERS, Run
+from jaxcrnn.runs.folder import Run
 from jaxcrnn.types import TrainState
 
-NEEDS = (
-    ("lm_weight", "lm"), ("lm_bonus", "lm"), ("lexicon_weight", "lexicon"), ("groups", "rescore"),
-    ("centers", "rescore"),
-)  # fmt: skip
+NEEDS = (("lm_weight", "lm"), ("lm_bonus", "lm"), ("lexicon_weight", "lexicon"))
 
 
 def decoder_of(args: Namespace, run: Run, state: TrainState) -> Decoder | None:
@@ -34,10 +28,8 @@ def decoder_of(args: Namespace, run: Run, state: TrainState) -> Decoder | None:
     charset = run.charset
     for given, needed in NEEDS:
         if getattr(args, given) is not None and getattr(args, needed, "") in (None, ""):
-            what = "X" if needed == "rescore" else "FILE"
-            raise UserError(f"--{given.replace('_', '-')} is for --{needed}; expected --{needed} {what}")
-    rescorer = None if args.rescore is None else rescorer_of(args, run, state, args.rescore)
-    asked = args.beam is not None or args.best is not None or args.lexicon or args.lm or rescorer
+            raise UserError(f"--{given.replace('_', '-')} is for --{needed}; expected --{needed} FILE")
+    asked = args.beam is not None or args.best is not None or args.lexicon or args.lm
     if not (asked or getattr(args, "characters", False)):
         return None
     found: list[Automaton] = []
@@ -70,29 +62,4 @@ def decoder_of(args: Namespace, run: Run, state: TrainState) -> Decoder | None:
         found.append(automata.of_ngrams(model, charset, weight, args.lm_bonus or 0.0))
     needs = bool(found) or (args.best or 1) > 1
     width = args.beam or (16 if needs else 1)
-    return Decoder(max(width, args.best or 1), best=args.best or 1, automata=tuple(found), rescorer=rescorer)
-
-
-def rescorer_of(args: Namespace, run: Run, state: TrainState, weight: float) -> Rescorer:
-    """Look-alike rescoring with the centers of ``--centers``, or else the run's (those it was trained with, or those
-    estimated into its folder), and the groups of ``--groups``.
-
-    Raises:
-      UserError: there are no centers, a file cannot be read, or no two look-alikes have centers.
-    """
-    if not 0 <= weight <= rescoring.MOST:
-        raise UserError(f"--rescore {weight:g}: expected 0 to {rescoring.MOST:g}")
-    estimated = run.folder / CENTERS
-    if args.centers or (state.centers is None and estimated.exists()):
-        centers = center_files.load(Path(args.centers or estimated), run.charset, run.config.model.features)
-    elif state.centers is not None:
-        centers = state.centers
-    else:
-        raise UserError(f"{run.folder}: trained without centers; make some with 'jaxcrnn centers estimate --run "
-                        f"{run.folder}', or give --centers FILE")  # fmt: skip
-    groups = groups_of(args.groups or "")
-    made = rescoring.make(centers, groups, run.charset, weight)
-    if not rescoring.pairs(made):
-        raise UserError(f"{args.groups or 'the groups in the package'}: no group has two characters with centers here; "
-                        "expected look-alikes of this charset, as 'jaxcrnn lookalikes mine' finds them")  # fmt: skip
-    return made
+    return Decoder(max(width, args.best or 1), best=args.best or 1, automata=tuple(found))

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from jaxcrnn import _console
 from jaxcrnn._files import can_be_written
 from jaxcrnn.charset import Charset
-from jaxcrnn.cli import scoring, tuning
+from jaxcrnn.cli import scoring
 from jaxcrnn.cli.reading import usable_lines, validation_path
 from jaxcrnn.decoding.evaluate import evaluate
 from jaxcrnn.errors import UserError
@@ -29,7 +29,7 @@ TABLED = 0.65  # least score of a table's pair; tables are made by many hands an
 
 def run(args: Namespace) -> int:
     """``jaxcrnn lookalikes ACTION``."""
-    return {"mine": mine, "score": scoring.score, "tune": tuning.run}[args.action](args)
+    return {"mine": mine, "score": scoring.score}[args.action](args)
 
 
 def mine(args: Namespace) -> int:
