@@ -10,7 +10,6 @@ import numpy as np
 from jaxcrnn import _console
 from jaxcrnn.charset import Charset
 from jaxcrnn.cli.reading import audit_lines, check_usable
-from jaxcrnn.data.array_records import write_array_records
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.formats import Joined, open_source
 from jaxcrnn.data.labels import Source
@@ -44,7 +43,7 @@ def _audit(args: Namespace) -> int:
 
 
 def _convert(args: Namespace) -> int:
-    """``jaxcrnn data convert``: any data set as LMDB or ArrayRecord, read back and compared."""
+    """``jaxcrnn data convert``: any data set as LMDB, read back and compared."""
     out = Path(args.out)
     given = Path(args.source)
     if not args.out:
@@ -53,8 +52,6 @@ def _convert(args: Namespace) -> int:
         raise UserError(f"{out}: is inside the data set itself; expected a folder elsewhere")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: a file; expected a folder to write to")
-    if args.shard_lines < 1:
-        raise UserError(f"--shard-lines {args.shard_lines}: expected 1 or more")
     corpus = _looked_at(args, keep_text_faults=True)
     check_usable(corpus, args.source, keep_text_faults=True, skip_bad=args.skip_bad)
     chosen = Joined([corpus.source], corpus.indices)
@@ -63,10 +60,7 @@ def _convert(args: Namespace) -> int:
         def written(done: int, total: int) -> None:
             shown.progress(done, total, "lines written")
 
-        if args.format == "lmdb":
-            before = write_lmdb(out, chosen, written)
-        else:
-            before = write_array_records(out, chosen, args.shard_lines, written)
+        before = write_lmdb(out, chosen, written)
     with _console.make() as shown:
         _compare(chosen, out, shown, before)
     again = f", {before} of them by an earlier call" if before else ""

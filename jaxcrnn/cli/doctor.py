@@ -20,7 +20,6 @@ NEEDED = (
 # Package, module, extra, what it is for.
 OPTIONAL = (
     ("lmdb", "lmdb", "data", "LMDB data sets"),
-    ("array-record", "array_record", "data", "ArrayRecord data sets"),
     ("fonttools", "fontTools", "data", "fonts other than the embedded ones"),
     ("opencc", "opencc", "report", "the metric rule bctr"),
     ("tensorboardX", "tensorboardX", "track", "TensorBoard logs beside metrics.jsonl"),
