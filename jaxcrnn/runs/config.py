@@ -41,8 +41,6 @@ class DataConfig:
       blank: where the CTC blank stands, ``"first"`` or ``"last"``.
       batch_size: lines a step.
       buckets: width buckets at most, chosen from the data; each costs one compilation.
-      repeat_rare: a line with a character that fewer than this share of the lines have is shown more often, the
-        square root of how many times rarer it is (repeat factor sampling); 0 shows every line once an epoch.
       max_width: widest line in pixels at the model's height.
       max_pixels: most pixels an image file may have.
       max_bytes: most bytes it may have.
@@ -61,7 +59,6 @@ class DataConfig:
     blank: str = "first"
     batch_size: int = 32
     buckets: int = 6
-    repeat_rare: float = 0.0
     max_width: int = 4096
     max_pixels: int = 32_000_000
     max_bytes: int = 64_000_000
@@ -75,8 +72,6 @@ class DataConfig:
         for name in ("batch_size", "buckets", "max_width", "max_pixels", "max_bytes", "workers"):
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name} is {getattr(self, name)}; expected 1 or more")
-        if not 0 <= self.repeat_rare <= 1:
-            raise UserError(f"data.repeat_rare is {self.repeat_rare}; expected 0 to 1, a share of the lines")
         if not 0 <= self.stretch <= self.max_width:
             raise UserError(f"data.stretch is {self.stretch}; expected 1 to data.max_width={self.max_width}, or 0 to "
                             "keep the ratio")  # fmt: skip
@@ -117,6 +112,37 @@ class Config:
         self.loss.check_classes(charset.num_classes)
         model = dataclasses.replace(self.model, num_classes=charset.num_classes, blank=charset.blank)
         return TrainConfig(model, self.loss, self.optim, self.augment)
+
+
+# Keys of version 0.1 that were removed. At its default of then a key is dropped; at another value the message says what
+# to do. Files of older runs have every key.
+REMOVED: dict[str, tuple[Any, str]] = {
+    "data.repeat_rare": (0.0, "it improved no score (docs/real-lines.md); delete it, or train with version 0.1"),
+    "run.steps_per_call": (1, "steps are always run one by one; delete it, the results are the same"),
+}
+
+
+def _is_removed(section: Any, key: Any) -> bool:
+    return f"{section}.{key}" in REMOVED and key not in keys(_section(section))
+
+
+def without_removed(sections: dict[str, Any], *, defaults_only: bool) -> dict[str, Any]:
+    """Sections of keys and values without the keys that were removed since they were written.
+
+    Args:
+      sections: what an older version wrote.
+      defaults_only: keep those that are not at their default.
+    """
+
+    def stays(name: str, key: str, value: Any) -> bool:
+        return not _is_removed(name, key) or (defaults_only and value != REMOVED[f"{name}.{key}"][0])
+
+    return {
+        name: {key: value for key, value in entries.items() if stays(name, key, value)}
+        if isinstance(entries, dict)
+        else entries
+        for name, entries in sections.items()
+    }
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = (), base: Config | None = None) -> Config:
@@ -215,6 +241,11 @@ def _merge(values: dict[str, Any], given: Any, source: str) -> None:
             raise UserError(f"{source}: section {name!r} is {entries!r}; expected keys and values")
         hints, known = get_type_hints(section), keys(section)
         for key, value in entries.items():
+            if _is_removed(name, key):
+                default, what = REMOVED[f"{name}.{key}"]
+                if value != default:
+                    raise UserError(f"{source}: {name}.{key} is {value!r}; the key was removed in 0.2: {what}")
+                continue
             _known(key, list(known), source, f"key of {name!r}")
             values.setdefault(name, {})[key] = _convert(value, hints[key], f"{source}: {name}.{key}")
 

@@ -22,7 +22,7 @@ from jaxcrnn.charset import Charset, difference, read_text
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.runs.checkpoint import Checkpoints, Damaged
-from jaxcrnn.runs.config import Config, build, load, to_yaml
+from jaxcrnn.runs.config import Config, build, load, to_yaml, without_removed
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import TrainState
 
@@ -32,8 +32,8 @@ _SHAPE = ("backbone", "hidden", "standardize", "recurrent", "two_biases", "chann
 CONFIG, CHARSET, FACTS, CHECKPOINTS = "config.yaml", "charset.txt", "run.json", "checkpoints"
 _USED = "config"  # of the facts: the configuration that training last went on with
 # What decides which lines a step sees: changed under way, no line is promised to be seen once an epoch.
-_ORDER = ("data.train", "data.more", "data.weights", "data.batch_size", "data.buckets", "data.repeat_rare",
-          "data.max_width", "data.stretch", "text.share", "run.seed")  # fmt: skip
+_ORDER = ("data.train", "data.more", "data.weights", "data.batch_size", "data.buckets",
+          "data.repeat_rare", "data.max_width", "data.stretch", "text.share", "run.seed")  # fmt: skip
 CENTERS = "centers.safetensors"  # where 'centers estimate' puts them
 
 
@@ -195,11 +195,11 @@ def say_changes(run: Run) -> list[str]:
     before = run.facts().get(_USED)
     if not isinstance(before, dict):
         return []
-    changes = _differences(before, run.config)
+    changes = _differences(without_removed(before, defaults_only=True), run.config)
     said = [f"{key} is {json.dumps(new)}, was {json.dumps(old)}" for key, (old, new) in changes.items()]
     if not said:
         return []
-    trained = build([(before, str(run.folder / FACTS))])
+    trained = build([(without_removed(before, defaults_only=False), str(run.folder / FACTS))])
     here = str(run.folder / CONFIG)
     if not _same_state(trained, run.config, run.charset):
         wrong = [one for key, one in zip(changes, said, strict=True) if _alone_unfit(run, trained, key)] or said
