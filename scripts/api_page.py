@@ -8,7 +8,7 @@ from pathlib import Path
 import griffe
 
 MODULES = (
-    ("A trained recogniser", ("recognizer", "decoding", "beam", "automata", "rescoring", "evaluate")),
+    ("A trained recogniser", ("recognizer", "decoding", "beam", "automata", "evaluate")),
     ("Numerics", ("ctc", "assign", "losses", "centers", "decode", "diagnostics", "head")),
     ("Model and step", ("types", "model", "objective", "optim", "train", "checkpoint", "convert", "sharding")),
     ("Texts and data", ("charset", "errors", "metrics", "confusions", "lookalikes", "bootstrap", "data.labels",

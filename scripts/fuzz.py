@@ -82,7 +82,7 @@ def _bounded(name: str, inputs: int, folder: Path, number: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    room = MEMORY + (8 << 30 if name in ("array_records", "runs") else 0)  # address space that many threads reserve
+    room = MEMORY + (8 << 30 if name == "runs" else 0)  # address space that many threads reserve
     resource.setrlimit(resource.RLIMIT_AS, (used + room, used + room))
     (folder / "found.json").write_text(json.dumps(fuzz(name, inputs, folder, number)), encoding="utf-8")
 

@@ -281,18 +281,6 @@ def lmdb(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     return st.one_of(damaged([whole]), heads.map(at_heads)), check
 
 
-def array_records(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
-    """ArrayRecord files, every line read."""
-    from jaxcrnn.data.array_records import ArrayRecordLines, write_array_records
-    from jaxcrnn.data.synthetic import SyntheticLines
-
-    write_array_records(folder / "whole", SyntheticLines(0, 6, CHARSET), 100)
-    (whole,) = (folder / "whole").iterdir()
-    return damaged([whole.read_bytes()]), _file(
-        folder, "b.array_record", lambda path: _read_all(ArrayRecordLines(path))
-    )
-
-
 def centers(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     """Files of centers (safetensors, PaddleOCR's pickle) and of glyphs (npz)."""
     import jax.numpy as jnp
@@ -351,5 +339,5 @@ def runs(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
 TARGETS = {
     "labels": Target(25_000, labels), "tables": Target(25_000, tables), "charsets": Target(15_000, charsets),
     "configs": Target(8_000, configs), "images": Target(30_000, images), "lmdb": Target(4_000, lmdb),
-    "array_records": Target(8_000, array_records), "centers": Target(8_000, centers), "runs": Target(600, runs),
+    "centers": Target(8_000, centers), "runs": Target(600, runs),
 }  # fmt: skip

@@ -67,46 +67,15 @@ def in_order(widths: np.ndarray, buckets: Sequence[int], batch_size: int) -> lis
     return plan
 
 
-def repeats(labels: Sequence[np.ndarray], share: float) -> np.ndarray:
-    """How often an epoch shows each line, on average, so that rare characters are seen more often.
-
-    Repeat factor sampling (Gupta, Dollar and Girshick 2019, section 4.2): ``max(1, sqrt(share / f))`` for the rarest
-    character of the line, ``f`` being the share of the lines that have it. Scaled up to a whole number of lines.
-
-    >>> repeats([np.array([1]), np.array([1]), np.array([1]), np.array([1, 2])], 1.0)
-    array([1., 1., 1., 2.])
-    """
-    found = [np.unique(label) for label in labels]
-    classes, counts = np.unique(np.concatenate(found), return_counts=True)
-    factors = dict(zip(classes.tolist(), np.sqrt(share * len(labels) / counts), strict=True))
-    each = np.asarray([max([1.0, *(factors[c] for c in own.tolist())]) for own in found])
-    return each * np.ceil(each.sum() - 1e-9) / each.sum()
-
-
-def epoch(
-    widths: np.ndarray,
-    buckets: Sequence[int],
-    batch_size: int,
-    seed: int,
-    number: int,
-    shown: np.ndarray | None = None,
-) -> list[Planned]:
+def epoch(widths: np.ndarray, buckets: Sequence[int], batch_size: int, seed: int, number: int) -> list[Planned]:
     """Batches of one epoch of training, in an order fixed by ``(seed, number)``.
 
-    Every line is in it exactly once; or, with ``shown`` (see `repeats`), as often as that says on average over the
-    epochs, never more than one time off, the sum of it lines in all.
-
-    Lines that do not fill a batch of their bucket move up into the next wider one, so only the widest bucket can
-    have a batch that is not full, and an epoch of N lines always has ``ceil(N / batch_size)`` batches.
+    Every line is in it exactly once. Lines that do not fill a batch of their bucket move up into the next wider one, so
+    only the widest bucket can have a batch that is not full, and an epoch of N lines always has
+    ``ceil(N / batch_size)`` batches.
     """
     rng = np.random.default_rng([seed, number])
     order = rng.permutation(len(widths))
-    if shown is not None:
-        # Systematic sampling: marks one apart, from a random start, over the lines laid end to end. Counted from the
-        # far end, so that no rounding changes their number.
-        ends = np.floor(np.cumsum(shown[order]) + rng.random())
-        counts = np.diff(ends, prepend=ends[-1] - round(shown.sum())).astype(int)
-        order = rng.permutation(np.repeat(order, counts))
     home = bucket_of(widths, buckets)[order]
     plan: list[Planned] = []
     rest = order[:0]
@@ -124,8 +93,8 @@ def epoch(
 def shares(weights: Sequence[float], count: int) -> list[int]:
     """``count`` in whole parts proportional to the weights, the largest remainders rounded up.
 
-    >>> shares([1, 1, 4], 8)
-    [1, 1, 6]
+    >>> shares([1, 2, 4], 8)
+    [1, 2, 5]
     """
     exact = np.asarray(weights, float) * (count / sum(weights))
     parts = np.floor(exact + 1e-9).astype(int)

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from jaxcrnn._text import read_text
-from jaxcrnn.data.array_records import SUFFIX, ArrayRecordLines, shards
 from jaxcrnn.data.images import Limits, read_gray
 from jaxcrnn.data.labels import LabelFile, identity, leaves, leaving
 from jaxcrnn.data.lmdb import LmdbLines
@@ -100,30 +99,37 @@ class Joined:
 def open_source(path: str | Path, limits: Limits | None = None) -> Source:
     """Opens a data set.
 
-    A folder with LMDBs or ArrayRecord files in it or below it; a folder with EasyOCR's ``labels.csv``; a folder of
-    images whose names are their labels (``text.png``, or ``text_7.png`` where a text occurs again); an
-    ``.array_record``; a ``.csv`` of EasyOCR; a ``.json`` of mmocr or docTR; anything else is a label file.
+    A folder with LMDBs in it or below it; a folder with EasyOCR's ``labels.csv``; a folder of images whose names are
+    their labels (``text.png``, or ``text_7.png`` where a text occurs again); a ``.csv`` of EasyOCR; a ``.json`` of
+    mmocr or docTR; anything else is a label file.
 
     Raises:
       UserError: naming the file and, where there is one, the line.
     """
     path, limits = Path(path), limits or Limits()
+    if shard := _array_record(path):
+        raise UserError(f"{shard}: ArrayRecord is no longer read (jaxcrnn 0.1 was the last to); expected LMDB, as "
+                        "'jaxcrnn data convert' writes it")  # fmt: skip
     if path.is_dir():
         bases = sorted(file.parent for file in path.rglob("data.mdb"))
         parts: list[Source] = [LmdbLines(base, limits) for base in bases]
-        parts += [ArrayRecordLines(file, limits) for file in shards(path)]
         if parts:
             return parts[0] if len(parts) == 1 else Joined(parts)
         if (path / "labels.csv").is_file():
             return _easyocr(path / "labels.csv", limits)
         return _named(path, limits)
-    if path.suffix == SUFFIX:
-        return ArrayRecordLines(path, limits)
     if path.suffix.lower() == ".csv":
         return _easyocr(path, limits)
     if path.suffix.lower() == ".json":
         return _json(path, limits)
     return LabelFile(path, limits)
+
+
+def _array_record(path: Path) -> Path | None:
+    """A file of the format that version 0.1 read, at the path or below it."""
+    if path.is_dir():
+        return min(path.rglob("*.array_record"), default=None)
+    return path if path.suffix == ".array_record" else None
 
 
 def open_sources(paths: Sequence[str | Path], limits: Limits | None = None) -> Source:
@@ -149,9 +155,7 @@ def _named(folder: Path, limits: Limits) -> Rows:
         text, line, number = file.stem.rpartition("_")
         text = text if line and number.isdigit() else file.stem
         rows.append(Row(str(file), file, str(file.relative_to(folder)), text))
-    return _filled(
-        folder, rows, [], limits, "LMDBs, ArrayRecord files, a labels.csv, or images whose names are their labels"
-    )
+    return _filled(folder, rows, [], limits, "LMDBs, a labels.csv, or images whose names are their labels")
 
 
 def _easyocr(path: Path, limits: Limits) -> Rows:

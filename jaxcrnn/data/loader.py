@@ -53,7 +53,6 @@ class Batches:
       batch_size: lines a step.
       seed: of the order.
       workers: threads that read ahead.
-      repeat_rare: the share of the lines below which a character counts as rare (`jaxcrnn.data.buckets.repeats`).
       processes: worker processes that read training batches ahead instead of threads; the same batches.
       full: fill the batch that ends an epoch, or every one of a set smaller than a batch, with lines drawn again.
       rows: which rows of every batch this process reads, from and to; all of them by default.
@@ -62,7 +61,6 @@ class Batches:
       buckets: widths, ascending.
       slots: label slots of each bucket.
       steps_per_epoch: batches of one epoch.
-      shown: how often an epoch shows each line, or None for once.
       restarts: how often worker processes had to be started anew.
     """
 
@@ -74,7 +72,6 @@ class Batches:
         *,
         seed: int = 0,
         workers: int = 2,
-        repeat_rare: float = 0.0,
         processes: int = 0,
         full: bool = False,
         rows: tuple[int, int] | None = None,
@@ -87,9 +84,7 @@ class Batches:
         self.full, self.rows = full, rows or (0, batch_size)
         lengths = np.asarray([len(label) for label in corpus.labels])
         self.slots = plans.label_slots(corpus.widths, lengths, self.buckets)
-        self.shown = plans.repeats(corpus.labels, repeat_rare) if repeat_rare else None
-        lines = len(corpus) if self.shown is None else round(self.shown.sum())
-        self.steps_per_epoch = -(-lines // batch_size)
+        self.steps_per_epoch = -(-len(corpus) // batch_size)
         self.restarts = 0
         self._epochs: dict[int, list[plans.Planned]] = {}
 
@@ -103,7 +98,7 @@ class Batches:
         number, position = divmod(step, self.steps_per_epoch)
         if number not in self._epochs:
             lines = (self.corpus.widths, self.buckets, self.batch_size)
-            plan = plans.epoch(*lines, self.seed, number, self.shown)
+            plan = plans.epoch(*lines, self.seed, number)
             self._epochs = {n: p for n, p in self._epochs.items() if n == number - 1} | {number: plan}
         planned = self._epochs[number][position]
         lacking = self.batch_size - len(planned.items)

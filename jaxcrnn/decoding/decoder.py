@@ -13,7 +13,6 @@ import numpy as np
 from jaxcrnn import ctc, decode
 from jaxcrnn.decoding import beam
 from jaxcrnn.decoding.automata import Automaton
-from jaxcrnn.decoding.rescoring import Rescorer, rescore
 from jaxcrnn.train import TrainConfig, eval_outputs
 from jaxcrnn.types import Batch, TrainState
 
@@ -27,14 +26,12 @@ class Decoder:
       classes: most probable classes of a frame that prefixes are lengthened by.
       best: N, readings of each line.
       automata: lexicons and models of language (`jaxcrnn.decoding.automata`).
-      rescorer: what decides between look-alikes before all that (`jaxcrnn.decoding.rescoring`).
     """
 
     width: int = 16
     classes: int = 24
     best: int = 1
     automata: tuple[Automaton, ...] = ()
-    rescorer: Rescorer | None = None
 
     def read(self, config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, np.ndarray]:
         """Readings of a batch.
@@ -47,7 +44,7 @@ class Decoder:
         """
         dense = dataclasses.replace(config, model=dataclasses.replace(config.model, head="dense"))
         blank = config.model.blank
-        seen = _seen(dense, state, batch, self.rescorer)
+        seen = _seen(dense, state, batch)
         found: dict[str, Any]
         if self.width == 1 and not self.automata:
             ids, counts = decode.greedy(seen["logits"], seen["lengths"], blank=blank)
@@ -63,14 +60,16 @@ class Decoder:
 
 
 @jax.jit
-def _seen(config: TrainConfig, state: TrainState, batch: Batch, rescorer: Rescorer | None) -> dict[str, Any]:
+def _seen(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, Any]:
     outputs = eval_outputs(config, state, batch)
     labels = outputs.lengths, batch.labels, batch.label_lengths
     loss = ctc.ctc_loss(outputs.logits, *labels, blank=config.model.blank)
-    logits = outputs.logits
-    if rescorer is not None:
-        logits = rescore(logits, outputs.lengths, outputs.features, rescorer, blank=config.model.blank)
-    return {"logits": logits, "lengths": outputs.lengths, "loss": loss, "feasible": ctc.is_feasible(*labels)}
+    return {
+        "logits": outputs.logits,
+        "lengths": outputs.lengths,
+        "loss": loss,
+        "feasible": ctc.is_feasible(*labels),
+    }
 
 
 @partial(jax.jit, static_argnames="blank")

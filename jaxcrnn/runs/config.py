@@ -32,7 +32,10 @@ from jaxcrnn.train import TrainConfig
 # Keys of earlier versions: those with another name now, and those that were removed, with the value that is still read
 # because it changed nothing.
 MOVED = {f"model.{f.name}": f"imported.{f.name}" for f in dataclasses.fields(Imported)}
-REMOVED: dict[str, Any] = {"data.repeat_rare": 0, "run.steps_per_call": 1}
+REMOVED: dict[str, tuple[Any, str]] = {
+    "data.repeat_rare": (0, "it improved no score (docs/real-lines.md); delete it, or train with version 0.1"),
+    "run.steps_per_call": (1, "steps are always run one by one; delete it, the results are the same"),
+}
 
 
 @dataclass(frozen=True)
@@ -182,8 +185,9 @@ def _is_removed(name: str, key: Any, value: Any, source: str) -> bool:
     old = f"{name}.{key}"
     if old not in REMOVED or key in keys(_section(name)):
         return False
-    if type(value) is bool or value != REMOVED[old]:
-        raise UserError(f"{source}: {old} is {value!r}; it was removed, expected {REMOVED[old]} or no such key")
+    default, reason = REMOVED[old]
+    if type(value) is bool or value != default:
+        raise UserError(f"{source}: {old} is {value!r}; the key was removed in 0.2: {reason}")
     return True
 
 

@@ -143,8 +143,7 @@ def _read(config: configs.Config, corpus: Corpus, count: int, rows: Rows) -> lis
     widths = plans.choose(corpus.widths, data.buckets)
     mixed = bool(config.text.share) or (bool(data.weights) and len(data.more) > 0)
     how: dict[str, Any] = {
-        "seed": config.run.seed, "workers": data.workers, "processes": data.processes, "repeat_rare": data.repeat_rare,
-        "full": mixed,
+        "seed": config.run.seed, "workers": data.workers, "processes": data.processes, "full": mixed,
     }  # fmt: skip
     if not (data.more and data.weights and isinstance(corpus.source, Joined)):
         return [Batches(corpus, widths, count, **how, rows=_of_part(rows, 0, count))]

@@ -135,25 +135,6 @@ def test_an_epoch_shows_every_line_once(batch_size):
         assert any(len(a.items) != len(b.items) or (a.items != b.items).any() for a, b in zip(plan, other, strict=True))
 
 
-def test_lines_with_rare_characters_are_shown_more_often():
-    """Repeat factors by their formula; over many epochs the counts have these means, and no epoch is far off."""
-    labels = [np.asarray(label) for label in [[1, 2]] * 40 + [[1, 1, 3]] * 8 + [[3, 4]] * 2 + [[]]]
-    expected = np.repeat([1.0, np.sqrt(0.5 / (10 / 51)), np.sqrt(0.5 / (2 / 51)), 1.0], [40, 8, 2, 1])
-    shown = buckets.repeats(labels, 0.5)
-    np.testing.assert_allclose(shown / shown[0], expected, rtol=1e-12)
-    assert shown.sum() == pytest.approx(np.ceil(expected.sum()))
-    widths = np.random.default_rng(0).integers(1, 300, 51)
-    edges = buckets.choose(widths, 4)
-    plans = [buckets.epoch(widths, edges, 8, 1, number, shown) for number in range(300)]
-    counts = np.asarray([np.bincount(np.concatenate([p.items for p in plan]), minlength=51) for plan in plans])
-    assert (counts.sum(1) == round(shown.sum())).all()
-    assert (np.abs(counts - shown) < 1).all()
-    np.testing.assert_allclose(counts.mean(0), shown, atol=0.1)
-    assert all(len(plan) == -(-round(shown.sum()) // 8) for plan in plans)
-    once = buckets.epoch(widths, edges, 8, 1, 0, buckets.repeats(labels, 0.0))
-    assert sorted(np.concatenate([p.items for p in once])) == list(range(51))
-
-
 def test_evaluation_order_does_not_depend_on_the_batch_size():
     widths = np.random.default_rng(0).integers(1, 300, 53)
     edges = buckets.choose(widths, 4)
@@ -188,7 +169,7 @@ def test_batches_hold_the_lines(lines_file):
 def test_batches_are_a_function_of_seed_and_step(lines_file):
     def make(cache, workers, start):
         corpus = corpus_of(lines_file, cache)
-        return list(Batches(corpus, (64, 128), 5, seed=1, workers=prefetch).training(start, 12))
+        return list(Batches(corpus, (64, 128), 5, seed=1, workers=workers).training(start, 12))
 
     whole, rest = make(1 << 30, 1, 0), make(0, 3, 7)
     for (p, a), (q, b) in zip(whole[7:], rest, strict=True):

@@ -16,10 +16,8 @@ from jaxcrnn.data.synthetic import SyntheticLines
 from jaxcrnn.errors import UserError
 
 lmdb = pytest.importorskip("lmdb", reason="the data extra is not installed")
-pytest.importorskip("array_record", reason="the data extra is not installed")
 from lmdb_files import SOURCE, as_lmdb, put  # noqa: E402
 
-from jaxcrnn.data.array_records import write_array_records  # noqa: E402
 from jaxcrnn.data.lmdb import LmdbLines, close, write_lmdb  # noqa: E402
 
 
@@ -73,13 +71,8 @@ def as_mmocr(tmp_path):
     return tmp_path / "i" / "l.json"
 
 
-def as_array_records(tmp_path):
-    write_array_records(tmp_path / "a", SOURCE, 2)
-    return tmp_path / "a"
-
-
 FORMATS = {
-    "LMDB": as_lmdb, "ArrayRecord": as_array_records, "nested LMDBs": as_nested_lmdbs, "label file": as_label_file,
+    "LMDB": as_lmdb, "nested LMDBs": as_nested_lmdbs, "label file": as_label_file,
     "lists of PaddleOCR": as_paddles_lists, "names": as_names, "EasyOCR": as_easyocr, "docTR": as_doctr,
     "mmocr": as_mmocr,
 }  # fmt: skip
@@ -100,12 +93,10 @@ def test_a_format_holds_the_lines_and_goes_through_others(name, tmp_path, capsys
     assert not source.faults
     assert [source.text(i) for i in range(len(source))] == [source[i][1] for i in range(len(source))]
     assert len({source.identity(i) for i in range(len(source))}) == len(source)
-    for form in ("lmdb", "arrayrecord"):
-        out = tmp_path / form
-        assert main(["data", "convert", str(path), str(out), "--format", form, "--shard-lines", "3"]) == 0
-        assert f"{len(source)} lines in {out}; all read back and equal; 0 left out" in capsys.readouterr().out
-        assert contents(open_source(out)) == sorted(expected)
-    assert len(list((tmp_path / "arrayrecord").iterdir())) == -(-len(source) // 3)
+    out = tmp_path / "out"
+    assert main(["data", "convert", str(path), str(out)]) == 0
+    assert f"{len(source)} lines in {out}; all read back and equal; 0 left out" in capsys.readouterr().out
+    assert contents(open_source(out)) == sorted(expected)
 
 
 def test_what_is_written_is_what_others_read(tmp_path):
@@ -165,15 +156,12 @@ def test_a_folder_of_something_else_is_not_written_to(tmp_path, capsys):
     refused(folder, "expected a new folder, or one of a conversion")
     refused(folder / "inside", "is inside the data set itself", folder)
     refused("", "no folder to write")
-    shards = as_array_records(tmp_path)
-    refused(shards, "holds lines-00000-of-00003.array_record")
-    for form in ("lmdb", "arrayrecord"):
-        out = tmp_path / form
-        assert main(["data", "convert", str(label_file), str(out), "--format", form]) == 0
-        kept = (tmp_path / "3.png").read_bytes()
-        Image.new("L", (30, 32)).save(tmp_path / "3.png")
-        refused(out, "the data set changed since an earlier call", label_file, "--format", form)
-        (tmp_path / "3.png").write_bytes(kept)
+    out = tmp_path / "lmdb"
+    assert main(["data", "convert", str(label_file), str(out)]) == 0
+    kept = (tmp_path / "3.png").read_bytes()
+    Image.new("L", (30, 32)).save(tmp_path / "3.png")
+    refused(out, "the data set changed since an earlier call", label_file)
+    (tmp_path / "3.png").write_bytes(kept)
     close(tmp_path / "lmdb")
     put(tmp_path / "lmdb", {"label-000000002": b"other"})
     refused(tmp_path / "lmdb", "label-000000002: not the label of")
@@ -184,63 +172,20 @@ def test_a_folder_of_something_else_is_not_written_to(tmp_path, capsys):
     refused(tmp_path / "lmdb", f"the file is cut short: 8,192 of {size:,} bytes")
 
 
-def test_stopped_shards_are_gone_on_with(tmp_path, capsys):
-    label_file = write_lines(tmp_path, SOURCE)
-    out = tmp_path / "out"
-    convert = ["data", "convert", str(label_file), str(out), "--format", "arrayrecord", "--shard-lines", "2"]
-    assert main(convert) == 0
-    names = sorted(path.name for path in out.iterdir())
-    assert names == [f"lines-0000{i}-of-00003.array_record" for i in range(3)]
-    (out / names[1]).rename(out / "lines-00001-of-00003.unfinished")  # as a call leaves it that was killed
-    with pytest.raises(UserError, match="lines-00001-of-00003.array_record is missing, 1 of 3 shards"):
-        open_source(out)
-    capsys.readouterr()
-    assert main(convert) == 0
-    assert "5 lines in" in (shown := capsys.readouterr().out)
-    assert "3 of them by an earlier call" in shown
-    assert sorted(path.name for path in out.iterdir()) == names
-    assert contents(open_source(out)) == contents(SOURCE)
-    assert main([*convert[:-1], "3"]) == 2
-    assert "expected a new folder, or one of the same conversion" in capsys.readouterr().err
-    other = tmp_path / "other"
-    other.mkdir()
-    assert main([*convert[:2], str(write_lines(other, SyntheticLines(1, 5))), *convert[3:]]) == 2
-    assert "holds lines of another data set" in capsys.readouterr().err
-
-
-def test_a_broken_record_is_counted_and_loses_nothing_else(tmp_path, capsys):
-    import msgpack
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    with open(write_lines(tmp_path, SOURCE).parent / "0.png", "rb") as file:
-        png = file.read()
-    records = [msgpack.packb({"image": png, "text": "1"}), b"no map", msgpack.packb({"image": b"none", "text": "2"}),
-               msgpack.packb({"image": png, "text": b"\xff"})]  # fmt: skip
-    path = tmp_path / "l.array_record"
-    writer = ArrayRecordWriter(str(path), "group_size:1")
-    for record in records:
-        writer.write(record)
-    writer.close()
-    assert main(["data", "audit", str(path)]) == 2
-    shown = capsys.readouterr().out
-    assert "4 lines, 1 usable" in shown
-    for number, what in ((1, "expected a msgpack map"), (2, "not an image"), (3, "expected a msgpack map")):
-        assert f"record {number}" in shown
-        assert what in shown
-    data = path.read_bytes()
-    at = data.index(png) + len(png) // 2
-    (tmp_path / "d.array_record").write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
-    damaged = open_source(tmp_path / "d.array_record")
-    assert len(damaged) == 1
-    assert [fault.where.split(", ")[1] for fault in damaged.faults] == ["record 0", "record 1", "record 3"]
-    assert "Corrupted" in damaged.faults[0].detail
-    for name, cut, message in (("cut", len(data) // 2, "cut short"), ("stub", 100, "cut short")):
-        (tmp_path / f"{name}.array_record").write_bytes(data[:cut])
-        assert main(["data", "audit", str(tmp_path / f"{name}.array_record")]) == 2
-        error = capsys.readouterr().err
-        assert message in error
-        assert f"{name}.array_record" in error
-        assert len(error.splitlines()) == 1
+@pytest.mark.parametrize("name", ["a.array_record", "shards"])
+def test_array_records_are_refused_with_one_line(name, tmp_path, capsys):
+    """Alone, and in a folder that has an LMDB beside them: nothing is dropped silently."""
+    path = tmp_path / name
+    file = path
+    if name == "shards":
+        write_lmdb(path / "lmdb", SOURCE)
+        file = path / "lines-00000-of-00001.array_record"
+    file.write_bytes(b"x")
+    assert main(["train", "--data", str(path), "--out", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"jaxcrnn: {file}: ArrayRecord is no longer read (jaxcrnn 0.1 was the last to); expected LMDB, as "
+        "'jaxcrnn data convert' writes it"
+    ]
 
 
 def test_a_broken_sample_is_counted_and_loses_nothing_else(tmp_path, capsys):
@@ -315,7 +260,7 @@ def test_a_truncated_lmdb_gets_one_line(tmp_path, capsys):
         ("l.json", "[" * 100_000, "nested too deeply"),
         ("l.csv", "a.png,b\n", "line 1: 'a.png,b'; expected the header filename,words"),
         ("l.csv", "filename,words\n", "no lines in it"),
-        ("folder/readme.md", "", "no lines in it; expected LMDBs, ArrayRecord files, a labels.csv"),
+        ("folder/readme.md", "", "no lines in it; expected LMDBs, a labels.csv"),
     ],
 )
 def test_files_that_are_none(name, text, message, tmp_path):

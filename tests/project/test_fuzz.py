@@ -12,7 +12,6 @@ from safetensors.numpy import save_file
 
 pytest.importorskip("hypothesis")
 pytest.importorskip("lmdb", reason="the data extra is not installed")
-pytest.importorskip("array_record", reason="the data extra is not installed")
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 import fuzz
 

@@ -52,6 +52,23 @@ def test_a_configuration_of_an_earlier_version_has_not_changed(trained, tmp_path
     assert said.endswith("config.yaml was changed: imported.black is -1.0, was 0.5")
 
 
+@pytest.mark.parametrize(("value", "told"), [("0.0", False), ("0.1", True)])
+def test_a_run_of_before_keys_were_removed(trained, tmp_path, capsys, value, told):
+    """Its files have the key: at the default nothing is said; another value is refused until it is deleted."""
+    run = shutil.copytree(trained, tmp_path / "run")
+    edit(run, "  buckets:", f"  repeat_rare: {value}\n  buckets:")
+    facts = json.loads((run / "run.json").read_text())
+    facts["config"]["data"]["repeat_rare"] = float(value)
+    facts["config"]["run"]["steps_per_call"] = 1
+    (run / "run.json").write_text(json.dumps(facts))
+    if told:
+        assert main(["train", "--resume", str(run)]) == 2
+        assert "config.yaml: data.repeat_rare is 0.1; the key was removed in 0.2" in capsys.readouterr().err
+        edit(run, f"  repeat_rare: {value}\n", "")
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "was changed" not in capsys.readouterr().out
+
+
 def test_fewer_steps_than_were_taken(trained, tmp_path, capsys):
     run = shutil.copytree(trained, tmp_path / "run")
     taken = folder.open_run(run).config.optim.steps

@@ -63,7 +63,8 @@ def test_keys_of_earlier_versions_are_read(tmp_path, monkeypatch):
         ("", ["model.num_classes=3"], "'num_classes' is no key of 'model'"),
         ("", ["optim.learning_rate=fast"], "learning_rate is 'fast'; expected a number"),
         ("", ["data.batch_size=0"], "data.batch_size is 0; expected 1 or more"),
-        ("", ["data.repeat_rare=2"], "data.repeat_rare is 2.0; expected 0 to 1"),
+        ("data: {repeat_rare: 0.1}", [], r"c.yaml: data.repeat_rare is 0.1; the key was removed in 0.2: it improved"),
+        ("", ["data.repeat_rare=true"], r"--set data.repeat_rare=true: data.repeat_rare is True; the key was removed"),
         ("", ["run.log_every=0"], "run.log_every is 0; expected 1 or more"),
         ("", ["imported.colors=2"], "imported.colors is 2; expected 1 for gray or 3"),
         ("", ["model.rows=max"], "imported.rows is 'max'; expected one of flat, mean"),
@@ -74,6 +75,14 @@ def test_mistakes(tmp_path, text, overrides, message):
     path.write_text(text + "\n")
     with pytest.raises(UserError, match=message):
         configs.load(path, overrides)
+
+
+def test_removed_keys_at_their_default_are_dropped(tmp_path):
+    (tmp_path / "c.yaml").write_text("data: {repeat_rare: 0.0, buckets: 3}\nrun: {steps_per_call: 1, seed: 4}\n")
+    config = configs.load(tmp_path / "c.yaml", ["data.repeat_rare=0"])
+    assert (config.data.buckets, config.run.seed) == (3, 4)
+    assert "repeat_rare" not in configs.to_yaml(config)
+    assert "repeat_rare" not in configs.describe()
 
 
 def test_every_key_is_described():
