@@ -24,8 +24,6 @@ class DataConfig:
       blank: where the CTC blank stands, ``"first"`` or ``"last"``.
       batch_size: lines a step.
       buckets: width buckets at most, chosen from the data; each costs one compilation.
-      repeat_rare: a line with a character that fewer than this share of the lines have is shown more often, the
-        square root of how many times rarer it is (repeat factor sampling); 0 shows every line once an epoch.
       max_width: widest line in pixels at the model's height.
       max_pixels: most pixels an image file may have.
       max_bytes: most bytes it may have.
@@ -44,7 +42,6 @@ class DataConfig:
     blank: str = "first"
     batch_size: int = 32
     buckets: int = 6
-    repeat_rare: float = 0.0
     max_width: int = 4096
     max_pixels: int = 32_000_000
     max_bytes: int = 64_000_000
@@ -58,8 +55,6 @@ class DataConfig:
         for name in ("batch_size", "buckets", "max_width", "max_pixels", "max_bytes", "workers"):
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name} is {getattr(self, name)}; expected 1 or more")
-        if not 0 <= self.repeat_rare <= 1:
-            raise UserError(f"data.repeat_rare is {self.repeat_rare}; expected 0 to 1, a share of the lines")
         if not 0 <= self.stretch <= self.max_width:
             raise UserError(f"data.stretch is {self.stretch}; expected 1 to data.max_width={self.max_width}, or 0 to "
                             "keep the ratio")  # fmt: skip

@@ -38,7 +38,7 @@ _SHAPE = ("backbone", "hidden", "standardize", "recurrent", "height")
 CONFIG, CHARSET, FACTS, CHECKPOINTS = "config.yaml", "charset.txt", "run.json", "checkpoints"
 _USED = "config"  # of the facts: the configuration that training last went on with
 # What decides which lines a step sees: changed under way, no line is promised to be seen once an epoch.
-_ORDER = ("data.train", "data.more", "data.weights", "data.batch_size", "data.buckets", "data.repeat_rare",
+_ORDER = ("data.train", "data.more", "data.weights", "data.batch_size", "data.buckets",
           "data.max_width", "data.stretch", "text.share", "run.seed")  # fmt: skip
 CENTERS = "centers.safetensors"  # where 'centers estimate' puts them
 
