@@ -1,0 +1,43 @@
+"""Imports go down only; readers never load jax."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def lint(folder):
+    """The linter over the package in a folder, wherever another one is installed."""
+    code = "import sys; sys.path.insert(0, ''); from importlinter.cli import lint_imports_command as lint; lint()"
+    command = [sys.executable, "-c", code, "--no-cache"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_every_contract_is_kept_without_exceptions():
+    pytest.importorskip("importlinter")
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert "ignore_imports" not in text
+    done = lint(ROOT)
+    assert done.returncode == 0, done.stdout
+    assert "0 broken" in done.stdout
+
+
+def test_an_import_that_goes_up_is_noticed(tmp_path):
+    pytest.importorskip("importlinter")
+    shutil.copytree(ROOT / "jaxcrnn", tmp_path / "jaxcrnn")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    losses = tmp_path / "jaxcrnn" / "losses.py"
+    losses.write_text(losses.read_text(encoding="utf-8") + "\nfrom jaxcrnn.parallel import mesh\n", encoding="utf-8")
+    done = lint(tmp_path)
+    assert done.returncode == 1
+    assert "jaxcrnn.losses -> jaxcrnn.parallel.mesh" in done.stdout
+
+
+@pytest.mark.parametrize("module", ["charset", "types", "metrics", "data.labels", "data.loader", "data.audit", "cli"])
+def test_readers_never_import_jax(module):
+    code = f"import sys, jaxcrnn.{module}; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
