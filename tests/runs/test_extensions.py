@@ -170,7 +170,7 @@ def test_trust_from_python(trained, monkeypatch):
     ("loss", "said"),
     [
         ({"assignment": "own_gone:f"}, "loss.assignment=own_gone:f: there is no module own_gone"),
-        ({"assignment": "own_loss:sharq"}, r"own_loss:sharq: own_loss \(.*own_loss.py\) has no 'sharq'; did you mean sharp"),
+        ({"assignment": "own_loss:sharq"}, r"own_loss \(.*own_loss.py\) has no 'sharq'; did you mean sharp"),
         ({"assignment": "own_loss:number"}, "own_loss:number is of type int; expected a function"),
         ({"assignment": "own_loss:rule"}, "is of type CenterRule; expected a function"),
         ({"assignment": "own_loss:sharp", "rule": "own_loss:sharp"}, "loss.rule=own_loss:sharp is of type function"),
