@@ -32,10 +32,10 @@ class Term(NamedTuple):
     Attributes:
       name: of its value in ``info`` and in the log.
       weight: factor in the loss; a term of weight 0 is only logged.
-      function: ``(outputs, batch, assignment, state, *, blank)``; the last two are None in a flow without centers.
-        Returns ``[B]`` (averaged over the samples, logged as ``<name>_sum``) or a scalar (logged as ``<name>``), or
-        either with a dict of more such values to log: ``value, {"name": value}``. A function that has an argument
-        ``ops`` is passed the `jaxcrnn.kernels.center_ops.CenterOps` of the step.
+      function: ``(outputs, batch, assignment, state, *, blank)``, where ``state`` has the centers; it and the
+        assignment are None in a flow without. Returns ``[B]`` (averaged over the samples, in ``info`` their sum as
+        ``<name>_sum``), or a scalar (``<name>``), or either with more such values to log, ``(value, {name: value})``.
+        A function that has an argument ``ops`` is passed the `jaxcrnn.kernels.center_ops.CenterOps` of the step.
     """
 
     name: str

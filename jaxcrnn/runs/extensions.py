@@ -63,7 +63,8 @@ def check_trusted(loss: LossConfig, trust: Trust, source: str) -> None:
     Raises:
       UserError: naming ``source``, the modules and how to allow them.
     """
-    refused = {path: key for path, key in paths(loss).items() if trust is not True and path not in (trust or ())}
+    allowed: Collection[str] = [trust] if isinstance(trust, str) else [] if isinstance(trust, bool) else trust
+    refused = {path: key for path, key in paths(loss).items() if trust is not True and path not in allowed}
     if refused:
         modules = ", ".join(dict.fromkeys(path.partition(":")[0] for path in refused))
         shown = ", ".join(f"loss.{key}={path}" for path, key in refused.items())
@@ -78,7 +79,7 @@ def resolve(loss: LossConfig, trust: Trust = True, source: str = "the configurat
 
     Args:
       loss: which may have import paths.
-      trust: which of them may be imported; by default all.
+      trust: which of them may be imported; by default all, for a loss that the user wrote.
       source: of the loss, for messages.
 
     Raises:

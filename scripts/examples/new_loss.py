@@ -38,8 +38,8 @@ rule = CenterRule(near_zero, slowing)
 def energy(outputs, batch, assignment, state, *, blank):
     """Term: the mean square of each line's features, [B]."""
     valid = jnp.arange(outputs.features.shape[1])[None, :] < outputs.lengths[:, None]
-    square = jnp.where(valid, jnp.square(outputs.features).mean(-1), 0.0)
-    return square.sum(1) / jnp.maximum(outputs.lengths, 1)
+    frames = jnp.maximum(valid.sum(1, dtype=jnp.float32), 1.0)
+    return jnp.where(valid, jnp.square(outputs.features).mean(-1), 0.0).sum(1) / frames
 
 
 VARIANTS = {
