@@ -47,11 +47,7 @@ def import_checkpoint(
       UserError: the checkpoint is damaged, has an unknown layout or does not fit the charset, or ``out`` exists.
     """
     state = state_dicts.read(source)
-    kinds = sorted({str(a.dtype) for a in state.values() if a.dtype.kind == "f"} - {"float32"})
-    strange = [name for name, a in state.items() if a.dtype.kind != "f" and not name.endswith("num_batches_tracked")]
-    if strange:
-        kind = state[strange[0]].dtype
-        raise UserError(f"{source}: {strange[0]} is {kind}; expected floating point numbers")
+    _check_floats(source, state)
     try:
         layout, variables, counters = converted(
             state, charset, height=height, pools=pools, black=black, white=white, blank=blank
@@ -60,8 +56,8 @@ def import_checkpoint(
         raise UserError(f"{source}: {error}{state_dicts.hint(state)}") from None
     except (IndexError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:  # too few axes
         raise UserError(f"{source}: shapes that no such model has ({first_line(error)[:100]})") from None
-    if kinds:
-        layout.assumed.append(f"weights of {', '.join(kinds)} are kept as float32")
+    if other := _other_floats(state):
+        layout.assumed.append(f"weights of {', '.join(other)} are kept as float32")
     model = ModelConfig(**{name: value for name, value in layout.model.items() if name != "num_classes"})
     config = Config(model=model, imported=model.imported, data=DataConfig(stretch=width))
     facts = {
@@ -87,6 +83,18 @@ def import_checkpoint(
         f"  images {model.height} px high, {shape}, {color}, black {model.imported.black:g} and white "
         f"{model.imported.white:g} (--height, --width, --black, --white)",
     ]
+
+
+def _check_floats(source: Path, state: Mapping[str, np.ndarray]) -> None:
+    strange = [name for name, a in state.items() if a.dtype.kind != "f" and not name.endswith("num_batches_tracked")]
+    if strange:
+        kind = state[strange[0]].dtype
+        raise UserError(f"{source}: {strange[0]} is {kind}; expected floating point numbers")
+
+
+def _other_floats(state: Mapping[str, np.ndarray]) -> list[str]:
+    """Floating-point types other than float32."""
+    return sorted({str(a.dtype) for a in state.values() if a.dtype.kind == "f"} - {"float32"})
 
 
 def converted(
