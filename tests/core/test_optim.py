@@ -32,7 +32,7 @@ def clipped(grads, most):
 def test_sgd_with_clipping_momentum_and_decay():
     """Gradients of length 5 are cut to 1, those of 0.37 are not; only kernels decay."""
     config = OptimConfig("sgd", steps=10**6, learning_rate=0.1, warmup=0, weight_decay=0.5, momentum=0.9, clip_norm=1.0)
-    params, trace = dict(PARAMS), {name: 0.0 for name in PARAMS}
+    params, trace = dict(PARAMS), dict.fromkeys(PARAMS, 0.0)
     for grads, found in zip(GRADS, run(config), strict=True):
         grads = clipped(grads, 1.0)
         grads["kernel"] = grads["kernel"] + 0.5 * params["kernel"]
@@ -47,7 +47,7 @@ def test_adamw_with_clipping_and_decay():
     config = OptimConfig("adamw", steps=10**6, learning_rate=rate, warmup=0, weight_decay=decay, beta1=b1, beta2=b2,
                          clip_norm=1.0)  # fmt: skip
     params = dict(PARAMS)
-    mean, square = ({name: 0.0 for name in PARAMS} for _ in range(2))
+    mean, square = (dict.fromkeys(PARAMS, 0.0) for _ in range(2))
     for count, (grads, found) in enumerate(zip(GRADS, run(config), strict=True), start=1):
         grads = clipped(grads, 1.0)
         for name, g in grads.items():
