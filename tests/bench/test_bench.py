@@ -25,6 +25,7 @@ def test_operations_of_a_step():
     assert cases.flops(cases.Sizes(), backward=False) < cases.flops(cases.Sizes()) / 2.9
 
 
+@pytest.mark.torch
 @pytest.mark.slow
 def test_turns_with_the_reference(tmp_path, capsys):
     pytest.importorskip("torch")
@@ -115,6 +116,7 @@ def test_refused(options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.torch
 @pytest.mark.slow
 def test_every_case(tmp_path, lines_file):
     pytest.importorskip("torch")

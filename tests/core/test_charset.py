@@ -65,5 +65,8 @@ def test_from_labels_and_hash():
     assert charset.missing("xaxy") == ["x", "y"]
     hashes = {Charset(c, b).hash for c, b in [("abc", "first"), ("abc", "last"), ("acb", "first"), ("ab", "first")]}
     assert len(hashes) == 4
+    assert charset.hash == "1ad9e695a4bd15ac"  # in the folders of runs and files of centers that exist
+    assert Charset("a").name(0) == "(blank)"
+    assert Charset("a").name(1) == "a"
     with pytest.raises(UserError, match="expected 'first' or 'last'"):
         Charset("a", "middle")

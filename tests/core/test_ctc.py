@@ -55,6 +55,7 @@ def test_against_all_paths(frames, blank):
         np.testing.assert_allclose(losses[i], expected or 0.0, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.torch
 def test_against_torch():
     torch = pytest.importorskip("torch", reason="the torch extra is not installed")
     labels = [[1, 2, 3], [4, 4], [], [2, 2, 2, 2], [1, 2, 1, 2, 1]]

@@ -52,7 +52,7 @@ class Torch:
     """The same of torch_ref."""
 
     def __init__(self):
-        self.torch = pytest.importorskip("torch", reason="the torch extra is not installed")
+        self.torch = importlib.import_module("torch")
         for name in ("ctc", "losses", "assign", "centers"):
             setattr(self, name, importlib.import_module(f"torch_ref.{name}"))
 
@@ -67,7 +67,14 @@ class Torch:
         return self.torch.autograd.grad(function(x), x)[0]
 
 
-@pytest.fixture(params=["jax-float32", "jax-float64", "torch-float32", "torch-float64"])
+@pytest.fixture(
+    params=[
+        "jax-float32",
+        "jax-float64",
+        pytest.param("torch-float32", marks=pytest.mark.torch),
+        pytest.param("torch-float64", marks=pytest.mark.torch),
+    ]
+)
 def side(request):
     name, dtype = request.param.split("-")
     with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("standard"):

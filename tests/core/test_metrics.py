@@ -13,7 +13,10 @@ from jaxcrnn import UserError, metrics
         ("dtrb", "ab", "ac", False),
         ("mmocr", "A-未!", "a未", True),
         ("mmocr", "未", "末", False),
+        ("mmocr", "a\u9fa6é", "A", True),
         ("bctr", "Ａ國", "a国", True),
+        ("bctr", "Ｚ～９！", "z~9!", True),
+        ("bctr", "a\u3000b", "a b", True),
         ("bctr", "未", "末", False),
     ],
 )
@@ -29,6 +32,14 @@ def test_rates():
     assert score.line_accuracy == 0.5
     assert score.character_accuracy == 1 - 5 / 8
     assert score.normalized_similarity == pytest.approx((1 + 0.5 + 1 + 0) / 4)
+
+
+def test_lines_longer_than_what_is_written():
+    """The similarity is by the longer text and so never below 0; the accuracy of characters is by what is written."""
+    score = metrics.score(["abcd"], ["a"])
+    assert score.normalized_similarity == 0.25
+    assert score.character_accuracy == -2
+    assert metrics.score(["a"], [""]).character_accuracy == 0
 
 
 def test_nothing_to_score():

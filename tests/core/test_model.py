@@ -200,6 +200,7 @@ def test_lstm_by_hand():
         assert (out[b, n:] == 0).all()
 
 
+@pytest.mark.torch
 def test_lstm_against_torch():
     torch = pytest.importorskip("torch", reason="the torch extra is not installed")
     x = np.random.default_rng(1).normal(size=(3, 7, 5)).astype(np.float32)

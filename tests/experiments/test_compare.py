@@ -54,6 +54,7 @@ def predictions(out):
     return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.glob("*/seed-*/*.txt"))}
 
 
+@pytest.mark.slow
 def test_all_arms_start_alike_and_see_the_same(comparison):
     rows = {
         (arm, seed): [
@@ -76,6 +77,7 @@ def test_all_arms_start_alike_and_see_the_same(comparison):
             assert all(c in groups for line in labels for c in line.split("\t")[1])
 
 
+@pytest.mark.slow
 def test_a_stopped_comparison_goes_on(comparison, plan, tmp_path, monkeypatch, capsys):
     out, read = tmp_path / "broken", run.evaluate
     calls = []
@@ -196,6 +198,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", OTHERS)
 def test_another_plan_in_the_same_folder_is_refused(change, comparison, tmp_path, capsys):
     """And leaves everything as it was."""
@@ -211,6 +214,7 @@ def test_another_plan_in_the_same_folder_is_refused(change, comparison, tmp_path
     assert {p: p.read_bytes() for p in comparison.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_what_was_read_is_of_these_lines(comparison, plan, tmp_path, capsys):
     out = tmp_path / "copy"
     shutil.copytree(comparison, out)
@@ -221,6 +225,7 @@ def test_what_was_read_is_of_these_lines(comparison, plan, tmp_path, capsys):
     assert "start/seed-0/full.txt: predictions of other lines than full has" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_half_finished_comparison_is_shown(comparison, tmp_path, capsys):
     """A run of the baseline and a test set of an arm are missing, a log is damaged, a stray file is there."""
     out = tmp_path / "copy"
@@ -273,6 +278,7 @@ def report(comparison):
     return comparison / "report.html"
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_and_loads_nothing(report):
     text = report.read_text(encoding="utf-8")
     checker = Checker()
@@ -287,6 +293,7 @@ def test_the_page_is_whole_and_loads_nothing(report):
     assert "another seed" not in text
 
 
+@pytest.mark.slow
 def test_the_projector_has_a_picture_a_character(report):
     folder = report.parent / "projector"
     vectors = (folder / "tensors.tsv").read_text().splitlines()
@@ -298,6 +305,7 @@ def test_the_projector_has_a_picture_a_character(report):
     assert (folder / "sprite.png").stat().st_size > 100
 
 
+@pytest.mark.slow
 def test_a_run_has_a_page_too(comparison, tmp_path, capsys):
     lines = comparison / "tests" / "full" / "labels.txt"
     out = tmp_path / "page.html"
@@ -312,6 +320,7 @@ def test_a_run_has_a_page_too(comparison, tmp_path, capsys):
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
 def test_the_page_in_a_browser(report, tmp_path):
     """It is shown without a word on the console, and no request leaves it."""

@@ -54,6 +54,8 @@ def test_verdicts(tmp_path):
     shutil.rmtree(tmp_path / "same" / "seed-0")
     few = results.collect(tmp_path)
     assert few.seeds["same"] == 1
+    # Of the seed that both have, with which they read alike; the rates are those of all seeds of each.
+    assert few.arms["lookalike"]["same"]["substituted"].gain == (0, 0, 0)
     assert "is compared with ctc of these seeds alone" in " ".join(few.warnings())
     assert "this proves nothing" in " ".join(few.warnings())
     assert few.missing == 2
@@ -64,6 +66,28 @@ def test_verdicts(tmp_path):
         for arm in ("ctc", "same", "good", "bad"):
             shutil.rmtree(tmp_path / arm / f"seed-{seed}", ignore_errors=True)
     assert "another seed may say the opposite, so this proves nothing" in " ".join(results.collect(tmp_path).warnings())
+
+
+def test_many_intervals_come_with_a_warning(tmp_path):
+    """Three are judged for each arm."""
+    folder = made_up(tmp_path, {"ctc": 0.2, **{f"arm{i}": 0.1 for i in range(7)}}, seeds=(0,), lines=10)
+    told = " ".join(results.collect(folder, replicates=50).warnings())
+    assert "Of 21 intervals of 95 %, about 1 leave out 0 by chance alone." in told
+
+
+def test_the_median_speed_of_an_arm(tmp_path):
+    """Steps a second, from lines a second and how many a step has; rows without them say nothing."""
+    folder = made_up(tmp_path, {"ctc": 0.2, "x": 0.1}, seeds=(0, 1), lines=10)
+    rows = [[(2, 40, 8), (4, 80, 8), (6, 120, 8)], [(10, 400, 40), (11, None, None), (20, 500, 40)]]
+    for seed, of_seed in enumerate(rows):
+        log = [{"step": step, "images_per_second": speed, "samples": samples} for step, speed, samples in of_seed]
+        text = "".join(json.dumps({k: v for k, v in row.items() if v}) + "\n" for row in log)
+        (folder / "ctc" / f"seed-{seed}" / "metrics.jsonl").write_text(text)
+    found = results.collect(folder, replicates=50)
+    assert found.speeds == {"ctc": 30.0}  # of 10, 20, 30, 100 and 125
+    head, table = found.rows("lookalike")
+    assert head[-1] == "steps/s"
+    assert [row[-1] for row in table] == ["30.00", ""]
 
 
 def test_predictions_of_other_lines_are_not_compared(tmp_path):

@@ -129,6 +129,7 @@ def test_the_pages_loader_reads_the_same(run_of, tmp_path, monkeypatch):
     assert any(texts)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("name", READ)
 def test_onnx(name, run_of, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
@@ -145,6 +146,7 @@ def test_onnx(name, run_of, tmp_path):
         np.testing.assert_allclose(found, read(images, np.full(b, w, np.int32))[0], rtol=0, atol=1e-4)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     ("name", "form"), [("plain", "torch"), pytest.param("crnn.pytorch", "crnn.pytorch", marks=pytest.mark.slow)]
 )

@@ -18,6 +18,7 @@ from jaxcrnn.train import eval_variables
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from torch_models import MODULES, arrays, narrow, random  # noqa: E402
 
+pytestmark = pytest.mark.torch
 CHARSET = Charset("0123456789")
 # What reads the others of the same kind reads these: a colored one a gray one, a guessed one a spelled one.
 SLOW = ("crnn.pytorch", "GitYCC", "dtrb vgg", "sequential")

@@ -69,6 +69,7 @@ def test_quick_start_in_six_commands(place, monkeypatch, capsys):
     assert capsys.readouterr().out.split("\t")[1] == said.rstrip("\n")
 
 
+@pytest.mark.torch
 @pytest.mark.slow
 def test_the_commands_of_open_doors(place, tmp_path, monkeypatch, capsys):
     """In their order, in a folder that has what they name; training is cut short, the long comparison left out."""
