@@ -208,6 +208,8 @@ def lock(folder: Path, patience: float = 5.0) -> int:
         import fcntl
     except ImportError:
         return -1
+    # On the folder itself, not with the package filelock: its lock file stays in the folder, and where the file system
+    # has no locks it falls back to one that can outlive a killed process.
     handle = os.open(folder, os.O_RDONLY)
     until = time.monotonic() + patience
     while True:
