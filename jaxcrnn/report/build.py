@@ -40,6 +40,8 @@ def run(args: Namespace) -> int:
     folder = Path(args.folder)
     out = Path(args.out) if args.out else folder / "report.html"
     can_be_written(out)
+    if args.projector:
+        projector.summary_writer()
     made = _of_comparison(folder, args) if (folder / "comparison.json").exists() else _of_run(folder, args)
     with written_whole(out) as part:
         part.write_text(made.html, encoding="utf-8")
