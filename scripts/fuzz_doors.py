@@ -26,7 +26,7 @@ def doors(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     from jaxcrnn.train import TrainConfig, eval_variables, init_state
 
     charset = Charset(CHARSET)
-    ngram.save_ngrams(folder / "m", automata.train(["012", "0345", "99"], 3))
+    ngram.save_ngrams(folder / "m", ngram.train(["012", "0345", "99"], 3))
     model = ModelConfig("4p2x2 6np8x1", 4, 0.0, recurrent="bilstm", num_classes=11, imported=Imported(two_biases=True))
     variables = jax.device_get(eval_variables(init_state(TrainConfig(model), jax.random.key(0))))
     exporters.to_safetensors(recognizer.Recognizer(model, variables, charset, Limits()), folder, folder / "whole")

@@ -23,7 +23,7 @@ def add_options(parser: options.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from jaxcrnn._text import read_text
-    from jaxcrnn.decoding import automata, ngram
+    from jaxcrnn.decoding import ngram
 
     if not 1 <= args.order <= ngram.MAX_ORDER:
         raise UserError(f"--order {args.order}: expected 1 to {ngram.MAX_ORDER}")
@@ -36,12 +36,12 @@ def run(args: argparse.Namespace) -> int:
         without = sum("\t" not in line for line in lines if line)
         lines = [line.partition("\t")[2] for line in lines]
     try:
-        model = automata.train(lines, args.order)
+        model = ngram.train(lines, args.order)
     except UserError as error:
         raise UserError(f"{', '.join(args.text)}: {error}") from None
     ngram.save_ngrams(out, model)
     kept = sum(bool(line) for line in lines)
-    print(f"made {out}: {len(model.parents):,} n-grams up to {model.order}, of {kept:,} lines and "
+    print(f"made {out}: {len(model.log_p):,} n-grams up to {model.order}, of {kept:,} lines and "
           f"{len(model.characters):,} characters; left out: {len(lines) - kept - without:,} empty lines"
           + (f", {without:,} without a tab" if without else ""))  # fmt: skip
     return 0

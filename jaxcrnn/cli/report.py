@@ -30,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
 
     folder = Path(args.folder)
     out = Path(args.out) if args.out else folder / "report.html"
+    if args.projector:
+        projector.summary_writer()  # a missing package stops it before the work
     made = build.write(
         folder,
         out,

@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcrnn.charset import Charset
+from jaxcrnn.decoding.ngram import BEGIN, END, UNKNOWN, NGrams
 from jaxcrnn.errors import UserError
 
 DEAD = -1
+LEAST = float(np.log(1e-9))  # for what a model has no probability of
 
 
 class Automaton(NamedTuple):
@@ -97,134 +99,50 @@ def lexicon(words: Iterable[str], charset: Charset, weight: float | None = None)
     return _automaton(edges, otherwise, [0.0] * len(edges), final, 0, 2)
 
 
-class NGrams(NamedTuple):
-    """A character n-gram model with interpolated Kneser-Ney smoothing (Chen and Goodman, 1999, eq. 28), as a trie.
-
-    State 0 is the empty context.
-
-    Attributes:
-      order: n.
-      parents: ``[N]`` int32, the n-gram without its last character; 0 of state 0.
-      tokens: ``[N]`` int32, the last character's place in ``characters`` + 2; 0 begins a line, 1 ends it.
-      log_p: ``[N]`` float32, natural log of the probability of the last character after the others.
-      backoff: ``[N]`` float32, log of what is left for characters never seen after it.
-      characters: of the text.
-    """
-
-    order: int
-    parents: np.ndarray
-    tokens: np.ndarray
-    log_p: np.ndarray
-    backoff: np.ndarray
-    characters: str
-
-
-BEGIN, END = 0, 1
-
-
-def train(lines: Iterable[str], order: int) -> NGrams:
-    """Counts n-grams of lines of text.
-
-    Args:
-      lines: without their ends; empty ones are left out.
-      order: n, 1 or more.
-
-    Raises:
-      UserError: no line with a character.
-    """
-    kept = [line for line in lines if line]
-    if not kept:
-        raise UserError("no line with a character; expected plain text")
-    characters = "".join(sorted(set().union(*kept)))
-    token = {c: i + 2 for i, c in enumerate(characters)}
-    grams: list[dict[tuple[int, ...], int]] = [{} for _ in range(order)]
-    for line in kept:
-        row = (BEGIN, *(token[c] for c in line), END)
-        for end in range(1, len(row)):
-            for n in range(1, order + 1):
-                if end - n + 1 >= 0:
-                    gram = row[end - n + 1 : end + 1]
-                    grams[n - 1][gram] = grams[n - 1].get(gram, 0) + 1
-    for n in range(order - 1):  # below the highest order: after how many characters, not how often
-        fewer: dict[tuple[int, ...], int] = {}
-        for gram in grams[n + 1]:
-            fewer[gram[1:]] = fewer.get(gram[1:], 0) + 1
-        grams[n] = {gram: count if gram[0] == BEGIN else fewer[gram] for gram, count in grams[n].items()}
-    return _smoothed(grams, characters)
-
-
-def _smoothed(grams: Sequence[dict[tuple[int, ...], int]], characters: str) -> NGrams:
-    every = len(characters) + 1  # and the end
-    p: dict[tuple[int, ...], float] = {}
-    backoff: dict[tuple[int, ...], float] = {}
-    for counts in grams:
-        seen = np.bincount(np.minimum(list(counts.values()), 3), minlength=4)
-        discount = seen[1] / (seen[1] + 2 * seen[2]) if seen[1] and seen[2] else 0.5
-        totals: dict[tuple[int, ...], list[int]] = {}
-        for gram, count in counts.items():
-            total = totals.setdefault(gram[:-1], [0, 0])
-            total[0], total[1] = total[0] + count, total[1] + 1
-        for context, (total_count, kinds) in totals.items():
-            backoff[context] = discount * kinds / total_count
-        for gram, count in counts.items():
-            lower = p[gram[1:]] if len(gram) > 1 else 1.0 / every
-            p[gram] = max(count - discount, 0.0) / totals[gram[:-1]][0] + backoff[gram[:-1]] * lower
-    # Contexts that begin a line are no n-grams themselves, but states.
-    names = sorted({(), *p, *(gram[:k] for gram in p for k in range(1, len(gram)))}, key=lambda gram: (len(gram), gram))
-    number = {gram: i for i, gram in enumerate(names)}
-    return NGrams(
-        len(grams), np.asarray([number[gram[:-1]] if gram else 0 for gram in names], np.int32),
-        np.asarray([gram[-1] if gram else 0 for gram in names], np.int32),
-        np.asarray([np.log(p[gram]) if gram in p else -np.inf for gram in names], np.float32),
-        np.asarray([np.log(backoff[gram]) if gram in backoff else 0.0 for gram in names], np.float32), characters,
-    )  # fmt: skip
-
-
 def of_ngrams(model: NGrams, charset: Charset, weight: float, bonus: float = 0.0) -> Automaton:
-    """A model of language for texts of a charset.
+    """Character n-grams for texts of a charset.
 
     Args:
-      model: of `train`.
-      charset: the recogniser's; a character that the model has never seen costs what is left for it.
+      model: of `jaxcrnn.decoding.ngram`.
+      charset: the recogniser's; a character that the model lacks has the probability of ``<unk>``.
       weight: of the model's log probability in the score of a text.
       bonus: added for each character, against the model's love of short texts.
     """
-    names: list[tuple[int, ...]] = [()]
-    for i in range(1, len(model.parents)):
-        names.append((*names[int(model.parents[i])], int(model.tokens[i])))
-    number = {gram: i for i, gram in enumerate(names)}
+    class_of = {c: charset.encode(c)[0] for c in model.characters if c in charset}
     longest = model.order - 1
-    # A context is a state where something is known to follow it.
-    follows = {gram[:-1] for gram in names[1:]}
+    # A context is a state where the model has characters that follow it, or a weight for those that do not.
+    contexts = {(), *(gram[:-1] for gram in model.log_p), *(gram for gram in model.backoff if len(gram) <= longest)}
+    names = sorted((gram for gram in contexts if all(c in class_of or c == BEGIN for c in gram)),
+                   key=lambda gram: (len(gram), gram))  # fmt: skip
+    number = {gram: i for i, gram in enumerate(names)}
 
-    def state(gram: tuple[int, ...]) -> int:
+    def state(gram: tuple[str, ...]) -> int:
         gram = gram[-longest:] if longest else ()
-        while gram and gram not in follows:
+        while gram not in number:
             gram = gram[1:]
         return number[gram]
 
-    class_of = {i + 2: charset.encode(c)[0] for i, c in enumerate(model.characters) if c in charset}
     edges: list[dict[int, tuple[int, float]]] = [{} for _ in names]
     final = np.full(len(names), -np.inf)
-    for i, gram in enumerate(names[1:], start=1):
-        context = int(model.parents[i])
+    for gram, log_p in model.log_p.items():
+        if gram[:-1] not in number:
+            continue
+        context = number[gram[:-1]]
         if gram[-1] == END:
-            final[context] = model.log_p[i]
+            final[context] = log_p
         elif gram[-1] in class_of:
-            edges[context][class_of[gram[-1]]] = (state(gram), weight * float(model.log_p[i]) + bonus)
-    # Characters never seen share what the unigrams leave.
-    never = weight * (float(model.backoff[0]) - float(np.log(len(model.characters) + 1))) + bonus
+            edges[context][class_of[gram[-1]]] = (state(gram), weight * log_p + bonus)
+    unknown = weight * model.log_p.get((UNKNOWN,), LEAST) + bonus
     for c in range(charset.num_classes):
         if c != charset.blank:
-            edges[0].setdefault(c, (0, never))
-    otherwise = [number[gram[1:]] if gram and gram[1:] in number else 0 for gram in names]
-    otherwise[0] = DEAD
+            edges[0].setdefault(c, (0, unknown))
+    backoff = np.asarray([model.backoff.get(gram, 0.0) if gram else 0.0 for gram in names])
+    otherwise = [DEAD, *(state(gram[1:]) for gram in names[1:])]
     for i in range(len(names)):  # shorter contexts come first
         if np.isneginf(final[i]):
-            final[i] = model.backoff[i] + final[otherwise[i]] if i else np.log(1e-9)
-    toll = weight * model.backoff
-    toll[0] = 0.0
-    return _automaton(edges, otherwise, toll.tolist(), (weight * final).tolist(), state((BEGIN,)), model.order + 1)
+            final[i] = backoff[i] + final[otherwise[i]] if i else LEAST
+    return _automaton(edges, otherwise, (weight * backoff).tolist(), (weight * final).tolist(), state((BEGIN,)),
+                      model.order + 1)  # fmt: skip
 
 
 def score(automaton: Automaton, classes: Sequence[int]) -> float:

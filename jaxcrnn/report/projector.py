@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-import math
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import Corpus
-from jaxcrnn.data.images import to_png
 from jaxcrnn.errors import UserError
 from jaxcrnn.report.features import Features
 
 TILE = 32
 MOST = 4096  # pictures; TensorBoard takes one image of at most 8192 x 8192
+TAG = "characters"
+
+
+def summary_writer() -> Any:
+    """tensorboardX's ``SummaryWriter``.
+
+    Raises:
+      UserError: tensorboardX is not installed.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise UserError("the embedding projector needs the package tensorboardX; expected the extra 'track'") from None
+    return SummaryWriter
 
 
 def write(folder: Path, features: Features, corpus: Corpus, charset: Charset) -> int:
-    """Writes ``tensors.tsv``, ``metadata.tsv``, ``sprite.png`` and ``projector_config.pbtxt``.
+    """Writes an embedding for TensorBoard's projector: vectors, labels and pictures.
 
     Args:
       folder: to write to; TensorBoard is started with ``--logdir`` on it.
@@ -30,30 +44,28 @@ def write(folder: Path, features: Features, corpus: Corpus, charset: Charset) ->
       How many were written: all, or 4,096 of them at equal distances.
 
     Raises:
-      UserError: the folder cannot be written.
+      UserError: tensorboardX is not installed, or the folder cannot be written.
     """
+    summaries = summary_writer()
     n = len(features.classes)
-    chosen = np.unique(np.linspace(0, n - 1, min(n, MOST)).round().astype(int)) if n else np.zeros(0, int)
-    side = max(1, math.ceil(math.sqrt(len(chosen))))
-    sprite = np.full((side * TILE, side * TILE), 255, np.uint8)
-    rows = ["character\tline\n"]
-    for k, i in enumerate(chosen):
-        top, left = k // side * TILE, k % side * TILE
-        item = int(features.items[i])
-        sprite[top : top + TILE, left : left + TILE] = _cut(corpus.image(item), float(features.places[i]))
-        rows.append(f"{_field(charset.name(int(features.classes[i])))}\t{_field(corpus.texts[item])}\n")
-    vectors = ("\t".join(f"{x:.6g}" for x in features.vectors[i]) + "\n" for i in chosen)
-    config = (
-        'embeddings {\n  tensor_name: "characters"\n  tensor_path: "tensors.tsv"\n  metadata_path: "metadata.tsv"\n'
-        '  sprite {\n    image_path: "sprite.png"\n'
-        f"    single_image_dim: {TILE}\n    single_image_dim: {TILE}\n  }}\n}}\n"
-    )
+    if not n:
+        return 0
+    chosen = np.unique(np.linspace(0, n - 1, min(n, MOST)).round().astype(int))
+    items = [int(features.items[i]) for i in chosen]
+    tiles = [_cut(corpus.image(item), float(features.places[i])) for i, item in zip(chosen, items, strict=True)]
+    labels = [[_field(charset.name(int(features.classes[i]))), _field(corpus.texts[item])]
+              for i, item in zip(chosen, items, strict=True)]  # fmt: skip
     try:
+        # What an earlier call wrote; tensorboardX would add a second embedding to it.
+        (folder / "projector_config.pbtxt").unlink(missing_ok=True)
+        shutil.rmtree(folder / "00000" / TAG, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tensors.tsv").write_text("".join(vectors), encoding="utf-8")
-        (folder / "metadata.tsv").write_text("".join(rows), encoding="utf-8")
-        (folder / "sprite.png").write_bytes(to_png(sprite))
-        (folder / "projector_config.pbtxt").write_text(config, encoding="utf-8")
+        # It multiplies whatever memory the cells without a picture have.
+        with np.errstate(all="ignore"), summaries(str(folder), write_to_disk=False) as writer:
+            writer.add_embedding(
+                np.asarray(features.vectors[chosen], np.float32), metadata=labels, tag=TAG,
+                label_img=np.stack(tiles)[:, None].astype(np.float32) / 255, metadata_header=["character", "line"],
+            )  # fmt: skip
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror or error}; expected a folder that can be written") from None
     return len(chosen)

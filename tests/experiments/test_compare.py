@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxcrnn.cli.main import main
 from jaxcrnn.experiments import plan as grid
@@ -296,13 +297,19 @@ def test_the_page_is_whole_and_loads_nothing(report):
 @pytest.mark.slow
 def test_the_projector_has_a_picture_a_character(report):
     folder = report.parent / "projector"
-    vectors = (folder / "tensors.tsv").read_text().splitlines()
-    names = (folder / "metadata.tsv").read_text(encoding="utf-8").splitlines()
+    (config,) = folder.glob("*.pbtxt")
+    paths = dict(re.findall(r'(\w+_path): "(.*)"', config.read_text()))
+    vectors = (folder / paths["tensor_path"]).read_text().splitlines()
+    names = (folder / paths["metadata_path"]).read_text(encoding="utf-8").splitlines()
     assert names[0] == "character\tline"
     assert len(vectors) == len(names) - 1 > 0
     assert all(len(row.split("\t")) == 16 for row in vectors)
-    assert 'tensor_path: "tensors.tsv"' in (folder / "projector_config.pbtxt").read_text()
-    assert (folder / "sprite.png").stat().st_size > 100
+    assert config.read_text().count("tensor_path") == 1
+    side = -(-(len(vectors) ** 0.5) // 1)
+    with Image.open(folder / paths["image_path"]) as sprite:
+        assert sprite.size == (side * 32, side * 32)
+        darkest, lightest = sprite.convert("L").crop((0, 0, sprite.width, 32)).getextrema()
+    assert darkest < 128 < lightest
 
 
 @pytest.mark.slow
