@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxcrnn._files import written_whole
+from jaxcrnn._text import read_text
 from jaxcrnn.errors import UserError
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
