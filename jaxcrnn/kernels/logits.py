@@ -203,6 +203,16 @@ def constant(logits: Logits) -> LogitsLike:
     return jax.tree.map(jax.lax.stop_gradient, as_logits(logits))
 
 
+def norm(logits: Logits) -> Array:
+    """`LogitsLike.log_norm`, as version 0.1 spelled it."""
+    return as_logits(logits).log_norm()
+
+
+def of_frames(logits: Logits, classes: Array) -> Array:
+    """`LogitsLike.of_frames`, as version 0.1 spelled it."""
+    return as_logits(logits).of_frames(classes)
+
+
 def first_two_of_top(top: Array, values: Array, excluded: Sequence[int]) -> tuple[Array, Array, Array]:
     """`LogitsLike.ranked` where only the ``TOP`` most probable classes are known."""
     if len(excluded) > TOP - 2:
