@@ -1,16 +1,21 @@
-"""What a person sees while something runs: one live line on a terminal, plain lines elsewhere."""
+"""What a person sees while something runs: one live line on a terminal, plain lines elsewhere. Tables."""
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+# A box of rich: nothing but a line of dashes under the header.
+_LINES = ("    ", "    ", " -  ", "    ", "    ", "    ", "    ", "    ")
+_WIDEST = 1_000_000  # columns of the terminal that a table is made for
+
 
 class Plain:
-    """Prints a line now and then; for logs, pipes and machines without rich.
+    """Prints a line now and then; for logs and pipes.
 
     Args:
       every: seconds between two progress lines.
@@ -63,13 +68,8 @@ class Live(Plain):
 
 
 def make() -> Plain:
-    """`Live` on a terminal that has rich, else `Plain`."""
-    if sys.stdout.isatty():
-        try:
-            return Live()
-        except ImportError:
-            pass
-    return Plain()
+    """`Live` on a terminal, else `Plain`."""
+    return Live() if sys.stdout.isatty() else Plain()
 
 
 def duration(seconds: float) -> str:
@@ -87,16 +87,22 @@ def duration(seconds: float) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table of plain text; columns of numbers stand right."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    right = [all(isinstance(row[i], int | float) or _number(row[i]) for row in rows) for i in range(len(header))]
+    """A table of plain text, a row a line whatever the width of the terminal; columns of numbers are right-aligned."""
+    from rich.box import Box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
-    def line(row: Sequence[str]) -> str:
-        padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
-        return "  ".join(padded).rstrip()
-
-    return "\n".join([line(header), "  ".join("-" * w for w in widths), *map(line, cells)])
+    made = Table(box=Box("\n".join(_LINES), ascii=True), show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for i, name in enumerate(header):
+        right = all(isinstance(row[i], int | float) or _number(row[i]) for row in rows)
+        made.add_column(Text(name), justify="right" if right else "left", no_wrap=True)
+    for row in rows:
+        made.add_row(*(Text(str(cell)) for cell in row))
+    out = io.StringIO()
+    console = Console(file=out, width=_WIDEST, color_system=None, force_terminal=False, legacy_windows=False)
+    console.print(made)
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip("\n").split("\n"))
 
 
 def _number(cell: object) -> bool:
