@@ -86,6 +86,7 @@ def test_several_steps_a_call(lines_file, run_folder, tmp_path, capsys):
     assert "run.eval_every is 4; expected a multiple of run.steps_per_call=3" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_depend_on_the_batch_size(run_folder, lines_file, capsys, tmp_path):
     shown = []
     for size in (1, 7, 32):

@@ -79,15 +79,16 @@ def check(rungs, names, dtype="float64"):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("model", [
-    ModelConfig("tiny", 4, 0.0, standardize=True, num_classes=7, blank=6),
+    ModelConfig("tiny", 4, 0.0, standardize=True, num_classes=7),
     *(pytest.param(m, marks=pytest.mark.slow) for m in (
         MODEL,
         ModelConfig("small", 3, 0.0, standardize=True, num_classes=5, blank=4),
         ModelConfig("vgg", 4, 0.0, num_classes=5),
     )),
-], ids=["tiny, standardized, blank last", "small", "small, standardized, blank last", "vgg"])  # fmt: skip
+], ids=["tiny, standardized", "small", "small, standardized, blank last", "vgg"])  # fmt: skip
 def test_operations_blocks_and_forward(model):
-    check(ladder(model, presets=()), ["ops", "blocks", "forward"])
+    # The numbers of tests/core/golden/ops.npz, and so the same program of the operations.
+    check(ladder(model, presets=(), seed=1), ["ops", "blocks", "forward"])
 
 
 @pytest.mark.torch
