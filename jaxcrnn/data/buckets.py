@@ -124,8 +124,8 @@ def epoch(
 def shares(weights: Sequence[float], count: int) -> list[int]:
     """``count`` in whole parts proportional to the weights, the largest remainders rounded up.
 
-    >>> shares([1, 2], 4)
-    [1, 3]
+    >>> shares([1, 1, 4], 8)
+    [1, 1, 6]
     """
     exact = np.asarray(weights, float) * (count / sum(weights))
     parts = np.floor(exact + 1e-9).astype(int)
