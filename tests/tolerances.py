@@ -20,7 +20,7 @@ FLOAT64_GRADIENT = {"rtol": 1e-10, "atol": 1e-12}
 
 # Of the largest entry of an array, by which parity is measured:
 PARITY_FLOAT64 = 1e-11  # one step or less in float64, both frameworks with the same formulas
-PARITY_FLOAT64_STEPS = 1e-9  # ten steps, which carry the rounding of each other on
+PARITY_FLOAT64_STEPS = 1e-9  # Adam, which divides by the gradient's own size, and ten steps, which carry rounding on
 GOLDEN_FLOAT64 = 1e-6  # recorded in float32 by the original programs
 GOLDEN_FLOAT32 = 2e-5  # and computed in float32 here as well
 # Recorded in float32 from losses near 97, whose logarithms carry 2.8e-5: jaxcrnn and torch_ref in float64 agree to

@@ -34,6 +34,7 @@ TINY = ["--classes", "16", "--width", "64", "--slots", "3", "--set", "model.back
         "data.batch_size=8", "augment.probability=0"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_step_for_the_devices_here(tmp_path, capsys):
     out = tmp_path / "plan.json"
     arguments = ["plan", *TINY, "mesh.data=4", "mesh.model=2", "model.head=fused", "loss.preset=flow1"]

@@ -112,6 +112,7 @@ def test_estimate_says_what_it_saw(reader, centers_file, as_read, capsys):
         assert file.metadata()["charset_hash"] == run.charset.hash
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "where", ["file", *(pytest.param(name, marks=pytest.mark.slow) for name in ("head", "zeros", "normal"))]
 )

@@ -132,7 +132,9 @@ def test_bad_shapes(change, message):
      ((32, 40), (3, 3), "SAME", (4, 6)), ((40, 32), (3, 3), "SAME", (5, 7)), ((32, 32), (3, 3), "SAME", (1, 1)),
      ((32, 32), (3, 3), "VALID", (5, 4)), ((32, 32), (3, 3), ((0, 2), (2, 1)), (4, 5))],
 )  # fmt: skip
-@pytest.mark.parametrize(("dtype", "close"), [("float64", 1e-13), ("float32", 5e-6)])
+@pytest.mark.parametrize(
+    ("dtype", "close"), [("float64", 1e-13), pytest.param("float32", 5e-6, marks=pytest.mark.slow)]
+)
 def test_convolutions_are_xlas(sizes, kernel, padding, image, dtype, close):
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(2, *image, sizes[0])), rng.normal(size=(*kernel, *sizes))

@@ -50,7 +50,7 @@ def test_slots_hold_the_labels_of_narrower_lines_too():
 
 @pytest.mark.parametrize(
     ("weights", "count", "parts"),
-    [([1, 1, 4], 8, [1, 1, 6]), ([1, 2], 4, [1, 3]), ([0.5, 0.25, 0.25], 8, [4, 2, 2]), ([1, 1, 1], 4, [2, 1, 1])],
+    [([1, 2, 4], 9, [1, 3, 5]), ([1, 2], 4, [1, 3]), ([0.5, 0.25, 0.25], 8, [4, 2, 2]), ([1, 1, 1], 4, [2, 1, 1])],
 )
 def test_shares_are_whole_and_nearest(weights, count, parts):
     assert buckets.shares(weights, count) == parts

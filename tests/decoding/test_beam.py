@@ -70,6 +70,7 @@ def test_scores_are_those_of_the_loss():
     np.testing.assert_allclose(-found.log_p[:, 0], loss, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_of_a_handwriting_recogniser(shared):
     """Recorded outputs of a program of others, and what its own beam search read there."""
     folder = shared / "data" / "ctc_matrices"

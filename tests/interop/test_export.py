@@ -92,7 +92,8 @@ LOADER = """
 """
 
 
-@pytest.mark.parametrize("names", [("plain", "odd"), pytest.param(("residual",), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [("plain", "odd"), ("residual",)])
 def test_stablehlo_without_this_package(names, run_of, tmp_path):
     pytest.importorskip("flatbuffers", reason="the extra 'export' is not installed")
     images, expected = {}, {}

@@ -21,7 +21,7 @@ from torch_models import MODULES, arrays, narrow, random  # noqa: E402
 pytestmark = pytest.mark.torch
 CHARSET = Charset("0123456789")
 # What reads the others of the same kind reads these: a colored one a gray one, a guessed one a spelled one.
-SLOW = ("crnn.pytorch", "GitYCC", "dtrb vgg", "sequential")
+SLOW = ("crnn.pytorch", "GitYCC", "dtrb vgg", "dtrb resnet", "sequential")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in MODULES])

@@ -69,10 +69,15 @@ def ladder(model, dtype="float64", variables=None, steps=10, **options):
 
 def check(rungs, names, dtype="float64"):
     """The rungs are there and hold, in float64 more closely than users are promised."""
-    closer = {"step 10": tolerances.PARITY_FLOAT64_STEPS} if dtype == "float64" else {}
-    usual = tolerances.PARITY_FLOAT64 if dtype == "float64" else np.inf
+
+    def tolerance(rung):
+        if dtype == "float32":
+            return rung.tolerance
+        wider = rung.name == "step 10" or rung.part.endswith("adamw")
+        return tolerances.PARITY_FLOAT64_STEPS if wider else tolerances.PARITY_FLOAT64
+
     broken = [f"{r.name} {r.part}: {r.error:.1e} in {r.worst}" for r in rungs
-              if not (r.holds and r.error <= closer.get(r.name, usual))]  # fmt: skip
+              if not (r.holds and r.error <= tolerance(r))]  # fmt: skip
     assert not broken, "\n".join(broken)
     assert {r.name for r in rungs} == set(names)
     assert all(r.arrays for r in rungs)
@@ -80,15 +85,16 @@ def check(rungs, names, dtype="float64"):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("model", [
-    ModelConfig("tiny", 4, 0.0, standardize=True, num_classes=7, blank=6),
+    ModelConfig("tiny", 4, 0.0, standardize=True, num_classes=7),
     *(pytest.param(m, marks=pytest.mark.slow) for m in (
         MODEL,
         ModelConfig("small", 3, 0.0, standardize=True, num_classes=5, blank=4),
         ModelConfig("vgg", 4, 0.0, num_classes=5),
     )),
-], ids=["tiny, standardized, blank last", "small", "small, standardized, blank last", "vgg"])  # fmt: skip
+], ids=["tiny, standardized", "small", "small, standardized, blank last", "vgg"])  # fmt: skip
 def test_operations_blocks_and_forward(model):
-    check(ladder(model, presets=()), ["ops", "blocks", "forward"])
+    # The numbers of tests/core/golden/ops.npz, and so the same program of the operations.
+    check(ladder(model, presets=(), seed=1), ["ops", "blocks", "forward"])
 
 
 @pytest.mark.torch

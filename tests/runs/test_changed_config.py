@@ -23,6 +23,7 @@ def trained(lines_file, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_what_fits_is_said_and_gone_on_with(trained, capsys):
     edit(trained, "steps: 4", "steps: 6")
     edit(trained, "seed: 0", "seed: 3")

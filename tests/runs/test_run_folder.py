@@ -10,13 +10,13 @@ import threading
 import time
 
 import pytest
+from small_runs import train_args
 
 from jaxcrnn.cli import train
 from jaxcrnn.cli.main import main
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.errors import UserError
 from jaxcrnn.runs import folder, processes, signals, trainer
-from tests.small_runs import train_args
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,7 @@ def test_a_run_that_died_before_its_first_checkpoint_says_that_it_begins_anew(co
     assert [json.loads(row)["step"] for row in log.read_text().splitlines()] == [2, 4, 6, 8, 10, 12]
 
 
+@pytest.mark.slow
 def test_other_weights_are_not_forgotten(trained, lines_file, tmp_path, capsys):
     run = tmp_path / "run"
     assert main(train_args(lines_file, run, "--init-from", str(trained), steps=2, val=False)) == 0
@@ -86,6 +87,8 @@ def test_a_seal_that_leaves_files_out_is_none(copy, capsys):
     assert "resumed at step 8" in out
 
 
+@pytest.mark.slow
+@pytest.mark.fault
 def test_a_job_that_is_started_again_is_told_whether_it_has_finished(lines_file, tmp_path):
     run = tmp_path / "run"
 
@@ -107,6 +110,8 @@ def test_every_notice_of_preemption_is_heard():
         assert received == [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
 
 
+@pytest.mark.slow
+@pytest.mark.fault
 def test_a_notice_is_heard_while_data_stalls(lines_file, tmp_path, monkeypatch, capsys):
     makes = Batches.training
 
@@ -154,6 +159,7 @@ def test_a_log_that_is_gone_is_missed(copy, capsys):
     assert "metrics.jsonl is missing; its rows up to step 12 are lost" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_one_command_goes_on_with_what_began_with_other_weights(copy, lines_file, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = [*train_args(lines_file, run, "--init-from", str(copy), steps=2, val=False), "--auto-resume"]
