@@ -36,8 +36,8 @@ _MOVED = {
     "automata": "decoding.automata", "backbones": "nn.backbones", "beam": "decoding.beam",
     "checkpoint": "runs.checkpoint", "config": "runs.config", "evaluate": "decoding.evaluate",
     "fused": "kernels.chunked_head", "head": "kernels.logits", "language": "decoding.ngram",
-    "layouts": "interop.layouts", "looks": "render.config", "recognizer": "interop.recognizer", "recurrent": "nn.lstm",
-    "sharding": "parallel.mesh", "streams": "render.streams",
+    "layouts": "interop.checkpoint_layouts", "looks": "render.config", "recognizer": "interop.recognizer",
+    "recurrent": "nn.lstm", "sharding": "parallel.mesh", "streams": "render.streams",
 }  # fmt: skip
 
 __all__ = ["Charset", "UserError", "__version__", *_MODULES, *_HOME]

@@ -12,7 +12,7 @@ from jax import Array
 
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.dtypes import at_least_float32
-from jaxcrnn.kernels.ops import LOCAL, Ops
+from jaxcrnn.kernels.mesh_ops import LOCAL, Ops
 from jaxcrnn.nn.backbones import HEIGHT, Backbone, frames, layers_of, rows
 from jaxcrnn.nn.imported import Imported
 from jaxcrnn.nn.linear_head import LinearHead
@@ -128,7 +128,7 @@ class CRNN(nn.Module):
 
     Attributes:
       config: the shape; its ``num_classes`` must be set.
-      ops: how a mesh of devices computes it (`jaxcrnn.kernels.ops`).
+      ops: how a mesh of devices computes it (`jaxcrnn.kernels.mesh_ops`).
     """
 
     config: ModelConfig

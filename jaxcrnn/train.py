@@ -16,7 +16,7 @@ from jaxcrnn import ctc, decode, diagnostics, objective, optim
 from jaxcrnn.augment import AugmentConfig, augment
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.finite import keep_if_finite
-from jaxcrnn.kernels.ops import LOCAL, Ops
+from jaxcrnn.kernels.mesh_ops import LOCAL, Ops
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.objective import Flow, LossConfig
 from jaxcrnn.optim import OptimConfig

@@ -21,7 +21,7 @@ from jaxcrnn.decoding.decoder import Decoder
 from jaxcrnn.decoding.evaluate import evaluate
 from jaxcrnn.errors import UserError
 from jaxcrnn.runs import folder
-from jaxcrnn.runs.audits import usable_lines
+from jaxcrnn.runs.usable_lines import usable_lines
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ def doors(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
 
     from jaxcrnn.data.images import Limits
     from jaxcrnn.decoding import automata, ngram
-    from jaxcrnn.interop import exporters, importer, layouts, recognizer, state_dicts
+    from jaxcrnn.interop import checkpoint_layouts, exporters, importer, recognizer, state_dicts
     from jaxcrnn.model import ModelConfig
     from jaxcrnn.nn.imported import Imported
     from jaxcrnn.train import TrainConfig, eval_variables, init_state
@@ -30,9 +30,9 @@ def doors(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     model = ModelConfig("4p2x2 6np8x1", 4, 0.0, recurrent="bilstm", num_classes=11, imported=Imported(two_biases=True))
     variables = jax.device_get(eval_variables(init_state(TrainConfig(model), jax.random.key(0))))
     exporters.to_safetensors(recognizer.Recognizer(model, variables, charset, Limits()), folder, folder / "whole")
-    names = layouts.Names((("cnn.0", ""), ("cnn.3", "cnn.4")), ("rnn.0",), "fc")
-    layout = layouts.Layout("", layouts.fields_of(model), names, [])
-    state = layouts.state_of(layout, variables, {"cnn.4.num_batches_tracked": 3})
+    names = checkpoint_layouts.Names((("cnn.0", ""), ("cnn.3", "cnn.4")), ("rnn.0",), "fc")
+    layout = checkpoint_layouts.Layout("", checkpoint_layouts.fields_of(model), names, [])
+    state = checkpoint_layouts.state_of(layout, variables, {"cnn.4.num_batches_tracked": 3})
     importer.converted(state, charset, pools="2x2,8x1")
     weights = [save(state)]
     try:

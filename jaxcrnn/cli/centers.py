@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from jaxcrnn._files import can_be_written
     from jaxcrnn.decoding.evaluate import estimate_centers
     from jaxcrnn.runs import center_files, folder
-    from jaxcrnn.runs.audits import usable_lines
+    from jaxcrnn.runs.usable_lines import usable_lines
 
     opened = folder.open_run(Path(args.run), args.trust_code)
     data = opened.config.data

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jaxcrnn.data.labels import Source
 
 SUMMARY = "audit or convert a data set"
-MODULES = ("jaxcrnn.runs.audits",)
+MODULES = ("jaxcrnn.runs.usable_lines",)
 
 
 def add_options(parser: options.Parser) -> None:
@@ -45,7 +45,7 @@ def _audited(args: argparse.Namespace, *, keep_text_faults: bool) -> Corpus:
     from jaxcrnn.data.audit import audit_table
     from jaxcrnn.data.formats import open_source
     from jaxcrnn.runs import config as configs
-    from jaxcrnn.runs.audits import audit_lines
+    from jaxcrnn.runs.usable_lines import audit_lines
 
     config = configs.load(args.config, args.set)
     source = open_source(args.source, config.data.limits)
@@ -64,7 +64,7 @@ def _convert(args: argparse.Namespace) -> int:
     from jaxcrnn import _console
     from jaxcrnn.data.formats import Joined
     from jaxcrnn.data.lmdb import write_lmdb
-    from jaxcrnn.runs.audits import check_usable
+    from jaxcrnn.runs.usable_lines import check_usable
 
     out, source = Path(args.out), Path(args.source)
     if not args.out:

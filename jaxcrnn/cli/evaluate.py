@@ -38,10 +38,11 @@ def run(args: argparse.Namespace) -> int:
     from jaxcrnn.data.predictions import write_predictions
     from jaxcrnn.decoding.evaluate import evaluate
     from jaxcrnn.report import tables
-    from jaxcrnn.runs import audits, folder
+    from jaxcrnn.runs import folder
+    from jaxcrnn.runs.usable_lines import usable_lines, validation_path
 
     opened = folder.open_run(Path(args.run), args.trust_code)
-    path = audits.validation_path(opened, args.data)
+    path = validation_path(opened, args.data)
     if args.charset:
         folder.same_charset(opened, Charset.from_file(args.charset, opened.config.data.blank), args.charset)
     if args.batch_size is not None and args.batch_size < 1:
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     state, step = opened.state(args.checkpoint)
     decoder = decoder_of(args, opened.charset)
     shown_on = sys.stderr if args.json else sys.stdout
-    corpus = audits.usable_lines(opened, [path], keep_text_faults=True, shown_on=shown_on, **options.reading(args))
+    corpus = usable_lines(opened, [path], keep_text_faults=True, shown_on=shown_on, **options.reading(args))
     data = opened.config.data
     result = evaluate(
         opened.reader_config,

@@ -154,10 +154,10 @@ def _confused(args: argparse.Namespace, opened: Run) -> list[Confusion]:
     """What a run confuses when it reads a data set."""
     from jaxcrnn.decoding.evaluate import evaluate
     from jaxcrnn.lookalikes import confusions
-    from jaxcrnn.runs import audits
+    from jaxcrnn.runs.usable_lines import usable_lines, validation_path
 
-    path = audits.validation_path(opened, args.data)
-    corpus = audits.usable_lines(opened, [path], keep_text_faults=True, shown_on=sys.stderr, **options.reading(args))
+    path = validation_path(opened, args.data)
+    corpus = usable_lines(opened, [path], keep_text_faults=True, shown_on=sys.stderr, **options.reading(args))
     state, _ = opened.state("best")
     data = opened.config.data
     result = evaluate(

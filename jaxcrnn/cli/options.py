@@ -85,5 +85,5 @@ def add_reading(parser: argparse.ArgumentParser, skip_bad: str = "images that ca
 
 
 def reading(args: argparse.Namespace) -> dict[str, Any]:
-    """The values of `add_reading`, as `jaxcrnn.runs.audits.usable_lines` takes them."""
+    """The values of `add_reading`, as `jaxcrnn.runs.usable_lines.usable_lines` takes them."""
     return {name: getattr(args, name) for name in ("skip_bad", "allow_outside", "max_pixels", "max_bytes")}

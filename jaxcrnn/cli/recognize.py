@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
     """An image that cannot be read is reported on its own line, and the exit code is 2."""
     from jaxcrnn.data.images import ImageError, fit_height, read_gray
     from jaxcrnn.decoding.evaluate import recognize
-    from jaxcrnn.runs.audits import limits_of
     from jaxcrnn.runs.folder import open_run
+    from jaxcrnn.runs.usable_lines import limits_of
 
     if args.characters and not args.json:
         raise UserError("--characters is for --json; expected --json --characters")

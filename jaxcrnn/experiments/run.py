@@ -25,7 +25,7 @@ from jaxcrnn.experiments.results import Results, collect
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.render.streams import RenderedLines, Stream
 from jaxcrnn.render.texts import GROUPS
-from jaxcrnn.runs import audits, center_files, datasets, extensions
+from jaxcrnn.runs import center_files, datasets, extensions, usable_lines
 from jaxcrnn.runs.config import Config
 from jaxcrnn.runs.folder import CENTERS, FACTS, Run, create, open_weights, trusted
 from jaxcrnn.runs.trainer import fit
@@ -160,8 +160,8 @@ class _Grid:
         return all((folder / f"{name}.txt").exists() for name in self.tests)
 
     def _looked_at(self, source: Source, name: str) -> Corpus:
-        corpus = audits.audit_lines(self.plan.start, self.charset, source, keep_text_faults=True)
-        audits.check_usable(corpus, name, keep_text_faults=True, skip_bad=self.skip_bad)
+        corpus = usable_lines.audit_lines(self.plan.start, self.charset, source, keep_text_faults=True)
+        usable_lines.check_usable(corpus, name, keep_text_faults=True, skip_bad=self.skip_bad)
         return corpus
 
     def _test_lines(self, kind: str) -> RenderedLines:

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from jaxcrnn import __version__
 from jaxcrnn.convert import to_torch
 from jaxcrnn.errors import UserError
-from jaxcrnn.interop import importer, layouts, recognizer, state_dicts
+from jaxcrnn.interop import checkpoint_layouts, importer, recognizer, state_dicts
 from jaxcrnn.interop.recognizer import Recognizer
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.nn.backbones import Block, layers_of
@@ -209,10 +209,10 @@ def to_torch_ref(reader: Recognizer, source: Path, out: Path) -> str:
 
 def to_crnn_pytorch(reader: Recognizer, source: Path, out: Path) -> str:
     """A state dict for crnn.pytorch's ``models/crnn.py``."""
-    layout, variables = layouts.as_crnn_pytorch(layouts.fields_of(reader.model), reader.variables)
+    layout, variables = checkpoint_layouts.as_crnn_pytorch(checkpoint_layouts.fields_of(reader.model), reader.variables)
     if reader.model.blank:
-        variables = layouts.classes_moved(variables, 1)
-    state = layouts.state_of(layout, variables, {})
+        variables = checkpoint_layouts.classes_moved(variables, 1)
+    state = checkpoint_layouts.state_of(layout, variables, {})
     state_dicts.write(out, state)
     return f"{len(state)} arrays for crnn.pytorch, blank 0"
 

@@ -15,7 +15,7 @@ from jaxcrnn._text import first_line
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.config import DataConfig
 from jaxcrnn.errors import UserError
-from jaxcrnn.interop import layouts, state_dicts
+from jaxcrnn.interop import checkpoint_layouts, state_dicts
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.runs import folder
 from jaxcrnn.runs.checkpoint import Checkpoints
@@ -38,7 +38,7 @@ def import_checkpoint(
       width: width in pixels that lines are stretched to; 0 keeps the ratio of width and height.
       black: value of a black pixel.
       white: value of a white pixel.
-      pools: pooling of a sequential model (`jaxcrnn.interop.layouts.recognise`).
+      pools: pooling of a sequential model (`jaxcrnn.interop.checkpoint_layouts.recognise`).
 
     Returns:
       Lines of text that describe the model and what was assumed about it.
@@ -100,14 +100,14 @@ def _other_floats(state: Mapping[str, np.ndarray]) -> list[str]:
 def converted(
     state: Mapping[str, np.ndarray], charset: Charset, *, height: int = 32, pools: str = "", black: float = -1.0,
     white: float = 1.0, blank: str = "first",
-) -> tuple[layouts.Layout, dict[str, Any], dict[str, int]]:  # fmt: skip
+) -> tuple[checkpoint_layouts.Layout, dict[str, Any], dict[str, int]]:  # fmt: skip
     """The variables of a state dict.
 
     Args:
       state: names and arrays.
       charset: its characters, in the order of their classes.
       height: rows of the images that the model takes.
-      pools: of a sequential model (`jaxcrnn.interop.layouts.recognise`).
+      pools: of a sequential model (`jaxcrnn.interop.checkpoint_layouts.recognise`).
       black: what a black pixel is to it.
       white: what a white one is.
       blank: where its blank is; ``"last"`` is moved to the first place.
@@ -118,29 +118,29 @@ def converted(
     Raises:
       UserError: an unknown layout, a key missing or left over, a shape or a number of classes that does not fit.
     """
-    layout = layouts.recognise(state, height=height, pools=pools)
+    layout = checkpoint_layouts.recognise(state, height=height, pools=pools)
     if layout.model["num_classes"] != charset.num_classes:
         raise UserError(f"{layout.model['num_classes']} classes, {layout.names.head}.weight says; the charset's "
                         f"{len(charset)} characters and the blank are {charset.num_classes}")  # fmt: skip
     imported = dataclasses.replace(layout.model["imported"], black=black, white=white)
     layout.model.update(height=height, imported=imported)
     model = ModelConfig(**layout.model)
-    variables, counters = layouts.variables_of(
+    variables, counters = checkpoint_layouts.variables_of(
         layout, {k: np.asarray(a, np.float32) if a.dtype.kind == "f" else a for k, a in state.items()}
     )
     _check_shapes(layout, state, variables, model)
     if blank == "last":
-        variables = layouts.classes_moved(variables, 1)
+        variables = checkpoint_layouts.classes_moved(variables, 1)
     return layout, variables, counters
 
 
 def _check_shapes(
-    layout: layouts.Layout, state: Mapping[str, np.ndarray], variables: Mapping[str, Any], model: ModelConfig
+    layout: checkpoint_layouts.Layout, state: Mapping[str, np.ndarray], variables: Mapping[str, Any], model: ModelConfig
 ) -> None:
     shapes = state_shapes(TrainConfig(model))
     expected = {"params": shapes.params, "batch_stats": shapes.batch_stats}
     known = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(expected)}
-    keys = {path: key for key, path, _ in layouts.table(layout, state)}
+    keys = {path: key for key, path, _ in checkpoint_layouts.table(layout, state)}
     for path, leaf in jax.tree_util.tree_leaves_with_path(dict(variables)):
         names = tuple(str(part.key) for part in path)
         wanted = known.pop(jax.tree_util.keystr(path), None)
@@ -152,16 +152,16 @@ def _check_shapes(
         raise UserError(f"{layout.name}: no key makes {next(iter(known))}")
 
 
-def saved_layout(run: folder.Run) -> tuple[layouts.Layout, dict[str, int], str] | None:
+def saved_layout(run: folder.Run) -> tuple[checkpoint_layouts.Layout, dict[str, int], str] | None:
     """Where the weights of a converted run came from: layout, counters, the blank's place; None for other runs."""
     facts = run.facts().get("converted")
     if not facts:
         return None
     given = facts["names"]
     convolutions = tuple(one if isinstance(one, str) else (one[0], one[1]) for one in given["convolutions"])
-    names = layouts.Names(convolutions, tuple(given["recurrent"]), given["head"])
-    model = layouts.fields_of(run.train_config.model)
-    return layouts.Layout(facts["layout"], model, names, []), facts["counters"], facts["blank"]
+    names = checkpoint_layouts.Names(convolutions, tuple(given["recurrent"]), given["head"])
+    model = checkpoint_layouts.fields_of(run.train_config.model)
+    return checkpoint_layouts.Layout(facts["layout"], model, names, []), facts["counters"], facts["blank"]
 
 
 def original(run: folder.Run, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -179,5 +179,5 @@ def original(run: folder.Run, variables: Mapping[str, Any]) -> dict[str, np.ndar
         raise UserError(f"{run.folder}: was not made by 'jaxcrnn convert'; expected a run that was")
     layout, counters, blank = found
     if blank == "last":
-        variables = layouts.classes_moved(variables, -1)
-    return layouts.state_of(layout, variables, counters)
+        variables = checkpoint_layouts.classes_moved(variables, -1)
+    return checkpoint_layouts.state_of(layout, variables, counters)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import rnn
 
-from jaxcrnn.kernels.ops import LOCAL
+from jaxcrnn.kernels.mesh_ops import LOCAL
 
 
 def packed(kernel_x: Array, kernel_h: Array, bias: Array) -> Array:
@@ -45,7 +45,7 @@ def lstm(
       kernel_x: ``[K,D,4H]``.
       kernel_h: ``[K,H,4H]``.
       bias: ``[K,4H]``.
-      map_lines: runs it on each device's own lines where devices share the batch (`jaxcrnn.kernels.ops.Ops`).
+      map_lines: runs it on each device's own lines where devices share the batch (`jaxcrnn.kernels.mesh_ops.Ops`).
 
     Returns:
       ``[B,T,KH]`` in the dtype of ``x``, forward half first.

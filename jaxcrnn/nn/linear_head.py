@@ -7,7 +7,7 @@ from jax import Array
 
 from jaxcrnn.kernels.chunked_head import product
 from jaxcrnn.kernels.logits import Logits
-from jaxcrnn.kernels.ops import LOCAL, Ops
+from jaxcrnn.kernels.mesh_ops import LOCAL, Ops
 
 
 class LinearHead(nn.Module):
@@ -16,7 +16,7 @@ class LinearHead(nn.Module):
     Attributes:
       classes: C.
       fused: whether the logits are computed chunk by chunk wherever they are queried (`jaxcrnn.kernels.logits`).
-      ops: how a mesh of devices computes them (`jaxcrnn.kernels.ops`).
+      ops: how a mesh of devices computes them (`jaxcrnn.kernels.mesh_ops`).
     """
 
     classes: int

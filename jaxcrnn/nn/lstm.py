@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn.kernels.lstm_scan import frame_product, lstm_scan
-from jaxcrnn.kernels.ops import LOCAL, Ops
+from jaxcrnn.kernels.mesh_ops import LOCAL, Ops
 
 
 class BiLSTM(nn.Module):
@@ -26,7 +26,7 @@ class BiLSTM(nn.Module):
       two_biases: whether there is a second bias that is only ever added to the first, as in torch.
       kind: ``"cudnn"`` for `jaxcrnn.kernels.lstm_cudnn`, which needs an NVIDIA GPU; otherwise
         `jaxcrnn.kernels.lstm_scan`.
-      ops: how a mesh of devices computes it (`jaxcrnn.kernels.ops`).
+      ops: how a mesh of devices computes it (`jaxcrnn.kernels.mesh_ops`).
     """
 
     hidden: int

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxcrnn.kernels.center_ops import DENSE
 from jaxcrnn.kernels.logits import factored
-from jaxcrnn.kernels.ops import LOCAL, Ops, on_all_lines
+from jaxcrnn.kernels.mesh_ops import LOCAL, Ops, on_all_lines
 from jaxcrnn.parallel.mesh import DATA, MODEL, axes_of
 from jaxcrnn.parallel.sharded_centers import center_ops
 from jaxcrnn.parallel.sharded_head import sharded
@@ -27,7 +27,7 @@ def ops(mesh: Mesh, classes: int) -> Ops:
       classes: C. A table of centers that the devices of ``model`` cannot share equally is whole on each of them.
 
     Returns:
-      The value of `jaxcrnn.train.TrainConfig.ops`; `jaxcrnn.kernels.ops.LOCAL` for one device.
+      The value of `jaxcrnn.train.TrainConfig.ops`; `jaxcrnn.kernels.mesh_ops.LOCAL` for one device.
     """
     if mesh.size == 1:
         return LOCAL

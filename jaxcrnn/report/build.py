@@ -28,8 +28,8 @@ from jaxcrnn.report.features import look
 from jaxcrnn.report.html import Section
 from jaxcrnn.report.panels import Reader
 from jaxcrnn.runs import datasets
-from jaxcrnn.runs.audits import usable_lines, validation_path
 from jaxcrnn.runs.folder import CONFIG, FACTS, Run, open_run, open_weights
+from jaxcrnn.runs.usable_lines import usable_lines, validation_path
 from jaxcrnn.types import TrainState
 
 
@@ -76,8 +76,8 @@ def write(
       trust_code: whether the modules that the loss of a run names may be imported, which runs their code.
       skip_bad: drop images that cannot be read instead of stopping.
       allow_outside: whether label files may name images outside their folder.
-      max_pixels: as in `jaxcrnn.runs.audits.limits_of`.
-      max_bytes: as in `jaxcrnn.runs.audits.limits_of`.
+      max_pixels: as in `jaxcrnn.runs.usable_lines.limits_of`.
+      max_bytes: as in `jaxcrnn.runs.usable_lines.limits_of`.
 
     Raises:
       UserError: a file cannot be read or written, or ``checkpoint`` was specified for a comparison.

@@ -19,7 +19,7 @@ from jaxcrnn.render.render import Glyphs
 from jaxcrnn.render.streams import MixedBatches, RenderedBatches, Stream
 from jaxcrnn.render.texts import TextConfig, Texts
 from jaxcrnn.runs import config as configs
-from jaxcrnn.runs.audits import audit_lines
+from jaxcrnn.runs.usable_lines import audit_lines
 
 Corpora = tuple[Corpus | None, Corpus | None]
 

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from jaxcrnn.charset import Charset
 from jaxcrnn.cli.main import main
-from jaxcrnn.interop import importer, layouts, state_dicts
+from jaxcrnn.interop import checkpoint_layouts, importer, state_dicts
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.runs.folder import open_run
 from jaxcrnn.train import eval_variables
@@ -43,7 +43,7 @@ def test_there_the_same_numbers_and_back_bit_for_bit(name):
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(out.logits, expected, rtol=0, atol=1e-4)
     jax.tree.map(np.testing.assert_array_equal, variables, kept)
-    back = layouts.state_of(layout, variables, counters)
+    back = checkpoint_layouts.state_of(layout, variables, counters)
     assert back.keys() == state.keys()
     for key, value in state.items():
         assert back[key].dtype == value.dtype

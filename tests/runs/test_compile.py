@@ -8,7 +8,7 @@ from small_runs import train_args
 
 from jaxcrnn.cli.main import main
 from jaxcrnn.errors import UserError
-from jaxcrnn.kernels.ops import LOCAL
+from jaxcrnn.kernels.mesh_ops import LOCAL
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.parallel.mesh import MeshConfig, make_mesh
 from jaxcrnn.parallel.ops import ops

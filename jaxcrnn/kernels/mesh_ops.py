@@ -1,7 +1,8 @@
 """Operations whose best form depends on how arrays are sharded, as one value.
 
 The numerics take them as an argument and stay functions of their arguments. `LOCAL` is for one device, and correct
-anywhere; `jaxcrnn.parallel.ops` makes the counterpart for a mesh of devices.
+anywhere; `jaxcrnn.parallel.ops` makes the counterpart for a mesh of devices. Which convolution and LSTM a device gets
+is decided in `jaxcrnn.runs.compile`.
 """
 
 from __future__ import annotations
