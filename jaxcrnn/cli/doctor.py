@@ -14,7 +14,7 @@ from jaxcrnn import __version__
 from jaxcrnn.errors import UserError, first_line
 
 NEEDED = (
-    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "pyyaml", "rapidfuzz", "rich",
+    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jinja2", "numpy", "pillow", "pyyaml", "rapidfuzz", "rich",
     "safetensors",
 )  # fmt: skip
 # Package, module, extra, what it is for.
