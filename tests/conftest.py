@@ -28,9 +28,9 @@ os.environ |= {
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"jaxcrnn-tests-{os.getppid()}"))
 
 import pytest
+from helpers import SyntheticLines
 
 from jaxcrnn.data.labels import write_lines
-from jaxcrnn.data.synthetic import SyntheticLines
 
 
 @pytest.fixture(scope="session")
