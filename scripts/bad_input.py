@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from helpers import SyntheticLines
+
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.labels import write_lines
 from jaxcrnn.data.lmdb import write_lmdb
-from jaxcrnn.data.synthetic import SyntheticLines
 from jaxcrnn.runs import center_files
 from jaxcrnn.types import CenterState
 

@@ -18,8 +18,10 @@ from pathlib import Path
 
 from PIL import Image
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from helpers import SyntheticLines
+
 from jaxcrnn.data.labels import write_lines
-from jaxcrnn.data.synthetic import SyntheticLines
 
 SETTINGS = [
     "model.backbone=tiny", "model.hidden=8", "model.dropout=0", "augment.probability=0", "data.batch_size=4",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,9 @@ import numpy as np
 import yaml
 from hypothesis import strategies as st
 from PIL import Image
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from helpers import SyntheticLines
 
 from jaxcrnn.charset import Charset
 from jaxcrnn.errors import UserError
@@ -254,7 +258,6 @@ def _read_all(source: Any) -> None:
 def lmdb(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     """LMDB files, every line read."""
     from jaxcrnn.data.lmdb import LmdbLines, close, write_lmdb
-    from jaxcrnn.data.synthetic import SyntheticLines
 
     write_lmdb(folder / "whole", SyntheticLines(0, 12, CHARSET))
     whole = (folder / "whole" / "data.mdb").read_bytes()

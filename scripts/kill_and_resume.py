@@ -16,8 +16,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from helpers import SyntheticLines
+
 from jaxcrnn.data.labels import write_lines
-from jaxcrnn.data.synthetic import SyntheticLines
 from jaxcrnn.runs.folder import FACTS, open_run
 
 SETTINGS = [

@@ -18,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from helpers import SyntheticLines
+
 from jaxcrnn.data.lmdb import write_lmdb
-from jaxcrnn.data.synthetic import SyntheticLines
 
 SETTINGS = [
     "model.backbone=small", "model.hidden=64", "data.batch_size=16", "data.buckets=1", "data.processes=1",

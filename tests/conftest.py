@@ -36,9 +36,9 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettemp
 
 import jax
 import pytest
+from helpers import SyntheticLines
 
 from jaxcrnn.data.labels import write_lines
-from jaxcrnn.data.synthetic import SyntheticLines
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 NEEDS = {

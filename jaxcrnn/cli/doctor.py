@@ -17,7 +17,7 @@ from jaxcrnn.errors import UserError
 
 SUMMARY = "say what is installed, what is not, and what that would enable"
 NEEDED = (
-    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "pyyaml", "rapidfuzz", "rich",
+    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jinja2", "numpy", "pillow", "pyyaml", "rapidfuzz", "rich",
     "safetensors",
 )  # fmt: skip
 # Package, module, extra, what it is for.

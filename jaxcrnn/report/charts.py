@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from markupsafe import Markup
+
 WIDTH, HEIGHT = 360, 230  # as wide as a phone, so that text is not shrunk there
 LEFT, RIGHT, TOP, BOTTOM = 46, 16, 10, 36
 # Beside color, each series has strokes of its own, for people who do not tell the colors apart.
@@ -27,7 +29,7 @@ def line_chart(
     percent: bool = False,
     zero: bool = False,
     order: Sequence[str] = (),
-) -> str:
+) -> Markup:
     """Lines over a common axis, with a key.
 
     Args:
@@ -44,7 +46,7 @@ def line_chart(
     }
     drawn = {name: points for name, points in drawn.items() if points}
     if not drawn:
-        return f"<p>{escape(title)}: nothing to draw.</p>"
+        return Markup("<p>{}: nothing to draw.</p>").format(title)
     xs, ys = ([p[i] for points in drawn.values() for p in points] for i in (0, 1))
     x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(0.0 if zero else min(ys), max(ys))
     x_low, x_high = min(*xs, x_ticks[0]), max(*xs, x_ticks[-1])
@@ -79,17 +81,17 @@ def line_chart(
     return _figure(parts, f"{title}. {ends}.") + key({name: numbers[name] for name in drawn})
 
 
-def key(names: Mapping[str, int]) -> str:
+def key(names: Mapping[str, int]) -> Markup:
     """What the lines of a chart stand for, each name with its number."""
     items = "".join(
         f'<li><svg class="key" viewBox="0 0 26 8" aria-hidden="true"><line {series_style(n)} x1="0" x2="26" y1="4" '
         f'y2="4"/></svg>{escape(name)}</li>'
         for name, n in names.items()
     )
-    return f'<ul class="keys">{items}</ul>'
+    return Markup(f'<ul class="keys">{items}</ul>')
 
 
-def intervals(bars: Mapping[str, tuple[float, float, float]], *, title: str, x_label: str) -> str:
+def intervals(bars: Mapping[str, tuple[float, float, float]], *, title: str, x_label: str) -> Markup:
     """Estimates with their intervals, one below the other, in points of a hundred.
 
     Args:
@@ -98,7 +100,7 @@ def intervals(bars: Mapping[str, tuple[float, float, float]], *, title: str, x_l
       x_label: under the axis.
     """
     if not bars:
-        return f"<p>{escape(title)}: nothing to draw.</p>"
+        return Markup("<p>{}: nothing to draw.</p>").format(title)
     scaled = {name: [100 * part for part in bar] for name, bar in bars.items()}
     marks = ticks(min(0.0, *(bar[1] for bar in scaled.values())), max(0.0, *(bar[2] for bar in scaled.values())))
     left, row = min(max(100, 14 + 6 * max(map(len, bars))), WIDTH // 2), 22
@@ -124,7 +126,7 @@ def intervals(bars: Mapping[str, tuple[float, float, float]], *, title: str, x_l
     return _figure(parts, f"{title}. {said}.", height=height)
 
 
-def scatter(points: Sequence[tuple[float, float, str, int]], *, title: str) -> str:
+def scatter(points: Sequence[tuple[float, float, str, int]], *, title: str) -> Markup:
     """Characters at places of a plane.
 
     Args:
@@ -132,7 +134,7 @@ def scatter(points: Sequence[tuple[float, float, str, int]], *, title: str) -> s
       title: read out by screen readers.
     """
     if not points:
-        return f"<p>{escape(title)}: nothing to draw.</p>"
+        return Markup("<p>{}: nothing to draw.</p>").format(title)
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     low, span = (min(xs), min(ys)), max(max(xs) - min(xs), max(ys) - min(ys), 1e-9)
     size, edge = WIDTH - 24, 12
@@ -144,9 +146,10 @@ def scatter(points: Sequence[tuple[float, float, str, int]], *, title: str) -> s
     return _figure(parts, title, height=WIDTH)
 
 
-def _figure(parts: Sequence[str], title: str, height: int = HEIGHT) -> str:
-    return (
-        f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {height}" aria-label="{escape(title, quote=True)}">'
+def _figure(parts: Sequence[str], title: str, height: int = HEIGHT) -> Markup:
+    label = escape(title, quote=True)
+    return Markup(
+        f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {height}" aria-label="{label}">'
         + "".join(parts)
         + "</svg>"
     )

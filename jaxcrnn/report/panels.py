@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,12 +162,8 @@ def _card(
     item, sure = example
     line = html.picture(corpus.image(item), f"a line that reads {texts[item]}", "line")
     how = "" if sure is None else f", {sure:.1%} sure of {confusions.shown(c.read)}"
-    pair = f'<span class="as">read as</span>{glyph(c.read, glyphs)}'
-    return (
-        f'<div class="pair">{glyph(c.written, glyphs)}{pair}</div>{line}'
-        f"<p>written {escape(texts[item])}<br>read {escape(seen[item].text) or '(nothing)'}{escape(how)}</p>"
-        f'<p class="soft">{_often(c)}</p>'
-    )
+    text = (seen[item].text or "(nothing)") + how
+    return html.confusion_card(glyph(c.written, glyphs), glyph(c.read, glyphs), line, texts[item], text, _often(c))
 
 
 def _often(c: confusions.Confusion) -> str:
@@ -182,7 +177,7 @@ def glyph(character: str, glyphs: Atlas) -> str:
     there = np.flatnonzero(glyphs.present[:, index]).tolist() if index >= 0 else []
     if there:
         return html.picture(255 - glyphs.tiles[there[0], index], character, "glyph")
-    return f"<span>{escape(confusions.shown(character))}</span>"
+    return html.span(confusions.shown(character))
 
 
 def feature_map(readers: Sequence[Reader], charset: Charset, groups: Sequence[str]) -> str:
@@ -205,16 +200,14 @@ def feature_map(readers: Sequence[Reader], charset: Charset, groups: Sequence[st
         ]
         title = f"{reader.name}: look-alikes {apart:.2f} spreads apart"
         figures.append((title, charts.scatter(points, title=f"Map of character features, {title}")))
-    keys = " ".join(
-        f'<li class="f{n}">{escape("".join(charset.name(c) for c in g))}</li>' for n, g in enumerate(chosen)
-    )
+    keys = html.group_keys(["".join(charset.name(c) for c in group) for group in chosen])
     explained = (
         "Each character stands where its feature lies in the plane of the first two principal components of that "
         "recogniser's own features, turned to lie as the first; a group has one color. The number in the title is "
         "measured in all dimensions: the distance between the means of two look-alikes, divided by the root mean "
         f"square distance of characters to their own mean. {said} At most {MARKS} characters stand on a map."
     )
-    return html.text(explained) + f'<ul class="keys" aria-label="Groups">{keys}</ul>' + html.charts(figures)
+    return html.text(explained) + keys + html.charts(figures)
 
 
 def _chosen(reader: Reader, charset: Charset, groups: Sequence[str]) -> tuple[list[list[int]], str]:
@@ -246,10 +239,12 @@ def lines(reader: Reader, corpus: Corpus, times: Mapping[int, float], most: int 
 
     def card(item: int, what: str) -> str:
         seen = reader.seen[item]
-        wrong = "" if seen.text == texts[item] else f"<p>read {escape(seen.text) or '(nothing)'}</p>"
+        wrong = None if seen.text == texts[item] else seen.text or "(nothing)"
         picture = html.picture(corpus.image(item), f"a line that reads {texts[item]}", "line")
-        return f'{picture}<p>written {escape(texts[item])}</p>{wrong}<p class="soft">{escape(what)}</p>'
+        return html.line_card(picture, texts[item], wrong, what)
 
     hard = [card(s.item, f"least sure character {min(s.probabilities, default=0.0):.1%}") for s in hardest]
     slow = [card(item, f"{times[item]:.1f} ms in a batch, {corpus.widths[item]} px wide") for item in slowest]
-    return f"<h3>Hardest of {escape(reader.name)}</h3>{html.cards(hard)}<h3>Slowest</h3>{html.cards(slow)}"
+    return (
+        html.subheading(f"Hardest of {reader.name}") + html.cards(hard) + html.subheading("Slowest") + html.cards(slow)
+    )

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from helpers import SyntheticLines
 from PIL import Image
 
 from jaxcrnn import Charset, UserError
@@ -18,7 +19,6 @@ from jaxcrnn.data.images import ImageError, Limits
 from jaxcrnn.data.labels import LabelFile
 from jaxcrnn.data.loader import Batches, to_float
 from jaxcrnn.data.prefetch import ahead
-from jaxcrnn.data.synthetic import SyntheticLines
 
 
 def write(path, data):

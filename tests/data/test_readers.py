@@ -6,13 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
+from helpers import SyntheticLines
 from PIL import Image
 
 from jaxcrnn.cli.main import main
 from jaxcrnn.data.formats import open_source
 from jaxcrnn.data.images import ImageError
 from jaxcrnn.data.labels import LabelFile, write_lines
-from jaxcrnn.data.synthetic import SyntheticLines
 from jaxcrnn.errors import UserError
 
 lmdb = pytest.importorskip("lmdb", reason="the data extra is not installed")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import SyntheticLines
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -20,7 +21,6 @@ from jaxcrnn.data import lmdb
 from jaxcrnn.data.formats import open_source
 from jaxcrnn.data.images import ImageError, Limits, read_gray
 from jaxcrnn.data.labels import LabelFile
-from jaxcrnn.data.synthetic import SyntheticLines
 from jaxcrnn.errors import UserError
 from jaxcrnn.render import atlas
 from jaxcrnn.runs import center_files, config

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers import SyntheticLines
 
 from jaxcrnn.charset import Charset
 from jaxcrnn.cli.main import main
@@ -13,7 +14,6 @@ from jaxcrnn.data.audit import audit
 from jaxcrnn.data.images import Limits
 from jaxcrnn.data.labels import LabelFile, write_lines
 from jaxcrnn.data.loader import Batches
-from jaxcrnn.data.synthetic import SyntheticLines
 from jaxcrnn.render.atlas import embedded
 from jaxcrnn.render.config import HARD, LEVELS, RenderConfig
 from jaxcrnn.render.render import Glyphs

@@ -1,4 +1,4 @@
-"""Lines rendered from the font that Pillow brings: for the demo and the tests, no data needed."""
+"""Lines rendered from the font that Pillow brings, for tests and scripts that need data and have none."""
 
 from __future__ import annotations
 
