@@ -1,9 +1,9 @@
 """LMDB folders for tests. Importing this needs the package lmdb."""
 
 import lmdb
+from helpers import SyntheticLines
 
 from jaxcrnn.data.lmdb import close, write_lmdb
-from jaxcrnn.data.synthetic import SyntheticLines
 
 SOURCE = SyntheticLines(9, 5, "0123456789", (2, 3))
 

@@ -5,9 +5,10 @@ import sys
 import pytest
 
 pytest.importorskip("lmdb", reason="the data extra is not installed")
+from helpers import SyntheticLines
+
 from jaxcrnn.data.lmdb import write_lmdb
 from jaxcrnn.data.lmdb_check import damage
-from jaxcrnn.data.synthetic import SyntheticLines
 from jaxcrnn.errors import UserError
 
 
