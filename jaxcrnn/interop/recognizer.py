@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jaxcrnn._text import first_line, read_text
+from jaxcrnn._text import SMALL, first_line, read_text
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.images import Limits, fit_height, read_gray, to_gray
 from jaxcrnn.decoding.evaluate import Line, recognize
@@ -122,7 +122,7 @@ def _exported(folder: Path) -> Recognizer:
     from safetensors.numpy import load_file
 
     try:
-        facts = json.loads(read_text(folder / CONFIG))
+        facts = json.loads(read_text(folder / CONFIG, SMALL))
         if facts["format"] != FORMAT:
             raise UserError(f"{folder / CONFIG}: of format {facts['format']!r}; expected {FORMAT!r}")
         model, limits = _model_of(facts["model"]), _made(Limits, facts["images"])
