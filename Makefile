@@ -14,7 +14,7 @@ help:
 	@echo "make demo      train four recognisers on rendered look-alikes for some minutes, compare them"
 	@echo "make test      the quick tests (under five minutes on two cores)"
 	@echo "make test-all  every test: also faults, damaged input, several processes, long commands"
-	@echo "make lint      ruff and mypy"
+	@echo "make lint      ruff, mypy and the layers of imports"
 
 $(VENV)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jaxcrnn needs Python 3.11 or newer; this is " + sys.version.split()[0])'
@@ -42,6 +42,7 @@ lint: $(VENV)/all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache

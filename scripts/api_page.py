@@ -8,11 +8,14 @@ from pathlib import Path
 import griffe
 
 MODULES = (
-    ("A trained recogniser", ("recognizer", "decoding", "beam", "automata", "evaluate")),
-    ("Numerics", ("ctc", "assign", "losses", "centers", "decode", "diagnostics", "head")),
-    ("Model and step", ("types", "model", "objective", "optim", "train", "checkpoint", "convert", "sharding")),
-    ("Texts and data", ("charset", "errors", "metrics", "confusions", "lookalikes", "bootstrap", "data.labels",
-                        "data.groups", "data.audit", "data.texts")),
+    ("A trained recogniser", ("interop.recognizer", "decoding.decoder", "decoding.beam", "decoding.automata",
+                              "decoding.ngram", "decoding.evaluate")),
+    ("Numerics", ("ctc", "assign", "losses", "centers", "decode", "diagnostics", "kernels.logits",
+                  "kernels.center_ops", "kernels.mesh_ops")),
+    ("Model and step", ("types", "model", "objective", "optim", "train", "convert")),
+    ("Runs and devices", ("runs.compile", "runs.checkpoint", "runs.extensions", "parallel.mesh", "parallel.ops")),
+    ("Texts and data", ("charset", "errors", "metrics", "lookalikes.confusions", "lookalikes.similarity",
+                        "lookalikes.groups", "experiments.bootstrap", "data.labels", "data.audit", "render.texts")),
 )  # fmt: skip
 LONG = 100
 
