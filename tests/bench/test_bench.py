@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_a_row(monkeypatch, tmp_path, capsys):
      (["--width", "3000000000"], "--width 3000000000: expected 1 to"), (["--only", ","], "--only ''"),
      (["--dtype", "float64"], "--dtype float64: expected one of float32, bfloat16"),
      (["--compile", "--no-torch"], "--compile and --no-torch"), (["--out", "nowhere/x.json"], "nowhere/x.json"),
-     (["--data", "nowhere.txt", "--only", "data"], "nowhere.txt"), (["--lstm", "gru"], "expected one of scan, cudnn"),
+     (["--data", "nowhere.txt", "--only", "data"], "nowhere.txt"), (["--lstm", "gru"], "expected one of auto, scan, cudnn"),
      (["--width", "20"], "--width 20 makes 6 frames; expected at least 20"), (["--rounds", "0"], "--rounds 0"),
      (["--only", "step,steps"], "--only 'steps': expected some of product,step"),
      (["--backbone", "vgg16"], "or layers such as"), (["--dtype", "half"], "expected one of float32")],
