@@ -31,7 +31,7 @@ def top_rival(logits: Logits, classes: Array, *, excluded: Sequence[int] = ()) -
 
     Source: the TensorFlow original of CRNN with center loss.
     """
-    first, second, there = (a[..., None] for a in constant(logits).ranked(excluded))
+    first, second, there = (a[..., None] for a in as_logits(constant(logits)).ranked(excluded))
     own = classes if classes.ndim == 3 else classes[..., None]
     rival = jnp.where(own == first, jnp.where(there, second, own), first).astype(classes.dtype)
     return rival.reshape(classes.shape)

@@ -198,9 +198,9 @@ def is_dense(logits: Logits) -> bool:
     return isinstance(as_logits(logits), DenseLogits)
 
 
-def constant(logits: Logits) -> LogitsLike:
-    """The same logits without a gradient."""
-    return jax.tree.map(jax.lax.stop_gradient, as_logits(logits))
+def constant(logits: Logits) -> Any:
+    """The same logits without a gradient; a plain array stays one."""
+    return jax.tree.map(jax.lax.stop_gradient, logits)
 
 
 def norm(logits: Logits) -> Array:
