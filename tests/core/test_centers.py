@@ -94,6 +94,18 @@ def test_accumulate_is_the_mean_over_exactly_read_samples():
         np.testing.assert_allclose(state.centers[k], np.mean(frames, 0) if frames else np.zeros(D), atol=1e-6)
 
 
+def test_distances_are_bounded_on_both_sides():
+    """Of three frames, one on its center, one 5 away, one out of all bounds, which is not pulled at."""
+    table = jnp.zeros((2, 2))
+    features = jnp.asarray([[[0.0, 0.0], [3.0, 4.0], [3e6, 4e6]]])
+    assignment = Assignment(jnp.zeros((1, 3), jnp.int32), jnp.ones((1, 3)))
+    value, gradient = jax.value_and_grad(lambda f: losses.center(f, table, assignment, reduction="half_sum"))(features)
+    np.testing.assert_allclose(value, (1e-12 + 25 + 1e12) / 2, rtol=1e-6)
+    np.testing.assert_allclose(gradient, [[[0, 0], [3, 4], [0, 0]]], rtol=1e-6)
+    near = Assignment(assignment.classes, jnp.asarray([[1.0, 0.0, 0.0]]))
+    np.testing.assert_allclose(losses.center(features, table, near), 1e-12, rtol=1e-6)
+
+
 def test_starts():
     kernel = np.random.default_rng(0).normal(size=(D, C)).astype(np.float32)
     np.testing.assert_array_equal(centers.from_head(kernel).centers, kernel.T)

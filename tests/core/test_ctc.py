@@ -188,6 +188,13 @@ def test_confidence_is_the_mean_of_each_characters_surest_frame():
     np.testing.assert_allclose(reading.confidence, [(0.8 + 0.6) / 2, 0.9], rtol=1e-6)
 
 
+def test_blankness_is_the_blanks_mean_probability_over_valid_frames():
+    logits = np.log(np.asarray([[[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.9, 0.1, 0.0]]] * 3, np.float32) + 1e-9)
+    lengths = np.asarray([3, 2, 0], np.int32)
+    np.testing.assert_allclose(decode.blankness(logits, lengths), [0.5, 0.3, 0], rtol=1e-5)
+    np.testing.assert_allclose(decode.blankness(logits, lengths, blank=2), [0.3, 0.45, 0], rtol=1e-5)
+
+
 def test_exact():
     ids = np.asarray([[1, 2, 0], [1, 2, 0], [1, 0, 0], [0, 0, 0]], np.int32)
     counts = np.asarray([2, 2, 1, 0], np.int32)

@@ -68,6 +68,20 @@ def test_verdicts(tmp_path):
     assert "another seed may say the opposite, so this proves nothing" in " ".join(results.collect(tmp_path).warnings())
 
 
+def test_a_run_that_has_not_read_every_set_is_missing(tmp_path):
+    folder = made_up(tmp_path, {"ctc": 0.2, "x": 0.1}, seeds=(0, 1), lines=10)
+    known = json.loads((folder / "comparison.json").read_text())
+    (folder / "comparison.json").write_text(json.dumps(known | {"tests": {"lookalike": "x", "full": "y"}}))
+    for path in folder.glob("*/seed-*/lookalike.txt"):
+        shutil.copy(path, path.with_name("full.txt"))
+    assert results.collect(folder, replicates=50).missing == 0
+    (folder / "x" / "seed-1" / "full.txt").unlink()
+    found = results.collect(folder, replicates=50)
+    assert found.missing == 1
+    assert found.seeds == {"ctc": 2, "x": 1}
+    assert "1 runs are missing yet." in found.warnings()
+
+
 def test_many_intervals_come_with_a_warning(tmp_path):
     """Three are judged for each arm."""
     folder = made_up(tmp_path, {"ctc": 0.2, **{f"arm{i}": 0.1 for i in range(7)}}, seeds=(0,), lines=10)
