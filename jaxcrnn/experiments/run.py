@@ -140,7 +140,7 @@ class _Grid:
             if not (folder / FACTS).exists():
                 continue
             run = open_weights(folder)
-            if run.config != config or run.charset.hash != self.charset.hash:
+            if run.config.portable != config.portable or run.charset.hash != self.charset.hash:
                 raise UserError(f"{folder}: was trained with other settings than the plan has for {name!r}; "
                                 "expected another name for the arm, or a new folder")  # fmt: skip
 

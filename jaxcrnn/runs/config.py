@@ -59,6 +59,12 @@ class Config:
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", dataclasses.replace(self.model, imported=self.imported))
 
+    @property
+    def portable(self) -> Config:
+        """The same without the choices that follow the device, which change no number but for rounding."""
+        chosen = dataclasses.replace(self.model, conv="auto", lstm="auto", inference_dtype="auto")
+        return dataclasses.replace(self, model=chosen)
+
     def for_charset(self, charset: Charset, flow: Flow | None = None) -> TrainConfig:
         """What a step computes, with the number of classes filled in.
 

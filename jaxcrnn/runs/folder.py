@@ -259,7 +259,7 @@ def same_config(run: Run, config: Config) -> None:
     Raises:
       UserError: naming the keys that differ; those of ``mesh`` may.
     """
-    if changed := changes.between(run.config, config):
+    if changed := changes.between(run.config.portable, config.portable):
         shown = "; ".join(change.shown("{key} is {before} there, {now} here") for change in changed)
         raise UserError(f"{run.folder / CONFIG}: another configuration than the one asked for: {shown}; expected the "
                         "same, or a change of that file, which a resume goes on with if it can")  # fmt: skip

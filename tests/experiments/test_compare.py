@@ -129,7 +129,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
     """What it compares and what it says; ``make demo`` does it in full."""
     asked = []
     monkeypatch.setattr(run, "compare", lambda plan, out: asked.append((plan, out)) or "results")
-    monkeypatch.setattr(build, "write", lambda folder, page: asked.append(folder) or page.write_text("page"))
+    monkeypatch.setattr(build, "write", lambda folder, page, **_: asked.append(folder) or page.write_text("page"))
     (tmp_path / "demo").mkdir()
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
     (plan, out), page_of = asked

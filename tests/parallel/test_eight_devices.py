@@ -11,11 +11,12 @@ import tolerances
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxcrnn import decode, objective
+from jaxcrnn import decode, diagnostics, objective
 from jaxcrnn.kernels import chunked_head
-from jaxcrnn.kernels.logits import make
+from jaxcrnn.kernels.mesh_ops import LOCAL
 from jaxcrnn.objective import PRESETS, LossConfig
 from jaxcrnn.parallel.mesh import MeshConfig, make_mesh
+from jaxcrnn.parallel.ops import ops
 from jaxcrnn.types import Batch, CenterState, Outputs
 
 B, T, L, D, C = 8, 9, 6, 6, 16
@@ -41,19 +42,25 @@ def numbers():
     return features, kernel, bias, CenterState(table, np.zeros(C, np.float32)), lengths, batch
 
 
-def compute(config, head, features, kernel, bias, state, lengths, batch):
-    """The loss with what is counted, its gradients by features and head, and the centers afterwards."""
+def compute(config, head, on, features, kernel, bias, state, lengths, batch):
+    """The loss with what is counted, its gradients by features and head, and the centers afterwards.
+
+    ``on`` is what the devices change: `jaxcrnn.kernels.mesh_ops.Ops`.
+    """
+    flow = objective.flow(config)
+    centers = state if config.has_centers else None
 
     def loss_of(features, kernel, bias):
-        logits = make(features, kernel, bias) if head == "fused" else features @ kernel + bias[None, None]
-        centers = state if config.has_centers else None
-        loss, (info, assignment) = objective.total(config, Outputs(logits, features, lengths), batch, centers)
-        return loss, (info, assignment)
+        logits = on.logits(features, kernel, bias) if head == "fused" else features @ kernel + bias[None, None]
+        outputs = Outputs(logits, features, lengths)
+        loss, (info, assignment) = objective.loss_terms(flow, outputs, batch, centers, ops=on.centers)
+        info |= diagnostics.train_metrics(outputs, batch, assignment)
+        return loss, (info, assignment, outputs)
 
-    (loss, (info, assignment)), grads = jax.value_and_grad(loss_of, argnums=(0, 1, 2), has_aux=True)(
+    (loss, (info, assignment, outputs)), grads = jax.value_and_grad(loss_of, argnums=(0, 1, 2), has_aux=True)(
         features, kernel, bias
     )
-    moved = objective.move(config, state, features, assignment) if config.has_centers else None
+    moved = objective.move_centers(flow, centers, outputs, assignment, ops=on.centers)
     return (loss, info, grads), moved
 
 
@@ -63,7 +70,7 @@ def config_of(preset):
 
 @functools.cache
 def on_one(preset):
-    program = jax.jit(functools.partial(compute, config_of(preset), "dense"))
+    program = jax.jit(functools.partial(compute, config_of(preset), "dense", LOCAL))
     return jax.device_get(program(*numbers()))
 
 
@@ -71,12 +78,12 @@ def on_one(preset):
 def test_the_loss_and_the_centers(preset, head, data, model, monkeypatch):
     monkeypatch.setattr(chunked_head, "CHUNK", 3)
     mesh = make_mesh(MeshConfig(data, model))
-    with jax.set_mesh(mesh):
-        arrays = jax.tree.map(
-            lambda place, tree: jax.tree.map(lambda a: jax.device_put(a, NamedSharding(mesh, place)), tree),
-            PLACES, numbers(), is_leaf=lambda x: isinstance(x, P),
-        )  # fmt: skip
-        (loss, info, grads), moved = jax.jit(functools.partial(compute, config_of(preset), head))(*arrays)
+    arrays = jax.tree.map(
+        lambda place, tree: jax.tree.map(lambda a: jax.device_put(a, NamedSharding(mesh, place)), tree),
+        PLACES, numbers(), is_leaf=lambda x: isinstance(x, P),
+    )  # fmt: skip
+    program = jax.jit(functools.partial(compute, config_of(preset), head, ops(mesh, C)))
+    (loss, info, grads), moved = program(*arrays)
     expected, centers = on_one(preset)
     chex.assert_trees_all_close(jax.device_get((loss, info, grads)), expected, **tolerances.STEP)
     if preset == "ctc":
