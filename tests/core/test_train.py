@@ -119,6 +119,18 @@ def test_a_step_whose_centers_are_not_finite_changes_nothing_but_the_step(step):
     chex.assert_trees_all_equal(kept._replace(step=0), state._replace(step=0))
 
 
+def test_a_step_whose_gradients_alone_are_not_finite_changes_nothing_but_the_step(monkeypatch):
+    """As those of a root are at 0."""
+    monkeypatch.setattr("jaxcrnn.losses.center", lambda features, *_, **__: jnp.sqrt((features * 0).sum()))
+    config = dataclasses.replace(CONFIG, loss=LossConfig("flow1", weight=0.125))
+    state = init_state(config, KEY)
+    kept, info = jax.jit(train_step)(config, state, make_batch(), KEY)
+    assert jnp.isfinite(info["loss"])
+    assert info["nonfinite"].any()
+    assert info["skipped"] == 1
+    chex.assert_trees_all_equal(kept._replace(step=0), state._replace(step=0))
+
+
 def test_one_program_serves_every_step(state):
     traced = chex.assert_max_traces(train_step, n=1)
     compiled = jax.jit(traced)
