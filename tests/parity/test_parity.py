@@ -98,9 +98,13 @@ def test_operations_blocks_and_forward(model):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("preset", PRESETS)
-def test_one_step_of_every_preset_in_float64(preset):
+def test_one_step_of_every_preset_in_float64(preset, monkeypatch):
+    """The first momentum of SGD is the gradient, so that the rung of gradients, a program more, can be left out."""
+    for side in (answers, importlib.import_module("torch_ref.answers")):
+        monkeypatch.setattr(side, "_gradients" if side is answers else "gradients", lambda *_: {})
     rungs = ladder(TINY, steps=1, presets=(preset,), optimizers=("sgd",), base=False)
-    check(rungs, ["loss", "gradients", "step 1"])
+    check(rungs, ["loss", "step 1"])
+    assert sum(r.arrays for r in rungs if r.name == "step 1") > 60
     assert {r.part for r in rungs if r.name == "step 1"} == {f"{preset}/sgd"}
 
 
