@@ -57,6 +57,8 @@ def ladder(model, dtype="float64", variables=None, steps=10, **options):
     task["task"] = np.asarray(json.dumps(json.loads(str(task["task"])) | {"steps": steps}))
     theirs = importlib.import_module("torch_ref.answers").answer(task)
     ours = answers.answer(task)
+    if "sgd" in options.get("optimizers", ()):
+        assert any("/momentum_buffer." in name for name in ours)
     for name in options.get("presets", ()):
         if name != "ctc":  # or the rungs would hold without a center taking part
             assert ours[f"loss/{name}/center"] > 0
@@ -104,7 +106,6 @@ def test_one_step_of_every_preset_in_float64(preset, monkeypatch):
         monkeypatch.setattr(side, "_gradients" if side is answers else "gradients", lambda *_: {})
     rungs = ladder(TINY, steps=1, presets=(preset,), optimizers=("sgd",), base=False)
     check(rungs, ["loss", "step 1"])
-    assert sum(r.arrays for r in rungs if r.name == "step 1") > 60
     assert {r.part for r in rungs if r.name == "step 1"} == {f"{preset}/sgd"}
 
 
