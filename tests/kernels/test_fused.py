@@ -255,6 +255,7 @@ def has_logits(program, classes=211):
     return bool(re.search(rf"f32\[(3,8|8,3|24),{classes}\]", program.as_text()))
 
 
+@pytest.mark.slow
 def test_the_step_has_no_logits(whole_step):
     """No buffer of all logits, and no word to the host, in the compiled program."""
     (_, config), given = whole_step

@@ -20,9 +20,9 @@ from jaxcrnn.parallel.ops import ops
 from jaxcrnn.types import Batch, CenterState, Outputs
 
 B, T, L, D, C = 8, 9, 6, 6, 16
-MESHES = [(8, 1), (4, 2), (2, 4)]
+MESHES = [pytest.param(8, 1, marks=pytest.mark.slow), pytest.param(4, 2), pytest.param(2, 4)]
 # Each preset on every mesh, and the fused head on another mesh from one preset to the next.
-CASES = [(preset, "fused" if (i + j) % 3 == 0 else "dense", *mesh)
+CASES = [pytest.param(preset, "fused" if (i + j) % 2 else "dense", *mesh.values, marks=mesh.marks)
          for i, preset in enumerate(PRESETS) for j, mesh in enumerate(MESHES)]  # fmt: skip
 PLACES = (P("data"), P(None, "model"), P("model"), CenterState(P("model"), P("model")), P("data"), P("data"))
 

@@ -88,9 +88,11 @@ def same_state(ours, expected):
 EVERY = [(preset, head, *mesh) for preset in PRESETS for head in ("dense", "fused") for mesh in MESHES]
 
 
-# Every program costs five seconds of compilation, so both are of one preset, and compared with one program. What
+# Every program costs five seconds of compilation, so all are of one preset, and compared with one program. What
 # differs from preset to preset is in test_eight_devices.py, on every mesh.
-@pytest.mark.parametrize(("head", "data", "model"), [("dense", 2, 4), ("fused", 4, 2)])
+@pytest.mark.parametrize(
+    ("head", "data", "model"), [pytest.param("dense", 2, 4, marks=pytest.mark.slow), ("fused", 4, 2), ("dense", 8, 1)]
+)
 def test_a_step_on_eight_devices(head, data, model):
     compare_steps("posterior", head, data, model, 1)
 

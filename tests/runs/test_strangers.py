@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import train_args
+from small_runs import untrained
 
 import jaxcrnn
 from jaxcrnn._text import MOST, SMALL, read_text
@@ -21,7 +21,7 @@ LARGE = 9000 * 4000  # pixels, more than a new run allows
 @pytest.fixture(scope="module")
 def theirs(lines_file, tmp_path_factory):
     run = tmp_path_factory.mktemp("theirs") / "run"
-    assert main(train_args(lines_file, run, steps=2, val=False)) == 0
+    untrained(run, lines_file)
     text = (run / "config.yaml").read_text()
     for name, value in (("max_pixels", 32_000_000), ("max_bytes", 64_000_000)):
         assert f"{name}: {value}" in text
