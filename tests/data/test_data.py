@@ -188,7 +188,7 @@ def test_batches_hold_the_lines(lines_file):
 def test_batches_are_a_function_of_seed_and_step(lines_file):
     def make(cache, workers, start):
         corpus = corpus_of(lines_file, cache)
-        return list(Batches(corpus, (64, 128), 5, seed=1, workers=prefetch).training(start, 12))
+        return list(Batches(corpus, (64, 128), 5, seed=1, workers=workers).training(start, 12))
 
     whole, rest = make(1 << 30, 1, 0), make(0, 3, 7)
     for (p, a), (q, b) in zip(whole[7:], rest, strict=True):
