@@ -164,6 +164,7 @@ def test_mistakes(make, said):
         make()
 
 
+@pytest.mark.slow
 def test_a_step_with_centers_that_are_not_finite_changes_nothing():
     def broken(state, features, assignment):
         return state._replace(centers=state.centers.at[2, 0].set(jnp.nan))

@@ -78,6 +78,7 @@ def test_a_step_is_loss_gradient_and_update_of_the_plain_definition(step, state)
     assert (info["samples"], info["skipped"], info["infeasible"]) == (3, 0, 0)
 
 
+@pytest.mark.slow
 def test_samples_that_fill_the_batch_count_nowhere(step, state):
     full, info = step(CONFIG, state, make_batch(), KEY)
     more, more_info = step(CONFIG, state, make_batch(fill=2), KEY)

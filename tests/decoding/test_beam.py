@@ -61,6 +61,7 @@ def test_exhaustive_search_agrees(name):
             assert not found.ids[b, k, found.counts[b, k] :].any()
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_loss():
     """Where nothing is dropped, a text's score is its CTC loss."""
     logits = np.random.default_rng(1).normal(size=(3, T, 4)).astype(np.float32)
@@ -166,6 +167,7 @@ def test_evaluation_takes_the_same_options(run_folder, lines_file, tmp_path):
     assert not set(found[0]) <= set(words.read_text().split())
 
 
+@pytest.mark.slow
 def test_best_path_with_details_is_the_same_text(run_folder):
     run = open_run(run_folder)
     state, _ = run.state()

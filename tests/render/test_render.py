@@ -98,6 +98,7 @@ def test_what_a_batch_looks_like():
     assert jnp.abs(other[0] - images[0]).max() > 0.5
 
 
+@pytest.mark.slow
 def test_a_long_line_is_set_narrower():
     labels, lengths = np.full((1, 8), 3, np.int32), np.asarray([8], np.int32)
     image, width = rendered(jax.random.key(0), glyphs(), labels, lengths, narrow(EASY, 64))

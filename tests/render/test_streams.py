@@ -46,7 +46,8 @@ def check(stream, planned, batch):
         assert (image[:, width:] == 1).all()
 
 
-@pytest.mark.parametrize("kind", [pytest.param("rendered", marks=pytest.mark.slow), "mixed"])
+@pytest.mark.parametrize("kind", ["rendered", "mixed"])
+@pytest.mark.slow
 def test_a_stream_is_a_function_of_the_step(kind, lines_file):
     stream = rendered() if kind == "rendered" else MixedBatches([read(lines_file), rendered(2)])
     whole, rest = list(stream.training(0, 6)), list(stream.training(4, 6))

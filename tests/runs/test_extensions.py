@@ -117,6 +117,7 @@ def test_a_fresh_process_opens_it_where_it_is_trusted(trained, lines_file):
     assert (opened.returncode, opened.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_resume_with_the_same_paths_or_with_trust(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(trained.parent)
     run = shutil.copytree(trained, tmp_path / "run")

@@ -16,6 +16,7 @@ from jaxcrnn.runs.folder import open_run
 from jaxcrnn.train import TrainConfig, init_state
 
 
+@pytest.mark.slow
 def test_rows_move_by_character():
     def state(charset, seed):
         model = ModelConfig("tiny", 4, 0.0, num_classes=charset.num_classes, blank=charset.blank)

@@ -17,6 +17,8 @@ from jaxcrnn.runs import folder as run_folders
 
 OLD = Path(__file__).resolve().parents[1] / "fixtures" / "v0.1"
 RUNS = ("run_ctc", "run_posterior", "run_imported")
+# The logits of the imported one are compared in any case; its command is slow.
+QUICK = [name if name != "run_imported" else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
 IMAGES = [f"data/{i}.png" for i in range(8)]
 ROUNDED = 1.01e-4  # of values with four decimals: the last may differ by one
 
@@ -44,7 +46,7 @@ def equal(value, expected, path="", tolerance=ROUNDED):
         assert value == expected, path
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", QUICK)
 def test_runs_evaluate_to_the_same_texts(name, old, capsys):
     expected = json.loads((old / name / "expected.json").read_text())
     assert main(["evaluate", name, "--data", "data/labels.txt", "--json"]) == 0
@@ -67,7 +69,7 @@ def logits_of(call, name, recorded):
     return max(differences)
 
 
-@pytest.mark.parametrize("name", [*RUNS, "export_safetensors"])
+@pytest.mark.parametrize("name", [*RUNS, pytest.param("export_safetensors", marks=pytest.mark.slow)])
 def test_logits_are_the_same(name):
     reader = jaxcrnn.load(OLD / name)
     with np.load(OLD / "expected_logits.npz") as recorded:
@@ -112,7 +114,7 @@ def test_weights_exported_to_torch_come_back(tmp_path, capsys):
         assert logits_of(jax.jit(exporters.function(reader)), "run_ctc", recorded) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["run_ctc", "run_posterior"])
+@pytest.mark.parametrize("name", [pytest.param("run_ctc", marks=pytest.mark.slow), "run_posterior"])
 def test_training_resumes(name, old, capsys):
     config = old / name / "config.yaml"
     text = config.read_text()
