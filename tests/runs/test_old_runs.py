@@ -18,7 +18,7 @@ from jaxcrnn.runs import folder as run_folders
 OLD = Path(__file__).resolve().parents[1] / "fixtures" / "v0.1"
 RUNS = ("run_ctc", "run_posterior", "run_imported")
 # The logits of the imported one are compared in any case; its command is slow.
-QUICK = [name if name != "run_imported" else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
+EVALUATED = [name if name != "run_imported" else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
 IMAGES = [f"data/{i}.png" for i in range(8)]
 ROUNDED = 1.01e-4  # of values with four decimals: the last may differ by one
 
@@ -46,7 +46,7 @@ def equal(value, expected, path="", tolerance=ROUNDED):
         assert value == expected, path
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", EVALUATED)
 def test_runs_evaluate_to_the_same_texts(name, old, capsys):
     expected = json.loads((old / name / "expected.json").read_text())
     assert main(["evaluate", name, "--data", "data/labels.txt", "--json"]) == 0
