@@ -175,7 +175,7 @@ def push(
       centers: ``[C,D]``.
       assignment: which frame belongs to which class.
       rivals: classes of the look-alikes, of the shape of ``assignment.classes``; see
-        `jaxcrnn.diagnostics.lookalikes`. Where it equals the class itself the frame has no part.
+        `jaxcrnn.diagnostics.top_rival`. Where it equals the class itself the frame has no part.
       margin: by how much, in squared distance.
       reduction: ``"mean"`` or ``"half_sum"``.
       ops: as for `center`.
