@@ -127,7 +127,8 @@ class LossConfig:
       ace_variant: ``"paper"`` or ``"paddle"``.
       push: weight of the hinge between look-alikes; 0 leaves it out.
       push_margin: its margin, in squared distance.
-      rule: import path of a `CenterRule`, ``"module:rule"``, that replaces ``start`` and ``update``, or one of them.
+      rule: import path of a `CenterRule`, ``"module:rule"``, that replaces ``start`` and ``update``, or one of them,
+        whatever these are.
       terms: import paths of further terms, each ``"module:function"`` or ``"0.1*module:function"`` with a weight.
     """
 
@@ -242,7 +243,8 @@ def _flow(config: LossConfig, parts: Preset, assignment: Any, rule: CenterRule, 
     every = (*_terms(config, parts, assignment is not None), *terms)
     names = [*RESERVED, *(term.name for term in every)]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"two values of a training step are named {twice[0]!r}; expected another name for the term")
+        raise UserError(f"loss.terms: two values of a training step are named {twice[0]!r}; expected another name for "
+                        "one of the functions")  # fmt: skip
     return Flow(assignment, _rule(config, parts, rule) if assignment is not None else None, every)
 
 
@@ -364,7 +366,8 @@ def loss_terms(
     for term in flow.terms:
         value = _with_ops(term.function, ops)(outputs, batch, assignment, state, blank=blank)
         value, more = value if isinstance(value, tuple) else (value, {})
-        for name, each in {**more, term.name: value}.items():
+        value = jnp.asarray(value)
+        for name, each in {**jax.tree.map(jnp.asarray, more), term.name: value}.items():
             if each.shape not in ((), real.shape):
                 raise ValueError(f"term {name!r} has shape {each.shape}; expected {real.shape} or a scalar")
             if each.ndim:

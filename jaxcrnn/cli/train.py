@@ -86,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     origin = open_weights(Path(args.init_from)) if args.init_from else None
     config = _config(args, origin)
     if args.print_config:
+        extensions.paths(config.loss)  # nothing is imported: only how they are written is checked
         print(configs.to_yaml(config), end="")
         return 0
     extensions.resolve(config.loss)  # a path that leads nowhere stops it before the data are read

@@ -1,7 +1,8 @@
 """Queries on logits: a dense array, or a linear head that never materializes them.
 
 Losses, assignments and decoders ask logits five questions: `log_norm`, `best`, `of_classes`, `of_frames` and `ranked`.
-Each type of logits answers them; functions accept a plain ``[B,T,C]`` array as well and wrap it with `as_logits`.
+Each type of logits answers them, and hands the center loss the features that its head reads (`center_features`,
+`update_features`); functions accept a plain ``[B,T,C]`` array as well and wrap it with `as_logits`.
 The class-sharded type lives in `jaxcrnn.parallel.sharded_head`.
 """
 
@@ -191,11 +192,6 @@ def as_logits(logits: Logits) -> LogitsLike:
     if hasattr(logits, "log_norm"):
         return cast(LogitsLike, logits)
     return DenseLogits(jnp.asarray(logits))
-
-
-def is_dense(logits: Logits) -> bool:
-    """Whether the logits of every class are at hand."""
-    return isinstance(as_logits(logits), DenseLogits)
 
 
 def constant(logits: Logits) -> Any:

@@ -16,9 +16,16 @@ import traceback
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from jaxcrnn._text import first_line
+from jaxcrnn.centers import is_estimated, start, zeros
 from jaxcrnn.errors import UserError
-from jaxcrnn.objective import CenterRule, Flow, LossConfig, Term, flow
+from jaxcrnn.kernels.logits import factored
+from jaxcrnn.objective import CenterRule, Flow, LossConfig, Term, flow, loss_terms, move_centers
+from jaxcrnn.train import TrainConfig
+from jaxcrnn.types import Batch, Outputs
 
 # What may be imported: True for everything, some import paths, or a mapping from import paths to the objects that
 # stand for them, of which none is imported.
@@ -100,6 +107,56 @@ def resolve(loss: LossConfig, trust: Trust = True, source: str = "the configurat
             else:
                 parts[key] = value
     return flow(loss, **parts)
+
+
+def try_out(config: TrainConfig) -> None:
+    """Traces the functions from outside once, on a small batch of shapes, so that a mistake in them stops no training.
+
+    Args:
+      config: of a run; without a flow of its own nothing is tried.
+
+    Raises:
+      UserError: naming the import paths, the error and the line it came from.
+    """
+    if config.flow is None:
+        return
+    flow, model = config.flow, config.model
+    B, T, L, C, D = 3, 4, 2, model.num_classes, model.features
+
+    def trial(features: Any, kernel: Any, bias: Any, batch: Batch, key: Any) -> Any:
+        centers = None
+        if flow.rule is not None:
+            centers = zeros(C, D) if is_estimated(flow.rule) else start(flow.rule, key, kernel)
+
+        def loss_of(features: Any) -> Any:
+            dense = model.head != "fused"
+            logits = features @ kernel + bias[None, None] if dense else factored(features, kernel, bias)
+            outputs = Outputs(logits, features, jnp.full(B, T))
+            loss, (_, assignment) = loss_terms(flow, outputs, batch, centers, blank=model.blank)
+            return loss, (outputs, assignment)
+
+        (_, (outputs, assignment)), _ = jax.value_and_grad(loss_of, has_aux=True)(features)
+        moved = move_centers(flow, centers, outputs, assignment)
+        shapes = [[a.shape for a in jax.tree.leaves(tree)] for tree in (centers, moved)]
+        if type(centers) is not type(moved) or shapes[0] != shapes[1]:
+            name = type(moved).__name__
+            raise ValueError(f"the update returned {name} of shapes {shapes[1]}; expected CenterState of "
+                             f"shapes {shapes[0]}")  # fmt: skip
+
+    whole, real = jax.ShapeDtypeStruct((B,), jnp.int32), jnp.float32
+    images = jax.ShapeDtypeStruct((B, model.height, 4 * T, 1), real)
+    batch = Batch(images, whole, jax.ShapeDtypeStruct((B, L), jnp.int32), whole)  # type: ignore[arg-type]
+    arrays = (jax.ShapeDtypeStruct(shape, real) for shape in ((B, T, D), (D, C), (C,)))
+    try:
+        jax.eval_shape(trial, *arrays, batch, jax.eval_shape(lambda: jax.random.key(0)))
+    except UserError:
+        raise
+    except Exception as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
+        own = [f for f in frames if not f.filename.startswith(os.path.dirname(os.path.dirname(__file__)))]
+        where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+        named_by = ", ".join(f"loss.{key}={path}" for path, key in paths(config.loss).items()) or "the flow"
+        raise UserError(f"{named_by}: {type(error).__name__}: {first_line(error)}{where}") from None
 
 
 def _checked(text: str, key: str) -> str:

@@ -69,6 +69,7 @@ def first_state(
       UserError: a file cannot be read, or the weights or centers do not fit the configuration.
     """
     train_config, variables = config.for_charset(charset, extensions.resolve(config.loss)), None
+    extensions.try_out(train_config)
     facts: dict[str, Any] = {"loss": config.loss.parts._asdict()}
     if origin:
         before, step = origin.state(checkpoint or "best")
@@ -226,7 +227,8 @@ def _go(
     if totals.worker_restarts:
         print(f"worker processes were started anew {totals.worker_restarts} times")
     if done.stopped:
-        print(f"go on with: jaxcrnn train --resume {run.folder}")
+        trust = " --trust-code" if run.config.loss.import_paths else ""
+        print(f"go on with: jaxcrnn train --resume {run.folder}{trust}")
     else:
         print(f"the run is in {run.folder}")
     return not done.stopped

@@ -16,9 +16,11 @@ import jaxcrnn
 from jaxcrnn.cli.main import main
 from jaxcrnn.errors import UserError
 from jaxcrnn.experiments.plan import read
+from jaxcrnn.model import ModelConfig
 from jaxcrnn.objective import CenterRule, LossConfig
 from jaxcrnn.runs import config as configs
 from jaxcrnn.runs import extensions, folder
+from jaxcrnn.train import TrainConfig
 
 MODULE = """
 import jax.numpy as jnp
@@ -233,3 +235,51 @@ def test_an_arm_of_a_plan_may_have_a_loss_of_its_own(tmp_path):
     )
     plan = read(tmp_path / "plan.yaml", SMALL)
     assert plan.arms["mine"].loss.import_paths == {"assignment": ("own_loss:sharp",)}
+
+
+BROKEN = """
+import jax.numpy as jnp
+from jaxcrnn.objective import CenterRule
+def noblank(outputs, batch, assignment, state): return 0.0
+def square(outputs, batch, assignment, state, *, blank): return outputs.features.sum(-1)
+def divides(outputs, batch, assignment, state, *, blank): return 1 / 0
+def nothing(logits, lengths, labels, label_lengths, *, blank): return None
+lost = CenterRule(None, lambda state, features, assignment: None)
+narrow = CenterRule(None, lambda state, features, assignment: state._replace(centers=state.centers[:, :1]))
+def number(outputs, batch, assignment, state, *, blank): return 0.5
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("loss.terms=[broken_loss:noblank]", "loss.terms=broken_loss:noblank: TypeError: noblank() got an unexpected"),
+        ("loss.terms=[broken_loss:square]", "ValueError: term 'square' has shape (3, 4)"),
+        ("loss.terms=[broken_loss:divides]", "ZeroDivisionError: division by zero"),
+        ("loss.assignment=broken_loss:nothing", "loss.assignment=broken_loss:nothing: "),
+        ("loss.rule=broken_loss:lost", "the update returned NoneType of shapes []"),
+        ("loss.rule=broken_loss:narrow", "expected CenterState of shapes [(11, 16), (11,)]"),
+    ],
+)
+def test_a_mistake_in_a_function_is_one_line_and_leaves_no_folder(
+    setting, said, lines_file, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "broken_loss.py").write_text(BROKEN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    out = tmp_path / "run"
+    assert main([*train_args(lines_file, out, "loss.preset=posterior", setting, val=False)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert said in error
+    assert "divides" not in setting or f"{tmp_path / 'broken_loss.py'}, line 6" in error
+    assert not out.exists()
+
+
+def test_a_term_may_be_a_number(tmp_path, monkeypatch):
+    (tmp_path / "broken_loss.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("broken_loss", None)
+    loss = LossConfig("posterior", terms=("2*broken_loss:number",))
+    model = ModelConfig("tiny", 4, num_classes=5)
+    extensions.try_out(TrainConfig(model, loss, flow=extensions.resolve(loss)))
