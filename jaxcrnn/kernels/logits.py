@@ -9,6 +9,8 @@ The class-sharded type lives in `jaxcrnn.parallel.sharded_head`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
 import jax
@@ -116,7 +118,52 @@ class DenseLogits(NamedTuple):
         return features
 
 
-class FactoredLogits(NamedTuple):
+class FusedLogits:
+    """What the logits of a fused head answer from one pass over its classes, whichever devices made it.
+
+    Attributes:
+      features: ``[B,T,D]``, the head's input.
+      norm: ``[B,T]`` log of the softmax's denominator.
+      top: ``[B,T,3]`` int32, the most probable classes.
+      top_logits: ``[B,T,3]`` their logits.
+    """
+
+    features: Array
+    norm: Array
+    top: Array
+    top_logits: Array
+
+    @property
+    def num_frames(self) -> int:
+        return self.features.shape[1]
+
+    @property
+    def dtype(self) -> Any:
+        return self.norm.dtype
+
+    def log_norm(self) -> Array:
+        return self.norm
+
+    def best(self) -> tuple[Array, Array]:
+        return self.top[:, :, 0], self.top_logits[:, :, 0]
+
+    def ranked(self, excluded: Sequence[int] = ()) -> tuple[Array, Array, Array]:
+        if len(excluded) > TOP - 2:
+            raise ValueError(f"{len(excluded)} classes excluded; a fused head keeps the {TOP} most probable ones, "
+                             f"expected {TOP - 2} at most")  # fmt: skip
+        return first_two(self.top, self.top_logits, excluded)
+
+    def update_features(self, features: Any) -> Any:
+        return self.features
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["features", "kernel", "bias", "norm", "top", "top_logits"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class FactoredLogits(FusedLogits):
     """Logits that are never materialized: ``features @ kernel + bias``. See `factored`.
 
     Attributes:
@@ -139,20 +186,6 @@ class FactoredLogits(NamedTuple):
     def num_classes(self) -> int:
         return self.kernel.shape[1]
 
-    @property
-    def num_frames(self) -> int:
-        return self.features.shape[1]
-
-    @property
-    def dtype(self) -> Any:
-        return self.norm.dtype
-
-    def log_norm(self) -> Array:
-        return self.norm
-
-    def best(self) -> tuple[Array, Array]:
-        return self.top[:, :, 0], self.top_logits[:, :, 0]
-
     def of_classes(self, classes: Array) -> Array:
         own = product("btd,dbk->btk", self.features, self.kernel[:, classes])
         return own + at_least_float32(self.bias)[classes][:, None, :]
@@ -161,14 +194,8 @@ class FactoredLogits(NamedTuple):
         columns = self.kernel.T[classes]
         return product("btd,btd->bt", self.features, columns) + at_least_float32(self.bias)[classes]
 
-    def ranked(self, excluded: Sequence[int] = ()) -> tuple[Array, Array, Array]:
-        return first_two_of_top(self.top, self.top_logits, excluded)
-
     def center_features(self, features: Any) -> Any:
         return features
-
-    def update_features(self, features: Any) -> Any:
-        return self.features
 
 
 Logits = Array | LogitsLike
@@ -207,14 +234,6 @@ def norm(logits: Logits) -> Array:
 def of_frames(logits: Logits, classes: Array) -> Array:
     """`LogitsLike.of_frames`, as version 0.1 spelled it."""
     return as_logits(logits).of_frames(classes)
-
-
-def first_two_of_top(top: Array, values: Array, excluded: Sequence[int]) -> tuple[Array, Array, Array]:
-    """`LogitsLike.ranked` where only the ``TOP`` most probable classes are known."""
-    if len(excluded) > TOP - 2:
-        raise ValueError(f"{len(excluded)} classes excluded; a fused head keeps the {TOP} most probable ones, expected "
-                         f"{TOP - 2} at most")  # fmt: skip
-    return first_two(top, values, excluded)
 
 
 def first_two(classes: Array, values: Array, excluded: Sequence[int]) -> tuple[Array, Array, Array]:

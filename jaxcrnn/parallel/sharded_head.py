@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxcrnn.kernels.chunked_head import Scan, best_of, gradient, product, scan_chunks
 from jaxcrnn.kernels.dtypes import at_least_float32
-from jaxcrnn.kernels.logits import first_two_of_top
+from jaxcrnn.kernels.logits import FusedLogits
 from jaxcrnn.parallel.mesh import MODEL, axes_of
 from jaxcrnn.parallel.sharded_centers import SharedFeatures, own_rows
 
@@ -43,7 +43,7 @@ class Copies(NamedTuple):
     meta_fields=["mesh", "num_classes"],
 )
 @dataclass(frozen=True)
-class ShardedLogits:
+class ShardedLogits(FusedLogits):
     """Logits of a fused head whose classes a mesh shards. See `sharded` and `jaxcrnn.kernels.logits.LogitsLike`.
 
     Attributes:
@@ -63,20 +63,6 @@ class ShardedLogits:
     top_logits: Array
     mesh: Mesh
     num_classes: int
-
-    @property
-    def num_frames(self) -> int:
-        return self.features.shape[1]
-
-    @property
-    def dtype(self) -> Any:
-        return self.norm.dtype
-
-    def log_norm(self) -> Array:
-        return self.norm
-
-    def best(self) -> tuple[Array, Array]:
-        return self.top[:, :, 0], self.top_logits[:, :, 0]
 
     def of_classes(self, classes: Array) -> Array:
         def part(each: Copies, classes: Array) -> Array:
@@ -98,17 +84,11 @@ class ShardedLogits:
             0
         )
 
-    def ranked(self, excluded: Sequence[int] = ()) -> tuple[Array, Array, Array]:
-        return first_two_of_top(self.top, self.top_logits, excluded)
-
     def center_features(self, features: Any) -> Any:
         # A table of centers that the devices cannot share equally is whole on each of them.
         if self.num_classes % self.mesh.shape[MODEL]:
             return features
         return SharedFeatures(self.features, self.copies.features)
-
-    def update_features(self, features: Any) -> Any:
-        return self.features
 
 
 def sharded(mesh: Mesh, features: Array, kernel: Array, bias: Array) -> ShardedLogits:
