@@ -183,7 +183,7 @@ def flattened(variables: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def unflattened(arrays: dict[str, np.ndarray], model: ModelConfig, path: Path) -> dict[str, Any]:
-    """The variables of a model from arrays by their names.
+    """The variables of a model from arrays by their names. Arrays in float16 become float32.
 
     Raises:
       UserError: a name is missing or left over, or a shape is not the model's; ``path`` is what messages call it.
@@ -202,6 +202,8 @@ def unflattened(arrays: dict[str, np.ndarray], model: ModelConfig, path: Path) -
         if name not in left:
             raise UserError(f"{path}: lacks {name}, which the model of {CONFIG} has")
         value = left.pop(name)
+        if value.dtype == np.float16:  # stored in half the bytes; always computed in float32
+            value = value.astype(np.float32)
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise UserError(f"{path}: {name} has values that are not finite numbers")
         if value.shape != leaf.shape or value.dtype != leaf.dtype:

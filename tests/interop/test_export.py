@@ -12,12 +12,14 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 import jaxcrnn
 from jaxcrnn.charset import Charset
 from jaxcrnn.cli.main import main
 from jaxcrnn.errors import UserError
 from jaxcrnn.interop import exporters
+from jaxcrnn.interop.recognizer import flattened
 from jaxcrnn.runs import config
 from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.folder import create
@@ -210,6 +212,18 @@ def _facts(**more):
 def _model(**more):
     return _edit("config.json", lambda data: json.dumps(
         (facts := json.loads(data)) | {"model": facts["model"] | more}).encode())  # fmt: skip
+
+
+def test_half_precision_files_are_read_as_float32(run_of, tmp_path):
+    exporters.to_safetensors(jaxcrnn.load(run_of("plain")), tmp_path, tmp_path / "out")
+    path = tmp_path / "out" / "model.safetensors"
+    full = load_file(path)
+    save_file({name: value.astype(np.float16) for name, value in full.items()}, path)
+    loaded = flattened(jaxcrnn.load(tmp_path / "out").variables)
+    assert loaded.keys() == full.keys()
+    for name, value in loaded.items():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, full[name].astype(np.float16).astype(np.float32), err_msg=name)
 
 
 WRONG = {
