@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from jaxcrnn.cli import main
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_depend_on_the_batch_size(run_folder, lines_file, capsys, tmp_path):
     shown = []
     for size in (1, 7, 32):

@@ -90,6 +90,7 @@ def test_of_a_handwriting_recogniser(shared):
         assert charset.decode(np.asarray(ids[0, : int(counts[0])]).tolist()) == greedy
 
 
+@pytest.mark.slow
 def test_a_beam_with_n_grams_reads_more_than_greedy():
     """Noisy frames of words whose letters say something about each other."""
     charset, rng = Charset("abcdefgh "), np.random.default_rng(0)
@@ -136,6 +137,7 @@ def run_folder(tmp_path_factory):
     return made.folder
 
 
+@pytest.mark.slow
 def test_the_commands(run_folder, lines_file, tmp_path, capsys):
     """A model of the labels and a lexicon, in both commands that read."""
     assert main(["lm", "train", str(lines_file), "--labels", "--order", "3", "--out", str(tmp_path / "m.lm")]) == 0

@@ -91,7 +91,12 @@ EVERY = [(preset, head, *mesh) for preset in PRESETS for head in ("dense", "fuse
 # Every program costs five seconds of compilation, so all are of one preset, and compared with one program. What
 # differs from preset to preset is in test_eight_devices.py, on every mesh.
 @pytest.mark.parametrize(
-    ("head", "data", "model"), [pytest.param("dense", 2, 4, marks=pytest.mark.slow), ("fused", 4, 2), ("dense", 8, 1)]
+    ("head", "data", "model"),
+    [
+        pytest.param("dense", 2, 4, marks=pytest.mark.slow),
+        ("fused", 4, 2),
+        pytest.param("dense", 8, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_a_step_on_eight_devices(head, data, model):
     compare_steps("posterior", head, data, model, 1)

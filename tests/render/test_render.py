@@ -61,6 +61,7 @@ def test_blocks_against_a_cosine_transform():
         assert np.median(far) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", EACH)
 def test_a_line_follows_from_its_key_alone(level):
     """In another batch, with fewer slots: the same image."""
@@ -108,6 +109,7 @@ def test_a_long_line_is_set_narrower():
     assert ink.min() > 0.6 * ink.max()
 
 
+@pytest.mark.slow
 def test_a_glyph_that_a_font_lacks_comes_from_another():
     tiles = np.zeros((2, 1, 40, 40), np.uint8)
     tiles[1, 0, 8:32, 8:32] = 255

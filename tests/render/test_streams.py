@@ -60,6 +60,7 @@ def test_a_stream_is_a_function_of_the_step(kind, lines_file):
     assert len({planned.bucket for planned, _ in whole}) == 2
 
 
+@pytest.mark.slow
 def test_rendered_batches_say_what_is_written():
     stream = rendered(size=2)
     for step, (planned, batch) in enumerate(stream.training(0, 8)):

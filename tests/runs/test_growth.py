@@ -46,6 +46,7 @@ def test_rows_move_by_character():
     assert after.step == before.step
 
 
+@pytest.mark.slow
 def test_a_new_training_starts_with_all_that_is_known():
     """Moments and centers too, where both have them; the schedule begins at 0, a new average with the weights."""
 

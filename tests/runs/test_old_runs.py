@@ -17,8 +17,8 @@ from jaxcrnn.runs import folder as run_folders
 
 OLD = Path(__file__).resolve().parents[1] / "fixtures" / "v0.1"
 RUNS = ("run_ctc", "run_posterior", "run_imported")
-# The logits of the imported one are compared in any case; its command is slow.
-EVALUATED = [name if name != "run_imported" else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
+# One by its command in any case, the imported one by its logits; the rest is slow.
+EVALUATED = [pytest.param(name, marks=() if name == "run_posterior" else pytest.mark.slow) for name in RUNS]
 IMAGES = [f"data/{i}.png" for i in range(8)]
 ROUNDED = 1.01e-4  # of values with four decimals: the last may differ by one
 
@@ -69,7 +69,12 @@ def logits_of(call, name, recorded):
     return max(differences)
 
 
-@pytest.mark.parametrize("name", [*RUNS, pytest.param("export_safetensors", marks=pytest.mark.slow)])
+LOGITS = [*RUNS, "export_safetensors"]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "run_imported" else pytest.mark.slow) for name in LOGITS]
+)
 def test_logits_are_the_same(name):
     reader = jaxcrnn.load(OLD / name)
     with np.load(OLD / "expected_logits.npz") as recorded:
@@ -84,6 +89,7 @@ def test_the_exported_folder_reads_the_same():
         assert line.confidence == pytest.approx(one["confidence"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_exported_program_runs():
     pytest.importorskip("flatbuffers", reason="the extra 'export' is not installed")
     from jax import export
@@ -114,7 +120,8 @@ def test_weights_exported_to_torch_come_back(tmp_path, capsys):
         assert logits_of(jax.jit(exporters.function(reader)), "run_ctc", recorded) < 1e-4
 
 
-@pytest.mark.parametrize("name", [pytest.param("run_ctc", marks=pytest.mark.slow), "run_posterior"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["run_ctc", "run_posterior"])
 def test_training_resumes(name, old, capsys):
     config = old / name / "config.yaml"
     text = config.read_text()
@@ -151,6 +158,7 @@ def test_imported_weights_go_back_bit_for_bit(old):
         np.testing.assert_array_equal(back[key], array, err_msg=key)
 
 
+@pytest.mark.slow
 def test_a_comparison_opens(old, capsys):
     before = json.loads((old / "comparison" / "results.json").read_text())
     assert main(["report", "comparison", "--out", "report.html"]) == 0
@@ -175,7 +183,7 @@ def steps():
 
 with np.load(OLD / "steps.npz") as _recorded:
     STEPS = {name: _recorded[name] for name in _recorded.files}
-QUICK = ("flow1, dense", "posterior, fused")
+QUICK = ("flow1, dense",)
 
 
 @pytest.mark.parametrize(
