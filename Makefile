@@ -12,7 +12,7 @@ EXTRAS := dev$(if $(filter 3.11,$(VERSION)),$(comma)torch)
 .PHONY: demo test test-all lint clean help
 help:
 	@echo "make demo      train four recognisers on rendered look-alikes for some minutes, compare them"
-	@echo "make test      the quick tests (five to six minutes on two cores)"
+	@echo "make test      the quick tests (five minutes on two cores)"
 	@echo "make test-all  every test: also faults, damaged input, several processes, long commands"
 	@echo "make lint      ruff, mypy and the layers of imports"
 

@@ -109,10 +109,10 @@ def test_stablehlo_without_this_package(names, run_of, tmp_path):
     np.savez(tmp_path / "in.npz", **images)
     arguments = [str(tmp_path), str(tmp_path / "in.npz"), str(tmp_path / "out.npz")]
     subprocess.run([sys.executable, "-c", textwrap.dedent(LOADER), *arguments], check=True)
-    found = np.load(tmp_path / "out.npz")
-    assert set(found.files) == set(expected)
-    for key, value in expected.items():
-        np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-4)
+    with np.load(tmp_path / "out.npz") as found:
+        assert set(found.files) == set(expected)
+        for key, value in expected.items():
+            np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-4)
 
 
 def test_the_pages_loader_reads_the_same(run_of, tmp_path, monkeypatch):
