@@ -170,13 +170,15 @@ def call(root: Path, arguments: list[str], limit: int | None = None) -> subproce
 
 def main() -> None:
     lines = [
-        "# Bad input",
+        "# Invalid input",
         "",
-        "What each mistake is answered with, as `python scripts/bad_input.py docs/bad-input.md` saw it. A fault of",
-        "the data is shown by the audit's table; the line given here is its row there, and the last line on standard",
-        "error counts them all. No answer is a traceback.",
+        "The table lists the exit code and the message for each user error, as printed by "
+        "`python scripts/bad_input.py docs/bad-input.md`.",
+        "For faults in the data, it shows the row of the audit table; the last line on standard error then counts all "
+        "faults.",
+        "No message is a traceback.",
         "",
-        "| what is wrong | exit code | the answer |",
+        "| error | exit code | message |",
         "|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as folder:
