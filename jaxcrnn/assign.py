@@ -1,6 +1,6 @@
-"""Which center a frame belongs to: four alignments, one type (`jaxcrnn.types.Assignment`).
+"""Assignment of frames to classes: four alignments that return a `jaxcrnn.types.Assignment`.
 
-Assignments are constants of the loss: nothing is differentiated through an argmax, an alignment or a weight.
+Assignments are constants of the loss: no gradient flows through an argmax, an alignment or a weight.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _valid(logits: Logits, lengths: Array) -> Array:
 def _check_classes(classes: int, **named: int) -> None:
     for name, value in named.items():
         if not 0 <= value < classes:
-            raise ValueError(f"{name} is class {value}; expected one of the {classes} classes, 0 to {classes - 1}")
+            raise ValueError(f"{name} is {value}; expected a class id from 0 to {classes - 1}")
 
 
 def _as_weights(chosen: Array, logits: Logits) -> Array:
@@ -41,27 +41,36 @@ def counted(
     blank: int = 0,
     ignored: Sequence[int] = (),
 ) -> Assignment:
-    """Flow one: the frames where greedy decoding emits, labelled with the true characters if their number is right.
+    """Assign the label's characters to the frames where greedy decoding emits, if their number is right (flow one).
 
-    A frame emits when its best class is not the blank, not ignored, and not the best class of the next valid frame:
-    the last frame of each run. Only a sample that emits as many characters as its label has takes part; its i-th
-    emitting frame then gets the i-th true character, whatever was read there.
+    A frame emits if its best class is neither the blank nor ignored, and differs from the best class of the next valid
+    frame; it is the last frame of its run. A sample takes part only if it emits as many characters as its label has.
+    Its i-th emitting frame then gets the i-th character of the label, whatever was decoded there.
 
     Args:
-      logits: ``[B,T,C]``; frames at ``t >= lengths[b]`` are ignored.
+      logits: ``[B,T,C]``; frames at ``t >= lengths[b]`` are padding and ignored.
       lengths: ``[B]`` int32, valid frames.
-      labels: ``[B,L]`` int32; slots at ``l >= label_lengths[b]`` are ignored.
-      label_lengths: ``[B]`` int32.
-      blank: class of the blank.
-      ignored: classes that never emit.
+      labels: ``[B,L]`` int32; slots at ``l >= label_lengths[b]`` are padding and ignored.
+      label_lengths: ``[B]`` int32, characters of each label.
+      blank: class id of the blank.
+      ignored: class ids that never emit.
 
     Returns:
-      Weight 1 on the emitting frames of the samples that take part, 0 elsewhere.
+      Classes and weights ``[B,T]``: weight 1 on the emitting frames of the samples that take part, 0 elsewhere.
 
     Raises:
-      ValueError: ``blank`` or an ignored class is not among the classes.
+      ValueError: If ``blank`` or an ignored class is not a class id.
 
-    Source: the TensorFlow original of CRNN with center loss; its PyTorch sibling ignores class 1 besides.
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxcrnn import assign
+      >>> logits = jax.nn.one_hot(jnp.array([[1, 1, 0, 2]]), 4)
+      >>> frames = assign.counted(logits, jnp.array([4]), jnp.array([[1, 3]]), jnp.array([2]))
+      >>> frames.classes.tolist(), frames.weights.tolist()  # 3 is read as 2, but two characters are right
+      ([[0, 1, 0, 3]], [[0.0, 1.0, 0.0, 1.0]])
+
+    References:
+      The TensorFlow original of CRNN with center loss; its PyTorch port also ignores class 1.
     """
     _check_classes(as_logits(logits).num_classes, blank=blank, **{f"ignored[{i}]": c for i, c in enumerate(ignored)})
     valid = _valid(logits, lengths)
@@ -79,21 +88,30 @@ def counted(
 
 
 def predicted(logits: Logits, lengths: Array, *, blank: int = 0, skip_blank: bool = False) -> Assignment:
-    """Flow two: every valid frame belongs to its best class, the blank among them.
+    """Assign each valid frame to its best class, including the blank (flow two).
 
     Args:
-      logits: ``[B,T,C]``; frames at ``t >= lengths[b]`` are ignored.
+      logits: ``[B,T,C]``; frames at ``t >= lengths[b]`` are padding and ignored.
       lengths: ``[B]`` int32, valid frames.
-      blank: class of the blank.
-      skip_blank: leave out the frames that show the blank, which are most of them.
+      blank: class id of the blank.
+      skip_blank: whether to drop the frames whose best class is the blank, which are most of them.
 
     Returns:
-      Weight 1 on the valid frames, 0 elsewhere.
+      Classes and weights ``[B,T]``: weight 1 on the valid frames, 0 elsewhere.
 
     Raises:
-      ValueError: ``blank`` is not among the classes.
+      ValueError: If ``blank`` is not a class id.
 
-    Source: PaddleOCR, ``CenterLoss``.
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxcrnn import assign
+      >>> logits = jax.nn.one_hot(jnp.array([[1, 1, 0, 2]]), 3)
+      >>> frames = assign.predicted(logits, jnp.array([4]), skip_blank=True)
+      >>> frames.classes.tolist(), frames.weights.tolist()
+      ([[1, 1, 0, 2]], [[1.0, 1.0, 0.0, 1.0]])
+
+    References:
+      PaddleOCR, ``CenterLoss``.
     """
     _check_classes(as_logits(logits).num_classes, blank=blank)
     chosen = _valid(logits, lengths)
@@ -112,22 +130,33 @@ def aligned(
     blank: int = 0,
     frames: str = "last",
 ) -> Assignment:
-    """The best CTC path of the true label: every feasible sample takes part, and its classes are always right.
+    """Assign frames by the best CTC path of the label (`jaxcrnn.ctc.best_path`).
+
+    Every feasible sample takes part, and the assigned classes are always those of the label.
 
     Args:
-      logits: ``[B,T,C]``; frames at ``t >= lengths[b]`` are ignored.
+      logits: ``[B,T,C]``; frames at ``t >= lengths[b]`` are padding and ignored.
       lengths: ``[B]`` int32, valid frames.
-      labels: ``[B,L]`` int32, never ``blank``; slots at ``l >= label_lengths[b]`` are ignored.
-      label_lengths: ``[B]`` int32.
-      blank: class of the blank.
-      frames: which frames of a character's run count: ``"last"`` (as in flow one), ``"first"``, ``"best"`` (where the
-        character is most probable; the first of equals) or ``"all"``.
+      labels: ``[B,L]`` int32, never ``blank``; slots at ``l >= label_lengths[b]`` are padding and ignored.
+      label_lengths: ``[B]`` int32, characters of each label.
+      blank: class id of the blank.
+      frames: which frames of a character's run are assigned: ``"last"`` (as in flow one), ``"first"``, ``"best"``
+        (where the character is most probable; the first one on a tie) or ``"all"``.
 
     Returns:
-      Weight 1 on the chosen frames, 0 elsewhere: one frame a character, or with ``"all"`` its whole run.
+      Classes and weights ``[B,T]``: weight 1 on the assigned frames, one for each character or, with ``"all"``, its
+      whole run; 0 elsewhere.
 
     Raises:
-      ValueError: an unknown choice of frames, or ``blank`` is not among the classes.
+      ValueError: If ``frames`` is unknown, or ``blank`` is not a class id.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxcrnn import assign
+      >>> logits = 5 * jax.nn.one_hot(jnp.array([[1, 1, 0, 2]]), 4)
+      >>> frames = assign.aligned(logits, jnp.array([4]), jnp.array([[1, 2]]), jnp.array([2]), frames="all")
+      >>> frames.classes.tolist(), frames.weights.tolist()
+      ([[1, 1, 0, 2]], [[1.0, 1.0, 0.0, 1.0]])
     """
     _check_classes(as_logits(logits).num_classes, blank=blank)
     if frames not in FRAMES:
@@ -145,7 +174,7 @@ def aligned(
 
 
 def _most_probable(logits: Logits, classes: Array, slots: Array, count: int) -> Array:
-    """For each slot the first of its frames where its class has the highest probability: ``[B,T]`` bool."""
+    """Mark the first frame of each slot where its class has the highest probability: ``[B,T]`` bool."""
     logits = as_logits(logits)
     scores = logits.of_frames(classes) - logits.log_norm()
     of_slot = slots[:, :, None] == jnp.arange(count)[None, None, :]
@@ -154,32 +183,42 @@ def _most_probable(logits: Logits, classes: Array, slots: Array, count: int) -> 
 
 
 def posterior(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Assignment:
-    """The soft alignment: each character's weight of 1 is shared out over the frames by its posteriors.
+    """Assign frames softly: distribute a weight of 1 for each character over the frames by its CTC posteriors.
 
     Args:
-      logits: ``[B,T,C]``; frames at ``t >= lengths[b]`` are ignored.
+      logits: ``[B,T,C]``; frames at ``t >= lengths[b]`` are padding and ignored.
       lengths: ``[B]`` int32, valid frames.
-      labels: ``[B,L]`` int32, never ``blank``; slots at ``l >= label_lengths[b]`` are ignored.
-      label_lengths: ``[B]`` int32.
-      blank: class of the blank.
+      labels: ``[B,L]`` int32, never ``blank``; slots at ``l >= label_lengths[b]`` are padding and ignored.
+      label_lengths: ``[B]`` int32, characters of each label.
+      blank: class id of the blank.
 
     Returns:
-      ``classes`` and ``weights`` of shape ``[B,T,L]``. Over the frames the weights of a slot sum to 1 for feasible
-      samples; they are 0 for others, in padded frames and in padded slots.
+      Classes and weights ``[B,T,L]``. For feasible samples the weights of a slot sum to 1 over the frames. They are 0
+      for infeasible samples, in padded frames and in padded slots.
 
     Raises:
-      ValueError: ``blank`` is not among the classes.
+      ValueError: If ``blank`` is not a class id.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import assign
+      >>> frames = assign.posterior(jnp.zeros((1, 2, 3)), jnp.array([2]), jnp.array([[1]]), jnp.array([1]))
+      >>> frames.classes[0, :, 0].tolist(), [round(w, 3) for w in frames.weights[0, :, 0].tolist()]
+      ([1, 1], [0.5, 0.5])
+
+    References:
+      The posteriors: Graves et al., 2006; see `jaxcrnn.ctc.slot_posteriors`.
     """
     _check_classes(as_logits(logits).num_classes, blank=blank)
     posteriors = ctc.slot_posteriors(logits, lengths, labels, label_lengths, blank=blank)
-    total = posteriors.sum(1, keepdims=True)  # frames the slot is expected to take, at least 1 where it is feasible
+    total = posteriors.sum(1, keepdims=True)  # expected frames of a slot, at least 1 if feasible
     weights = posteriors / jnp.maximum(total, 0.5)
     listed = jnp.arange(labels.shape[1])[None, :] < label_lengths[:, None]
     classes = jnp.where(listed, labels, blank).astype(jnp.int32)
     return Assignment(jnp.broadcast_to(classes[:, None, :], weights.shape), weights)
 
 
-# What ``loss.assignment`` may name: each ``(logits, lengths, labels, label_lengths, *, blank)``, and its own options.
+# Values of ``loss.assignment``: functions ``(logits, lengths, labels, label_lengths, *, blank, **options)``.
 ASSIGNMENTS: Mapping[str, Callable[..., Assignment]] = MappingProxyType(
     {
         "counted": counted,

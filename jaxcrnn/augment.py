@@ -1,4 +1,4 @@
-"""Augmentation on the device: small affine changes, contrast, blur and noise, a pure function of the key."""
+"""Augmentation on the device: small affine distortions, contrast, blur and noise, as a pure function of the key."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from jax.scipy.ndimage import map_coordinates
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How far each change may go; every line draws its own amounts uniformly. 0 turns a change off.
+    """Ranges of the augmentations. Each line draws its own amounts uniformly; 0 disables an augmentation.
 
-    Lengths are fractions of the image height, so that one setting fits lines of any width.
+    Lengths are fractions of the image height, so the same setting fits lines of any width.
 
     Attributes:
-      probability: share of the lines that are changed at all; 0 turns everything off.
-      tilt: vertical displacement of the line's ends.
-      taper: relative growth of the height from the middle to one end, as seen from the side.
-      slant: horizontal displacement of top and bottom.
-      zoom: relative change of the height.
-      squeeze: relative shortening of the line; the end that becomes free repeats the border.
-      shift: displacement, both ways.
-      wave: displacement by a smooth wave along the line, about two heights long, both ways.
+      probability: fraction of the lines that are augmented, in [0, 1]; 0 disables augmentation.
+      tilt: vertical displacement of the ends of the line, up or down, in image heights.
+      taper: relative change of the text height from the middle to either end, as in perspective.
+      slant: horizontal displacement of top and bottom, in image heights.
+      zoom: relative change of the text height.
+      squeeze: largest relative shortening of the line; the free ends repeat the border.
+      shift: displacement in both directions, in image heights.
+      wave: amplitude of a smooth wave along the line, about two heights long, in image heights.
       contrast: relative change of the contrast.
-      brightness: change of the brightness, of a range of 2.
-      blur: share of a 3x3 binomial blur, twice applied.
-      noise: largest standard deviation of Gaussian noise, of a range of 2.
-      erase: largest side of one rectangle painted over in an even gray.
-      invert: probability that black and white are exchanged.
-      warmup: steps over which all ranges grow from nothing to their full size. CTC first has to find out where the
-        characters are, and strong changes keep it from that for long (docs/real-lines.md).
+      brightness: change of the brightness, where black to white is a range of 2.
+      blur: largest share of a twice-applied 3x3 binomial blur, in [0, 1].
+      noise: largest standard deviation of Gaussian noise, where black to white is a range of 2.
+      erase: largest side of one rectangle filled with a uniform gray, in image heights.
+      invert: probability that black and white are swapped, in [0, 1].
+      warmup: number of steps over which all ranges grow from 0 to their full size. CTC first has to locate the
+        characters, and strong augmentation delays that (docs/real-lines.md).
     """
 
     probability: float = 1.0
@@ -55,14 +55,14 @@ class AugmentConfig:
 
 
 def augment(config: AugmentConfig, images: Array, widths: Array, key: Array, step: Array | int = 0) -> Array:
-    """Changes each line in its own way.
+    """Augment each line of a batch independently.
 
     Args:
       config: the ranges.
       images: ``[B,H,W,1]`` float32 in [-1, 1].
-      widths: ``[B]`` true widths; nothing beyond them is looked at, and the padding comes back white.
-      key: one PRNG key for the batch.
-      step: how far training is, for ``config.warmup``.
+      widths: ``[B]`` int32, widths in pixels; columns beyond them are padding, never read, and white in the result.
+      key: PRNG key of the batch.
+      step: number of the training step, for ``config.warmup``.
 
     Returns:
       Images of the same shape, in [-1, 1].
@@ -92,7 +92,7 @@ def _one(config: AugmentConfig, strength: Array, image: Array, width: Array, key
 
 
 def _warp(config: AugmentConfig, image: Array, width: Array, u: Array) -> Array:
-    """One inverse mapping from output pixels to input positions, and one bilinear gather."""
+    """Map output pixels to input positions and sample them with one bilinear gather."""
     height = image.shape[0]
     last_x = jnp.maximum(width - 1, 0).astype(jnp.float32)
     y = jnp.arange(height, dtype=jnp.float32)[:, None]
@@ -103,7 +103,7 @@ def _warp(config: AugmentConfig, image: Array, width: Array, u: Array) -> Array:
     squeeze = config.squeeze * (squeeze + 1) / 2
     grow = 1 + config.zoom * zoom + config.taper * taper * along
     source_y = from_middle / grow + (height - 1) / 2 + height * (config.tilt * tilt * along + config.shift * shift_y)
-    # What a squeezed line leaves free is shared out between its two ends.
+    # The free space of a squeezed line is split randomly between its two ends.
     source_x = x / (1 - squeeze) - squeeze * last_x * (place + 1) / 2
     source_x = source_x + config.slant * slant * from_middle * 2 + height * config.shift * shift_x
     phase = jnp.pi * x / height
@@ -123,12 +123,12 @@ def _erase(config: AugmentConfig, image: Array, width: Array, strength: Array, u
 
 
 def _blur(image: Array, width: Array, amount: Array) -> Array:
-    """Mixes in the image blurred by [1 2 1] / 4 twice in both directions; the border repeats."""
+    """Blend the image with itself blurred twice by [1 2 1] / 4 in both directions; the border repeats."""
     last = jnp.maximum(width - 1, 0)
     columns = jnp.arange(image.shape[1])
     right = jnp.minimum(columns + 1, last)
     left = jnp.maximum(columns - 1, 0)
-    # A product, and first: it is what keeps XLA from working out the warp again for each neighbour of each pixel.
+    # The matrix product comes first: it keeps XLA from recomputing the warp for each neighbour of each pixel.
     blurred = jnp.matmul(_twice_down(image.shape[0]), image, precision="highest")
     for _ in range(2):
         blurred = (blurred[:, left] + 2 * blurred + blurred[:, right]) / 4
@@ -136,7 +136,7 @@ def _blur(image: Array, width: Array, amount: Array) -> Array:
 
 
 def _twice_down(height: int) -> np.ndarray:
-    """The matrix that blurs each column twice by [1 2 1] / 4, its ends repeated."""
+    """Return the matrix that blurs each column twice by [1 2 1] / 4, repeating the ends."""
     padded = np.pad(np.eye(height, dtype=np.float32), ((1, 1), (0, 0)), mode="edge")
     once = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
     return once @ once

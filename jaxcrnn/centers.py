@@ -1,4 +1,7 @@
-"""Class centers: how they start and how they move. A state in, a state out (`jaxcrnn.types.CenterState`)."""
+"""Class centers: initialization and updates.
+
+Every function takes and returns a `jaxcrnn.types.CenterState` instead of changing one.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,14 @@ from jaxcrnn.types import Assignment, CenterState
 
 
 class CenterRule(NamedTuple):
-    """How centers start and how they move.
+    """The initialization and the update of centers.
+
+    Where a rule replaces that of a config (`jaxcrnn.objective.flow`), a part that is None is taken from the config.
 
     Attributes:
-      init: ``(key, kernel) -> CenterState``, the centers before the first step; ``kernel`` is the linear head's,
+      init: ``(key, kernel) -> CenterState``, the centers before the first step; ``kernel`` is that of the linear head,
         ``[D,C]``.
       update: ``(state, features, assignment) -> CenterState``, the centers after a step; ``features`` is ``[B,T,D]``.
-
-    Where a rule replaces that of a config (`jaxcrnn.objective.flow`), a part that is None stays the config's.
     """
 
     init: Callable[[Array, Array], CenterState] | None = None
@@ -35,31 +38,55 @@ class CenterRule(NamedTuple):
 
 
 def zeros(C: int, D: int) -> CenterState:
-    """All centers at the origin. Source: the TensorFlow original.
+    """Initialize all centers at the origin.
 
     Args:
-      C: classes, the blank among them.
+      C: number of classes, including the blank.
       D: size of the features.
+
+    Examples:
+      >>> from jaxcrnn import centers
+      >>> centers.zeros(3, 2).centers.tolist()
+      [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+
+    References:
+      The TensorFlow original of CRNN with center loss.
     """
     return CenterState(jnp.zeros((C, D)), jnp.zeros(C))
 
 
 def normal(key: Array, C: int, D: int) -> CenterState:
-    """Centers drawn from N(0, 1). Source: the PyTorch seed, and PaddleOCR without a file.
+    """Draw centers from the standard normal distribution.
 
     Args:
       key: PRNG key.
-      C: classes, the blank among them.
+      C: number of classes, including the blank.
       D: size of the features.
+
+    Examples:
+      >>> import jax
+      >>> from jaxcrnn import centers
+      >>> state = centers.normal(jax.random.key(0), 3, 2)
+      >>> state.centers.shape, state.counts.tolist()
+      ((3, 2), [0.0, 0.0, 0.0])
+
+    References:
+      The PyTorch seed, and PaddleOCR without a file of centers.
     """
     return CenterState(jax.random.normal(key, (C, D)), jnp.zeros(C))
 
 
 def from_head(kernel: Array) -> CenterState:
-    """The columns of the linear head, one a class.
+    """Initialize centers with the columns of the linear head, one for each class.
 
     Args:
-      kernel: ``[D,C]``.
+      kernel: ``[D,C]``, weights of the linear head.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import centers
+      >>> centers.from_head(jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])).centers.tolist()
+      [[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]
     """
     return CenterState(at_least_float32(kernel.T), jnp.zeros(kernel.shape[1], at_least_float32(kernel).dtype))
 
@@ -74,43 +101,71 @@ def accumulate(
     *,
     blank: int = 0,
 ) -> CenterState:
-    """Running means of the features by best class, over the samples that are recognised exactly.
+    """Update the running mean features of each class with a batch, using samples that are read exactly.
 
-    Folded over a data set from `zeros`, it is the ``estimate`` start: every frame of such a sample counts for its
-    best class, the blank too. A class with no frame keeps its center and its count.
+    Folding it over a data set from `zeros` gives the initialization ``estimate``. Every valid frame of an exactly read
+    sample counts for its best class, including the blank. A class without frames keeps its center and its count.
 
     Args:
-      state: means and counts so far; ``counts`` are numbers of frames here.
+      state: means and counts so far; here ``counts`` are numbers of frames.
       features: ``[B,T,D]``.
-      logits: ``[B,T,C]``; frames at ``t >= lengths[b]`` are ignored.
+      logits: ``[B,T,C]``; frames at ``t >= lengths[b]`` are padding and ignored.
       lengths: ``[B]`` int32, valid frames.
-      labels: ``[B,L]`` int32; slots at ``l >= label_lengths[b]`` are ignored.
-      label_lengths: ``[B]`` int32.
-      blank: class of the blank.
+      labels: ``[B,L]`` int32; slots at ``l >= label_lengths[b]`` are padding and ignored.
+      label_lengths: ``[B]`` int32, characters of each label.
+      blank: class id of the blank.
 
     Returns:
-      The state with the batch in it.
+      The updated state.
 
-    Source: PaddleOCR, ``export_center``.
+    Raises:
+      ValueError: If the centers do not match the size of the features or the number of classes.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxcrnn import centers
+      >>> logits = jax.nn.one_hot(jnp.array([[1, 1, 0, 2]]), 3)
+      >>> features = jnp.array([[[2.0, 0.0], [4.0, 0.0], [0.0, 0.0], [0.0, 6.0]]])
+      >>> state = centers.zeros(3, 2)
+      >>> state = centers.accumulate(state, features, logits, jnp.array([4]), jnp.array([[1, 2]]), jnp.array([2]))
+      >>> state.centers.tolist(), state.counts.tolist()
+      ([[0.0, 0.0], [3.0, 0.0], [0.0, 6.0]], [1.0, 2.0, 1.0])
+
+    References:
+      PaddleOCR, ``export_center``.
     """
     _check(state, features, as_logits(logits).num_classes)
     ids, counts = decode.greedy(logits, lengths, blank=blank)
     exact = decode.exact(ids, counts, labels, label_lengths)
     classes, weights = assign.predicted(logits, lengths, blank=blank)
-    counted = Assignment(classes, jnp.where(exact[:, None], weights, 0.0))
-    away, weight = _sums(state.centers, features, counted, DENSE)
+    used = Assignment(classes, jnp.where(exact[:, None], weights, 0.0))
+    away, weight = _sums(state.centers, features, used, DENSE)
     total = state.counts + weight
     return CenterState(state.centers - away / jnp.maximum(total, 1.0)[:, None], total)
 
 
 def fixed(state: CenterState, features: Array, assignment: Assignment, *, ops: CenterOps = DENSE) -> CenterState:
-    """Centers that never move. Source: PaddleOCR.
+    """Keep the centers unchanged.
 
     Args:
       state: the centers.
       features: unused.
       assignment: unused.
       ops: unused.
+
+    Returns:
+      ``state``.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import centers
+      >>> from jaxcrnn.types import Assignment
+      >>> state, frames = centers.zeros(2, 2), Assignment(jnp.array([[1]]), jnp.array([[1.0]]))
+      >>> centers.fixed(state, jnp.ones((1, 1, 2)), frames) is state
+      True
+
+    References:
+      PaddleOCR, whose centers never move.
     """
     del features, assignment, ops
     return state
@@ -119,24 +174,34 @@ def fixed(state: CenterState, features: Array, assignment: Assignment, *, ops: C
 def delta(
     state: CenterState, features: Array, assignment: Assignment, *, alpha: float = 0.05, ops: CenterOps = DENSE
 ) -> CenterState:
-    """Moves each center towards the features of its class.
+    """Move each center towards the features of its class.
 
-    ``c_k -= alpha * sum w (c_k - f) / (1 + sum w)``, both sums over the frames of class k.
+    ``c_k -= alpha * sum w (c_k - f) / (1 + sum w)``, with both sums over the frames of class k.
 
     Args:
-      state: the old centers.
-      features: ``[B,T,D]``, constants here; frames of weight 0 may hold anything.
-      assignment: which frame belongs to which class.
-      alpha: share of the way; 0 leaves the centers where they are.
-      ops: how sums over the frames of a class are computed; see `jaxcrnn.kernels.center_ops`.
+      state: centers before the update.
+      features: ``[B,T,D]``, treated as constants; frames of weight 0 may hold any value.
+      assignment: class and weight of each frame.
+      alpha: step size, 0 or more; 0 leaves the centers unchanged.
+      ops: implementation of the sums over the frames of a class; see `jaxcrnn.kernels.center_ops`.
 
     Returns:
-      The state moved, its ``counts`` grown by the weights.
+      The updated centers, with the weights added to ``counts``.
 
     Raises:
-      ValueError: features and centers of different size.
+      ValueError: If features and centers differ in size.
 
-    Source: Wen et al., 2016, eq. 4; the TensorFlow original.
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import centers
+      >>> from jaxcrnn.types import Assignment
+      >>> frames = Assignment(jnp.array([[1, 1]]), jnp.ones((1, 2)))
+      >>> state = centers.delta(centers.zeros(2, 2), jnp.array([[[2.0, 0.0], [4.0, 0.0]]]), frames, alpha=0.5)
+      >>> state.centers.tolist(), state.counts.tolist()  # 0.5 * (2 + 4) / (1 + 2)
+      ([[0.0, 0.0], [1.0, 0.0]], [0.0, 2.0])
+
+    References:
+      Wen et al., 2016, eq. 4; the TensorFlow original of CRNN with center loss.
     """
     _check(state, features)
     away, weight = _sums(state.centers, features, assignment, ops)
@@ -152,23 +217,35 @@ def gradient(
     reduction: str = "mean",
     ops: CenterOps = DENSE,
 ) -> CenterState:
-    """Gradient descent on the center loss, not scaled by the loss's weight: ``c_k -= learning_rate * d loss / d c_k``.
+    """Move the centers by gradient descent on the center loss: ``c_k -= learning_rate * d loss / d c_k``.
+
+    The weight of the center loss does not scale the step.
 
     Args:
-      state: the old centers.
-      features: ``[B,T,D]``, constants here; frames of weight 0 may hold anything.
-      assignment: which frame belongs to which class.
-      learning_rate: of the centers alone.
-      reduction: that of the loss, ``"mean"`` or ``"half_sum"``; see `jaxcrnn.losses.center`.
-      ops: as for `delta`.
+      state: centers before the update.
+      features: ``[B,T,D]``, treated as constants; frames of weight 0 may hold any value.
+      assignment: class and weight of each frame.
+      learning_rate: learning rate of the centers, independent of that of the parameters.
+      reduction: reduction of the center loss, ``"mean"`` or ``"half_sum"``; see `jaxcrnn.losses.center`.
+      ops: implementation of the sums over the frames of a class; see `jaxcrnn.kernels.center_ops`.
 
     Returns:
-      The state moved, its ``counts`` grown by the weights.
+      The updated centers, with the weights added to ``counts``.
 
     Raises:
-      ValueError: an unknown reduction, or features and centers of different size.
+      ValueError: If ``reduction`` is unknown, or features and centers differ in size.
 
-    Source: the PyTorch seed, whose centers are a parameter.
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import centers
+      >>> from jaxcrnn.types import Assignment
+      >>> frames = Assignment(jnp.array([[1, 1]]), jnp.ones((1, 2)))
+      >>> features = jnp.array([[[2.0, 0.0], [4.0, 0.0]]])
+      >>> centers.gradient(centers.zeros(2, 2), features, frames, learning_rate=0.5).centers.tolist()
+      [[0.0, 0.0], [3.0, 0.0]]
+
+    References:
+      The PyTorch seed, whose centers are a parameter.
     """
     _check(state, features)
     away, weight = _sums(state.centers, features, assignment, ops)
@@ -183,41 +260,64 @@ def gradient(
 
 
 def _sums(centers: Array, features: Array, assignment: Assignment, ops: CenterOps) -> tuple[Array, Array]:
-    """``sum w (c_k - f)`` as ``[C,D]`` and ``sum w`` as ``[C]``, over the frames of each class."""
+    """Compute ``sum w (c_k - f)`` as ``[C,D]`` and ``sum w`` as ``[C]``, over the frames of each class."""
     return ops.class_sums(centers, jax.tree.map(jax.lax.stop_gradient, features), *assignment)
 
 
 def _check(state: CenterState, features: Array, classes: int | None = None) -> None:
     rows, size = state.centers.shape
     if features.shape[-1] != size:
-        raise ValueError(f"features have size {features.shape[-1]}, centers {size}; expected the same")
+        raise ValueError(f"features have size {features.shape[-1]} but centers have size {size}")
     if classes is not None and rows != classes:
-        raise ValueError(f"{rows} centers for {classes} classes; expected one for each")
+        raise ValueError(f"{rows} centers for {classes} classes; expected one center per class")
 
 
 def estimated(key: Array, kernel: Array, *, preset: str = "flow2") -> NoReturn:
-    """The start of centers that come from a file: there is nothing to start from without it.
+    """Raise an error: centers of this initialization come from a file, and none was given.
+
+    Args:
+      key: unused.
+      kernel: unused.
+      preset: name of the preset, for the message.
 
     Raises:
-      UserError: always, saying how to make them.
+      UserError: Always. The message explains how to estimate centers.
+
+    Examples:
+      >>> from jaxcrnn import centers
+      >>> centers.estimated(None, None)
+      Traceback (most recent call last):
+        ...
+      jaxcrnn.errors.UserError: loss.start is 'estimate' (preset 'flow2'), which needs a file of centers; ...
     """
     del key, kernel
     raise UserError(
-        f"loss.start is 'estimate' (preset {preset!r}): make centers with 'jaxcrnn centers estimate' "
-        "and give them with --centers FILE, or choose another loss.start: zeros, normal or head"
+        f"loss.start is 'estimate' (preset {preset!r}), which needs a file of centers; create one with "
+        "'jaxcrnn centers estimate' and pass it with --centers FILE, or set loss.start to zeros, normal or head"
     )
 
 
 def is_estimated(rule: CenterRule | None) -> bool:
-    """Whether a rule has no centers of its own to start from (`estimated`)."""
+    """Check whether a rule starts from centers in a file (`estimated`).
+
+    Examples:
+      >>> from jaxcrnn import centers, objective
+      >>> rule = objective.flow(objective.LossConfig("flow2")).rule
+      >>> centers.is_estimated(rule), centers.is_estimated(None)
+      (True, False)
+    """
     return rule is not None and isinstance(rule.init, partial) and rule.init.func is estimated
 
 
 def check_start(rule: CenterRule | None) -> None:
-    """Stops a rule that needs centers from elsewhere, where there are none.
+    """Raise an error if a rule starts from centers in a file (`estimated`); call it where there is no file.
 
     Raises:
-      UserError: as `estimated`.
+      UserError: If it does; the message explains how to estimate centers.
+
+    Examples:
+      >>> from jaxcrnn import centers, objective
+      >>> centers.check_start(objective.flow(objective.LossConfig("flow1")).rule)
     """
     if is_estimated(rule):
         init: Any = rule and rule.init
@@ -225,36 +325,49 @@ def check_start(rule: CenterRule | None) -> None:
 
 
 def start(rule: CenterRule | None, key: Array, kernel: Array, ready: CenterState | None = None) -> CenterState | None:
-    """The centers before the first step; None without a rule.
+    """Initialize the centers before the first step.
 
     Args:
-      rule: how they start.
+      rule: initialization of the centers, or None for a loss without centers.
       key: PRNG key.
-      kernel: ``[D,C]`` of the linear head.
-      ready: centers from elsewhere, taken instead.
+      kernel: ``[D,C]``, weights of the linear head.
+      ready: centers that replace those of the rule, for example from a file.
+
+    Returns:
+      The centers, or None without a rule.
 
     Raises:
-      UserError: centers of other sizes, or a rule that needs ``ready`` ones (`estimated`).
+      UserError: If the centers have the wrong shape, or the rule needs ``ready`` centers (`estimated`) and there are
+        none.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxcrnn import centers
+      >>> rule = centers.CenterRule(init=lambda key, kernel: centers.from_head(kernel))
+      >>> centers.start(rule, jax.random.key(0), jnp.ones((2, 3))).centers.shape
+      (3, 2)
     """
     if rule is None:
         return None
     size, classes = kernel.shape
     if ready is None and rule.init is not None:
-        made = rule.init(key, kernel)
-        if made.centers.shape != (classes, size) or made.counts.shape != (classes,):
-            raise UserError(f"the center rule starts with centers {made.centers.shape} and counts {made.counts.shape}; "
-                            f"expected {(classes, size)} and {(classes,)}")  # fmt: skip
-        return made
+        state = rule.init(key, kernel)
+        if state.centers.shape != (classes, size) or state.counts.shape != (classes,):
+            raise UserError(
+                f"the center rule returned centers of shape {state.centers.shape} and counts of shape "
+                f"{state.counts.shape}; expected {(classes, size)} and {(classes,)}"
+            )
+        return state
     if ready is None or ready.centers.shape != (classes, size):
         rows, columns = (0, 0) if ready is None else ready.centers.shape
         raise UserError(
-            f"{rows} centers of size {columns} were given; expected {classes} (one a class, the blank among them) "
-            f"of size {size} (the model's features)"
+            f"got {rows} centers of size {columns}; expected {classes} (one per class, including the blank) "
+            f"of size {size} (the size of the model's features)"
         )
     return ready
 
 
-# What ``loss.start`` may name: each ``(key, kernel [D,C]) -> CenterState``.
+# Values of ``loss.start``: functions ``(key, kernel [D,C]) -> CenterState``.
 STARTS: Mapping[str, Callable[[Array, Array], CenterState]] = MappingProxyType(
     {
         "zeros": lambda key, kernel: zeros(*kernel.shape[::-1]),
@@ -262,7 +375,7 @@ STARTS: Mapping[str, Callable[[Array, Array], CenterState]] = MappingProxyType(
         "head": lambda key, kernel: from_head(kernel),
     }
 )
-# What ``loss.update`` may name: each ``(state, features, assignment) -> CenterState``, and its own options.
+# Values of ``loss.update``: functions ``(state, features, assignment, **options) -> CenterState``.
 UPDATES: Mapping[str, Callable[..., CenterState]] = MappingProxyType(
     {"fixed": fixed, "delta": delta, "gradient": gradient}
 )

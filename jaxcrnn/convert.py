@@ -1,4 +1,4 @@
-"""Weights between Flax and PyTorch, as dicts of numpy arrays: torch itself is never imported."""
+"""Conversion of weights between Flax and PyTorch, as dicts of numpy arrays; torch is never imported."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from jaxcrnn.errors import UserError
 
 
 def from_torch(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Variables from the state dict of ``torch_ref.model.CRNN``.
+    """Convert the state dict of ``torch_ref.model.CRNN`` to Flax variables.
 
-    Convolutions turn from ``[out,in,h,w]`` to ``[h,w,in,out]``, matrices are transposed, the two biases of torch's LSTM
-    are added, its directions stacked. Gates are packed i, f, g, o in both. The running variance of ``torch_ref`` is the
-    biased one, as flax has it; torch's own BatchNorm keeps the unbiased.
+    Convolution kernels are transposed from ``[out,in,h,w]`` to ``[h,w,in,out]``, and matrices are transposed. The two
+    biases of torch's LSTM are added, and its directions are stacked. Both pack the gates as i, f, g, o. The running
+    variance of ``torch_ref`` is the biased one, as in flax; torch's own BatchNorm keeps the unbiased one.
 
     Args:
-      state_dict: names and arrays; dtypes are kept.
+      state_dict: arrays by name; dtypes are kept.
 
     Returns:
       ``{"params": ..., "batch_stats": ...}``.
 
     Raises:
-      UserError: a name that belongs to no part, or one that is missing.
+      UserError: If a name is missing or unexpected.
     """
     left = {name: np.asarray(value) for name, value in state_dict.items()}
     params: dict[str, Any] = {"backbone": {}}
@@ -32,7 +32,7 @@ def from_torch(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
     def take(name: str) -> np.ndarray:
         if name not in left:
-            raise UserError(f"the state dict lacks {name}; it has {', '.join(sorted(state_dict)[:8])} ...")
+            raise UserError(f"the state dict is missing {name}; it has {', '.join(sorted(state_dict)[:8])} ...")
         return left.pop(name)
 
     for layer in sorted({name.split(".")[1] for name in left if name.startswith("backbone.")}):
@@ -53,15 +53,20 @@ def from_torch(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
         }
     params["head"] = {"kernel": take("head.weight").T, "bias": take("head.bias")}
     if left:
-        raise UserError(f"the state dict has {', '.join(sorted(left)[:8])} besides what a CRNN needs")
+        raise UserError(f"the state dict has unexpected names: {', '.join(sorted(left)[:8])}")
     return {"params": params, "batch_stats": {"backbone": stats} if stats else {}}
 
 
 def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The state dict of ``torch_ref.model.CRNN`` that `from_torch` turns back; the LSTM's second bias is zero.
+    """Convert Flax variables to the state dict of ``torch_ref.model.CRNN``, the inverse of `from_torch`.
+
+    The second bias of each LSTM is zero.
 
     Args:
       variables: ``{"params": ..., "batch_stats": ...}``.
+
+    Returns:
+      Arrays by name.
     """
     params = variables["params"]
     out: dict[str, np.ndarray] = {}

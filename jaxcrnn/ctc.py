@@ -1,4 +1,4 @@
-"""Connectionist temporal classification (Graves et al., 2006)."""
+"""Connectionist temporal classification (CTC): loss, alignment and posteriors (Graves et al., 2006)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,24 @@ from jaxcrnn.kernels.logits import DenseLogits, Logits, as_logits, constant, fac
 
 
 def is_feasible(lengths: Array, labels: Array, label_lengths: Array) -> Array:
-    """Whether each label fits its frames: one frame a character and one blank between repeats.
+    """Check whether each label fits into its frames.
+
+    A label needs one frame for each character and one more, for a blank, between two equal neighbours.
 
     Args:
       lengths: ``[B]`` int32, valid frames.
-      labels: ``[B,L]`` int32; slots at ``l >= label_lengths[b]`` are ignored.
-      label_lengths: ``[B]`` int32.
+      labels: ``[B,L]`` int32; slots at ``l >= label_lengths[b]`` are padding and ignored.
+      label_lengths: ``[B]`` int32, characters of each label.
 
     Returns:
-      ``[B]`` bool. The empty label is feasible at any length, 0 included.
+      ``[B]`` bool. The empty label is feasible at any length, including 0.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import ctc
+      >>> lengths, labels, label_lengths = jnp.array([2, 2]), jnp.array([[1, 2], [1, 1]]), jnp.array([2, 2])
+      >>> ctc.is_feasible(lengths, labels, label_lengths).tolist()  # "11" needs a blank in between: three frames
+      [True, False]
     """
     slots = jnp.arange(1, labels.shape[1])
     repeats = (labels[:, 1:] == labels[:, :-1]) & (slots[None, :] < label_lengths[:, None])
@@ -32,23 +41,36 @@ def is_feasible(lengths: Array, labels: Array, label_lengths: Array) -> Array:
 
 
 def ctc_loss(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:
-    """Negative log probability of the label, per sample: ``-log p(label | logits)``.
+    """Compute the CTC loss of each sample: ``-log p(label | logits)``.
 
-    The sum runs over all paths of ``lengths[b]`` frames that collapse to the label (Graves et al., 2006, eq. 3).
+    The probability is the sum over all paths of ``lengths[b]`` frames that collapse to the label.
 
     Args:
-      logits: ``[B,T,C]`` float32, before the softmax; frames at ``t >= lengths[b]`` are ignored. Or any other type of
-        `jaxcrnn.kernels.logits`, whose features have to be finite there too, for the gradient's sake.
+      logits: ``[B,T,C]`` float32, before the softmax; frames at ``t >= lengths[b]`` are padding and ignored. Any other
+        type of `jaxcrnn.kernels.logits` is accepted too; its features must be finite in padded frames as well, or the
+        gradient is not.
       lengths: ``[B]`` int32, valid frames.
-      labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are ignored.
-      label_lengths: ``[B]`` int32.
-      blank: class of the blank.
+      labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are padding and ignored.
+      label_lengths: ``[B]`` int32, characters of each label.
+      blank: class id of the blank.
 
     Returns:
-      ``[B]`` float32 in nats. An infeasible sample (see `is_feasible`), or one whose label has no probability at all,
-      gives 0 and a gradient of zero, as torch's ``zero_infinity=True`` does; count them with `is_feasible`.
+      ``[B]`` float32 in nats. An infeasible sample (see `is_feasible`), or one whose label has probability 0, has loss
+      0 and a zero gradient, as with ``zero_infinity=True`` in PyTorch. Count infeasible samples with `is_feasible`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import ctc
+      >>> logits = jnp.zeros((2, 2, 3))  # 2 frames, 3 equally probable classes
+      >>> labels, label_lengths = jnp.array([[1, 0], [1, 1]]), jnp.array([1, 2])
+      >>> loss = ctc.ctc_loss(logits, jnp.array([2, 2]), labels, label_lengths)
+      >>> [round(x, 4) for x in loss.tolist()]  # log 3: three of nine paths read "1"; "11" is infeasible
+      [1.0986, 0.0]
+
+    References:
+      Graves et al., 2006, eq. 3; the gradient is eq. 16.
     """
-    if not labels.shape[1]:  # no slots, so all labels are empty: as one slot that none of them uses
+    if not labels.shape[1]:  # all labels are empty: use one slot of padding
         labels = jnp.zeros((len(labels), 1), labels.dtype)
     logits = as_logits(logits)
     if isinstance(logits, DenseLogits):
@@ -75,13 +97,13 @@ def _dense_forward(logits: Array, lengths: Array, labels: Array, label_lengths: 
 
 
 def _dense_backward(blank: int, saved: Any, d_losses: Array) -> tuple[Array, None, None, None]:
-    """Softmax minus posteriors (Graves et al., 2006, eq. 16); no path, no gradient."""
+    """Compute the gradient, softmax minus posteriors (Graves et al., 2006, eq. 16); 0 where there is no path."""
     logits, norm, classes, posteriors = saved
     weight, shares = ctc_lattice.shares(posteriors, d_losses)
-    there = posteriors.there[:, :, None]
-    softmax = jnp.exp(jnp.where(there, at_least_float32(logits), 0.0) - jnp.where(there, norm[:, :, None], 0.0))
+    possible = posteriors.there[:, :, None]
+    softmax = jnp.exp(jnp.where(possible, at_least_float32(logits), 0.0) - jnp.where(possible, norm[:, :, None], 0.0))
     d_logits = (softmax * weight[:, :, None]).at[:, :, blank].add(-shares[:, :, ::2].sum(2))
-    # Line by line: devices that share the batch then see that a line's shares go to that line alone.
+    # One scatter for each line: XLA then sees that it needs no communication where the batch is sharded.
     d_logits = jax.vmap(lambda row, c, share: row.at[:, c].add(-share))(d_logits, classes[:, 1::2], shares[:, :, 1::2])
     return d_logits.astype(logits.dtype), None, None, None
 
@@ -112,22 +134,31 @@ _factored_loss.defvjp(_factored_forward, _factored_backward)
 def fused_ctc_loss(
     features: Array, kernel: Array, bias: Array, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0
 ) -> Array:
-    """`ctc_loss` of ``features @ kernel + bias``, without an array of logits.
+    """Compute `ctc_loss` of ``features @ kernel + bias`` without materializing the logits.
 
-    Forward and backward pass make the logits of `jaxcrnn.kernels.chunked_head.CHUNK` classes at a time. The gradient
-    costs four matrix products with the kernel instead of three.
+    The forward and backward passes compute the logits of `jaxcrnn.kernels.chunked_head.CHUNK` classes at a time. The
+    gradient costs four matrix products with the kernel instead of three.
 
     Args:
-      features: ``[B,T,D]`` float32 or bfloat16; frames at ``t >= lengths[b]`` are ignored. Sums are float32.
-      kernel: ``[D,C]`` of the head.
-      bias: ``[C]``.
+      features: ``[B,T,D]`` float32 or bfloat16; frames at ``t >= lengths[b]`` are padding and ignored. Sums are
+        float32.
+      kernel: ``[D,C]``, weights of the linear head.
+      bias: ``[C]``, bias of the linear head.
       lengths: ``[B]`` int32, valid frames.
-      labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are ignored.
-      label_lengths: ``[B]`` int32.
-      blank: class of the blank.
+      labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are padding and ignored.
+      label_lengths: ``[B]`` int32, characters of each label.
+      blank: class id of the blank.
 
     Returns:
-      ``[B]`` float32 in nats; infeasible samples give 0 and a gradient of zero.
+      ``[B]`` float32 in nats; infeasible samples have loss 0 and a zero gradient.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import ctc
+      >>> features, kernel, bias = jnp.ones((1, 2, 4)), jnp.zeros((4, 3)), jnp.zeros(3)
+      >>> loss = ctc.fused_ctc_loss(features, kernel, bias, jnp.array([2]), jnp.array([[1]]), jnp.array([1]))
+      >>> round(float(loss[0]), 4)
+      1.0986
     """
     inside = jnp.arange(features.shape[1])[None, :] < lengths[:, None]
     clean = jnp.where(inside[:, :, None], features, jnp.zeros((), features.dtype))
@@ -135,8 +166,8 @@ def fused_ctc_loss(
 
 
 def _state_logits(logits: Any, classes: Array, blank: int) -> Array:
-    """The logits ``[B,T,S]`` of the states' classes."""
-    # The blank's column once, not once for each blank of the label.
+    """Gather the logits ``[B,T,S]`` of the classes of the lattice's states."""
+    # Compute the blank's column once instead of once for each blank of the label.
     columns = logits.of_classes(jnp.concatenate([jnp.full_like(classes[:, :1], blank), classes[:, 1::2]], 1))
     blanks, own = columns[:, :, :1], columns[:, :, 1:]
     pairs = jnp.stack([jnp.broadcast_to(blanks, own.shape), own], 3).reshape(*own.shape[:2], 2 * own.shape[2])
@@ -148,7 +179,7 @@ def _lattice(logits: Logits, lengths: Array, labels: Array, label_lengths: Array
     if not isinstance(logits, DenseLogits):
         chosen = _state_logits(logits, classes, blank)
         return ctc_lattice.lattice(chosen, logits.log_norm(), classes, label_lengths)
-    # Masked after the reductions: XLA would write masked logits down, as many bytes as the loss reads.
+    # Mask after the reductions: XLA would materialize masked logits, as many bytes as the loss reads.
     frames = jnp.arange(logits.num_frames)[None, :] < lengths[:, None]
     norm = jnp.where(frames, logits.log_norm(), 0.0)
     chosen = jnp.where(frames[:, :, None], logits.of_classes(classes), 0.0)
@@ -156,39 +187,56 @@ def _lattice(logits: Logits, lengths: Array, labels: Array, label_lengths: Array
 
 
 def slot_posteriors(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:
-    """How probable it is that a frame shows a character of the label, given that the line reads so.
+    """Compute the posterior of each label slot in each frame, given that the line reads the label.
 
-    The forward and backward variables of Graves et al. (2006), eq. 7 and 11: their product at a frame and a character,
-    over the probability of the label.
+    A posterior is the product of the forward and backward variables of
+    the frame and the slot, divided by the probability of the label.
 
     Args:
-      logits: ``[B,T,C]`` before the softmax; frames at ``t >= lengths[b]`` are ignored.
+      logits: ``[B,T,C]`` before the softmax; frames at ``t >= lengths[b]`` are padding and ignored.
       lengths: ``[B]`` int32, valid frames.
-      labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are ignored.
-      label_lengths: ``[B]`` int32.
-      blank: class of the blank.
+      labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are padding and ignored.
+      label_lengths: ``[B]`` int32, characters of each label.
+      blank: class id of the blank.
 
     Returns:
-      ``[B,T,L]`` float32 in [0, 1]; 0 in padded frames and slots and for infeasible samples. What a frame lacks to 1 is
-      the blank's. No gradient flows through it.
+      ``[B,T,L]`` float32 in [0, 1]; 0 in padded frames, in padded slots and for infeasible samples. The sum over the
+      slots of a frame is 1 minus the posterior of the blank. No gradient flows through the result.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import ctc
+      >>> posteriors = ctc.slot_posteriors(jnp.zeros((1, 2, 3)), jnp.array([2]), jnp.array([[1]]), jnp.array([1]))
+      >>> [round(x, 3) for x in posteriors[0, :, 0].tolist()]  # two of the paths "11", "1-", "-1"
+      [0.667, 0.667]
+
+    References:
+      Graves et al., 2006, eq. 7 and 11.
     """
     paths = _lattice(constant(logits), lengths, labels, label_lengths, blank)
     return ctc_lattice.posteriors(paths, lengths, is_feasible(lengths, labels, label_lengths))[1].states[:, :, 1::2]
 
 
 def best_path(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:
-    """The most probable path that spells the label (Viterbi over the same states as the loss).
+    """Find the most probable path that spells the label: the Viterbi algorithm over the states of the loss.
 
     Args:
-      logits: ``[B,T,C]`` before the softmax; frames at ``t >= lengths[b]`` are ignored.
+      logits: ``[B,T,C]`` before the softmax; frames at ``t >= lengths[b]`` are padding and ignored.
       lengths: ``[B]`` int32, valid frames.
-      labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are ignored.
-      label_lengths: ``[B]`` int32.
-      blank: class of the blank.
+      labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are padding and ignored.
+      label_lengths: ``[B]`` int32, characters of each label.
+      blank: class id of the blank.
 
     Returns:
-      ``[B,T]`` int32: the label slot a frame shows, -1 where it shows the blank, in padded frames and for infeasible
-      samples.
+      ``[B,T]`` int32, the label slot that each frame shows; -1 where it shows the blank, in padded frames and for
+      infeasible samples.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxcrnn import ctc
+      >>> logits = 5 * jax.nn.one_hot(jnp.array([[0, 1, 1, 2]]), 3)
+      >>> ctc.best_path(logits, jnp.array([4]), jnp.array([[1, 2]]), jnp.array([2])).tolist()
+      [[-1, 0, 0, 1]]
     """
     paths = _lattice(logits, lengths, labels, label_lengths, blank)
     frames = jnp.arange(len(paths.scores))
@@ -197,18 +245,18 @@ def best_path(logits: Logits, lengths: Array, labels: Array, label_lengths: Arra
         score, first, inside = frame
         one, two = ctc_lattice.shifted(best, paths.enter)
         ways = jnp.stack([best, one, two])
-        came = jnp.where(first, 0, jnp.argmax(ways, 0)).astype(jnp.int32)
+        step = jnp.where(first, 0, jnp.argmax(ways, 0)).astype(jnp.int32)
         moved = score + jnp.where(first, best, ways.max(0))
-        return jnp.where(inside[:, None], moved, best), came
+        return jnp.where(inside[:, None], moved, best), step
 
     def back(state: Array, frame: tuple[Array, Array]) -> tuple[Array, Array]:
-        came, inside = frame
-        step = jnp.take_along_axis(came, state[:, None], 1)[:, 0]
+        steps, inside = frame
+        step = jnp.take_along_axis(steps, state[:, None], 1)[:, 0]
         return jnp.where(inside, state - step, state), state
 
     inside = frames[:, None] < lengths[None, :]
-    best, came = jax.lax.scan(forward, ctc_lattice.start(paths), (paths.scores, frames == 0, inside))
+    best, steps = jax.lax.scan(forward, ctc_lattice.start(paths), (paths.scores, frames == 0, inside))
     final = jnp.argmax(jnp.where(paths.ends, best, -jnp.inf), 1).astype(jnp.int32)
-    _, states = jax.lax.scan(back, final, (came, inside), reverse=True)
-    fine = inside & is_feasible(lengths, labels, label_lengths)[None, :]
-    return jnp.where(fine & (states % 2 == 1), states // 2, -1).T
+    _, states = jax.lax.scan(back, final, (steps, inside), reverse=True)
+    visible = inside & is_feasible(lengths, labels, label_lengths)[None, :]
+    return jnp.where(visible & (states % 2 == 1), states // 2, -1).T

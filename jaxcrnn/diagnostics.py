@@ -1,4 +1,4 @@
-"""What the TensorFlow original watches while it trains: how far frames are from their own and from a rival center."""
+"""Training diagnostics: sample counts, and the distances of frames to their own and to a rival's center."""
 
 from __future__ import annotations
 
@@ -19,40 +19,51 @@ METRICS = ("samples", "correct", "infeasible", "assigned_samples", "assigned_fra
 
 
 def top_rival(logits: Logits, classes: Array, *, excluded: Sequence[int] = ()) -> Array:
-    """The rival of each class of a frame: the most probable other class there.
+    """Find the rival of each frame's class: the most probable other class in the frame.
 
     Args:
       logits: ``[B,T,C]``, or any type of `jaxcrnn.kernels.logits`.
-      classes: ``[B,T]`` or ``[B,T,K]`` int32, the classes the frames belong to.
-      excluded: classes that are no rivals, such as the blank; at most one unless the logits are dense.
+      classes: ``[B,T]`` or ``[B,T,K]`` int32, the assigned classes.
+      excluded: class ids that are never rivals, such as the blank; at most one unless the logits are dense.
 
     Returns:
-      int32 of the shape of ``classes``. Where no other class is left, the class itself.
+      int32 with the shape of ``classes``; the class itself where no other class is left.
 
-    Source: the TensorFlow original of CRNN with center loss.
+    Raises:
+      ValueError: If too many classes are excluded.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import diagnostics
+      >>> logits = jnp.array([[[0.0, 3.0, 2.0], [0.0, 3.0, 2.0]]])
+      >>> diagnostics.top_rival(logits, jnp.array([[1, 2]]), excluded=(0,)).tolist()
+      [[2, 1]]
+
+    References:
+      The TensorFlow original of CRNN with center loss.
     """
-    first, second, there = (a[..., None] for a in as_logits(constant(logits)).ranked(excluded))
+    first, second, has_second = (a[..., None] for a in as_logits(constant(logits)).ranked(excluded))
     own = classes if classes.ndim == 3 else classes[..., None]
-    rival = jnp.where(own == first, jnp.where(there, second, own), first).astype(classes.dtype)
+    rival = jnp.where(own == first, jnp.where(has_second, second, own), first).astype(classes.dtype)
     return rival.reshape(classes.shape)
 
 
-lookalikes = top_rival  # its name in version 0.1
+lookalikes = top_rival  # name in version 0.1
 
 
 class Watch(NamedTuple):
-    """Sums over the assigned frames, by weight, and the extremes among them.
+    """Weighted sums of distances over the assigned frames, and the frames with extreme margins.
 
-    A frame that belongs to several classes is watched for the one it belongs to most. The margin of a frame is
+    A frame that belongs to several classes counts for the one with the largest weight. The margin of a frame is
     ``||f - look-alike's center|| - ||f - own center||``.
 
     Attributes:
-      weight: of all frames watched; the sums below divided by it are means.
+      weight: total weight of the frames; dividing a sum below by it gives a mean.
       between: sum of ``||own center - look-alike's center||``.
       to_lookalike: sum of ``||f - look-alike's center||``.
       to_own: sum of ``||f - own center||``.
-      hardest: ``[3]`` the frames of smallest margin.
-      easiest: ``[3]`` the frames of largest margin.
+      hardest: ``[3]``, the frames with the smallest margins.
+      easiest: ``[3]``, the frames with the largest margins.
     """
 
     weight: Array
@@ -64,12 +75,12 @@ class Watch(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """A few frames.
+    """The classes and margins of a few frames.
 
     Attributes:
-      classes: ``[3]`` int32, the own class; -1 where there are fewer frames.
+      classes: ``[3]`` int32, the assigned class; -1 where there are fewer frames.
       rivals: ``[3]`` int32, the look-alike.
-      probabilities: ``[3]`` float32, that of the own class.
+      probabilities: ``[3]`` float32 in [0, 1], probability of the assigned class.
       margins: ``[3]`` float32.
     """
 
@@ -88,17 +99,21 @@ def watch(
     count: int = 3,
     ops: CenterOps = DENSE,
 ) -> Watch:
-    """Distances of a batch's frames.
+    """Measure the distances of a batch's frames to their own and to their look-alikes' centers.
 
     Args:
       logits: ``[B,T,C]``.
-      features: ``[B,T,D]``.
+      features: ``[B,T,D]``; frames of weight 0 may hold any value.
       centers: ``[C,D]``.
-      assignment: which frame belongs to which class.
-      count: how many of the extremes.
-      ops: how distances to the centers are computed; see `jaxcrnn.kernels.center_ops`.
+      assignment: class and weight of each frame.
+      count: number of frames to return at each extreme.
+      ops: implementation of the distances to the centers; see `jaxcrnn.kernels.center_ops`.
 
-    Source: the TensorFlow original of CRNN with center loss.
+    Returns:
+      A `Watch`.
+
+    References:
+      The TensorFlow original of CRNN with center loss.
     """
     classes, weights = assignment
     if classes.ndim == 3:
@@ -119,19 +134,17 @@ def watch(
     probability = jnp.exp(logits.of_frames(classes) - logits.log_norm())
 
     def extremes(order: Array) -> Frames:
-        # Of each line first: devices that share the batch then send each other a few numbers a line, not every frame's.
+        # Take the top of each line first: a sharded batch then exchanges a few numbers per line, not per frame.
         of_line, at = jax.lax.top_k(jnp.where(inside, order, -jnp.inf), min(count, order.shape[1]))
         value, index = jax.lax.top_k(of_line.reshape(-1), min(count, of_line.size))
-        there = jnp.isfinite(value)
+        valid = jnp.isfinite(value)
         nothing = Frames(-1, -1, 0.0, 0.0)  # type: ignore[arg-type]
-        found = [jnp.take_along_axis(a, at, 1).reshape(-1)[index] for a in (classes, rivals, probability, margin)]
-        return Frames(*(jnp.where(there, a, no) for a, no in zip(found, nothing, strict=True)))
+        fields = [jnp.take_along_axis(a, at, 1).reshape(-1)[index] for a in (classes, rivals, probability, margin)]
+        return Frames(*(jnp.where(valid, a, empty) for a, empty in zip(fields, nothing, strict=True)))
 
     total = weights.astype(own.dtype)
-    return Watch(
-        total.sum(), (total * between).sum(), (total * other).sum(), (total * own).sum(),
-        extremes(-margin), extremes(margin),
-    )  # fmt: skip
+    sums = ((total * distance).sum() for distance in (between, other, own))
+    return Watch(total.sum(), *sums, extremes(-margin), extremes(margin))
 
 
 def train_metrics(
@@ -144,20 +157,20 @@ def train_metrics(
     blank: int = 0,
     ops: CenterOps = DENSE,
 ) -> dict[str, Any]:
-    """What a training step counts; none of it is differentiated. Samples of width 0 are padding.
+    """Compute the counts that a training step reports. Samples of width 0 are padding; nothing is differentiated.
 
     Args:
-      outputs: the model's, for the batch.
+      outputs: output of the model for the batch.
       batch: lines and labels.
-      assignment: the loss's, None in a flow without.
-      before: the centers of the loss, None in a flow without.
-      after: the centers after the step.
-      blank: class of the blank.
-      ops: how distances to the centers are computed; see `jaxcrnn.kernels.center_ops`.
+      assignment: assignment of the loss; None for a loss without centers.
+      before: centers before the step; None for a loss without centers.
+      after: centers after the step; None for a loss without centers.
+      blank: class id of the blank.
+      ops: implementation of the distances to the centers; see `jaxcrnn.kernels.center_ops`.
 
     Returns:
-      Numbers of ``samples``, ``correct`` (read exactly) and ``infeasible`` ones; with an assignment
-      ``assigned_samples`` and ``assigned_frames``; with centers ``centers_moved`` and ``watch`` (`Watch`).
+      The numbers of ``samples``, of ``correct`` ones (read exactly) and of ``infeasible`` ones; with an assignment,
+      ``assigned_samples`` and ``assigned_frames``; with centers, ``centers_moved`` and ``watch`` (a `Watch`).
     """
     labels = (outputs.lengths, batch.labels, batch.label_lengths)
     real = batch.widths > 0

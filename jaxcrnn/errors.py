@@ -1,9 +1,9 @@
-"""The one exception for mistakes of the user."""
+"""The exception for user errors."""
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: a file, a label, an option.
+    """An error in the user's input: a file, a label or an option.
 
-    The message is one line that names the place and what was expected. The command line prints it without a
-    traceback and exits with 2.
+    The message is one line that names the location and what was expected. The command line prints it without a
+    traceback and exits with code 2.
     """

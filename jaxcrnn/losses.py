@@ -1,4 +1,4 @@
-"""The losses that stand beside CTC. Every one is float32 at least, and finite at finite inputs."""
+"""Losses that complement CTC. Each is computed in float32 at least and is finite for finite inputs."""
 
 from __future__ import annotations
 
@@ -27,64 +27,91 @@ def focal_ctc(
     gamma: float = 2.0,
     blank: int = 0,
 ) -> Array:
-    """CTC that looks away from lines it reads already: ``alpha * (1 - exp(-ctc))**gamma * ctc``.
+    """Compute the focal CTC loss, which down-weights lines that are already read with confidence.
+
+    ``alpha * (1 - exp(-ctc))**gamma * ctc``, where ``ctc`` is `jaxcrnn.ctc.ctc_loss`.
 
     Args:
-      logits: ``[B,T,C]`` before the softmax; frames at ``t >= lengths[b]`` are ignored.
+      logits: ``[B,T,C]`` before the softmax; frames at ``t >= lengths[b]`` are padding and ignored.
       lengths: ``[B]`` int32, valid frames.
-      labels: ``[B,L]`` int32, never ``blank``; slots at ``l >= label_lengths[b]`` are ignored.
-      label_lengths: ``[B]`` int32.
-      alpha: factor of the whole.
-      gamma: how far lines of high probability are turned down, not negative; 0 is plain CTC.
-      blank: class of the blank.
+      labels: ``[B,L]`` int32, never ``blank``; slots at ``l >= label_lengths[b]`` are padding and ignored.
+      label_lengths: ``[B]`` int32, characters of each label.
+      alpha: factor of the loss.
+      gamma: focusing exponent, 0 or more; higher values down-weight probable lines more, 0 is plain CTC.
+      blank: class id of the blank.
 
     Returns:
-      ``[B]`` float32; 0 with zero gradient for infeasible samples.
+      ``[B]`` float32; infeasible samples have loss 0 and a zero gradient.
 
-    Source: focal loss (Lin et al., 2017) on CTC, as PaddleOCR's enhanced CTC has it.
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import losses
+      >>> loss = losses.focal_ctc(jnp.zeros((1, 2, 3)), jnp.array([2]), jnp.array([[1]]), jnp.array([1]))
+      >>> round(float(loss[0]), 4)  # p = 1/3: (2/3)^2 log 3
+      0.4883
+
+    References:
+      Focal loss: Lin et al., 2017. Applied to CTC as in PaddleOCR's enhanced CTC.
     """
     return focal(ctc.ctc_loss(logits, lengths, labels, label_lengths, blank=blank), alpha=alpha, gamma=gamma)
 
 
 def focal(ctc_loss: Array, *, alpha: float = 1.0, gamma: float = 2.0) -> Array:
-    """`focal_ctc` of CTC losses that are known already.
+    """Compute `focal_ctc` from CTC losses: ``alpha * (1 - exp(-ctc))**gamma * ctc``.
 
     Args:
-      ctc_loss: ``[B]``, not negative.
-      alpha: factor of the whole.
-      gamma: how far lines of high probability are turned down, not negative.
+      ctc_loss: ``[B]``, 0 or more, in nats.
+      alpha: factor of the loss.
+      gamma: focusing exponent, 0 or more.
+
+    Returns:
+      ``[B]``.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import losses
+      >>> [round(x, 4) for x in losses.focal(jnp.log(jnp.array([1.0, 2.0]))).tolist()]  # p = 1 and p = 1/2
+      [0.0, 0.1733]
     """
-    if gamma == 0:  # 0**0 would be right, its derivative is not
+    if gamma == 0:  # the value of 0**0 is right, but its derivative is not
         return alpha * ctc_loss
     miss = -jnp.expm1(-ctc_loss)
-    # At a loss of 0 the root of a gamma below 1 has no slope: such samples are held out of it.
+    # For gamma below 1 the derivative of the power is infinite at a loss of 0, so such samples are masked.
     return jnp.where(miss > 0, alpha * jnp.where(miss > 0, miss, 1.0) ** gamma * ctc_loss, 0.0)
 
 
 def ace(
     logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0, variant: str = "paper"
 ) -> Array:
-    """Aggregation cross-entropy: how often each class is read, against how often it is written.
+    """Compute the aggregation cross-entropy between predicted and true class counts.
 
-    ``-sum_k (N_k / T) log(ybar_k)`` with ``ybar`` the mean softmax over the frames, ``N_k`` the number of class k in
-    the label and ``N_blank = T - label_length``.
+    ``-sum_k (N_k / T) log(ybar_k)``, where ``ybar`` is the mean softmax over the frames, ``N_k`` the number of times
+    class k occurs in the label, and ``N_blank = T - label_length``.
 
     Args:
-      logits: ``[B,T,C]`` before the softmax; frames at ``t >= lengths[b]`` are ignored.
+      logits: ``[B,T,C]`` before the softmax; frames at ``t >= lengths[b]`` are padding and ignored.
       lengths: ``[B]`` int32, valid frames.
-      labels: ``[B,L]`` int32; slots at ``l >= label_lengths[b]`` are ignored.
-      label_lengths: ``[B]`` int32.
-      blank: class of the blank.
-      variant: ``"paper"``, or ``"paddle"``, where ``ybar`` goes through a softmax once more.
+      labels: ``[B,L]`` int32; slots at ``l >= label_lengths[b]`` are padding and ignored.
+      label_lengths: ``[B]`` int32, characters of each label.
+      blank: class id of the blank.
+      variant: ``"paper"``, or ``"paddle"``, which applies a second softmax to ``ybar``.
 
     Returns:
-      ``[B]`` float32; 0 with zero gradient for samples with fewer frames than characters, or none.
+      ``[B]`` float32; samples with no frames, or fewer frames than characters, have loss 0 and a zero gradient.
 
     Raises:
-      ValueError: an unknown variant, or ``"paddle"``, which needs the logits of every class, of logits that are not
-        dense.
+      ValueError: If ``variant`` is unknown, or is ``"paddle"``, which needs the logits of every class, and the logits
+        are not dense.
 
-    Source: Xie et al., 2019, eq. 7; PaddleOCR, ``ACELoss``.
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import losses
+      >>> loss = losses.ace(jnp.zeros((1, 2, 3)), jnp.array([2]), jnp.array([[1]]), jnp.array([1]))
+      >>> round(float(loss[0]), 4)  # log 3
+      1.0986
+
+    References:
+      Xie et al., 2019, eq. 7; ``"paddle"``: PaddleOCR, ``ACELoss``.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant is {variant!r}; expected one of {', '.join(VARIANTS)}")
@@ -95,21 +122,21 @@ def ace(
         logits = DenseLogits(at_least_float32(masked))
     norm = logits.log_norm()
     frames = jnp.maximum(lengths, 1).astype(norm.dtype)
-    # Only classes of the label and the blank have a count: [B,1+L] columns are gathered, never [B,C] counts built.
+    # Only the blank and the label's classes have a count: gather [B,1+L] columns instead of building [B,C] counts.
     listed = jnp.arange(labels.shape[1])[None, :] < label_lengths[:, None]
-    labels = jnp.where(listed, labels, blank)  # whatever stands in a padded slot may be no class at all
+    labels = jnp.where(listed, labels, blank)  # a padded slot may hold an invalid class id
     classes = jnp.concatenate([jnp.full_like(labels[:, :1], blank), labels], 1)
     enough = (label_lengths <= lengths) & (lengths > 0)
     counts = jnp.concatenate([(lengths - label_lengths)[:, None], listed.astype(lengths.dtype)], 1)
     counts = jnp.where(enough[:, None], counts, 0).astype(norm.dtype)
     if variant == "paper":
         columns = logits.of_classes(classes) - norm[:, :, None]
-        # In logarithms: a class that no frame believes in would underflow to log(0).
+        # In log space: a class that is improbable in every frame would underflow to log(0).
         inside = jnp.where(valid[:, :, None], columns, -jnp.inf)
         inside = jnp.where((valid.any(1))[:, None, None], inside, 0.0)
         log_mean = jax.nn.logsumexp(inside, 1) - jnp.log(frames)[:, None]
     elif not isinstance(logits, DenseLogits):
-        raise ValueError("variant 'paddle' reads every class; expected an array of logits, or variant 'paper'")
+        raise ValueError("variant 'paddle' needs the logits of every class; pass a dense array or use variant 'paper'")
     else:
         mean = jnp.where(valid[:, :, None], jax.nn.softmax(logits.values), 0.0).sum(1) / frames[:, None]
         log_mean = jnp.take_along_axis(jax.nn.log_softmax(mean), classes, 1)
@@ -130,25 +157,37 @@ def _reduced(values: Array, weights: Array, reduction: str) -> Array:
 def center(
     features: Array, centers: Array, assignment: Assignment, *, reduction: str = "mean", ops: CenterOps = DENSE
 ) -> Array:
-    """How far frames are from the centers of their classes.
+    """Compute the center loss: the squared distances of frames to the centers of their classes.
 
     ``d = ||feature - center of its class||^2``, clamped to [1e-12, 1e12]; then ``sum(w d) / sum(w)`` (``"mean"``) or
     ``sum(w d) / 2`` (``"half_sum"``).
 
     Args:
-      features: ``[B,T,D]``; frames of weight 0 may hold anything.
-      centers: ``[C,D]``. Differentiable as well; a training step holds them constant.
-      assignment: which frame belongs to which class; see `jaxcrnn.assign`.
-      reduction: ``"mean"`` (0 where no frame has weight) or ``"half_sum"``.
-      ops: how distances to the centers are computed; see `jaxcrnn.kernels.center_ops`.
+      features: ``[B,T,D]``; frames of weight 0 may hold any value.
+      centers: ``[C,D]``. The loss is differentiable in them, but a training step treats them as constants.
+      assignment: class and weight of each frame; see `jaxcrnn.assign`.
+      reduction: ``"mean"`` (0 if no frame has weight) or ``"half_sum"``.
+      ops: implementation of the distances to the centers; see `jaxcrnn.kernels.center_ops`.
 
     Returns:
       A float32 scalar.
 
     Raises:
-      ValueError: an unknown reduction, or features and centers of different size.
+      ValueError: If ``reduction`` is unknown, or features and centers differ in size.
 
-    Source: Wen et al., 2016, eq. 2. ``"half_sum"``: the TensorFlow original; ``"mean"``: PyTorch, PaddleOCR.
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import losses
+      >>> from jaxcrnn.types import Assignment
+      >>> features = jnp.array([[[3.0, 4.0], [9.0, 9.0]]])
+      >>> frames = Assignment(jnp.array([[1, 0]]), jnp.array([[1.0, 0.0]]))  # the second frame has no weight
+      >>> float(losses.center(features, jnp.zeros((2, 2)), frames))
+      25.0
+      >>> float(losses.center(features, jnp.zeros((2, 2)), frames, reduction="half_sum"))
+      12.5
+
+    References:
+      Wen et al., 2016, eq. 2. ``"half_sum"``: the TensorFlow original; ``"mean"``: the PyTorch seed and PaddleOCR.
     """
     _check_sizes(features, centers)
     classes, weights = assignment
@@ -166,28 +205,38 @@ def push(
     reduction: str = "mean",
     ops: CenterOps = DENSE,
 ) -> Array:
-    """A hinge that keeps frames farther from a look-alike's center than from their own.
+    """Compute a hinge loss that keeps frames farther from the center of a look-alike than from their own.
 
-    ``max(0, margin + ||f - own||^2 - ||f - rival||^2)``, reduced like `center`.
+    ``max(0, margin + ||f - own||^2 - ||f - rival||^2)``, reduced as in `center`.
 
     Args:
-      features: ``[B,T,D]``; frames of weight 0 may hold anything.
+      features: ``[B,T,D]``; frames of weight 0 may hold any value.
       centers: ``[C,D]``.
-      assignment: which frame belongs to which class.
-      rivals: classes of the look-alikes, of the shape of ``assignment.classes``; see
-        `jaxcrnn.diagnostics.top_rival`. Where it equals the class itself the frame has no part.
-      margin: by how much, in squared distance.
+      assignment: class and weight of each frame.
+      rivals: int32 class ids of the look-alikes, with the shape of ``assignment.classes``; see
+        `jaxcrnn.diagnostics.top_rival`. A frame whose rival is its own class is ignored.
+      margin: margin in squared distance.
       reduction: ``"mean"`` or ``"half_sum"``.
-      ops: as for `center`.
+      ops: implementation of the distances to the centers; see `jaxcrnn.kernels.center_ops`.
 
     Returns:
       A float32 scalar.
 
     Raises:
-      ValueError: an unknown reduction, or features and centers of different size.
+      ValueError: If ``reduction`` is unknown, or features and centers differ in size.
 
-    Source: triplet-center loss (He et al., 2018, eq. 5), with the most probable other class instead of the nearest
-    center, which would take a ``[B*T,C]`` matrix of distances to find.
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import losses
+      >>> from jaxcrnn.types import Assignment
+      >>> features, centers = jnp.zeros((1, 1, 2)), jnp.array([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+      >>> frames = Assignment(jnp.array([[1]]), jnp.array([[1.0]]))
+      >>> float(losses.push(features, centers, frames, jnp.array([[2]]), margin=3.0))  # 3 + 0 - 1
+      2.0
+
+    References:
+      Triplet-center loss: He et al., 2018, eq. 5. The rival is the most probable other class instead of the class of
+      the nearest center, which would need a ``[B*T,C]`` matrix of distances.
     """
     _check_sizes(features, centers)
     classes, weights = assignment
@@ -199,4 +248,4 @@ def push(
 
 def _check_sizes(features: Array, centers: Array) -> None:
     if features.shape[-1] != centers.shape[-1]:
-        raise ValueError(f"features have size {features.shape[-1]}, centers {centers.shape[-1]}; expected the same")
+        raise ValueError(f"features have size {features.shape[-1]} but centers have size {centers.shape[-1]}")

@@ -1,4 +1,4 @@
-"""How well lines were read, under the named rules of several projects. No jax here: texts in, numbers out."""
+"""Recognition metrics under the matching rules of several projects. Works on texts and never imports jax."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _simplifier() -> Callable[[str], str]:
     try:
         import opencc
     except ImportError:
-        raise UserError("the rule 'bctr' turns traditional into simplified: pip install 'jaxcrnn[report]'") from None
+        raise UserError("metric rule 'bctr' needs opencc; install it with: pip install 'jaxcrnn[report]'") from None
     return opencc.OpenCC("t2s").convert
 
 
@@ -32,26 +32,26 @@ RULES: dict[str, Callable[[str], str]] = {
     "mmocr": lambda text: re.sub("[^A-Za-z0-9\u4e00-\u9fa5]", "", text.lower()),
     "bctr": _bctr,
 }
-"""Each rule folds prediction and truth before they are compared.
+"""Matching rules: each normalizes prediction and reference before they are compared.
 
-- ``exact`` folds nothing.
+- ``exact`` changes nothing.
 - ``paddle`` removes spaces (PaddleOCR's RecMetric).
 - ``dtrb`` keeps ``[0-9a-z]`` of the lower-cased text (deep-text-recognition-benchmark).
 - ``mmocr`` keeps ``[A-Za-z0-9]`` and U+4E00-9FA5 of the lower-cased text.
-- ``bctr`` turns full width to half width, upper to lower case and traditional to simplified (Benchmarking Chinese
-  Text Recognition); it hides look-alikes such as 國/国.
+- ``bctr`` converts full width to half width, upper to lower case and traditional to simplified characters (Benchmarking
+  Chinese Text Recognition); it hides look-alikes such as 國/国.
 """
 
 
 class Score(NamedTuple):
-    """Sums over lines, from which the rates follow.
+    """Sums over lines, from which the rates are computed.
 
     Attributes:
       lines: number of lines.
       correct: lines read without an error.
-      edits: insertions, deletions and substitutions, summed over lines.
-      characters: characters of the references.
-      similarity: sum over lines of ``1 - edits / max(len)``; two empty texts count 1.
+      edits: insertions, deletions and substitutions, summed over the lines.
+      characters: characters of the references, summed over the lines.
+      similarity: sum over the lines of ``1 - edits / max(len)``; two empty texts count as 1.
     """
 
     lines: int
@@ -62,35 +62,44 @@ class Score(NamedTuple):
 
     @property
     def line_accuracy(self) -> float:
-        """Share of the lines read without an error."""
+        """Fraction of the lines read without an error, in [0, 1]."""
         return self.correct / self.lines if self.lines else 0.0
 
     @property
     def character_accuracy(self) -> float:
-        """``1 - sum(edits) / sum(reference length)``; negative when there are more edits than characters."""
+        """``1 - sum(edits) / sum(reference length)``, 1 at most; negative with more edits than characters."""
         return 1 - self.edits / self.characters if self.characters else float(self.edits == 0)
 
     @property
     def normalized_similarity(self) -> float:
-        """1-NED: the mean over lines of ``1 - edits / max(len)``."""
+        """1-NED: the mean over the lines of ``1 - edits / max(len)``, in [0, 1]."""
         return self.similarity / self.lines if self.lines else 0.0
 
 
 def score(predictions: Sequence[str], references: Sequence[str], rule: str = "exact") -> Score:
-    """Compares what was read with what is written.
+    """Score predictions against references under one matching rule.
 
     Args:
-      predictions: N texts.
-      references: N texts.
-      rule: a name of `RULES`.
+      predictions: N texts that were read.
+      references: N true texts.
+      rule: name of a rule in `RULES`.
+
+    Returns:
+      A `Score`.
 
     Raises:
-      UserError: an unknown rule, or one whose optional package is missing.
+      UserError: If the rule is unknown, or needs an optional package that is not installed.
+
+    Examples:
+      >>> from jaxcrnn import metrics
+      >>> result = metrics.score(["cat", "dog"], ["cat", "dot"])
+      >>> result.line_accuracy, result.edits, round(result.character_accuracy, 3)
+      (0.5, 1, 0.833)
     """
     from rapidfuzz.distance import Levenshtein
 
     if rule not in RULES:
-        raise UserError(f"metric rule {rule!r} is not known; expected one of {', '.join(RULES)}")
+        raise UserError(f"unknown metric rule {rule!r}; expected one of {', '.join(RULES)}")
     fold = RULES[rule]
     lines = correct = edits = characters = 0
     similarity = 0.0
@@ -105,21 +114,47 @@ def score(predictions: Sequence[str], references: Sequence[str], rule: str = "ex
 
 
 def scores(predictions: Sequence[str], references: Sequence[str]) -> tuple[dict[str, Score], dict[str, str]]:
-    """Scores under every rule, and why a rule is missing."""
-    scored: dict[str, Score] = {}
-    absent: dict[str, str] = {}
+    """Score predictions under every rule.
+
+    Args:
+      predictions: N texts that were read.
+      references: N true texts.
+
+    Returns:
+      The scores by rule, and for each rule that needs a missing package the reason why it was skipped.
+
+    Examples:
+      >>> from jaxcrnn import metrics
+      >>> by_rule, skipped = metrics.scores(["a b"], ["ab"])
+      >>> by_rule["exact"].line_accuracy, by_rule["paddle"].line_accuracy
+      (0.0, 1.0)
+    """
+    by_rule: dict[str, Score] = {}
+    skipped: dict[str, str] = {}
     for rule in RULES:
         try:
-            scored[rule] = score(predictions, references, rule)
+            by_rule[rule] = score(predictions, references, rule)
         except UserError as error:
-            absent[rule] = str(error)
-    return scored, absent
+            skipped[rule] = str(error)
+    return by_rule, skipped
 
 
 def by_position(predictions: Sequence[str], references: Sequence[str]) -> list[tuple[int, int]]:
-    """For each position of the references: how many characters stand there, and how many of them were read right.
+    """Count the characters at each position of the references, and how many of them were read correctly.
 
-    Positions are matched by the edit script, so one missing character does not spoil all that follow.
+    Positions are aligned by the edit script, so a missing character does not invalidate those after it.
+
+    Args:
+      predictions: N texts that were read.
+      references: N true texts.
+
+    Returns:
+      ``(characters, correct)`` for each position, up to the longest reference.
+
+    Examples:
+      >>> from jaxcrnn import metrics
+      >>> metrics.by_position(["cat", "dg"], ["cat", "dog"])
+      [(2, 2), (2, 1), (2, 2)]
     """
     from rapidfuzz.distance import Levenshtein
 
@@ -131,4 +166,4 @@ def by_position(predictions: Sequence[str], references: Sequence[str]) -> list[t
             if block.tag == "equal":
                 for position in range(block.src_start, block.src_end):
                     table[position][1] += 1
-    return [(total, right) for total, right in table]
+    return [(total, correct) for total, correct in table]

@@ -1,4 +1,4 @@
-"""The recogniser: convolutions, two bidirectional LSTMs, a linear head (Shi, Bai and Yao, 2015)."""
+"""The recogniser: convolutions, recurrent layers and a linear head (CRNN; Shi, Bai and Yao, 2015)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jaxcrnn.types import Outputs
 
 KINDS = ("bilstm", "lstm", "linear")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
-# ``auto`` is resolved for a device by `jaxcrnn.runs.compile`; unresolved it means what runs on every device.
+# `jaxcrnn.runs.compile` resolves ``auto`` for a device; unresolved, it means the implementation for any device.
 CHOICES = {
     "head": ("dense", "fused"),
     "conv": ("auto", "xla", "winograd"),
@@ -33,33 +33,44 @@ CHOICES = {
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a recogniser.
+    """The architecture of a recogniser.
 
     Attributes:
-      backbone: ``"vgg"`` (7 convolutions, the paper's), ``"small"`` (5 narrow ones, for CPUs), ``"tiny"`` (3, to try
-        a setting on), ``"resnet"``, or one of those that other programs' weights fit
-        (`jaxcrnn.nn.backbones.layers_of`).
-      hidden: size H of each LSTM direction; features have D = 2H.
-      dropout: share of the values dropped before each LSTM while training.
-      standardize: shift and scale each line to mean 0 and variance 1 over its true columns first; for photos, whose
-        brightness and contrast say nothing about the text.
-      dtype: ``"float32"`` or ``"bfloat16"``, of the inputs of every product; logits and all sums stay float32.
-        ``"float64"`` is for verifying, with jax's x64 mode on and parameters to match.
-      head: ``"dense"`` makes the logits of all classes; ``"fused"`` makes them chunk by chunk wherever they are asked
-        for, which takes a fraction of the memory for many classes (`jaxcrnn.kernels.logits`). The same parameters
-        either way.
-      recurrent: layers between backbone and head, parted by spaces: ``bilstm``, ``lstm`` (forward alone) or
-        ``linear``, each with ``:SIZE`` where it is not ``hidden``. Features are what the last one gives.
-      conv: ``"xla"``, ``"winograd"`` (3x3 convolutions by Winograd's minimal filtering, and kernel gradients as matrix
-        products: fast on CPUs), or ``"auto"`` for what suits the device. But for rounding the same numbers.
-      lstm: ``"scan"``, ``"cudnn"`` (needs an NVIDIA GPU; elsewhere the scan is used), or ``"auto"`` for what suits the
-        device. The same parameters and, but for rounding, the same numbers.
-      inference_dtype: ``dtype`` of reading: ``"auto"`` is the model's, but float32 instead of bfloat16 on CPUs, where
-        bfloat16 is slower.
-      height: rows of the images.
-      num_classes: C, the blank among them; follows from the charset.
-      blank: class of the blank; follows from the charset.
-      imported: what only converted weights need; a section of its own in the configuration of a run.
+      backbone: convolutional layers: ``"vgg"`` (7 convolutions, as in the paper), ``"small"`` (5 narrow ones, for
+        CPUs), ``"tiny"`` (3, to try out a setting), ``"resnet"``, one of the backbones that fit weights of other
+        programs, or layers spelled out (`jaxcrnn.nn.backbones.layers_of`).
+      hidden: size H of each LSTM direction, 1 or more; a bidirectional layer has D = 2H features.
+      dropout: dropout rate before each LSTM during training, in [0, 1).
+      standardize: shift and scale each line to mean 0 and variance 1 over its unpadded columns; for photos, whose
+        brightness and contrast carry no information about the text.
+      dtype: dtype of the inputs of matrix products, ``"float32"`` or ``"bfloat16"``; logits and sums stay float32.
+        ``"float64"`` is for verification and needs jax's x64 mode and parameters of that dtype.
+      head: ``"dense"`` computes the logits of all classes; ``"fused"`` computes them chunk by chunk where they are
+        needed, which takes a fraction of the memory for many classes (`jaxcrnn.kernels.logits`). Parameters are the
+        same.
+      recurrent: layers between backbone and head, separated by spaces: ``bilstm``, ``lstm`` (forward only) or
+        ``linear``, each optionally with a size, ``:SIZE``, instead of ``hidden``. Features are the output of the last
+        one.
+      conv: implementation of convolutions: ``"xla"``, ``"winograd"`` (3x3 convolutions by Winograd's minimal filtering
+        and kernel gradients as matrix products, fast on CPUs) or ``"auto"`` for the device's best. Results are equal up
+        to rounding.
+      lstm: implementation of LSTMs: ``"scan"``, ``"cudnn"`` (needs an NVIDIA GPU; other devices use the scan) or
+        ``"auto"`` for the device's best. Parameters are the same, and results are equal up to rounding.
+      inference_dtype: ``dtype`` for evaluation and recognition; ``"auto"`` is ``dtype``, except that CPUs use float32
+        instead of bfloat16, which is slower there.
+      height: image height in pixels.
+      num_classes: number of classes C, including the blank; set from the charset.
+      blank: class id of the blank; set from the charset.
+      imported: properties that only converted weights need; a separate section of a run's configuration.
+
+    Raises:
+      UserError: If a value is unknown or out of range.
+
+    Examples:
+      >>> from jaxcrnn.model import ModelConfig
+      >>> config = ModelConfig("vgg", recurrent="bilstm bilstm linear:64")
+      >>> config.features, config.frames(100), config.layers()
+      (64, 26, [('bilstm', 256), ('bilstm', 256), ('linear', 64)])
     """
 
     backbone: str = "small"
@@ -81,7 +92,7 @@ class ModelConfig:
         layers_of(self.backbone)
         self.layers()
         if self.height < 1 or rows(self.backbone, self.height) < 1:
-            raise UserError(f"model.height is {self.height}; expected more, the backbone leaves no row of it")
+            raise UserError(f"model.height is {self.height}; too small for the backbone, which leaves no rows")
         if self.dtype not in DTYPES:
             raise UserError(f"model.dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}")
         for name, choices in CHOICES.items():
@@ -94,41 +105,52 @@ class ModelConfig:
 
     @property
     def features(self) -> int:
-        """D, the size of the vectors that the head and the centers see."""
+        """Feature size D: the input size of the head and the size of the centers."""
         kind, size = self.layers()[-1]
         return 2 * size if kind == "bilstm" else size
 
     def layers(self) -> list[tuple[str, int]]:
-        """Kind and size of each recurrent layer.
+        """Parse ``recurrent`` into the kind and the size of each layer.
 
         Raises:
-          UserError: ``recurrent`` is not spelled so.
+          UserError: If ``recurrent`` is invalid.
         """
-        found = []
+        layers = []
         for word in self.recurrent.split():
             kind, colon, size = word.partition(":")
             if kind not in KINDS or (colon and not (size.isdecimal() and int(size))):
-                raise UserError(f"model.recurrent has {word!r}; expected {', '.join(KINDS)}, or one with its size, "
-                                "such as linear:64")  # fmt: skip
-            found.append((kind, int(size) if colon else self.hidden))
-        if not found:
+                raise UserError(
+                    f"model.recurrent: invalid layer {word!r}; expected one of {', '.join(KINDS)}, optionally with a "
+                    "size, such as linear:64"
+                )
+            layers.append((kind, int(size) if colon else self.hidden))
+        if not layers:
             raise UserError(f"model.recurrent is {self.recurrent!r}; expected layers such as 'bilstm bilstm'")
-        return found
+        return layers
 
     def frames(self, width: int) -> int:
-        """Frames made of an image of this width in pixels."""
+        """Return the number of frames of an image of this width in pixels."""
         return int(frames(self.backbone, width))
 
 
 class CRNN(nn.Module):
-    """``apply(variables, images [B,H,W,1], widths [B], train=...) -> Outputs``.
+    """A CRNN: ``apply(variables, images [B,H,W,1], widths [B], train=...) -> Outputs``.
 
-    With ``train=True`` batch normalisation uses the batch's statistics: pass ``mutable=["batch_stats"]``, and
-    ``rngs={"dropout": key}`` when the config has dropout.
+    With ``train=True`` batch normalisation uses the statistics of the batch: pass ``mutable=["batch_stats"]``, and
+    ``rngs={"dropout": key}`` if the config has dropout. Columns at ``x >= widths[b]`` are padding and ignored.
 
     Attributes:
-      config: the shape; its ``num_classes`` must be set.
-      ops: how a mesh of devices computes it (`jaxcrnn.kernels.mesh_ops`).
+      config: the architecture; ``num_classes`` must be set.
+      ops: implementation of sharded operations (`jaxcrnn.kernels.mesh_ops`).
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxcrnn.model import CRNN, ModelConfig
+      >>> model = CRNN(ModelConfig("tiny", hidden=4, num_classes=3))
+      >>> images, widths = jnp.ones((2, 32, 40, 1)), jnp.array([40, 24])
+      >>> variables = jax.eval_shape(model.init, jax.random.key(0), images, widths)  # shapes only
+      >>> jax.eval_shape(model.apply, variables, images, widths).logits.shape
+      (2, 10, 3)
     """
 
     config: ModelConfig
@@ -162,14 +184,29 @@ class CRNN(nn.Module):
 
 
 def _linear(x: Array, lengths: Array, size: int, dtype: Any, name: str) -> Array:
-    """A linear layer of every frame; padded ones stay 0."""
+    """Apply a linear layer to every frame; padded frames stay 0."""
     flat = nn.Dense(size, dtype=dtype, name=name)(x.reshape(-1, x.shape[2]))
     inside = jnp.arange(x.shape[1])[None, :] < lengths[:, None]
     return jnp.where(inside[:, :, None], flat.reshape(*x.shape[:2], size), jnp.zeros((), dtype))
 
 
 def standardized(images: Array, widths: Array) -> Array:
-    """Each line shifted and scaled to mean 0 and variance 1 over its true columns; its padding becomes 0."""
+    """Shift and scale each line to mean 0 and variance 1 over its unpadded columns.
+
+    Args:
+      images: ``[B,H,W,1]``.
+      widths: ``[B]`` int32, widths in pixels without padding.
+
+    Returns:
+      Images of the same shape; padding is 0.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn.model import standardized
+      >>> images = jnp.array([0.0, 1.0, 7.0]).reshape(1, 1, 3, 1)
+      >>> [round(x, 2) for x in standardized(images, jnp.array([2])).ravel().tolist()]
+      [-1.0, 1.0, 0.0]
+    """
     true = (jnp.arange(images.shape[2])[None, :] < widths[:, None])[:, None, :, None]
     pixels = jnp.maximum(widths * images.shape[1], 1).astype(images.dtype)[:, None, None, None]
     mean = jnp.where(true, images, 0.0).sum((1, 2, 3), keepdims=True) / pixels

@@ -1,6 +1,7 @@
-"""What is minimized and how the centers move: `Flow` is a loss variant as a value, `LossConfig` names its parts.
+"""Loss configuration: presets and their parts (assignment, initialization, update, reduction).
 
-`jaxcrnn.train.train_step` differentiates `loss_terms`, and moves the centers afterwards (`move_centers`).
+A `Flow` is a loss variant made of functions; a `LossConfig` names its parts. `jaxcrnn.train.train_step` differentiates
+`loss_terms` and then updates the centers with `move_centers`.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ class Term(NamedTuple):
     """One summand of the loss.
 
     Attributes:
-      name: of its value in ``info`` and in the log.
+      name: name of the value in ``info`` and in the log.
       weight: factor in the loss; a term of weight 0 is only logged.
-      function: ``(outputs, batch, assignment, state, *, blank)``, where ``state`` has the centers; it and the
-        assignment are None in a flow without. Returns ``[B]`` (averaged over the samples, in ``info`` their sum as
-        ``<name>_sum``), or a scalar (``<name>``), or either with more such values to log, ``(value, {name: value})``.
-        A function that has an argument ``ops`` is passed the `jaxcrnn.kernels.center_ops.CenterOps` of the step.
+      function: ``(outputs, batch, assignment, state, *, blank)``, where ``state`` holds the centers; ``assignment`` and
+        ``state`` are None in a flow without them. It returns ``[B]`` (averaged over the samples; ``info`` has the sum
+        as ``<name>_sum``) or a scalar (``<name>``), or, with more such values to log, ``(value, {name: value})``. A
+        function with an argument ``ops`` is passed the `jaxcrnn.kernels.center_ops.CenterOps` of the step.
     """
 
     name: str
@@ -44,12 +45,14 @@ class Term(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """A loss variant: plain functions, hashed by identity under jit, so a redefined function is traced again.
+    """A loss variant made of plain functions.
+
+    Functions are hashed by identity under jit, so a redefined function is traced again.
 
     Attributes:
-      assign: ``(logits, lengths, labels, label_lengths, *, blank) -> Assignment``, a constant of the loss; None for a
-        flow without. ``logits`` are those of `jaxcrnn.types.Outputs`.
-      rule: how the centers start and move; None for a flow without centers.
+      assign: ``(logits, lengths, labels, label_lengths, *, blank) -> Assignment``, treated as a constant; None for a
+        flow without assignment. ``logits`` are those of `jaxcrnn.types.Outputs`.
+      rule: initialization and update of the centers; None for a flow without centers.
       terms: the loss is the sum of ``weight * value`` over them.
     """
 
@@ -59,7 +62,7 @@ class Flow(NamedTuple):
 
 
 class Preset(NamedTuple):
-    """A function from a `LossConfig` to a `Flow`: the defaults of the attributes of the same names."""
+    """A function from a `LossConfig` to a `Flow`, which holds the defaults of the attributes of the same names."""
 
     assignment: str
     start: str
@@ -68,16 +71,16 @@ class Preset(NamedTuple):
     weight: float
 
     def __call__(self, config: LossConfig) -> Flow:
-        """The flow of this preset, with the parts that the config sets."""
+        """Return the flow of this preset, with the parts that the config overrides."""
         return _flow(config, self.parts(config), None, CenterRule(), ())
 
     def parts(self, config: LossConfig) -> Preset:
-        """This preset, with the parts that the config sets."""
+        """Return this preset with the parts that the config overrides."""
         own = {name: getattr(config, name) for name in self._fields}
         return self._replace(**{name: value for name, value in own.items() if value is not None})
 
 
-# The first two flows and their figures: docs/center-loss.md. The last two are ours.
+# docs/center-loss.md has the sources and measurements. The last two presets are this project's own.
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "ctc": Preset("none", "zeros", "fixed", "mean", 0.0),
@@ -95,41 +98,50 @@ CHOICES = {
     "frames": assign.FRAMES,
     "ace_variant": losses.VARIANTS,
 }
-RESERVED = ("loss", "grad_norm", "skipped", "nonfinite", *diagnostics.METRICS)  # names in the ``info`` of a step
+RESERVED = ("loss", "grad_norm", "skipped", "nonfinite", *diagnostics.METRICS)  # taken in the ``info`` of a step
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class LossConfig:
-    """What is minimized: ``mean(CTC or focal CTC) + ace * mean(ACE) + weight * center + push * push``.
+    """The training loss: ``mean(CTC or focal CTC) + ace * mean(ACE) + weight * center + push * push``.
 
-    The first five after the preset are the preset's unless given.
+    ``assignment``, ``start``, ``update``, ``reduction`` and ``weight`` default to those of the preset.
 
     Attributes:
-      preset: ``"ctc"``, ``"flow1"`` (TensorFlow original), ``"flow1-torch"`` (PyTorch seed as meant), ``"flow2"``
-        (PaddleOCR), ``"aligned"`` or ``"posterior"`` (ours).
-      assignment: which frame belongs to which class: ``"none"``, one of `jaxcrnn.assign.ASSIGNMENTS`, or the import
+      preset: ``"ctc"`` (no centers), ``"flow1"`` (TensorFlow original), ``"flow1-torch"`` (PyTorch seed, corrected),
+        ``"flow2"`` (PaddleOCR), ``"aligned"`` or ``"posterior"`` (this project's own).
+      assignment: how frames are assigned to classes: ``"none"``, one of `jaxcrnn.assign.ASSIGNMENTS`, or the import
         path of a function, ``"module:function"`` (`Flow.assign`).
       start: centers before the first step: ``"zeros"``, ``"normal"``, ``"head"`` or ``"estimate"`` (from a file).
       update: how centers move: one of `jaxcrnn.centers.UPDATES`.
-      reduction: ``"mean"`` or ``"half_sum"``, of center loss, push and the ``gradient`` update.
-      weight: of the center loss; 0 keeps and moves centers without pulling at the features.
-      alpha: of the ``delta`` update.
-      center_rate: learning rate of the ``gradient`` update. With ``"half_sum"`` a center moves by this times the sum
-        over its frames, so above 2 over their number it overshoots farther each step; with ``"mean"`` 1 is safe.
-      frames: of the ``aligned`` assignment.
-      skip_blank: of the ``predicted`` assignment: leave out frames that show the blank.
-      ignored: of the ``counted`` assignment: class ids that never emit.
-      focal: focal CTC instead of CTC.
-      focal_alpha: factor of focal CTC.
-      focal_gamma: exponent of focal CTC.
-      ace: weight of aggregation cross-entropy; 0.1 is PaddleOCR's, 0 leaves it out.
-      ace_variant: ``"paper"`` or ``"paddle"``.
-      push: weight of the hinge between look-alikes; 0 leaves it out.
-      push_margin: its margin, in squared distance.
-      rule: import path of a `CenterRule`, ``"module:rule"``, that replaces ``start`` and ``update``, or one of them,
-        whatever these are.
-      terms: import paths of further terms, each ``"module:function"`` or ``"0.1*module:function"`` with a weight.
+      reduction: reduction of the center loss, the push and the ``gradient`` update: ``"mean"`` or ``"half_sum"``.
+      weight: weight of the center loss, 0 or more; at 0 centers are kept and updated but do not affect the features.
+      alpha: step size of the ``delta`` update, 0 or more.
+      center_rate: learning rate of the ``gradient`` update, 0 or more. With ``"half_sum"`` a center moves by this rate
+        times the sum over its frames, so a rate above 2 divided by their number diverges; with ``"mean"`` 1 is safe.
+      frames: frames of a character's run that the ``aligned`` assignment uses: ``"last"``, ``"first"``, ``"best"`` or
+        ``"all"``.
+      skip_blank: whether the ``predicted`` assignment drops frames whose best class is the blank.
+      ignored: class ids that never emit in the ``counted`` assignment.
+      focal: use focal CTC instead of CTC.
+      focal_alpha: factor of focal CTC, 0 or more.
+      focal_gamma: focusing exponent of focal CTC, 0 or more; 0 is plain CTC.
+      ace: weight of the aggregation cross-entropy, 0 or more; PaddleOCR uses 0.1, 0 disables it.
+      ace_variant: ``"paper"``, or ``"paddle"`` with a second softmax.
+      push: weight of the hinge loss between look-alikes, 0 or more; 0 disables it.
+      push_margin: margin of the hinge loss in squared distance, 0 or more.
+      rule: import path of a `CenterRule`, ``"module:rule"``; each part that it sets overrides ``start`` or ``update``.
+      terms: import paths of additional terms, each ``"module:function"`` or, with a weight, ``"0.1*module:function"``.
+
+    Raises:
+      UserError: If a value is unknown or out of range, or centers are configured without an assignment.
+
+    Examples:
+      >>> from jaxcrnn.objective import LossConfig
+      >>> config = LossConfig("flow1", weight=1e-3)
+      >>> config.parts
+      Preset(assignment='counted', start='zeros', update='delta', reduction='half_sum', weight=0.001)
     """
 
     preset: str = "ctc"
@@ -169,17 +181,19 @@ class LossConfig:
                 raise UserError(f"loss.{name} is {value}; expected 0 or more")
         if not self.has_centers and (self.parts.weight or self.push or self.rule):
             name = "weight" if self.parts.weight else "push" if self.push else "rule"
-            raise UserError(f"loss.{name} needs frames with a class, and loss.assignment is 'none'; expected one of "
-                            f"{', '.join(assign.ASSIGNMENTS)}, or module:function")  # fmt: skip
+            raise UserError(
+                f"loss.{name} requires an assignment, but loss.assignment is 'none'; expected one of "
+                f"{', '.join(assign.ASSIGNMENTS)}, or module:function"
+            )
 
     @property
     def parts(self) -> Preset:
-        """The preset's parts, with those given instead."""
+        """The parts of the preset, with those that this config overrides."""
         return PRESETS[self.preset].parts(self)
 
     @property
     def has_centers(self) -> bool:
-        """Whether centers are kept at all."""
+        """Whether the loss keeps centers."""
         return self.parts.assignment != "none"
 
     @property
@@ -193,10 +207,10 @@ class LossConfig:
         return {key: paths for key, paths in named.items() if paths}
 
     def check_classes(self, num_classes: int) -> None:
-        """Looks at what depends on the number of classes.
+        """Check the keys that depend on the number of classes.
 
         Raises:
-          UserError: an ignored class is none of them.
+          UserError: If an ignored class is out of range.
         """
         for other in self.ignored:
             if not 0 <= other < num_classes:
@@ -210,16 +224,31 @@ def flow(
     rule: CenterRule | None = None,
     terms: Sequence[Term] = (),
 ) -> Flow:
-    """The flow of a config, with parts replaced by functions. The same arguments give the same (an equal) flow.
+    """Build the flow of a config, optionally with parts replaced by functions.
+
+    Equal arguments give equal flows, so a jitted step is not traced again.
 
     Args:
-      config: what is minimized.
-      assignment: instead of ``config.assignment``; see `Flow`.
-      rule: instead of ``config.start`` and ``config.update``; a part that is None stays the config's.
-      terms: added to those of the config, under names of their own.
+      config: the loss.
+      assignment: replacement for ``config.assignment``; see `Flow`.
+      rule: replacement for ``config.start`` and ``config.update``; a part that is None is taken from the config.
+      terms: terms to add to those of the config; names must be unique.
+
+    Returns:
+      A `Flow`.
 
     Raises:
-      UserError: a rule without an assignment, two terms of the same name, or an import path without its function.
+      UserError: If there is a rule without an assignment, two terms have the same name, or the config has an import
+        path whose function was not passed.
+
+    Examples:
+      >>> from jaxcrnn.objective import LossConfig, Term, flow
+      >>> [(term.name, term.weight) for term in flow(LossConfig("aligned", ace=0.1)).terms]
+      [('ctc', 1.0), ('ace', 0.1), ('center', 0.01)]
+      >>> def energy(outputs, batch, assignment, state, *, blank):
+      ...     return (outputs.features**2).mean((1, 2))
+      >>> [term.name for term in flow(LossConfig("ctc"), terms=[Term("energy", 1e-4, energy)]).terms]
+      ['ctc', 'energy']
     """
     return _flow(config, config.parts, assignment, rule or CenterRule(), tuple(terms))
 
@@ -229,8 +258,10 @@ def _flow(config: LossConfig, parts: Preset, assignment: Any, rule: CenterRule, 
     passed = {"assignment": assignment, "rule": any(rule), "terms": terms}
     for key, paths in config.import_paths.items():
         if not passed[key]:
-            raise UserError(f"loss.{key} is {', '.join(paths)}, which has not been imported; pass what it names to "
-                            "jaxcrnn.objective.flow")  # fmt: skip
+            raise UserError(
+                f"loss.{key} is {', '.join(paths)}, which has not been imported; import it and pass it to "
+                "jaxcrnn.objective.flow"
+            )
     if assignment is None and parts.assignment != "none":
         options: dict[str, dict[str, Any]] = {
             "counted": {"ignored": config.ignored},
@@ -239,13 +270,15 @@ def _flow(config: LossConfig, parts: Preset, assignment: Any, rule: CenterRule, 
         }
         assignment = partial(assign.ASSIGNMENTS[parts.assignment], **options.get(parts.assignment, {}))
     if assignment is None and any(rule):
-        raise UserError("a center rule needs frames with a class, and loss.assignment is 'none'")
-    every = (*_terms(config, parts, assignment is not None), *terms)
-    names = [*RESERVED, *(term.name for term in every)]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"loss.terms: two values of a training step are named {twice[0]!r}; expected another name for "
-                        "one of the functions")  # fmt: skip
-    return Flow(assignment, _rule(config, parts, rule) if assignment is not None else None, every)
+        raise UserError("a center rule requires an assignment, but loss.assignment is 'none'")
+    all_terms = (*_terms(config, parts, assignment is not None), *terms)
+    names = [*RESERVED, *(term.name for term in all_terms)]
+    if duplicates := [name for name in names if names.count(name) > 1]:
+        raise UserError(
+            f"loss.terms: duplicate name {duplicates[0]!r} among the values of a training step; rename one of the "
+            "functions"
+        )
+    return Flow(assignment, _rule(config, parts, rule) if assignment is not None else None, all_terms)
 
 
 def _terms(config: LossConfig, parts: Preset, has_centers: bool) -> Iterator[Term]:
@@ -311,7 +344,7 @@ def _push(
     reduction: str,
     ops: CenterOps = DENSE,
 ) -> Array:
-    # The blank looks like nothing: it is nobody's rival, and frames that show it are not pushed.
+    # The blank is never a rival, and frames assigned to the blank are not pushed.
     rivals = diagnostics.top_rival(outputs.logits, assignment.classes, excluded=(blank,))
     rivals = jnp.where(assignment.classes == blank, assignment.classes, rivals)
     features = as_logits(outputs.logits).center_features(outputs.features)
@@ -324,7 +357,7 @@ def _takes_ops(function: Callable[..., Any]) -> bool:
 
 
 def _with_ops(function: Callable[..., Any], ops: CenterOps) -> Callable[..., Any]:
-    """The function with the operations on centers that a step is given, if it takes any."""
+    """Bind the center operations of a step to a function, if it accepts them."""
     return partial(function, ops=ops) if _takes_ops(function) else function
 
 
@@ -337,22 +370,33 @@ def loss_terms(
     blank: int = 0,
     ops: CenterOps = DENSE,
 ) -> tuple[Array, tuple[dict[str, Array], Assignment | None]]:
-    """The loss of a batch, its terms, and the assignment behind it. Samples of width 0 are padding.
+    """Compute the loss of a batch, its terms and the assignment. Samples of width 0 are padding.
 
     Args:
-      flow: what is minimized.
-      outputs: the model's, for the batch.
+      flow: the loss.
+      outputs: output of the model for the batch.
       batch: lines and labels.
-      state: the centers, constants here; None in a flow without.
-      blank: class of the blank.
-      ops: how distances to the centers are computed; see `jaxcrnn.kernels.center_ops`.
+      state: the centers, treated as constants; None in a flow without centers.
+      blank: class id of the blank.
+      ops: implementation of the distances to the centers; see `jaxcrnn.kernels.center_ops`.
 
     Returns:
-      The loss, then the values of the terms (sums over the samples as ``<name>_sum``, scalars as ``<name>``) and the
-      assignment.
+      The loss, and a pair of the values of the terms (sums over the samples as ``<name>_sum``, scalars as ``<name>``)
+      and the assignment, which is None in a flow without one.
 
     Raises:
-      ValueError: a term is neither ``[B]`` nor a scalar.
+      ValueError: If the value of a term is neither ``[B]`` nor a scalar.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import centers
+      >>> from jaxcrnn.objective import LossConfig, flow, loss_terms
+      >>> from jaxcrnn.types import Batch, Outputs
+      >>> outputs = Outputs(logits=jnp.zeros((1, 2, 3)), features=jnp.ones((1, 2, 2)), lengths=jnp.array([2]))
+      >>> batch = Batch(images=None, widths=jnp.array([8]), labels=jnp.array([[1]]), label_lengths=jnp.array([1]))
+      >>> loss, (info, assignment) = loss_terms(flow(LossConfig("aligned")), outputs, batch, centers.zeros(3, 2))
+      >>> round(float(loss), 4), round(float(info["ctc_sum"]), 4), float(info["center"])  # 1.0986 + 0.01 * 2
+      (1.1186, 1.0986, 2.0)
     """
     real = batch.widths > 0
     samples = jnp.maximum(real.sum(dtype=jnp.int32), 1)
@@ -388,7 +432,29 @@ def move_centers(
     *,
     ops: CenterOps = DENSE,
 ) -> CenterState | None:
-    """The centers after a step, from the old ones and the features and assignment of its loss."""
+    """Update the centers after a step, from their old values and the features and assignment of its loss.
+
+    Args:
+      flow: the loss.
+      state: centers before the step; None in a flow without centers.
+      outputs: output of the model for the batch.
+      assignment: assignment of the loss; None in a flow without one.
+      ops: implementation of the sums over the frames of a class; see `jaxcrnn.kernels.center_ops`.
+
+    Returns:
+      The updated centers, or ``state`` if there is nothing to update.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import centers
+      >>> from jaxcrnn.objective import LossConfig, flow, move_centers
+      >>> from jaxcrnn.types import Assignment, Outputs
+      >>> outputs = Outputs(jnp.zeros((1, 2, 3)), jnp.ones((1, 2, 2)), jnp.array([2]))
+      >>> frames = Assignment(jnp.array([[1, 0]]), jnp.array([[1.0, 0.0]]))
+      >>> state = move_centers(flow(LossConfig("flow1", alpha=0.5)), centers.zeros(3, 2), outputs, frames)
+      >>> state.centers.tolist()  # 0.5 * 1 / (1 + 1)
+      [[0.0, 0.0], [0.25, 0.25], [0.0, 0.0]]
+    """
     if state is None or assignment is None or flow.rule is None or flow.rule.update is None:
         return state
     features = as_logits(outputs.logits).update_features(outputs.features)

@@ -1,4 +1,4 @@
-"""The optimizer: AdamW or SGD with warm-up and cosine, gradient clipping, an optional average of the weights."""
+"""The optimizer: AdamW or SGD with warm-up, cosine decay, gradient clipping and optional parameter averaging."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ OPTIMIZERS = ("adamw", "sgd")
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class OptimConfig:
-    """How the parameters move.
+    """The optimizer and its learning-rate schedule.
 
     Attributes:
       optimizer: ``"adamw"``, or ``"sgd"`` with momentum.
-      steps: length of the schedule, which is the length of the training.
-      learning_rate: its peak, reached after ``warmup`` steps.
-      warmup: steps of linear growth from 0.
-      final: learning rate at the end, as a share of the peak; a cosine leads there.
-      weight_decay: on matrices and convolution kernels only; with AdamW decoupled from the gradient, with SGD added to
-        it.
-      momentum: of SGD.
-      beta1: decay of the first moment.
-      beta2: decay of the second moment.
-      clip_norm: gradients longer than this (all parameters together) are scaled down to it.
-      ema: decay of the averaged parameters that evaluation uses; 0 keeps none.
+      steps: number of training steps, 1 or more; also the length of the schedule.
+      learning_rate: peak learning rate, above 0, reached after ``warmup`` steps.
+      warmup: number of steps over which the learning rate grows linearly from 0; 0 starts at the peak.
+      final: learning rate at the end of the cosine decay, as a fraction of the peak.
+      weight_decay: weight decay of matrices and convolution kernels only; decoupled from the gradient with AdamW, added
+        to it with SGD.
+      momentum: momentum of SGD.
+      beta1: decay rate of AdamW's first moment.
+      beta2: decay rate of AdamW's second moment.
+      clip_norm: largest norm of the gradients of all parameters together; larger ones are scaled down to it.
+      ema: decay rate of the averaged parameters that evaluation uses, in [0, 1); 0 disables averaging.
+
+    Raises:
+      UserError: If a value is unknown or out of range.
     """
 
     optimizer: str = "adamw"
@@ -59,7 +62,7 @@ class OptimConfig:
 
 
 class AverageState(NamedTuple):
-    """The optimizer's own state, the averaged parameters, and how many steps are in them."""
+    """The state of the inner optimizer, the averaged parameters, and the number of steps averaged."""
 
     inner: Any
     average: Any
@@ -67,7 +70,7 @@ class AverageState(NamedTuple):
 
 
 def schedule(config: OptimConfig) -> optax.Schedule:
-    """Learning rate by step: linear from 0, then a cosine down to ``final`` of the peak."""
+    """Build the learning-rate schedule: linear warm-up from 0, then cosine decay to ``final`` of the peak."""
     warmup = min(config.warmup, config.steps)
     return optax.warmup_cosine_decay_schedule(
         0.0 if warmup else config.learning_rate,
@@ -79,7 +82,7 @@ def schedule(config: OptimConfig) -> optax.Schedule:
 
 
 def make(config: OptimConfig) -> optax.GradientTransformation:
-    """The optimizer of a config."""
+    """Build the optimizer of a config."""
 
     def mask(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(_is_kernel, params)
@@ -104,7 +107,7 @@ def _with_average(inner: optax.GradientTransformation, decay: float) -> optax.Gr
     def update(updates: Any, state: AverageState, params: Any = None) -> tuple[Any, AverageState]:
         updates, inner_state = inner.update(updates, state.inner, params)
         moved = optax.apply_updates(params, updates)
-        # A young average forgets faster, or the random start would stay in it for thousands of steps.
+        # Average over fewer steps at first, or the random initialization would persist for thousands of steps.
         count = state.steps.astype(jnp.float32)
         share = 1 - jnp.minimum(decay, (1 + count) / (10 + count))
         average = optax.incremental_update(moved, state.average, share)
@@ -114,36 +117,46 @@ def _with_average(inner: optax.GradientTransformation, decay: float) -> optax.Gr
 
 
 def update(config: OptimConfig, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
-    """One update: ``(new params, new optimizer state)``."""
-    with jax.numpy_dtype_promotion("standard"):  # optax's Adam counts on implicit promotion of its step count
+    """Update the parameters once.
+
+    Args:
+      config: the optimizer.
+      grads: gradients, a tree like ``params``.
+      opt_state: state of the optimizer.
+      params: parameters.
+
+    Returns:
+      The new parameters and the new state of the optimizer.
+    """
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam relies on implicit promotion of its step count
         updates, opt_state = make(config).update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
 
 def averaged(params: Any, opt_state: Any) -> Any:
-    """The parameters to evaluate with: the average where there is one."""
+    """Return the parameters to evaluate with: the average if the optimizer keeps one, else ``params``."""
     return opt_state.average if isinstance(opt_state, AverageState) else params
 
 
 def begun(opt_state: Any, params: Any) -> Any:
-    """A fresh optimizer state for parameters from elsewhere: an average begins where they are."""
+    """Return a fresh optimizer state for given parameters; an average starts from them."""
     if isinstance(opt_state, AverageState):
         return opt_state._replace(average=jax.tree.map(jnp.copy, params))
     return opt_state
 
 
 def from_the_start(opt_state: Any) -> Any:
-    """The same moments, before the first step of a schedule."""
+    """Return the optimizer state with its moments kept and its schedule reset to step 0."""
 
     def is_schedule(part: Any) -> bool:
         return isinstance(part, optax.ScaleByScheduleState)
 
-    def of(part: Any) -> Any:
+    def reset(part: Any) -> Any:
         return part._replace(count=jnp.zeros_like(part.count)) if is_schedule(part) else part
 
-    return jax.tree.map(of, opt_state, is_leaf=is_schedule)
+    return jax.tree.map(reset, opt_state, is_leaf=is_schedule)
 
 
 def global_norm(tree: Any) -> Array:
-    """Length of all leaves taken as one vector."""
+    """Compute the Euclidean norm of all leaves of a tree taken as one vector."""
     return optax.tree.norm(tree)

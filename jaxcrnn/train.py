@@ -1,4 +1,4 @@
-"""One training step: a free, un-jitted, pure function of config, state, batch and key."""
+"""The training step: an un-jitted, pure function of config, state, batch and key."""
 
 from __future__ import annotations
 
@@ -23,23 +23,34 @@ from jaxcrnn.optim import OptimConfig
 from jaxcrnn.types import Batch, CenterState, Outputs, TrainState
 
 __all__ = [
-    "Flow", "LossConfig", "TrainConfig", "eval_outputs", "eval_step", "eval_variables", "flow_of", "init_state",
-    "state_shapes", "train_step",
-]  # fmt: skip
+    "Flow",
+    "LossConfig",
+    "TrainConfig",
+    "eval_outputs",
+    "eval_step",
+    "eval_variables",
+    "flow_of",
+    "init_state",
+    "state_shapes",
+    "train_step",
+]
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides what a step computes. Static under jit: two equal configs share one compiled program.
+    """The configuration of a training step. It is static under jit: equal configs share one compiled program.
 
     Attributes:
-      model: the shape of the recogniser.
-      loss: what is minimized, and how centers move.
-      optim: the optimizer and its schedule.
+      model: architecture of the recogniser.
+      loss: the loss and the center rule.
+      optim: optimizer and learning-rate schedule.
       augment: augmentation on the device.
-      flow: functions that replace those that ``loss`` names (`jaxcrnn.objective.flow`); None for none.
-      ops: how a mesh of devices computes it (`jaxcrnn.parallel.ops.ops`): the same numbers but for rounding.
+      flow: functions that replace those that ``loss`` names (`jaxcrnn.objective.flow`); None to use ``loss``.
+      ops: implementation of sharded operations (`jaxcrnn.parallel.ops.ops`); results are equal up to rounding.
+
+    Raises:
+      UserError: If the loss needs the logits of every class and the head is fused.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -51,46 +62,65 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.model.head == "fused" and self.loss.ace and self.loss.ace_variant == "paddle":
-            raise UserError("loss.ace_variant 'paddle' reads every class of every frame; expected 'paper', or "
-                            "model.head=dense")  # fmt: skip
+            raise UserError(
+                "loss.ace_variant 'paddle' needs the logits of every class; use 'paper', or set model.head=dense"
+            )
 
     @property
     def has_centers(self) -> bool:
-        """Whether a state of this config has centers."""
+        """Whether the train state has centers."""
         return self.loss.has_centers if self.flow is None else self.flow.rule is not None
 
 
 def flow_of(config: TrainConfig) -> Flow:
-    """The functions of a config's loss: its flow, or that of its ``loss``."""
+    """Return the flow of a config: ``config.flow``, or the one that ``config.loss`` names.
+
+    Examples:
+      >>> from jaxcrnn import train
+      >>> [term.name for term in train.flow_of(train.TrainConfig()).terms]
+      ['ctc']
+    """
     return config.flow or objective.flow(config.loss)
 
 
 def init_state(
     config: TrainConfig, key: Array, *, variables: Any = None, centers: CenterState | None = None
 ) -> TrainState:
-    """A fresh state.
+    """Initialize a train state.
 
     Args:
-      config: its ``model.num_classes`` must be set.
-      key: PRNG key of the parameters, and of centers that start at random.
-      variables: ``{"params": ..., "batch_stats": ...}`` to go on from instead of random ones.
+      config: training configuration; ``config.model.num_classes`` must be set.
+      key: PRNG key for the parameters and for random centers.
+      variables: ``{"params": ..., "batch_stats": ...}`` to start from instead of random ones.
       centers: centers to start from instead of those of the loss.
 
+    Returns:
+      A `jaxcrnn.types.TrainState` at step 0.
+
     Raises:
-      UserError: the loss starts from estimated centers and none are given, or those given have other sizes.
+      UserError: If the loss starts from estimated centers and none are passed, or the centers have the wrong shape.
+
+    Examples:
+      >>> import jax
+      >>> from jaxcrnn import train
+      >>> from jaxcrnn.model import ModelConfig
+      >>> config = train.TrainConfig(ModelConfig("tiny", hidden=4, num_classes=3))
+      >>> state = jax.eval_shape(train.init_state, config, jax.random.key(0))  # shapes only; call it for the arrays
+      >>> state.params["head"]["kernel"].shape, state.step.dtype.name
+      ((8, 3), 'int32')
     """
     if variables is None:
         variables = _random(config.model, key)
     params = variables["params"]
     opt_state = _moments(config.optim, params)
-    # Copied, because a step takes its state's memory: centers must not be the head's own array, nor the caller's.
+    # Copy, because a step donates its state: the centers must not share memory with the head or the caller's array.
     kernel = params["head"]["kernel"]
     started = center_rules.start(flow_of(config).rule, jax.random.fold_in(key, 1), kernel, centers)
     started = jax.tree.map(jnp.copy, started)
     return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), opt_state, started)
 
 
-# Programs of their own instead of hundreds of small ones: a fresh state costs a second, not ten.
+# Jitted as a whole instead of hundreds of small programs: a new state takes a second, not ten.
 @functools.partial(jax.jit, static_argnums=0)
 def _random(config: ModelConfig, key: Array) -> Any:
     images = jnp.zeros((1, config.height, 32, 1), jnp.float32)
@@ -104,8 +134,19 @@ def _moments(config: OptimConfig, params: Any) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def state_shapes(config: TrainConfig) -> TrainState:
-    """The shapes and dtypes of a state of this config, for restoring one."""
-    # Of the loss only whether it keeps centers matters here: no function of a user's is called to restore a state.
+    """Return the shapes and dtypes of a train state, for restoring a checkpoint.
+
+    Args:
+      config: training configuration; ``config.model.num_classes`` must be set.
+
+    Examples:
+      >>> from jaxcrnn import train
+      >>> from jaxcrnn.model import ModelConfig
+      >>> config = train.TrainConfig(ModelConfig("tiny", hidden=4, num_classes=3), train.LossConfig("flow1"))
+      >>> train.state_shapes(config).centers.centers.shape
+      (3, 8)
+    """
+    # The shapes depend only on whether the loss keeps centers, so no user-defined function is called here.
     plain = dataclasses.replace(config, loss=LossConfig("flow1" if config.has_centers else "ctc"), flow=None)
     return jax.eval_shape(lambda: init_state(plain, jax.random.key(0)))
 
@@ -119,24 +160,38 @@ def _forward(config: TrainConfig, params: Any, state: TrainState, batch: Batch, 
 
 
 def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, dict[str, Any]]:
-    """One step: augmentation, loss, gradients, the optimizer's update, the centers' update.
+    """Run one training step: augmentation, loss, gradients, the optimizer's update and the centers' update.
 
-    The centers are constants of the loss; they move afterwards, from their old values and the same features and
-    assignment. A step whose loss, gradients or centers are not finite changes nothing but the step number.
+    The centers are constants of the loss. They are updated afterwards, from their old values and the features and
+    assignment of the loss. A step whose loss, gradients or centers are not finite changes nothing but the step number.
 
     Args:
-      config: what to compute; static under jit.
-      state: where training stands.
+      config: training configuration; static under jit.
+      state: state before the step.
       batch: lines and labels; see `jaxcrnn.types.Batch`.
-      key: the run's PRNG key, the same at every step; what the step draws comes from ``fold_in(key, state.step)``.
+      key: PRNG key of the run, the same at every step; random numbers are drawn from ``fold_in(key, state.step)``.
 
     Returns:
-      The new state, and ``info``: ``loss``, ``samples``, ``correct`` (lines read exactly, under augmentation and
-      dropout), ``infeasible``, ``grad_norm`` before clipping, ``skipped`` (0 or 1), ``nonfinite`` (bool for each
-      parameter, in the order of ``jax.tree.leaves(state.params)``), sums over the samples of the terms of the loss
-      (``ctc_sum``, and ``focal_sum``, ``ace_sum`` where they are part of it), and with centers the scalars ``center``
-      and ``push``, ``assigned_samples`` (that take part: for ``counted`` those that passed the count gate and have a
-      character), ``assigned_frames``, ``centers_moved`` and ``watch`` (`jaxcrnn.diagnostics.Watch`).
+      The new state, and ``info`` with these values: ``loss``; ``samples``, ``correct`` (lines read exactly, under
+      augmentation and dropout) and ``infeasible``; ``grad_norm`` before clipping; ``skipped`` (0 or 1); ``nonfinite``
+      (bool for each parameter, in the order of ``jax.tree.leaves(state.params)``); the sums over the samples of the
+      terms of the loss (``ctc_sum``, and ``focal_sum`` and ``ace_sum`` if they are used). With centers also the scalars
+      ``center`` and ``push``, ``assigned_samples`` (samples with an assigned frame: with ``counted``, those that emit
+      the right number of characters), ``assigned_frames``, ``centers_moved`` and ``watch`` (a
+      `jaxcrnn.diagnostics.Watch`).
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxcrnn import train
+      >>> from jaxcrnn.model import ModelConfig
+      >>> from jaxcrnn.types import Batch
+      >>> config = train.TrainConfig(ModelConfig("tiny", hidden=4, num_classes=3))
+      >>> batch = Batch(jnp.ones((2, 32, 32, 1)), jnp.array([32, 0]), jnp.array([[1], [0]]), jnp.array([1, 0]))
+      >>> step = jax.jit(train.train_step, static_argnums=0, donate_argnums=1)  # how a loop would call it
+      >>> state = train.state_shapes(config)
+      >>> state, info = jax.eval_shape(train.train_step, config, state, batch, jax.random.key(0))
+      >>> info["loss"].shape, state.step.shape
+      ((), ())
     """
     flow, blank, ops = flow_of(config), config.model.blank, config.ops.centers
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
@@ -164,23 +219,69 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
 
 
 def eval_variables(state: TrainState) -> dict[str, Any]:
-    """The variables to evaluate with: averaged parameters where the optimizer keeps them."""
+    """Return the variables to evaluate with: the averaged parameters if the optimizer keeps them.
+
+    Examples:
+      >>> from jaxcrnn import train
+      >>> from jaxcrnn.model import ModelConfig
+      >>> state = train.state_shapes(train.TrainConfig(ModelConfig("tiny", hidden=4, num_classes=3)))
+      >>> sorted(train.eval_variables(state))
+      ['batch_stats', 'params']
+    """
     params = optim.averaged(state.params, state.opt_state)
     return {"params": params, "batch_stats": state.batch_stats}
 
 
 def eval_outputs(config: TrainConfig, state: TrainState, batch: Batch) -> Outputs:
-    """What the model returns for a batch, whose labels are not used."""
+    """Run the model on a batch in inference mode. Labels are not used.
+
+    Args:
+      config: training configuration; static under jit.
+      state: state to evaluate.
+      batch: lines; see `jaxcrnn.types.Batch`.
+
+    Returns:
+      `jaxcrnn.types.Outputs`.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxcrnn import train
+      >>> from jaxcrnn.model import ModelConfig
+      >>> from jaxcrnn.types import Batch
+      >>> config = train.TrainConfig(ModelConfig("tiny", hidden=4, num_classes=3))
+      >>> batch = Batch(jnp.ones((2, 32, 32, 1)), jnp.array([32, 0]), jnp.array([[1], [0]]), jnp.array([1, 0]))
+      >>> outputs = jax.eval_shape(train.eval_outputs, config, train.state_shapes(config), batch)
+      >>> outputs.logits.shape, outputs.features.shape
+      ((2, 8, 3), (2, 8, 8))
+    """
     outputs: Any = CRNN(config.model, config.ops).apply(eval_variables(state), batch.images, batch.widths, train=False)
     return outputs
 
 
 def eval_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, Array]:
-    """Reads a batch and compares it with its labels.
+    """Decode a batch and compute its loss.
+
+    All values are per sample, so sums over a data set do not depend on the batching.
+
+    Args:
+      config: training configuration; static under jit.
+      state: state to evaluate.
+      batch: lines and labels; see `jaxcrnn.types.Batch`.
 
     Returns:
-      Per sample, so that any batching adds up to the same sums: ``ids [B,T]``, ``counts [B]``, ``confidence [B]``
-      (see `jaxcrnn.decode.Reading`), ``loss [B]`` (0 where infeasible) and ``feasible [B]``.
+      ``ids [B,T]``, ``counts [B]`` and ``confidence [B]`` (see `jaxcrnn.decode.Reading`), ``loss [B]`` in nats (0 if
+      infeasible) and ``feasible [B]``.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxcrnn import train
+      >>> from jaxcrnn.model import ModelConfig
+      >>> from jaxcrnn.types import Batch
+      >>> config = train.TrainConfig(ModelConfig("tiny", hidden=4, num_classes=3))
+      >>> batch = Batch(jnp.ones((2, 32, 32, 1)), jnp.array([32, 0]), jnp.array([[1], [0]]), jnp.array([1, 0]))
+      >>> info = jax.eval_shape(train.eval_step, config, train.state_shapes(config), batch)
+      >>> info["ids"].shape, info["loss"].shape
+      ((2, 8), (2,))
     """
     outputs = eval_outputs(config, state, batch)
     reading = decode.read(outputs.logits, outputs.lengths, blank=config.model.blank)

@@ -1,18 +1,18 @@
-"""The axis legend and the tuples of arrays that pass between modules.
+"""Axis legend and the tuples of arrays that modules pass to each other.
 
-Axes, the same everywhere and always batch first:
+Axes, named alike everywhere and always batch first:
 
 ====  =====================================================================
 B     samples of a batch
 T     frames: time steps after the convolutions
 L     label slots, padded
-C     classes, the CTC blank among them
+C     classes, including the CTC blank
 D     features: the size of the head's input
 H W   height and width of an image in pixels
 ====  =====================================================================
 
 Padding never influences a result: pixels at ``x >= widths[b]``, frames at ``t >= lengths[b]`` and label slots at
-``l >= label_lengths[b]``. A sample of width 0 is padding as a whole.
+``l >= label_lengths[b]`` are ignored. A sample of width 0 is padding as a whole.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 class Batch(NamedTuple):
-    """Lines of text and what they say.
+    """A batch of text lines and their labels.
 
     Attributes:
-      images: ``[B,H,W,1]`` float32 in [-1, 1]; white paper is 1; padded right.
-      widths: ``[B]`` int32, true widths in pixels; 0 marks a sample that only fills the batch.
-      labels: ``[B,L]`` int32 class ids; what stands in the padding is ignored.
-      label_lengths: ``[B]`` int32.
+      images: ``[B,H,W,1]`` float32 in [-1, 1], where white paper is 1; padded on the right.
+      widths: ``[B]`` int32, widths in pixels without padding; 0 marks a sample that only fills up the batch.
+      labels: ``[B,L]`` int32 class ids; padded slots may hold any value.
+      label_lengths: ``[B]`` int32, characters of each label.
     """
 
     images: Array
@@ -40,10 +40,10 @@ class Batch(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What a model returns.
+    """The output of a model.
 
     Attributes:
-      logits: ``[B,T,C]`` float32, before the softmax; or, with the fused head, a type of `jaxcrnn.kernels.logits` that
+      logits: ``[B,T,C]`` float32, before the softmax; with the fused head, a type of `jaxcrnn.kernels.logits` that
         never materializes them.
       features: ``[B,T,D]`` float32, the input of the linear head; 0 in padded frames.
       lengths: ``[B]`` int32, valid frames of each sample.
@@ -55,14 +55,14 @@ class Outputs(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """Which class each frame belongs to, and how much it counts: what stands between an alignment and a center.
+    """The class and the weight of each frame: the interface between alignments and center losses.
 
-    A frame belongs to one class, or, where an alignment is soft, to K of them: then both arrays have a last axis K.
-    Assignments are constants: no gradient flows into them.
+    With a hard alignment a frame belongs to one class. With a soft alignment it belongs to K classes, and both arrays
+    have a last axis K. Assignments are constants: no gradient flows into them.
 
     Attributes:
-      classes: ``[B,T]`` or ``[B,T,K]`` int32; anything within the classes where the weight is 0.
-      weights: of the same shape, float32, not negative; 0 in padded frames.
+      classes: ``[B,T]`` or ``[B,T,K]`` int32; any valid class id where the weight is 0.
+      weights: float32 of the same shape, not negative; 0 in padded frames.
     """
 
     classes: Array
@@ -70,11 +70,11 @@ class Assignment(NamedTuple):
 
 
 class CenterState(NamedTuple):
-    """The class centers.
+    """The class centers and how often each was updated.
 
     Attributes:
-      centers: ``[C,D]`` float32, one row a class, the blank among them.
-      counts: ``[C]`` float32, the weight of all frames that moved each center so far; 0 marks a class never seen.
+      centers: ``[C,D]`` float32, one row for each class, including the blank.
+      counts: ``[C]`` float32, total weight of the frames that have updated each center; 0 marks a class never seen.
     """
 
     centers: Array
@@ -82,14 +82,14 @@ class CenterState(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """All that training carries from step to step: arrays only, so that it can be saved, donated and sharded.
+    """The state that training carries from step to step: arrays only, so it can be saved, donated and sharded.
 
     Attributes:
-      step: int32 scalar, steps taken, the skipped ones among them.
-      params: the model's parameters, nested dicts.
+      step: int32 scalar, number of steps taken, including skipped ones.
+      params: parameters of the model, nested dicts.
       batch_stats: running means and variances of batch normalisation, nested dicts.
-      opt_state: the optimizer's state; with ``optim.ema`` the averaged parameters too.
-      centers: a `CenterState`, or None for a loss that has none.
+      opt_state: state of the optimizer; with ``optim.ema`` it includes the averaged parameters.
+      centers: a `CenterState`, or None for a loss without centers.
     """
 
     step: Array

@@ -25,7 +25,7 @@ MISTAKES = {
     "odd checkpoint": (["evaluate", "{run}", "--checkpoint", "last"], "expected best, latest or one of the steps"),
     "another charset": (
         ["evaluate", "{run}", "--charset", "{chars}"],
-        "it has besides 'x', lacks '0' '1' '2' '3' '4' ...",
+        "it has unexpected characters 'x', lacks '0' '1' '2' '3' '4' ...",
     ),
     "batch size 0": (["evaluate", "{run}", "--batch-size", "0"], "expected 1 or more"),
     "missing image": (["recognize", "{run}", "{tmp}/no.png"], "no.png: no such file"),

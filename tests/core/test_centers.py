@@ -167,12 +167,12 @@ def test_watch_by_hand():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda n: assign.counted(n[0], *n[3:], blank=C), f"blank is class {C}; expected one of the {C} classes"),
-        (lambda n: assign.counted(n[0], *n[3:], ignored=(1, -1)), r"ignored\[1\] is class -1"),
-        (lambda n: assign.predicted(n[0], n[3], blank=-1), "blank is class -1"),
+        (lambda n: assign.counted(n[0], *n[3:], blank=C), f"blank is {C}; expected a class id from 0 to {C - 1}"),
+        (lambda n: assign.counted(n[0], *n[3:], ignored=(1, -1)), r"ignored\[1\] is -1"),
+        (lambda n: assign.predicted(n[0], n[3], blank=-1), "blank is -1"),
         (lambda n: assign.aligned(n[0], *n[3:], frames="middle"), "'middle'; expected one of last, first, best, all"),
         (lambda n: losses.ace(n[0], *n[3:], variant="ours"), "'ours'; expected one of paper, paddle"),
-        (lambda n: losses.center(n[1], n[2][:, :3], some(n)), "features have size 5, centers 3"),
+        (lambda n: losses.center(n[1], n[2][:, :3], some(n)), "features have size 5 but centers have size 3"),
         (lambda n: losses.center(n[1], n[2], some(n), reduction="sum"), "'sum'; expected one of mean, half_sum"),
         (lambda n: centers.delta(CenterState(n[2][:, :2], n[2][:, 0]), n[1], some(n)), "features have size 5"),
         (lambda n: centers.gradient(state_of(n), n[1], some(n), learning_rate=1, reduction="sum"), "'sum'; expected"),

@@ -11,7 +11,7 @@ def test_encode_decode(blank, ids, blank_id):
     assert (charset.blank, charset.num_classes, len(charset)) == (blank_id, 4, 3)
     with pytest.raises(UserError, match="the blank"):
         charset.decode([blank_id])
-    with pytest.raises(UserError, match="outside the 4 classes"):
+    with pytest.raises(UserError, match="out of range for 4 classes"):
         charset.decode([4])
 
 
@@ -40,11 +40,11 @@ def test_line_separators_of_unicode_are_characters(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "has no character"),
-        (b"a\nb\na\n", r"line 3: 'a' \(U\+0061\) stands already at line 1"),
-        (b"a\nxy\n", r"line 2: 'xy' \(U\+0078 U\+0079\); expected one code point"),
+        (b"", "is empty; expected at least one character"),
+        (b"a\nb\na\n", r"line 3: duplicate 'a' \(U\+0061\) \(first at line 1\)"),
+        (b"a\nxy\n", r"line 2: 'xy' \(U\+0078 U\+0079\); expected a single code point"),
         ("e\u0301\n".encode(), r"line 1: .*U\+0065 U\+0301"),
-        (b"a\n\nb\n", "line 2: nothing; expected one code point"),
+        (b"a\n\nb\n", "line 2: empty; expected a single code point"),
         (b"a\n\xff\n", "line 2: byte 0xff is not UTF-8"),
         (None, "No such file"),
     ],

@@ -109,7 +109,7 @@ def test_a_start_and_an_update_from_outside():
     half = flow(LossConfig("flow1"), rule=CenterRule(init=sevens))  # the update stays the preset's
     assert half.rule.init is sevens
     assert half.rule.update.func is centers.delta
-    with pytest.raises(UserError, match=r"starts with centers \(5, 7\).*expected \(7, 5\)"):
+    with pytest.raises(UserError, match=r"returned centers of shape \(5, 7\).*expected \(7, 5\)"):
         centers.start(CenterRule(lambda key, kernel: CenterState(kernel, kernel[0])), jax.random.key(0), KERNEL)
 
 
@@ -148,13 +148,13 @@ def test_focal_ctc_takes_one_ctc(monkeypatch):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: flow(LossConfig(), rule=CenterRule(centers.zeros)), "a center rule needs frames with a class"),
-        (lambda: flow(LossConfig(), terms=[Term("ctc", 1.0, ones)]), "two values .* named 'ctc'"),
-        (lambda: flow(LossConfig(), terms=[Term("loss", 1.0, ones)]), "two values .* named 'loss'"),
+        (lambda: flow(LossConfig(), rule=CenterRule(centers.zeros)), "a center rule requires an assignment"),
+        (lambda: flow(LossConfig(), terms=[Term("ctc", 1.0, ones)]), "duplicate name 'ctc'"),
+        (lambda: flow(LossConfig(), terms=[Term("loss", 1.0, ones)]), "duplicate name 'loss'"),
         (lambda: flow(LossConfig(assignment="a:b")), "loss.assignment is a:b, which has not been imported"),
         (lambda: flow(LossConfig(terms=("a:b",))), "loss.terms is a:b, which has not been imported"),
         (lambda: LossConfig(assignment="sure"), "posterior, or module:function"),
-        (lambda: LossConfig(rule="a:b"), "loss.rule needs frames with a class"),
+        (lambda: LossConfig(rule="a:b"), "loss.rule requires an assignment"),
         (lambda: loss_terms(Flow(None, None, (Term("x", 1.0, lambda *_, blank: FEATURES),)), OUTPUTS, BATCH, None),
          r"term 'x' has shape \(6, 9, 5\)"),
     ],

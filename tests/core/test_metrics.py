@@ -48,7 +48,7 @@ def test_nothing_to_score():
 
 
 def test_unknown_rule():
-    with pytest.raises(UserError, match="'strict' is not known; expected one of exact, paddle"):
+    with pytest.raises(UserError, match="unknown metric rule 'strict'; expected one of exact, paddle"):
         metrics.score([], [], "strict")
 
 

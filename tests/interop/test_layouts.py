@@ -162,7 +162,7 @@ WRONG = {
     "two heads": (_file(lambda s: tensors(s | {"a.weight": np.zeros((2, 2))})), [], "2 linear layers"),
     "a shape": (_file(lambda s: tensors(s | {"fc.bias": np.zeros(9)})), [], r"fc.bias makes [9]; expected [11]"),
     "rows": (_file(tensors), ["--height", "48", "--pools", "24x1"], "rnn.0.weight_ih_l0 makes [1, 4, 20]"),
-    "too low": (_file(tensors), ["--height", "16", "--pools", "32x1"], "model.height is 16; expected more"),
+    "too low": (_file(tensors), ["--height", "16", "--pools", "32x1"], "model.height is 16; too small"),
     "pools": (_file(tensors), ["--pools", "2x2,2x2"], "expected 1 of them"),
     "pool": (_file(tensors), ["--pools", "big"], "expected 1 of them"),
     "the charset": (_file(tensors), ["--charset", "short.txt"], "11 classes, fc.weight says; the charset's 2"),

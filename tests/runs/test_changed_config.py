@@ -119,7 +119,11 @@ def test_one_command_starts_and_goes_on(lines_file, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("file", "change", "said"),
     [
-        ("charset.txt", lambda t: t + "x\n", "charset.txt: it has besides 'x'; the run was trained with another"),
+        (
+            "charset.txt",
+            lambda t: t + "x\n",
+            "charset.txt: it has unexpected characters 'x'; the run was",
+        ),
         ("charset.txt", lambda t: t.replace("3\n", ""), "it lacks '3'"),
         ("config.yaml", lambda t: t.replace("blank: first", "blank: last"), "it has the blank last instead of first"),
     ],

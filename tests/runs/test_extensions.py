@@ -183,7 +183,7 @@ def test_trust_from_python(trained, monkeypatch):
         ({"assignment": "own_loss:"}, "loss.assignment: 'own_loss:' is not an import path; expected module:function"),
         ({"assignment": "broken_one:f"}, r"importing broken_one failed: ZeroDivisionError.*broken_one.py, line 2\)"),
         ({"assignment": "broken_two:f"}, "importing broken_two failed: No module named 'own_missing'"),
-        ({"terms": ("own_loss:energy", "2*own_loss:energy")}, "two values .* named 'energy'"),
+        ({"terms": ("own_loss:energy", "2*own_loss:energy")}, "duplicate name 'energy'"),
     ],
 )  # fmt: skip
 def test_mistakes_have_one_line(loss, said, tmp_path, monkeypatch):
