@@ -1,1 +1,1 @@
-"""What makes the numerics fast: logits types, chunked head, LSTM scan, CPU convolution."""
+"""Fast kernels: logits types, chunked head, CTC lattice, LSTM scan and CPU convolution."""

@@ -1,7 +1,7 @@
-"""The two operations that touch a table of centers, as values.
+"""The two operations on the table of centers, as a value.
 
-Losses and updates take them as the argument ``ops``. `DENSE` is for a table that is whole on every device;
-`jaxcrnn.parallel.ops` has the counterpart for a table that a mesh shards by class.
+Losses and center updates take it as the argument ``ops``. `DENSE` is for a replicated table; `jaxcrnn.parallel.ops`
+builds the counterpart for a table sharded by class.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from jaxcrnn.kernels.dtypes import at_least_float32
 
 
 class CenterOps(NamedTuple):
-    """Operations on centers ``[C,D]`` and frames of features ``[B,T,D]``.
+    """Operations on centers ``[C,D]`` and features ``[B,T,D]``.
 
     Attributes:
       squared_distance: ``(features, centers, classes, inside) -> d``, the squared distances of frames to the centers of
-        their classes. ``classes`` is ``[B,T]`` int32, or ``[B,T,K]`` where a frame belongs to several; ``inside``, of
-        the same shape, is False where the features may hold anything: there the distance is 0, without gradient.
+        their classes. ``classes`` is int32, ``[B,T]`` or, with several classes per frame, ``[B,T,K]``. ``inside`` is
+        bool of the same shape; where it is False the features may hold any value, and the distance and its gradient are
+        0.
       class_sums: ``(centers, features, classes, weights) -> (away, total)`` with ``away [C,D] = sum w (c_k - f)`` and
         ``total [C] = sum w``, both over the frames of each class.
     """
@@ -32,10 +33,10 @@ class CenterOps(NamedTuple):
 
 
 def squared_distance(features: Array, centers: Array, classes: Array, inside: Array) -> Array:
-    """`CenterOps.squared_distance` of a table that is whole on every device."""
+    """Compute `CenterOps.squared_distance` for a replicated table."""
 
     def one(classes: Array, inside: Array) -> Array:
-        # Masked before the square: a padded frame may hold anything, NaN too.
+        # Mask before squaring: a padded frame may hold any value, including NaN.
         away = at_least_float32(features) - at_least_float32(centers)[classes]
         return jnp.square(jnp.where(inside[..., None], away, 0.0)).sum(-1)
 
@@ -43,7 +44,7 @@ def squared_distance(features: Array, centers: Array, classes: Array, inside: Ar
 
 
 def class_sums(centers: Array, features: Array, classes: Array, weights: Array) -> tuple[Array, Array]:
-    """`CenterOps.class_sums` of a table that is whole on every device."""
+    """Compute `CenterOps.class_sums` for a replicated table."""
     flat = features.reshape(-1, features.shape[-1])
 
     def add(sums: tuple[Array, Array], classes: Array, weights: Array) -> tuple[Array, Array]:
@@ -56,10 +57,10 @@ DENSE = CenterOps(squared_distance, class_sums)
 
 
 def of_each_class(one: Callable[[Array, Array], Array], classes: Array, inside: Array) -> Array:
-    """Distances ``one(classes [B,T], inside [B,T])``, for each of K classes where a frame belongs to several."""
+    """Compute distances with ``one(classes [B,T], inside [B,T])``, looping over K classes per frame if there are."""
     if classes.ndim == 2:
         return one(classes, inside)
-    # A frame with K classes: one [B,T,D] difference at a time, made again for the gradient, never [B,T,K,D].
+    # One [B,T,D] difference at a time, recomputed for the gradient, instead of a [B,T,K,D] array.
     by_class = jnp.moveaxis(classes, -1, 0), jnp.moveaxis(inside, -1, 0)
     return jnp.moveaxis(jax.lax.map(jax.checkpoint(lambda pair: one(*pair)), by_class), 0, -1)
 
@@ -70,7 +71,7 @@ def sum_each_class(
     classes: Array,
     weights: Array,
 ) -> tuple[Array, Array]:
-    """Folds ``add(sums, classes [B,T], weights [B,T])`` over the classes of a frame, from sums of 0."""
+    """Fold ``add(sums, classes [B,T], weights [B,T])`` over the classes of a frame, starting from zeros."""
     start = jnp.zeros_like(centers), jnp.zeros(len(centers), centers.dtype)
     weights = weights.astype(centers.dtype)
     if classes.ndim == 2:
@@ -82,8 +83,8 @@ def sum_each_class(
 def add_differences(
     away: Array, total: Array, centers: Array, features: Array, classes: Array, weights: Array
 ) -> tuple[Array, Array]:
-    """Adds ``w (c_k - f)`` to ``away [C,D]`` and ``w`` to ``total [C]``; features of weight 0 may hold anything."""
-    # Differences, not sums of features: a feature on its center then moves it by exactly nothing.
+    """Add ``w (c_k - f)`` to ``away [C,D]`` and ``w`` to ``total [C]``; features of weight 0 may hold any value."""
+    # Sum differences, not features: a feature that equals its center then moves it by exactly 0.
     far = weights[..., None] * (centers[classes] - at_least_float32(features))
     far = jnp.where((weights > 0)[..., None], far, 0.0)
     return away.at[classes].add(far.astype(centers.dtype)), total.at[classes].add(weights)

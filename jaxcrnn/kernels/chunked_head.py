@@ -1,8 +1,8 @@
-"""A linear head over many classes that never materializes its logits: queries on them, one chunk of classes at a time.
+"""A linear head over many classes that never materializes its logits: queries on one chunk of classes at a time.
 
-After Cut Cross-Entropy (Wijmans et al., 2024) and Pruned CTC (2026): CTC needs the log of the softmax's denominator and
-the logits of the label's own classes, so no array with one entry for each frame and class has to exist; the backward
-pass makes each chunk once more.
+CTC needs only the log of the softmax's denominator and the logits of the label's classes, so no array with an entry for
+each frame and class is needed. The backward pass recomputes each chunk. After Cut Cross-Entropy (Wijmans et al., 2024)
+and Pruned CTC (2026).
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from jax import Array, lax
 
 from jaxcrnn.kernels.dtypes import at_least_float32
 
-CHUNK = 1024  # classes at a time: 32 MB of float32 logits for 8192 frames
-TOP = 3  # the most probable class, its look-alike, and one more in case one of them is excluded
+CHUNK = 1024  # classes per chunk: 32 MB of float32 logits for 8192 frames
+TOP = 3  # the most probable class, its look-alike, and a spare in case one of them is excluded
 _Carry = tuple[Array, ...]
 
 
 class Scan(NamedTuple):
-    """What the head says of each of N frames.
+    """The result of one pass over the classes, for each of N frames.
 
     Attributes:
-      norm: ``[N]`` log of the softmax's denominator.
-      top: ``[N,3]`` int32, the most probable classes, the lowest of equals first; with fewer classes the rest is
-        anything.
-      top_logits: ``[N,3]`` their logits, ``-inf`` where there are fewer classes.
+      norm: ``[N]``, log of the softmax's denominator.
+      top: ``[N,3]`` int32, the most probable classes in descending order, the lowest first on a tie; undefined beyond
+        the number of classes.
+      top_logits: ``[N,3]``, their logits; ``-inf`` beyond the number of classes.
     """
 
     norm: Array
@@ -38,7 +38,7 @@ class Scan(NamedTuple):
 
 @jax.custom_vjp
 def scan_head(features: Array, kernel: Array, bias: Array) -> Scan:
-    """One pass over the classes.
+    """Scan the classes of a linear head once.
 
     Args:
       features: ``[N,D]``.
@@ -46,20 +46,23 @@ def scan_head(features: Array, kernel: Array, bias: Array) -> Scan:
       bias: ``[C]``.
 
     Returns:
-      Float32 whatever the inputs are. Differentiable in ``norm`` alone; the gradient costs one more pass.
+      A `Scan` in float32 for any dtype of the inputs (float64 for float64). Differentiable in ``norm`` only; the
+      gradient costs one more pass.
     """
     return scan_chunks(features, kernel, bias)
 
 
 def scan_chunks(features: Array, kernel: Array, bias: Array) -> Scan:
+    """Compute `scan_head` without its custom gradient."""
+
     def chunk(start: Array, logits: Array, carry: _Carry) -> _Carry:
         most, total, top, top_logits = carry
-        here, found = _top(logits)
-        higher = jnp.maximum(most, found[:, 0])
-        base = jnp.where(jnp.isneginf(higher), 0.0, higher)  # a chunk of classes that are not there
+        columns, values = _top(logits)
+        higher = jnp.maximum(most, values[:, 0])
+        base = jnp.where(jnp.isneginf(higher), 0.0, higher)  # a chunk of padding classes
         total = total * jnp.exp(most - base) + jnp.exp(logits - base[:, None]).sum(1)
-        # The classes of earlier chunks first: they are the lower ones.
-        both = jnp.concatenate([top, start + here], 1), jnp.concatenate([top_logits, found], 1)
+        # Earlier chunks first: on a tie the lower class wins.
+        both = jnp.concatenate([top, start + columns], 1), jnp.concatenate([top_logits, values], 1)
         return higher, total, *best_of(*both)
 
     dtype, n = at_least_float32(bias).dtype, len(features)
@@ -70,7 +73,7 @@ def scan_chunks(features: Array, kernel: Array, bias: Array) -> Scan:
 
 
 def argmax(logits: Array) -> tuple[Array, Array]:
-    """The last axis's largest entry, the leftmost of equals, as int32, and its value.
+    """Return the index of the last axis's largest entry as int32, the leftmost on a tie, and its value.
 
     Two plain reductions: XLA's argmax, which carries pairs, takes three times as long on CPU.
     """
@@ -80,19 +83,19 @@ def argmax(logits: Array) -> tuple[Array, Array]:
 
 
 def _top(logits: Array) -> tuple[Array, Array]:
-    """The columns of the largest entries of ``[N,K]`` and these, in order."""
+    """Return the columns of the `TOP` largest entries of ``[N,K]``, in descending order, and the entries."""
     columns, values = [], []
     numbers = jnp.arange(logits.shape[1], dtype=jnp.int32)[None, :]
     for _ in range(TOP):
-        here, most = argmax(logits)
-        columns.append(here)
-        values.append(most)
-        logits = jnp.where(numbers == here[:, None], -jnp.inf, logits)
+        column, value = argmax(logits)
+        columns.append(column)
+        values.append(value)
+        logits = jnp.where(numbers == column[:, None], -jnp.inf, logits)
     return jnp.stack(columns, 1), jnp.stack(values, 1)
 
 
 def best_of(classes: Array, logits: Array) -> tuple[Array, Array]:
-    """The first of ``[N,K]`` candidates, in order."""
+    """Select the `TOP` best of ``[N,K]`` candidate classes, in descending order, and their logits."""
     at, values = _top(logits)
     return jnp.take_along_axis(classes, at, 1), values
 
@@ -104,15 +107,15 @@ def _scan_forward(features: Array, kernel: Array, bias: Array) -> tuple[Scan, An
 
 def _scan_backward(saved: Any, d_scan: Scan) -> tuple[Array, Array, Array]:
     features, kernel, bias, norm = saved
-    grown = gradient(features, kernel, bias, norm, d_scan.norm)
-    return tuple(d.astype(a.dtype) for d, a in zip(grown, saved, strict=False))  # type: ignore[return-value]
+    gradients = gradient(features, kernel, bias, norm, d_scan.norm)
+    return tuple(d.astype(a.dtype) for d, a in zip(gradients, saved, strict=False))  # type: ignore[return-value]
 
 
 scan_head.defvjp(_scan_forward, _scan_backward)
 
 
 def gradient(features: Array, kernel: Array, bias: Array, norm: Array, weight: Array) -> tuple[Array, Array, Array]:
-    """The gradient of ``sum(weight * norm)`` by the features, the kernel and the bias, in float32."""
+    """Compute the gradient of ``sum(weight * norm)`` with respect to features, kernel and bias, in float32."""
 
     def chunk(start: Array, logits: Array, carry: _Carry) -> _Carry:
         d_features, d_kernel, d_bias = carry
@@ -121,7 +124,7 @@ def gradient(features: Array, kernel: Array, bias: Array, norm: Array, weight: A
         columns = lax.dynamic_slice_in_dim(kernel, start, logits.shape[1], 1)
         d_features += product("nc,dc->nd", narrow, columns)
         moved = product("nd,nc->dc", features, narrow)
-        # Added, not set: the last chunk begins among classes that had their turn, and its shares of those are 0.
+        # Add instead of assigning: the last chunk overlaps the one before, with shares of 0 in the overlap.
         d_kernel = _added(d_kernel, moved, start, 1)
         return d_features, d_kernel, _added(d_bias, shares.sum(0), start, 0)
 
@@ -134,12 +137,12 @@ def gradient(features: Array, kernel: Array, bias: Array, norm: Array, weight: A
 def _over_chunks(
     features: Array, kernel: Array, bias: Array, chunk: Callable[[Array, Array, _Carry], _Carry], carry: _Carry
 ) -> _Carry:
-    """Folds ``chunk(start, logits [N,size], carry)``; classes that an earlier chunk had are -inf."""
+    """Fold ``chunk(start, logits [N,size], carry)`` over the classes; logits in an overlap of chunks are -inf."""
     classes = kernel.shape[1]
     size = min(CHUNK, classes)
 
     def body(i: Array, carry: _Carry) -> _Carry:
-        # The last chunk is moved back to fit, instead of a kernel padded to whole chunks: that would be a copy of it.
+        # Shift the last chunk back to fit; padding the kernel to whole chunks would copy it.
         start = jnp.minimum(i * size, classes - size)
         columns = lax.dynamic_slice_in_dim(kernel, start, size, 1)
         logits = (
@@ -153,11 +156,12 @@ def _over_chunks(
 
 
 def product(spelled: str, one: Array, two: Array) -> Array:
-    """`jax.numpy.einsum` with sums in float32 at least."""
+    """Compute `jax.numpy.einsum` with sums in float32 at least."""
     kind: Any = at_least_float32(jnp.zeros((), one.dtype)).dtype
     return jnp.einsum(spelled, one, two, preferred_element_type=kind, precision=lax.Precision.HIGHEST)
 
 
 def _added(whole: Array, part: Array, start: Array, axis: int) -> Array:
+    """Add ``part`` to a slice of ``whole`` that begins at ``start``."""
     old = lax.dynamic_slice_in_dim(whole, start, part.shape[axis], axis)
     return lax.dynamic_update_slice_in_dim(whole, old + part, start, axis)

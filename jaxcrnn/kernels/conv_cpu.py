@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-# Channels and pixels below which transforming tiles costs more than the products it saves.
+# Below these numbers of channels and pixels, transforming tiles costs more than the products that it saves.
 _THIN, _FEW = 32, 4096
 
 
@@ -27,30 +27,34 @@ def convolve(
     *,
     any_size: bool = True,
 ) -> Array:
-    """Convolution with the signature of ``lax.conv_general_dilated``, for ``flax.linen.Conv``.
+    """Convolve, with the signature of ``lax.conv_general_dilated``, for ``flax.linen.Conv``.
 
-    3x3 kernels go by Winograd's minimal filtering F(2x2,3x3), with 16 products where there would be 36 (Lavin and Gray,
-    2016), and the gradient of other kernels is a sum of shifted matrix products: XLA's own takes up to six times as
-    long on CPUs (docs/speed.md).
+    3x3 kernels use Winograd's minimal filtering F(2x2,3x3), with 16 products instead of 36. The gradient of other
+    kernels is a sum of shifted matrix products: XLA's own takes up to six times as long on CPUs (docs/speed.md).
 
     Args:
       x: ``[B,H,W,I]``.
       kernel: ``[rows,columns,I,O]``.
-      window_strides: where they are not all 1 it is XLA's everywhere.
-      padding: ``"SAME"``, ``"VALID"``, or rows and columns of zeros on each side.
-      lhs_dilation: none, as all that follow it.
-      rhs_dilation: none.
-      dimension_numbers: NHWC, HWIO, NHWC.
-      feature_group_count: 1.
-      precision: passed on.
-      any_size: use tiles however few pixels there are, so that the batch size does not choose the algorithm.
+      window_strides: row and column stride; XLA's convolution is used unless both are 1.
+      padding: ``"SAME"``, ``"VALID"``, or the numbers of zero rows and columns on each side.
+      lhs_dilation: not supported; None or ones.
+      rhs_dilation: not supported; None or ones.
+      dimension_numbers: ignored; the layout is NHWC, HWIO, NHWC.
+      feature_group_count: not supported; 1.
+      precision: precision of the products.
+      any_size: use Winograd tiles for any number of pixels, so that the batch size does not choose the algorithm.
 
     Raises:
-      ValueError: dilation, or groups.
+      ValueError: If there is dilation, or more than one group.
+
+    References:
+      Lavin and Gray, 2016.
     """
     if any(n != 1 for n in (feature_group_count, *(lhs_dilation or ()), *(rhs_dilation or ()))):
-        raise ValueError(f"lhs_dilation={lhs_dilation}, rhs_dilation={rhs_dilation}, feature_group_count="
-                         f"{feature_group_count}; expected 1 everywhere, nothing else is built")  # fmt: skip
+        raise ValueError(
+            f"dilation and groups are not supported; got lhs_dilation={lhs_dilation}, rhs_dilation={rhs_dilation}, "
+            f"feature_group_count={feature_group_count}"
+        )
     if tuple(window_strides) != (1, 1):
         return lax.conv_general_dilated(
             x, kernel, window_strides, padding, dimension_numbers=_LAYOUT, precision=precision
@@ -69,7 +73,7 @@ def _plain(x: Array, kernel: Array, pads: Any, precision: Any) -> Array:
 
 
 def _turned(kernel: Array, pads: Any) -> tuple[Array, Any]:
-    """Kernel and padding of the convolution that takes the gradient by the output to that by the input."""
+    """Return kernel and padding of the convolution that maps the output's gradient to the input's."""
     back = tuple((k - 1 - low, k - 1 - high) for k, (low, high) in zip(kernel.shape[:2], pads, strict=True))
     return jnp.flip(kernel, (0, 1)).swapaxes(2, 3), back
 
@@ -90,7 +94,7 @@ def _backward(pads: Any, precision: Any, saved: tuple[Array, Array], d_out: Arra
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     height, width = d_out.shape[1:3]
     flat = d_out.reshape(-1, size_out)
-    if size_in == 1:  # one column of patches is cheaper than nine products with a single row
+    if size_in == 1:  # one product of patches is cheaper than nine products with a single row
         patches = [padded[:, r : r + height, c : c + width, 0] for r in range(rows) for c in range(columns)]
         products = jnp.stack(patches, -1).reshape(-1, rows * columns).T @ flat
     else:
@@ -134,7 +138,7 @@ _winograd.defvjp(_winograd_forward, _winograd_backward)
 
 
 def _by_tiles(x: Array, kernel: Array, pads: Any, precision: Any) -> Array:
-    """Each 2x2 block of the output from a 4x4 tile of the input: 16 products a block instead of 36."""
+    """Compute each 2x2 block of the output from a 4x4 tile of the input: 16 products per block instead of 36."""
     batch, size_out = len(x), kernel.shape[3]
     height, width = (n + sum(pad) - 2 for n, pad in zip(x.shape[1:3], pads, strict=True))
     over = [part for row in _spread(kernel, 0) for part in _spread(row, 0)]
@@ -149,7 +153,7 @@ def _by_tiles(x: Array, kernel: Array, pads: Any, precision: Any) -> Array:
 
 
 def _tiles(x: Array, pads: Any) -> list[Array]:
-    """Lavin and Gray's ``B^T d B`` of all tiles, entry by entry: 16 of ``[B,ceil(H/2),ceil(W/2),I]``."""
+    """Compute Lavin and Gray's ``B^T d B`` of all tiles, entry by entry: 16 of ``[B,ceil(H/2),ceil(W/2),I]``."""
     sizes = [n + sum(pad) - 2 for n, pad in zip(x.shape[1:3], pads, strict=True)]
     padded = jnp.pad(x, ((0, 0), *((low, high + n % 2) for (low, high), n in zip(pads, sizes, strict=True)), (0, 0)))
     return [tile for rows in _quarters(padded, 1) for tile in _quarters(rows, 2)]
@@ -162,24 +166,24 @@ def _quarters(x: Array, axis: int) -> list[Array]:
 
 
 def _joined(m: list[Array]) -> list[Array]:
-    """``A^T m``: two outputs from four products."""
+    """Compute ``A^T m``: two outputs from four products."""
     return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
 
 
 def _halves(x: Array, axis: int) -> list[Array]:
-    """``A d``, the transpose of `_joined`."""
+    """Compute ``A d``, the transpose of `_joined`."""
     even, odd = (lax.slice_in_dim(x, k, None, 2, axis) for k in range(2))
     return [even, even + odd, even - odd, -odd]
 
 
 def _spread(kernel: Array, axis: int) -> list[Array]:
-    """``G g`` of a kernel of three taps: four."""
+    """Compute ``G g``: four values from a kernel of three taps."""
     a, b, c = (lax.index_in_dim(kernel, k, axis, keepdims=False) for k in range(3))
     return [a, (a + b + c) / 2, (a - b + c) / 2, c]
 
 
 def _gathered(m: list[Array]) -> list[Array]:
-    """``G^T m``, the transpose of `_spread`."""
+    """Compute ``G^T m``, the transpose of `_spread`."""
     return [m[0] + (m[1] + m[2]) / 2, (m[1] - m[2]) / 2, (m[1] + m[2]) / 2 + m[3]]
 
 

@@ -7,9 +7,9 @@ from jax import Array
 
 
 def at_least_float32(x: Array) -> Array:
-    """The array in float32, or in float64 if it is float64 already.
+    """Cast an array to float32; a float64 array is returned unchanged.
 
-    Sums, distances and log probabilities are never taken in bfloat16; float64 is for verification.
+    Sums, distances and log probabilities are never computed in bfloat16. float64 is for verification.
     """
     x = jnp.asarray(x)
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)

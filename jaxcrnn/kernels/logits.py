@@ -1,9 +1,9 @@
 """Queries on logits: a dense array, or a linear head that never materializes them.
 
-Losses, assignments and decoders ask logits five questions: `log_norm`, `best`, `of_classes`, `of_frames` and `ranked`.
-Each type of logits answers them, and hands the center loss the features that its head reads (`center_features`,
-`update_features`); functions accept a plain ``[B,T,C]`` array as well and wrap it with `as_logits`.
-The class-sharded type lives in `jaxcrnn.parallel.sharded_head`.
+Losses, assignments and decoders use five queries: `log_norm`, `best`, `of_classes`, `of_frames` and `ranked`. Each type
+of logits implements them, and passes the features of its head to the center loss (`center_features`,
+`update_features`). Functions accept a plain ``[B,T,C]`` array too and wrap it with `as_logits`. The class-sharded type
+is in `jaxcrnn.parallel.sharded_head`.
 """
 
 from __future__ import annotations
@@ -22,58 +22,58 @@ from jaxcrnn.kernels.dtypes import at_least_float32
 
 
 class LogitsLike(Protocol):
-    """What every type of logits ``[B,T,C]`` answers, in float32 at least."""
+    """The interface of all types of logits ``[B,T,C]``. Results are float32 at least."""
 
     @property
     def num_classes(self) -> int:
-        """C."""
+        """Number of classes C."""
 
     @property
     def num_frames(self) -> int:
-        """T."""
+        """Number of frames T."""
 
     @property
     def dtype(self) -> Any:
         """Dtype of results computed from the logits (at least float32)."""
 
     def log_norm(self) -> Array:
-        """Log of the softmax's denominator: ``[B,T]``."""
+        """Return the log of the softmax's denominator: ``[B,T]``."""
 
     def best(self) -> tuple[Array, Array]:
-        """The most probable class, the lowest of equals, ``[B,T]`` int32, and its logit ``[B,T]``."""
+        """Return the most probable class ``[B,T]`` int32, the lowest on a tie, and its logit ``[B,T]``."""
 
     def of_classes(self, classes: Array) -> Array:
-        """The logits ``[B,T,K]`` of the classes ``[B,K]`` int32 of each line."""
+        """Return the logits ``[B,T,K]`` of classes ``[B,K]`` int32, given per line."""
 
     def of_frames(self, classes: Array) -> Array:
-        """The logit ``[B,T]`` of one class ``[B,T]`` int32 of each frame."""
+        """Return the logit ``[B,T]`` of one class per frame, ``[B,T]`` int32."""
 
     def ranked(self, excluded: Sequence[int] = ()) -> tuple[Array, Array, Array]:
-        """The two most probable classes.
+        """Return the two most probable classes.
 
         Args:
-          excluded: classes to skip; at most one unless the logits are dense.
+          excluded: class ids to skip; at most one unless the logits are dense.
 
         Returns:
-          ``[B,T]`` int32 the first, ``[B,T]`` int32 the second, and ``[B,T]`` bool, whether there is a second.
+          The first class ``[B,T]`` int32, the second ``[B,T]`` int32, and whether there is a second, ``[B,T]`` bool.
 
         Raises:
-          ValueError: too many excluded classes.
+          ValueError: If too many classes are excluded.
         """
 
     def center_features(self, features: Any) -> Any:
-        """The features that the center loss reads: ``features``, or the same ones shared with the head.
+        """Return the features for the center loss: ``features``, or the same ones as copied for the head.
 
         Args:
           features: ``[B,T,D]``, the head's input in float32.
         """
 
     def update_features(self, features: Any) -> Any:
-        """The features that move the centers: ``features``, or the same ones in the dtype of the head's input."""
+        """Return the features for the centers' update: ``features``, or the same ones in the head's dtype."""
 
 
 class DenseLogits(NamedTuple):
-    """An array of logits.
+    """Logits as an array.
 
     Attributes:
       values: ``[B,T,C]``.
@@ -119,13 +119,13 @@ class DenseLogits(NamedTuple):
 
 
 class FusedLogits:
-    """What the logits of a fused head answer from one pass over its classes, whichever devices made it.
+    """Queries that logits of a fused head answer from one pass over the classes, sharded or not.
 
     Attributes:
       features: ``[B,T,D]``, the head's input.
-      norm: ``[B,T]`` log of the softmax's denominator.
-      top: ``[B,T,3]`` int32, the most probable classes.
-      top_logits: ``[B,T,3]`` their logits.
+      norm: ``[B,T]``, log of the softmax's denominator.
+      top: ``[B,T,3]`` int32, the most probable classes in descending order.
+      top_logits: ``[B,T,3]``, their logits.
     """
 
     features: Array
@@ -149,8 +149,10 @@ class FusedLogits:
 
     def ranked(self, excluded: Sequence[int] = ()) -> tuple[Array, Array, Array]:
         if len(excluded) > TOP - 2:
-            raise ValueError(f"{len(excluded)} classes excluded; a fused head keeps the {TOP} most probable ones, "
-                             f"expected {TOP - 2} at most")  # fmt: skip
+            raise ValueError(
+                f"cannot exclude {len(excluded)} classes: a fused head keeps the {TOP} most probable ones, so at most "
+                f"{TOP - 2} can be excluded"
+            )
         return first_two(self.top, self.top_logits, excluded)
 
     def update_features(self, features: Any) -> Any:
@@ -164,15 +166,15 @@ class FusedLogits:
 )
 @dataclass(frozen=True)
 class FactoredLogits(FusedLogits):
-    """Logits that are never materialized: ``features @ kernel + bias``. See `factored`.
+    """Logits ``features @ kernel + bias`` that are never materialized. See `factored`.
 
     Attributes:
       features: ``[B,T,D]``.
       kernel: ``[D,C]``.
       bias: ``[C]``.
-      norm: ``[B,T]`` log of the softmax's denominator; its gradient reaches the three above.
-      top: ``[B,T,3]`` int32, the most probable classes.
-      top_logits: ``[B,T,3]`` their logits.
+      norm: ``[B,T]``, log of the softmax's denominator; differentiable in features, kernel and bias.
+      top: ``[B,T,3]`` int32, the most probable classes in descending order.
+      top_logits: ``[B,T,3]``, their logits.
     """
 
     features: Array
@@ -202,7 +204,7 @@ Logits = Array | LogitsLike
 
 
 def factored(features: Array, kernel: Array, bias: Array) -> FactoredLogits:
-    """The logits of a linear head after one pass over its classes, chunk by chunk (`jaxcrnn.kernels.chunked_head`).
+    """Build the logits of a linear head with one pass over its classes (`jaxcrnn.kernels.chunked_head`).
 
     Args:
       features: ``[B,T,D]`` float32 or bfloat16; sums are float32.
@@ -215,29 +217,29 @@ def factored(features: Array, kernel: Array, bias: Array) -> FactoredLogits:
 
 
 def as_logits(logits: Logits) -> LogitsLike:
-    """Logits of any type; a plain ``[B,T,C]`` array becomes `DenseLogits`."""
+    """Wrap a plain ``[B,T,C]`` array as `DenseLogits`; other types of logits are returned unchanged."""
     if hasattr(logits, "log_norm"):
         return cast(LogitsLike, logits)
     return DenseLogits(jnp.asarray(logits))
 
 
 def constant(logits: Logits) -> Any:
-    """The same logits without a gradient; a plain array stays one."""
+    """Stop the gradient of logits of any type; a plain array stays one."""
     return jax.tree.map(jax.lax.stop_gradient, logits)
 
 
 def norm(logits: Logits) -> Array:
-    """`LogitsLike.log_norm`, as version 0.1 spelled it."""
+    """Return `LogitsLike.log_norm`; name of version 0.1."""
     return as_logits(logits).log_norm()
 
 
 def of_frames(logits: Logits, classes: Array) -> Array:
-    """`LogitsLike.of_frames`, as version 0.1 spelled it."""
+    """Return `LogitsLike.of_frames`; name of version 0.1."""
     return as_logits(logits).of_frames(classes)
 
 
 def first_two(classes: Array, values: Array, excluded: Sequence[int]) -> tuple[Array, Array, Array]:
-    """The classes of the two largest ``values [B,T,K]``, without those excluded, and whether there is a second."""
+    """Return the classes of the two largest ``values [B,T,K]`` that are not excluded, and whether there is a second."""
     for other in excluded:
         values = jnp.where(classes == other, -jnp.inf, values)
     at = jnp.argmax(values, -1)[:, :, None]

@@ -1,4 +1,4 @@
-"""cuDNN's LSTM, for NVIDIA GPUs: the same parameters and numbers as `jaxcrnn.kernels.lstm_scan`, in one call."""
+"""cuDNN's LSTM for NVIDIA GPUs: the parameters and results of `jaxcrnn.kernels.lstm_scan` in one call."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jaxcrnn.kernels.mesh_ops import LOCAL
 
 
 def packed(kernel_x: Array, kernel_h: Array, bias: Array) -> Array:
-    """The parameters as cuDNN has them, which is torch's order: matrices of each direction, then biases of each.
+    """Pack the parameters for cuDNN, in torch's order: the matrices of each direction, then the biases of each.
 
     Args:
-      kernel_x: ``[K,D,4H]`` of K directions; gates are packed i, f, g, o on both sides.
+      kernel_x: ``[K,D,4H]`` for K directions; gates are packed as i, f, g, o on both sides.
       kernel_h: ``[K,H,4H]``.
-      bias: ``[K,4H]``. cuDNN adds a second one, which is zero here.
+      bias: ``[K,4H]``. cuDNN has a second bias, which is zero here.
 
     Returns:
       One array of ``K (4HD + 4HH + 8H)`` numbers.
@@ -37,15 +37,15 @@ def lstm(
     *,
     map_lines: Callable[..., Any] = LOCAL.map_lines,
 ) -> Array:
-    """One layer of one or both directions. It cannot even be traced where there is no CUDA.
+    """Run one LSTM layer in one or both directions. Tracing it requires CUDA.
 
     Args:
-      x: ``[B,T,D]``. cuDNN computes in float32 whatever this is; its products are shortened to TF32 if it is bfloat16.
-      lengths: ``[B]`` int32, valid frames; padded ones influence nothing and come back as zero.
+      x: ``[B,T,D]``. cuDNN computes in float32 for any dtype; with bfloat16, its products are rounded to TF32.
+      lengths: ``[B]`` int32, valid frames; padded ones influence nothing and are zero in the output.
       kernel_x: ``[K,D,4H]``.
       kernel_h: ``[K,H,4H]``.
       bias: ``[K,4H]``.
-      map_lines: runs it on each device's own lines where devices share the batch (`jaxcrnn.kernels.mesh_ops.Ops`).
+      map_lines: runs a function on each device's lines where the batch is sharded (`jaxcrnn.kernels.mesh_ops.Ops`).
 
     Returns:
       ``[B,T,KH]`` in the dtype of ``x``, forward half first.
@@ -55,11 +55,11 @@ def lstm(
     def part(x: Array, lengths: Array, weights: Array) -> Array:
         directions, hidden = kernel_h.shape[:2]
         start = jnp.zeros((directions, len(x), hidden), jnp.float32)
-        # It knows no line without frames; what it makes of its first one is masked below.
-        there = jnp.maximum(lengths, 1).astype(jnp.int32)
+        # cuDNN requires at least one frame; the output of an empty line is masked below.
+        at_least_one = jnp.maximum(lengths, 1).astype(jnp.int32)
         size = x.shape[-1]
         out, _, _ = rnn.lstm(
-            x.astype(jnp.float32), start, start, weights, there, size, hidden, 1, 0.0, directions == 2, exact
+            x.astype(jnp.float32), start, start, weights, at_least_one, size, hidden, 1, 0.0, directions == 2, exact
         )
         inside = jnp.arange(x.shape[1])[None, :] < lengths[:, None]
         return jnp.where(inside[:, :, None], out, 0.0).astype(x.dtype)

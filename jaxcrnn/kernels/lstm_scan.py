@@ -1,4 +1,4 @@
-"""Several LSTM directions in one scan over time, with the gradient written out."""
+"""One scan over time for several LSTM directions, with a hand-written gradient."""
 
 from __future__ import annotations
 
@@ -16,23 +16,26 @@ Directions = tuple[Array, ...]
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def lstm_scan(projected: Directions, kernel: Array, valid: Directions, flat: bool = True) -> Directions:
-    """Runs several LSTM directions side by side over time (Hochreiter and Schmidhuber, 1997, with forget gates).
+    """Run several LSTM directions side by side over time.
 
-    Gates are packed i, f, g, o. The cell state is float32 whatever the inputs are. A frame that is not valid leaves
-    the state as it is and outputs zero, so a reversed line that begins with padding starts from the zero state.
+    Gates are packed as i, f, g, o. The cell state is float32 for any dtype of the inputs. A frame that is not valid
+    leaves the state unchanged and outputs zero, so a reversed line that begins with padding starts from the zero state.
 
-    The gradient is written out: the derivative loop makes the gates' gradients only, and the kernel's gradient is
-    one matrix product over all frames after it instead of a sum kept through the loop. Directions share the product
-    with the state and nothing else, so that each one's arrays are matrices as they are.
+    The gradient is written by hand: the backward loop computes only the gates' gradients, and the kernel's gradient is
+    one matrix product over all frames after it, instead of a sum carried through the loop. Directions share only the
+    product with the state, so each one's arrays stay matrices.
 
     Args:
-      projected: for each of K directions ``[T,B,4H]``, the input's share of the gates with the bias.
-      kernel: ``[K,H,4H]``, the state's share.
+      projected: for each of K directions ``[T,B,4H]``, the input's contribution to the gates, including the bias.
+      kernel: ``[K,H,4H]``, the weights of the state.
       valid: for each direction ``[T,B]`` bool.
       flat: whether the kernel's gradient flattens all frames into one axis (`frame_product`).
 
     Returns:
       For each direction ``[T,B,H]`` in the dtype of ``projected``.
+
+    References:
+      Hochreiter and Schmidhuber, 1997, with forget gates.
     """
     return _visible(_scan(projected, kernel, valid, keep=False), valid)
 
@@ -106,13 +109,14 @@ lstm_scan.defvjp(_lstm_forward, _lstm_backward)
 
 
 def frame_product(rows: Array, kernel: Array, flat: bool) -> Array:
-    """``[T,B,D] @ [D,G]``.
+    """Compute ``[T,B,D] @ [D,G]``.
 
     Args:
       rows: ``[T,B,D]``.
       kernel: ``[D,G]``.
-      flat: all frames as rows of one matrix: a product over two axes costs XLA a transposed copy on CPU. Where devices
-        share the batch that would bring all of it to each of them, the frames of a line being far apart.
+      flat: flatten all frames into the rows of one matrix, because a product over two axes costs XLA a transposed copy
+        on CPU. False where the batch is sharded: the frames of a line are not contiguous, so flattening would gather
+        the whole batch on each device.
     """
     if not flat:
         return jnp.einsum("tbd,dg->tbg", rows, kernel)
@@ -120,7 +124,7 @@ def frame_product(rows: Array, kernel: Array, flat: bool) -> Array:
 
 
 def _kernel_gradient(rows: Array, d: Array, flat: bool) -> Array:
-    """``[T,B,H]`` and ``[T,B,G]`` summed over all frames: ``[H,G]``."""
+    """Multiply ``[T,B,H]`` by ``[T,B,G]`` and sum over all frames: ``[H,G]``."""
     return _flat(rows).T @ _flat(d) if flat else jnp.einsum("tbh,tbg->hg", rows, d)
 
 

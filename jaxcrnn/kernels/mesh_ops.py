@@ -1,8 +1,8 @@
-"""Operations whose best form depends on how arrays are sharded, as one value.
+"""Operations whose best implementation depends on how arrays are sharded, as one value.
 
-The numerics take them as an argument and stay functions of their arguments. `LOCAL` is for one device, and correct
-anywhere; `jaxcrnn.parallel.ops` makes the counterpart for a mesh of devices. Which convolution and LSTM a device gets
-is decided in `jaxcrnn.runs.compile`.
+The numerics take it as an argument and stay functions of their arguments. `LOCAL` is for one device, and correct on any
+mesh; `jaxcrnn.parallel.ops` builds the counterpart for a mesh. `jaxcrnn.runs.compile` chooses the convolution and the
+LSTM of a device.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from jaxcrnn.kernels.logits import factored
 
 
 def on_all_lines(function: Callable[..., Any], lines: tuple[Any, ...], shared: tuple[Any, ...]) -> Any:
-    """``function(*lines, *shared)``: every line is on this device."""
+    """Call ``function(*lines, *shared)``: all lines are on this device."""
     return function(*lines, *shared)
 
 
 class Ops(NamedTuple):
-    """How a model and a step compute what a mesh of devices would do in another way.
+    """Implementations of the operations that depend on the mesh.
 
     Attributes:
       logits: ``(features [B,T,D], kernel [D,C], bias [C]) -> logits`` of the fused head.
       centers: distances to centers and sums over the frames of a class.
-      shared_batch: whether devices share the batch. Then the frames of a batch are not flattened into one axis, which
-        would bring all of them to every device.
-      map_lines: ``(function, lines, shared) -> function(*lines, *shared)`` for a function that works line by line, run
-        on each device's own lines: for calls that XLA cannot partition.
+      shared_batch: whether the batch is sharded. If so, frames are not flattened into one axis, which would gather all
+        of them on every device.
+      map_lines: ``(function, lines, shared) -> function(*lines, *shared)`` for a function that treats lines
+        independently; it runs on each device's own lines, for calls that XLA cannot partition.
     """
 
     logits: Callable[[Any, Any, Any], Any] = factored

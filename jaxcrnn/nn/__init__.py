@@ -1,1 +1,1 @@
-"""Layers: backbones, bidirectional LSTM, masked batch normalization."""
+"""Layers: backbones, bidirectional LSTM, masked batch normalisation and linear head."""

@@ -1,4 +1,4 @@
-"""The convolutions: from an image to one feature vector a frame."""
+"""Convolutional backbones: from an image to one feature vector per frame."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from jaxcrnn.nn.batch_norm import BatchNorm
 
 
 class Layer(NamedTuple):
-    """A convolution with ReLU, and what surrounds it.
+    """A convolution with ReLU, optionally with batch normalisation and max pooling.
 
     Attributes:
       features: output channels.
-      norm: batch normalisation between convolution and ReLU.
-      pool: size of the max pooling after it (rows, columns), or None.
-      stride: column stride of that pooling; the row stride is its row size.
-      pad: columns of padding left and right of that pooling.
+      norm: whether batch normalisation follows the convolution, before ReLU.
+      pool: window of the max pooling that follows (rows, columns), or None.
+      stride: column stride of the pooling; its row stride equals its rows.
+      pad: columns of padding on each side for the pooling.
       kernel: rows and columns of the convolution.
-      valid: whether the convolution goes without padding.
-      biased: whether the convolution has a bias even before normalisation, which subtracts it again with the mean.
+      valid: whether the convolution is unpadded.
+      biased: whether the convolution has a bias although normalisation follows, which makes it redundant.
       step: row stride of the convolution.
-      around: columns of padding left and right of a ``valid`` convolution.
+      around: columns of padding on each side of a ``valid`` convolution.
     """
 
     features: int
@@ -46,10 +46,13 @@ class Layer(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Two normalised 3x3 convolutions and a way around them (He et al., 2015), a 1x1 convolution where channels change.
+    """A residual block: two normalised 3x3 convolutions and a shortcut, a 1x1 convolution where channels change.
 
     Attributes:
       features: output channels.
+
+    References:
+      He et al., 2015.
     """
 
     features: int
@@ -57,7 +60,7 @@ class Block(NamedTuple):
 
 Layers = tuple[Layer | Block, ...]
 BACKBONES: dict[str, Layers] = {
-    # Shi, Bai and Yao 2015, table 1, with the pooling of its public implementations: W/4 + 1 frames from 32 rows.
+    # Shi, Bai and Yao, 2015, table 1, with the pooling of public implementations: W/4 + 1 frames for 32 rows.
     "vgg": (
         Layer(64, pool=(2, 2)),
         Layer(128, pool=(2, 2)),
@@ -67,7 +70,7 @@ BACKBONES: dict[str, Layers] = {
         Layer(512, pool=(2, 2), stride=1, pad=1),
         Layer(512, norm=True, kernel=(2, 2), valid=True),
     ),
-    # As deep-text-recognition-benchmark and EasyOCR have it: W/4 - 1 frames from 32 rows.
+    # As in deep-text-recognition-benchmark and EasyOCR: W/4 - 1 frames for 32 rows.
     "vgg-dtrb": (
         Layer(64, pool=(2, 2)),
         Layer(128, pool=(2, 2)),
@@ -77,7 +80,7 @@ BACKBONES: dict[str, Layers] = {
         Layer(512, norm=True, pool=(2, 1), stride=1),
         Layer(512, kernel=(2, 2), valid=True),
     ),
-    # GitYCC's: as the one before, but for the biases.
+    # As in GitYCC's code: ``vgg-dtrb`` with other biases.
     "vgg-gitycc": (
         Layer(64, pool=(2, 2)),
         Layer(128, pool=(2, 2)),
@@ -87,7 +90,7 @@ BACKBONES: dict[str, Layers] = {
         Layer(512, norm=True, biased=True, pool=(2, 1), stride=1),
         Layer(512, kernel=(2, 2), valid=True),
     ),
-    # The first one with biases everywhere, as crnn.pytorch and its children have it.
+    # ``vgg`` with biases everywhere, as in crnn.pytorch and its forks.
     "vgg-crnn": (
         Layer(64, pool=(2, 2)),
         Layer(128, pool=(2, 2)),
@@ -97,8 +100,8 @@ BACKBONES: dict[str, Layers] = {
         Layer(512, pool=(2, 2), stride=1, pad=1),
         Layer(512, norm=True, kernel=(2, 2), valid=True, biased=True),
     ),
-    # The residual network of Cheng et al. (2017), table 1, as deep-text-recognition-benchmark and EasyOCR have it:
-    # W/4 + 1 frames from 32 rows.
+    # The residual network of Cheng et al., 2017, table 1, as in deep-text-recognition-benchmark and EasyOCR:
+    # W/4 + 1 frames for 32 rows.
     "resnet": (
         Layer(32, norm=True),
         Layer(64, norm=True, pool=(2, 2)),
@@ -112,7 +115,7 @@ BACKBONES: dict[str, Layers] = {
         Layer(512, norm=True, kernel=(2, 2), valid=True, step=2, around=1),
         Layer(512, norm=True, kernel=(2, 2), valid=True),
     ),
-    # A quarter of the channels and of the depth, for CPUs: W/4 frames from 32 rows.
+    # A quarter of the channels and of the depth, for CPUs: W/4 frames for 32 rows.
     "small": (
         Layer(32, norm=True, pool=(2, 2)),
         Layer(64, norm=True, pool=(2, 2)),
@@ -120,7 +123,7 @@ BACKBONES: dict[str, Layers] = {
         Layer(128, norm=True, pool=(2, 1), stride=1),
         Layer(256, norm=True, kernel=(2, 1), valid=True),
     ),
-    # To try a data set or a setting on: it compiles in half the time and learns little.
+    # For trying out a data set or a setting: compiles in half the time, but learns little.
     "tiny": (
         Layer(8, norm=True, pool=(2, 2)),
         Layer(16, norm=True, pool=(2, 2)),
@@ -132,27 +135,34 @@ _SPELLED = re.compile(r"(\d+)(n?)(b?)(?:k(\d+)x(\d+))?(v?)(?:p(\d+)x(\d+))?")
 
 
 def layers_of(name: str, channels: int = 0) -> Layers:
-    """The layers of a backbone.
+    """Return the layers of a backbone.
 
     Args:
-      name: one of ``BACKBONES``, or layers spelled out, parted by spaces: output channels, ``n`` for normalisation,
-        ``b`` for a bias in spite of it, ``kRxC`` for a kernel that is not 3x3, ``v`` for no padding, ``pRxC`` for a
-        pooling.
-      channels: of the last layer, where they are not the table's: all others in proportion.
+      name: one of `BACKBONES`, or layers separated by spaces. Each layer is its number of output channels, followed by
+        ``n`` for normalisation, ``b`` for a bias despite normalisation, ``kRxC`` for a kernel other than 3x3, ``v`` for
+        no padding, and ``pRxC`` for max pooling.
+      channels: output channels of the last layer; the other layers are scaled in proportion. 0 keeps those of the
+        backbone.
 
     Raises:
-      UserError: neither.
+      UserError: If the name is neither.
 
-    >>> layers_of("32p2x2 64nv")[1]
-    Layer(features=64, norm=True, pool=None, stride=2, pad=0, kernel=(3, 3), valid=True, biased=False, step=1, around=0)
+    Examples:
+      >>> from jaxcrnn.nn.backbones import layers_of
+      >>> layers_of("32p2x2 64nv")[1].valid
+      True
+      >>> [layer.features for layer in layers_of("small", channels=64)]
+      [8, 16, 32, 32, 64]
     """
     layers = BACKBONES.get(name)
     if layers is None:
-        found = [_SPELLED.fullmatch(word) for word in name.split()]
-        if not found or None in found:
-            raise UserError(f"model.backbone is {name!r}; expected one of {', '.join(sorted(BACKBONES))}, or layers "
-                            "such as '32p2x2 64np2x1 128k2x2v'")  # fmt: skip
-        layers = tuple(_spelled(*match.groups()) for match in found if match)
+        matches = [_SPELLED.fullmatch(word) for word in name.split()]
+        if not matches or None in matches:
+            raise UserError(
+                f"model.backbone is {name!r}; expected one of {', '.join(sorted(BACKBONES))}, or layers such as "
+                "'32p2x2 64np2x1 128k2x2v'"
+            )
+        layers = tuple(_spelled(*match.groups()) for match in matches if match)
     if not channels:
         return layers
     last = layers[-1].features
@@ -168,10 +178,12 @@ def _spelled(
 
 
 def frames(name: str, width: Any) -> Any:
-    """Frames that a backbone makes of a width in pixels, or of each width of a numpy array.
+    """Return the number of frames for an image width in pixels, or for each width of a numpy array.
 
-    >>> int(frames("vgg", 100)), int(frames("small", 100))
-    (26, 25)
+    Examples:
+      >>> from jaxcrnn.nn.backbones import frames
+      >>> int(frames("vgg", 100)), int(frames("small", 100))
+      (26, 25)
     """
     for layer in layers_of(name):
         width = _width_after(layer, width, np.where)
@@ -179,12 +191,18 @@ def frames(name: str, width: Any) -> Any:
 
 
 def rows(name: str, height: int) -> int:
-    """Rows that a backbone leaves of a height in pixels, below 1 where the image is not high enough."""
+    """Return the number of rows that a backbone leaves of an image height in pixels; below 1 if it is too small.
+
+    Examples:
+      >>> from jaxcrnn.nn.backbones import rows
+      >>> rows("vgg", 32), rows("vgg", 64)
+      (1, 3)
+    """
     for layer in layers_of(name):
         if isinstance(layer, Layer):
-            left = height - (layer.kernel[0] - 1) if layer.valid else height
-            left = (left - 1) // layer.step + 1
-            height = left // layer.pool[0] if layer.pool else left
+            convolved = height - (layer.kernel[0] - 1) if layer.valid else height
+            convolved = (convolved - 1) // layer.step + 1
+            height = convolved // layer.pool[0] if layer.pool else convolved
     return height
 
 
@@ -193,28 +211,28 @@ def _width_after(layer: Layer | Block, width: Any, where: Any) -> Any:
         return width
     after = width + 2 * layer.around - (layer.kernel[1] - 1) if layer.valid else width
     if layer.pool:
-        # Where the stride is a power of two a shift does: // of signed integers is ten operations that XLA repeats in
-        # every loop that masks.
+        # Shift instead of dividing where the stride is a power of two: signed // takes ten operations, which XLA
+        # repeats in every masked loop.
         room, stride = after + 2 * layer.pad - layer.pool[1], layer.stride
         after = (room // stride if stride & (stride - 1) else room >> (stride.bit_length() - 1)) + 1
-    # Without a true column there is no frame from the padding either.
+    # Padding alone makes no frame.
     return where((width > 0) & (after > 0), after, 0)
 
 
 class Backbone(nn.Module):
-    """The layers of `layers_of`, padded columns kept at zero after each.
+    """The layers of `layers_of`, with padded columns reset to zero after each one.
 
     ``__call__(images [B,H,W,K], widths [B], train) -> (features [B,T,D], lengths [B])``.
 
-    Zero is what a convolution's own padding is, so a line gives the same numbers whatever it is padded to; batch
-    statistics are taken over true columns only.
+    Convolutions pad with zeros as well, so a line gives the same result whatever width it is padded to. Batch
+    statistics are taken over unpadded columns only.
 
     Attributes:
-      name_of_layers: of `layers_of`.
-      dtype: of the products.
-      channels: of the last layer; 0 for the table's.
-      rows: ``"flat"`` puts the rows that are left side by side, ``"mean"`` takes their mean.
-      winograd: whether convolutions are `jaxcrnn.kernels.conv_cpu.convolve` instead of XLA's.
+      name_of_layers: name of the backbone for `layers_of`.
+      dtype: dtype of the products.
+      channels: output channels of the last layer; 0 for those of the backbone.
+      rows: how remaining rows become features: ``"flat"`` concatenates them, ``"mean"`` averages them.
+      winograd: use `jaxcrnn.kernels.conv_cpu.convolve` for convolutions instead of XLA's.
     """
 
     name_of_layers: str
@@ -228,7 +246,7 @@ class Backbone(nn.Module):
         x = _mask(images.astype(self.dtype), widths)
         convolve = None
         if self.winograd and not self.is_initializing():
-            # Where the batch size may change no digit of a result, as in evaluation, it may not choose the way either.
+            # Evaluation results must not depend on the batch size, so it must not choose the algorithm either.
             convolve = functools.partial(conv_cpu.convolve, any_size=not train)
         for i, layer in enumerate(layers_of(self.name_of_layers, self.channels)):
             if isinstance(layer, Block):
@@ -281,7 +299,7 @@ def _conv(layer: Layer, dtype: Any, convolve: Any, name: str) -> nn.Conv:
 
 
 def _max_pool(x: Array, layer: Layer) -> Array:
-    """Max pooling of what ReLU left (zero padding is neutral) as the maximum of shifted slices.
+    """Max-pool the output of ReLU, for which zero padding is neutral, as a maximum of shifted slices.
 
     On CPU the gradient of XLA's windowed maximum takes 17 times as long (docs/speed.md).
     """

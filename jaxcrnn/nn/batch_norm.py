@@ -1,4 +1,4 @@
-"""Batch normalisation over the true columns of lines of different widths."""
+"""Batch normalisation over the unpadded columns of lines of different widths."""
 
 from __future__ import annotations
 
@@ -13,34 +13,37 @@ from jax import Array
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def normalize(x: Array, scale: Array, bias: Array, inside: Array, epsilon: float) -> tuple[Array, Array, Array]:
-    """Each channel at mean 0 and variance 1 over the pixels that count, then scaled and shifted (Ioffe, Szegedy, 2015).
+    """Normalise each channel over the unmasked pixels to mean 0 and variance 1, then scale and shift it.
 
-    The sums are matrix products with the mask, and the gradient is written out: flax's layer, which does neither,
-    takes two fifths of a step on CPU (docs/speed.md).
+    ``(x - mean) / sqrt(variance + epsilon) * scale + bias``. The sums are matrix products with the mask, and the
+    gradient is written by hand: flax's layer, which does neither, takes two fifths of a step on CPU (docs/speed.md).
 
     Args:
-      x: ``[N,C]``, one row a pixel.
+      x: ``[N,C]``, one row per pixel.
       scale: ``[C]``.
       bias: ``[C]``.
-      inside: ``[N]``, 1 for pixels that count and 0 for others, in the dtype of ``x``.
+      inside: ``[N]`` in the dtype of ``x``, 1 for valid pixels and 0 for padding.
       epsilon: added to the variance.
 
     Returns:
-      ``[N,C]`` (anything in pixels that do not count), mean ``[C]`` and biased variance ``[C]``. No gradient flows
+      The result ``[N,C]`` (any value in padding), the mean ``[C]`` and the biased variance ``[C]``. No gradient flows
       through the latter two.
+
+    References:
+      Ioffe and Szegedy, 2015.
     """
     return _forward(x, scale, bias, inside, epsilon)[0]
 
 
 def _sum(inside: Array, x: Array) -> Array:
-    """Of the rows that count: ``[C]``. In full precision: an accelerator's default would keep 10 bits of float32."""
+    """Sum the valid rows: ``[C]``. Full precision, because an accelerator's default keeps 10 bits of float32."""
     return jnp.matmul(inside, x, precision=jax.lax.Precision.HIGHEST)
 
 
 def _forward(x: Array, scale: Array, bias: Array, inside: Array, epsilon: float) -> tuple[Any, Any]:
     count = jnp.maximum(inside.sum(), 1.0)
     mean = _sum(inside, x) / count
-    # E[x^2] - E[x]^2 would lose half the digits.
+    # E[x^2] - E[x]^2 would lose half of the digits.
     variance = _sum(inside, jnp.square(x - mean[None])) / count
     inverse = jax.lax.rsqrt(variance + epsilon)
     out = (x - mean[None]) * (inverse * scale)[None] + bias[None]
@@ -53,22 +56,22 @@ def _backward(epsilon: float, saved: Any, d_outs: tuple[Array, Array, Array]) ->
     d = d_outs[0] * inside[:, None]
     d_bias = _sum(inside, d)
     d_scale = _sum(inside, d * (x - mean[None])) * inverse
-    # What moving the mean and the variance takes back is shared out over the pixels that count.
-    back = d_bias[None] / count + (x - mean[None]) * (inverse * d_scale / count)[None]
-    return (d - back * inside[:, None]) * (inverse * scale)[None], d_scale, d_bias, None
+    # The gradient through the mean and the variance, distributed over the valid pixels.
+    through_statistics = d_bias[None] / count + (x - mean[None]) * (inverse * d_scale / count)[None]
+    return (d - through_statistics * inside[:, None]) * (inverse * scale)[None], d_scale, d_bias, None
 
 
 normalize.defvjp(_forward, _backward)
 
 
 class BatchNorm(nn.Module):
-    """``__call__(x [B,H,W,C], inside [B,1,W,1] bool, train) -> [B,H,W,C]``, with the variables of flax's layer.
+    """Masked batch normalisation with the variables of flax's layer.
 
-    Training uses and keeps the batch's statistics, otherwise the running ones are used. The running variance is the
-    biased one.
+    ``__call__(x [B,H,W,C], inside [B,1,W,1] bool, train) -> [B,H,W,C]``. Training uses the statistics of the batch and
+    updates the running ones, which inference uses. The running variance is the biased one.
 
     Attributes:
-      momentum: of the running statistics.
+      momentum: decay rate of the running statistics.
       epsilon: added to the variance.
     """
 

@@ -10,20 +10,21 @@ from jaxcrnn.errors import UserError
 
 @dataclass(frozen=True)
 class Imported:
-    """How a converted model differs from this project's own, which are the defaults.
+    """Properties of converted models; the defaults are those of models trained here.
 
-    ``jaxcrnn convert`` writes these; models that are trained here have no need to change them.
+    ``jaxcrnn convert`` sets them.
 
     Attributes:
-      two_biases: whether LSTMs keep PyTorch's second bias, so that weights return there bit for bit.
-      channels: output channels of the backbone, with those of all its layers in proportion; 0 for the backbone's own.
-      rows: what becomes of several rows that the backbone leaves: ``"flat"`` concatenates them, ``"mean"`` averages.
-      colors: input channels, 1 for gray or 3 for color; a gray image is then repeated for each.
+      two_biases: keep PyTorch's second LSTM bias, so that weights can be exported back bit for bit.
+      channels: output channels of the backbone, with all its layers scaled in proportion; 0 for the backbone's own.
+      rows: how several remaining rows of the backbone become features: ``"flat"`` concatenates them, ``"mean"``
+        averages them.
+      colors: input channels, 1 for gray or 3 for color; a gray image is repeated for each channel.
       black: value of a black pixel in the input of the first layer.
-      white: value of a white pixel, and of the paper around a line before the padding is set to 0.
+      white: value of a white pixel, and of the background around a line before the padding is set to 0.
 
     Raises:
-      UserError: a value outside its range.
+      UserError: If a value is out of range.
     """
 
     two_biases: bool = False
@@ -41,7 +42,7 @@ class Imported:
         if self.channels < 0:
             raise UserError(f"imported.channels is {self.channels}; expected 1 or more, or 0 for the backbone's own")
         if self.black == self.white:
-            raise UserError(f"imported.black and imported.white are both {self.white}; expected two numbers")
+            raise UserError(f"imported.black and imported.white are both {self.white}; expected two different numbers")
         for name in ("black", "white"):
             if not math.isfinite(getattr(self, name)):
                 raise UserError(f"imported.{name} is {getattr(self, name)}; expected a finite number")

@@ -11,12 +11,14 @@ from jaxcrnn.kernels.mesh_ops import LOCAL, Ops
 
 
 class LinearHead(nn.Module):
-    """``__call__(x [B,T,D]) -> logits``: an array ``[B,T,C]`` float32, or logits that are never materialized.
+    """A linear layer whose logits are materialized or, if fused, computed on demand.
+
+    ``__call__(x [B,T,D]) -> logits``, a float32 array ``[B,T,C]`` or a type of `jaxcrnn.kernels.logits`.
 
     Attributes:
-      classes: C.
-      fused: whether the logits are computed chunk by chunk wherever they are queried (`jaxcrnn.kernels.logits`).
-      ops: how a mesh of devices computes them (`jaxcrnn.kernels.mesh_ops`).
+      classes: number of classes C.
+      fused: compute the logits chunk by chunk where they are queried (`jaxcrnn.kernels.logits`).
+      ops: implementation of sharded operations (`jaxcrnn.kernels.mesh_ops`).
     """
 
     classes: int
@@ -30,6 +32,6 @@ class LinearHead(nn.Module):
         narrow = kernel.astype(x.dtype)
         if self.fused:
             return self.ops.logits(x, narrow, bias)
-        # One matrix of all frames: the kernel's gradient over two axes takes XLA three times as long on CPU.
+        # Flatten all frames into one axis: with two, the kernel's gradient takes XLA three times as long on CPU.
         flat = product("nd,dc->nc", x.reshape(-1, x.shape[2]), narrow)
         return (flat + bias[None]).reshape(*x.shape[:2], -1)

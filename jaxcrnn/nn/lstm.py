@@ -1,4 +1,4 @@
-"""The bidirectional LSTM."""
+"""The bidirectional LSTM layer."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from jaxcrnn.kernels.mesh_ops import LOCAL, Ops
 
 
 class BiLSTM(nn.Module):
-    """One layer of both directions: ``__call__(x [B,T,D], lengths [B]) -> [B,T,2H]``, forward half first.
+    """An LSTM layer in one or both directions: ``__call__(x [B,T,D], lengths [B]) -> [B,T,2H]``, forward half first.
 
-    Padded frames influence nothing and come back as zero. The input of all frames is projected outside the loop, one
-    matrix product a direction; the loop holds one batched product with the state.
+    Padded frames influence nothing and are zero in the output. The input projections of all frames are computed before
+    the loop, one matrix product per direction; the loop holds one batched product with the state.
 
     Attributes:
-      hidden: H.
-      dtype: of the products; the cell state stays float32.
-      directions: 1 for the forward direction alone.
-      two_biases: whether there is a second bias that is only ever added to the first, as in torch.
-      kind: ``"cudnn"`` for `jaxcrnn.kernels.lstm_cudnn`, which needs an NVIDIA GPU; otherwise
+      hidden: size H of each direction.
+      dtype: dtype of the products; the cell state stays float32.
+      directions: 2, or 1 for the forward direction only.
+      two_biases: add a second bias to the first one, as torch does.
+      kind: ``"cudnn"`` for `jaxcrnn.kernels.lstm_cudnn`, which needs an NVIDIA GPU; any other value for
         `jaxcrnn.kernels.lstm_scan`.
-      ops: how a mesh of devices computes it (`jaxcrnn.kernels.mesh_ops`).
+      ops: implementation of sharded operations (`jaxcrnn.kernels.mesh_ops`).
     """
 
     hidden: int
@@ -39,13 +39,13 @@ class BiLSTM(nn.Module):
     @nn.compact
     def __call__(self, x: Array, lengths: Array) -> Array:
         size, hidden, both = x.shape[-1], self.hidden, self.directions
-        # He's scale for the input: with Glorot's the second layer hears so little of the first that CTC takes a third
+        # He initialization for the input: with Glorot's, the second layer's input is so small that CTC takes a third
         # longer to leave its plateau (docs/real-lines.md).
         kernel_x = self.param("kernel_x", _gates(jax.nn.initializers.he_uniform()), (both, size, 4 * hidden))
         kernel_h = self.param("kernel_h", _gates(jax.nn.initializers.glorot_uniform()), (both, hidden, 4 * hidden))
         bias = self.param("bias", _forget_one, (both, 4 * hidden))
         if self.two_biases:
-            # Not +=, which would change a caller's numpy array.
+            # Not +=, which would modify a caller's numpy array in place.
             bias = bias + self.param("bias_h", jax.nn.initializers.zeros, bias.shape)
         x, kernel_x, kernel_h, bias = (a.astype(self.dtype) for a in (x, kernel_x, kernel_h, bias))
         if self.kind == "cudnn":
@@ -55,7 +55,7 @@ class BiLSTM(nn.Module):
         flat = not self.ops.shared_batch
         frames = x.transpose(1, 0, 2)
         valid = jnp.arange(x.shape[1])[:, None] < lengths[None, :]
-        # The backward direction is a flip, a forward scan and a flip back: exporters know that form.
+        # The backward direction is a flip, a forward scan and a flip back: exporters recognize that form.
         ways, valids = (frames, frames[::-1])[:both], (valid, valid[::-1])[:both]
         projected = tuple(frame_product(rows, kernel_x[k], flat) + bias[k][None, None] for k, rows in enumerate(ways))
         ahead, *back = lstm_scan(projected, kernel_h, valids, flat)
@@ -63,7 +63,7 @@ class BiLSTM(nn.Module):
 
 
 def _gates(initializer: Any) -> Any:
-    """Initialises each direction and each gate by itself: their number is no fan-out."""
+    """Initialize each direction and each gate separately, so that their number does not count as fan-out."""
 
     def init(key: Array, shape: tuple[int, int, int], dtype: Any = jnp.float32) -> Array:
         directions, size, gates = shape
@@ -79,6 +79,10 @@ def _gates(initializer: Any) -> Any:
 
 
 def _forget_one(key: Array, shape: tuple[int, int]) -> Array:
-    """Zero, but one for the forget gates: the state is remembered before anything is learnt (Jozefowicz 2015)."""
+    """Initialize biases with zero, and with one for the forget gates, so that the state is kept at first.
+
+    References:
+      Jozefowicz et al., 2015.
+    """
     hidden = shape[1] // 4
     return jnp.zeros(shape).at[:, hidden : 2 * hidden].set(1.0)

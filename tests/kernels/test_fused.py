@@ -190,9 +190,9 @@ def test_every_loss(name, three_at_a_time):
 def test_what_a_head_cannot_know():
     logits, _, _, *known = variants.numbers()
     whole = as_head(jnp.asarray(logits))
-    with pytest.raises(ValueError, match="'paddle' reads every class"):
+    with pytest.raises(ValueError, match="'paddle' needs the logits of every class"):
         losses.ace(whole, *known, variant="paddle")
-    with pytest.raises(ValueError, match="expected 1 at most"):
+    with pytest.raises(ValueError, match="at most 1 can be excluded"):
         whole.ranked(excluded=(0, 1))
     with pytest.raises(UserError, match=r"loss.ace_variant 'paddle' .* model.head=dense"):
         TrainConfig(ModelConfig(head="fused"), LossConfig(ace=0.1, ace_variant="paddle"))
