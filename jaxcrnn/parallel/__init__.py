@@ -1,1 +1,1 @@
-"""One mesh of devices: where arrays are sharded, and the sharded counterparts of kernels."""
+"""Device meshes: the shardings of all arrays, and the sharded counterparts of kernels."""

@@ -1,4 +1,7 @@
-"""The mesh of devices: the batch is sharded over one axis, the classes over the other. Shardings of all arrays."""
+"""The device mesh and the shardings of all arrays.
+
+The batch is sharded over the axis ``data``, the classes over the axis ``model``.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ from jax.sharding import PartitionSpec as P
 from jaxcrnn.errors import UserError
 
 DATA, MODEL = "data", "model"
-# Arrays smaller than this are not worth the collectives that sharing them costs.
+# Smaller arrays are not worth the collectives that sharding them costs.
 _FSDP_FROM = 2**16
-# Where the classes are, by the last two names on the way to an array of the state; the optimizer's moments have the
-# names of the parameters.
+# The class axis of an array of the state, by the last two names of its path; the optimizer's moments have the names of
+# the parameters.
 _CLASSES: dict[tuple[str, ...], int] = {
     ("head", "kernel"): 1,
     ("head", "bias"): 0,
@@ -29,12 +32,13 @@ _CLASSES: dict[tuple[str, ...], int] = {
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Over how many devices a run goes. None of it changes what is computed.
+    """The device mesh of a run. It does not change what is computed.
 
     Attributes:
-      data: devices that share the batch; 0 for all accelerators there are, or one CPU.
-      model: devices that share the classes: head, centers and their moments. The devices are ``data * model``.
-      fsdp: share the other large arrays of the state over ``data`` too; they are put together where they are used.
+      data: number of devices over which the batch is sharded; 0 for all accelerators, or one CPU.
+      model: number of devices over which the classes (head, centers and their moments) are sharded, 1 or more. The mesh
+        has ``data * model`` devices.
+      fsdp: shard the other large arrays of the state over ``data`` too; they are gathered where they are used.
     """
 
     data: int = 0
@@ -48,48 +52,50 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The devices of a run.
+    """Create the mesh of a run.
 
     Args:
-      config: how many.
-      devices: to choose from; default: all of every process.
+      config: sizes of the axes.
+      devices: devices to choose from; by default all devices of every process.
 
     Raises:
-      UserError: there are not as many, or some process would be left out.
+      UserError: If there are too few devices, or a process would have no part in the mesh.
     """
-    found = list(jax.devices() if devices is None else devices)
-    everyone = len({d.process_index for d in found}) > 1
+    available = list(jax.devices() if devices is None else devices)
+    multi_process = len({d.process_index for d in available}) > 1
     data = config.data
     if not data:
-        data = len(found) // config.model if everyone or found[0].platform != "cpu" else 1
-    wanted = data * config.model
-    if not 0 < wanted <= len(found) or (everyone and wanted < len(found)):
-        raise UserError(f"mesh.data={config.data} and mesh.model={config.model} make {wanted or config.model} devices; "
-                        f"expected {'' if everyone else 'at most '}{len(found)}, which there are")  # fmt: skip
-    return jax.make_mesh((data, config.model), (DATA, MODEL), axis_types=(AxisType.Auto,) * 2, devices=found[:wanted])
+        data = len(available) // config.model if multi_process or available[0].platform != "cpu" else 1
+    size = data * config.model
+    if not 0 < size <= len(available) or (multi_process and size < len(available)):
+        count = len(available)
+        limit = f"all {count} must be used" if 0 < size < count else f"only {count} are available"
+        raise UserError(
+            f"mesh.data={config.data} × mesh.model={config.model} needs {size or config.model} devices; {limit}"
+        )
+    return jax.make_mesh((data, config.model), (DATA, MODEL), axis_types=(AxisType.Auto,) * 2, devices=available[:size])
 
 
 def axes_of(mesh: Mesh, rows: int) -> tuple[str | None, str | None]:
-    """The axes of a mesh that have more than one device, None for one that has not.
+    """Return the names of the mesh axes that have more than one device, and None for those that do not.
 
     Args:
-      mesh: of `make_mesh`.
-      rows: length of an array's batch axis; where the devices cannot share it equally, the axis of the batch is None.
+      mesh: mesh from `make_mesh`.
+      rows: length of an array's batch axis; if ``data`` does not divide it, the batch axis is None.
     """
     data = DATA if mesh.shape[DATA] > 1 and rows % mesh.shape[DATA] == 0 else None
     return data, MODEL if mesh.shape[MODEL] > 1 else None
 
 
 def of_state(mesh: Mesh, state: Any, *, fsdp: bool = False) -> Any:
-    """Where each array of a state lies: classes over ``model``, the rest on every device.
+    """Return the sharding of each array of a train state: classes over ``model``, everything else replicated.
 
-    Classes that the devices cannot share equally are on every device as well; the fused head shares its work all the
-    same.
+    Arrays whose classes ``model`` does not divide are replicated too; the fused head still shards its work.
 
     Args:
-      mesh: of `make_mesh`.
+      mesh: mesh from `make_mesh`.
       state: a `jaxcrnn.types.TrainState`, or its shapes.
-      fsdp: share large arrays over ``data`` along their longest axis that goes up.
+      fsdp: shard large arrays over ``data`` along the longest axis that it divides.
 
     Returns:
       A tree of ``NamedSharding`` like the state.
@@ -100,10 +106,10 @@ def of_state(mesh: Mesh, state: Any, *, fsdp: bool = False) -> Any:
 
 
 def class_axis(path: tuple[Any, ...]) -> int | None:
-    """Which axis of an array of the state the classes are, None for an array without them.
+    """Return the class axis of an array of the train state; None for an array without one.
 
     Args:
-      path: to the array, as `jax.tree_util.tree_map_with_path` gives it.
+      path: path to the array from `jax.tree_util.tree_map_with_path`.
     """
     return _CLASSES.get(tuple(str(getattr(key, "key", getattr(key, "name", ""))) for key in path[-2:]))
 
@@ -120,17 +126,17 @@ def _spec(sizes: Mapping[str, int], path: tuple[Any, ...], shape: tuple[int, ...
 
 
 def of_batch(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: its rows over ``data``."""
+    """Return the sharding of a batch: rows over ``data``."""
     return NamedSharding(mesh, P(DATA))
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:
-    """On every device."""
+    """Return the replicated sharding."""
     return NamedSharding(mesh, P())
 
 
 def gathered(mesh: Mesh, tree: Any) -> Any:
-    """Parameters as a step uses them: what FSDP shards over ``data`` is gathered, the rest stays as it is."""
+    """Gather the parameters that FSDP shards over ``data`` for use in a step; other shardings are kept."""
     if mesh.size == 1:
         return tree
     return jax.tree_util.tree_map_with_path(
@@ -142,10 +148,10 @@ def gathered(mesh: Mesh, tree: Any) -> Any:
 
 
 def each_rows(mesh: Mesh, rows: int) -> int:
-    """How many rows of a batch each device of ``data`` has.
+    """Return the number of rows of a batch on each device of ``data``.
 
     Raises:
-      UserError: the devices cannot share the rows equally.
+      UserError: If ``data`` does not divide the number of rows.
     """
     share = mesh.shape[DATA]
     if rows % share:
@@ -154,25 +160,24 @@ def each_rows(mesh: Mesh, rows: int) -> int:
 
 
 def my_rows(mesh: Mesh, rows: int) -> tuple[int, int]:
-    """Which rows of a batch this process has to bring: from, to.
+    """Return the range of a batch's rows that this process provides: start and stop.
 
     Raises:
-      UserError: the devices cannot share the rows equally, or this process's are not side by side.
+      UserError: If ``data`` does not divide the number of rows, or the rows of this process are not contiguous.
     """
     each = each_rows(mesh, rows)
     held = NamedSharding(mesh, P(DATA)).addressable_devices_indices_map((rows,)).values()
     starts = sorted({index[0].indices(rows)[0] for index in held if index is not None})
     if starts != list(range(starts[0], starts[-1] + each, each)):
-        raise UserError("the devices of a process are not side by side in the mesh; expected mesh.data to be split by "
-                        "process")  # fmt: skip
+        raise UserError("the devices of a process are not contiguous in the mesh; mesh.data must be split by process")
     return starts[0], starts[-1] + each
 
 
 def place(tree: Any, where: Any) -> Any:
-    """Arrays that every process has whole, put where they belong.
+    """Put arrays that every process holds as a whole on the mesh.
 
     Args:
-      tree: of arrays.
+      tree: tree of arrays.
       where: a sharding, or a tree of them.
     """
     if jax.process_count() == 1:
@@ -190,14 +195,14 @@ def place(tree: Any, where: Any) -> Any:
 
 
 def assemble(tree: Any, where: NamedSharding) -> Any:
-    """Arrays of which every process has its own rows (`my_rows`), put where they belong."""
+    """Build global arrays on the mesh from each process's own rows (`my_rows`)."""
     if jax.process_count() == 1:
         return jax.device_put(tree, where)
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(where, np.asarray(a)), tree)
 
 
 def fetch(tree: Any) -> Any:
-    """Arrays on the host, whole on every process."""
+    """Copy whole arrays to the host, on every process."""
     if all(a.is_fully_addressable or a.is_fully_replicated for a in jax.tree.leaves(tree)):
         return jax.device_get(tree)
     from jax.experimental import multihost_utils

@@ -1,4 +1,4 @@
-"""The operations of a mesh: which of them are sharded, decided once."""
+"""The choice of sharded operations for a mesh."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from jaxcrnn.parallel.sharded_centers import center_ops
 from jaxcrnn.parallel.sharded_head import sharded
 
 
-@functools.lru_cache(maxsize=16)  # one value for a mesh: functions are static arguments, compared by identity
+@functools.lru_cache(maxsize=16)  # functions are static arguments, compared by identity
 def ops(mesh: Mesh, classes: int) -> Ops:
-    """How a model and a step compute on a mesh.
+    """Return the operations of a model and a step on a mesh.
 
     Args:
-      mesh: of `jaxcrnn.parallel.mesh.make_mesh`.
-      classes: C. A table of centers that the devices of ``model`` cannot share equally is whole on each of them.
+      mesh: mesh from `jaxcrnn.parallel.mesh.make_mesh`.
+      classes: number of classes C; the table of centers is replicated if ``model`` does not divide it.
 
     Returns:
-      The value of `jaxcrnn.train.TrainConfig.ops`; `jaxcrnn.kernels.mesh_ops.LOCAL` for one device.
+      The value for `jaxcrnn.train.TrainConfig.ops`; `jaxcrnn.kernels.mesh_ops.LOCAL` for one device.
     """
     if mesh.size == 1:
         return LOCAL
@@ -43,5 +43,5 @@ def ops(mesh: Mesh, classes: int) -> Ops:
 def _map_lines(mesh: Mesh, function: Callable[..., Any], lines: tuple[Any, ...], shared: tuple[Any, ...]) -> Any:
     data, _ = axes_of(mesh, len(lines[0]))
     specs = (*(P(data) for _ in lines), *(P() for _ in shared))
-    # Gradients of what the devices share are all-reduced, which is what an unsharded input means backwards.
+    # An unsharded input is replicated, so its gradients are all-reduced.
     return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P(data), check_vma=False)(*lines, *shared)

@@ -1,6 +1,6 @@
-"""Class-sharded centers: devices compute distances to the rows they hold and all-reduce scalars.
+"""Class-sharded centers: devices compute distances to local rows and all-reduce scalars.
 
-A gather from such a table would send a row of D numbers for each frame; a squared distance is one number.
+A gather from a sharded table would send a row of D numbers for each frame; a squared distance is one number.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jaxcrnn.parallel.mesh import MODEL, axes_of
 
 
 class SharedFeatures(NamedTuple):
-    """Features with a copy for each device that would otherwise share one, so that gradients are all-reduced once.
+    """Features with one copy for each device that would otherwise share them, so that gradients are all-reduced once.
 
     Attributes:
       features: ``[B,T,D]``.
@@ -36,29 +36,29 @@ class SharedFeatures(NamedTuple):
 
 
 def center_ops(mesh: Mesh) -> CenterOps:
-    """`jaxcrnn.kernels.center_ops.CenterOps` for a table of centers that ``mesh`` shards by class.
+    """Build the `jaxcrnn.kernels.center_ops.CenterOps` for a table of centers that a mesh shards by class.
 
     Args:
-      mesh: the size of its axis ``model`` divides the number of classes.
+      mesh: mesh whose axis ``model`` divides the number of classes.
     """
     return CenterOps(partial(squared_distance, mesh), partial(class_sums, mesh))
 
 
 def spread(mesh: Mesh, features: Array) -> Array:
-    """A copy ``[model,B,T,D]`` of the features ``[B,T,D]`` for each device of the axis ``model``."""
+    """Copy features ``[B,T,D]`` to ``[model,B,T,D]``, one copy for each device of the axis ``model``."""
     data, model = axes_of(mesh, len(features))
     many = jnp.broadcast_to(features[None], (mesh.shape[MODEL], *features.shape))
     return lax.with_sharding_constraint(many, NamedSharding(mesh, P(model, data)))
 
 
 def squared_distance(mesh: Mesh, features: Any, centers: Array, classes: Array, inside: Array) -> Array:
-    """`CenterOps.squared_distance`; ``features`` may be `SharedFeatures`."""
+    """Compute `CenterOps.squared_distance`; ``features`` may be `SharedFeatures`."""
     copies = features.copies if isinstance(features, SharedFeatures) else spread(mesh, features)
     data, model = axes_of(mesh, copies.shape[1])
 
     def part(each: Array, rows: Array, classes: Array, inside: Array) -> Array:
         here, at = own_rows(classes, len(rows), MODEL)
-        # Masked before the square: a padded frame may hold anything, NaN too.
+        # Mask before squaring: a padded frame may hold any value, including NaN.
         away = at_least_float32(each[0]) - at_least_float32(rows)[at]
         return jnp.square(jnp.where((here & inside)[..., None], away, 0.0)).sum(-1)[None]
 
@@ -68,10 +68,10 @@ def squared_distance(mesh: Mesh, features: Any, centers: Array, classes: Array, 
 
 
 def class_sums(mesh: Mesh, centers: Array, features: Any, classes: Array, weights: Array) -> tuple[Array, Array]:
-    """`CenterOps.class_sums`; the sums are sharded by class as the centers are.
+    """Compute `CenterOps.class_sums`; the sums are sharded by class like the centers.
 
-    Narrow features (bfloat16) make narrow sums: differences and each device's sum are float32, what devices send each
-    other is as wide as the features.
+    Differences and each device's sums are float32. Devices exchange them in the dtype of the features, so bfloat16
+    features make bfloat16 sums.
     """
     if isinstance(features, SharedFeatures):
         features = features.features
@@ -84,7 +84,7 @@ def class_sums(mesh: Mesh, centers: Array, features: Any, classes: Array, weight
         away, total = add_differences(*zero, rows, features, at, weights)
         if data is None:
             return away, total
-        # As wide as the gradients are: a sum of differences is rounded by less than the features it was made from.
+        # The dtype of the gradients: rounding the sum of differences loses less than rounding the features did.
         return lax.psum(away.astype(features.dtype), data).astype(rows.dtype), lax.psum(total, data)
 
     specs = (P(model), P(data), P(data), P(data))
@@ -98,15 +98,16 @@ def class_sums(mesh: Mesh, centers: Array, features: Any, classes: Array, weight
 
 
 def own_rows(classes: Array, size: int, axis: str) -> tuple[Array, Array]:
-    """Which classes are among this device's rows, and where; any row for the others. Within `jax.shard_map`.
+    """Find the classes whose rows this device holds, within `jax.shard_map`.
 
     Args:
       classes: int32 of any shape.
-      size: rows that each device holds.
-      axis: of the mesh that shards them.
+      size: number of rows that each device holds.
+      axis: mesh axis that shards the rows.
 
     Returns:
-      bool and int32 of the same shape.
+      Two arrays of the same shape: bool, whether this device holds the row, and int32, the row's local index (any valid
+      index for rows of other devices).
     """
     at = classes - lax.axis_index(axis) * size
     return (at >= 0) & (at < size), jnp.clip(at, 0, size - 1)

@@ -1,4 +1,4 @@
-"""The fused head where a mesh shards the classes: each device passes over its own."""
+"""The class-sharded fused head: each device scans its own classes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from jaxcrnn.parallel.sharded_centers import SharedFeatures, own_rows
 
 
 class Copies(NamedTuple):
-    """A head and its input, with one copy for each device that would otherwise share one.
+    """A head and its input, with one copy for each device that would otherwise share them.
 
-    The gradients of the copies are added up once, at the end, for all that was made from them. Added where they
-    arise, the softmax's part of the kernel's gradient and the label's would each be all-reduced.
+    The gradients of the copies are added once, after all uses of the head. Otherwise the softmax's part of the kernel's
+    gradient and the label's part would be all-reduced separately.
 
     Attributes:
       features: ``[model,B,T,D]``, sharded over both axes.
-      kernel: ``[data,D,C]``, sharded over both axes; padded with classes until ``model`` divides their number.
-      bias: ``[data,C]``, -inf for the padding.
+      kernel: ``[data,D,C]``, sharded over both axes; padded until ``model`` divides the number of classes.
+      bias: ``[data,C]``, -inf in the padding.
     """
 
     features: Array
@@ -48,12 +48,12 @@ class ShardedLogits(FusedLogits):
 
     Attributes:
       features: ``[B,T,D]``, the head's input.
-      copies: of the head, one a device.
-      norm: ``[B,T]`` log of the softmax's denominator; its gradient reaches the copies.
-      top: ``[B,T,3]`` int32, the most probable classes.
-      top_logits: ``[B,T,3]`` their logits.
-      mesh: the devices.
-      num_classes: C.
+      copies: one copy of the head for each device.
+      norm: ``[B,T]``, log of the softmax's denominator; differentiable in the copies.
+      top: ``[B,T,3]`` int32, the most probable classes in descending order.
+      top_logits: ``[B,T,3]``, their logits.
+      mesh: the device mesh.
+      num_classes: number of classes C.
     """
 
     features: Array
@@ -85,17 +85,17 @@ class ShardedLogits(FusedLogits):
         )
 
     def center_features(self, features: Any) -> Any:
-        # A table of centers that the devices cannot share equally is whole on each of them.
+        # The table of centers is replicated if the devices do not divide the number of classes.
         if self.num_classes % self.mesh.shape[MODEL]:
             return features
         return SharedFeatures(self.features, self.copies.features)
 
 
 def sharded(mesh: Mesh, features: Array, kernel: Array, bias: Array) -> ShardedLogits:
-    """The logits of a linear head after one pass over its classes, each device over its own.
+    """Build the logits of a linear head with one pass over its classes, each device over its own.
 
     Args:
-      mesh: its axis ``model`` has more than one device.
+      mesh: mesh whose axis ``model`` has more than one device.
       features: ``[B,T,D]`` float32 or bfloat16; sums are float32.
       kernel: ``[D,C]``.
       bias: ``[C]``.
@@ -126,17 +126,15 @@ def _specs(data: str | None, model: str | None) -> Copies:
 def _mapped(
     mesh: Mesh, part: Callable[..., Any], lines: int, more: int, out: Callable[[str | None, str | None], Any]
 ) -> Callable[..., Any]:
-    """``part(copies, *more)`` on each device, with its own copy and its rows of ``more`` arrays."""
+    """Map ``part(copies, *more)`` over the devices, each with its own copy and its rows of the ``more`` arrays."""
     data, model = axes_of(mesh, lines)
-    # What is gathered and merged alike on every device of an axis cannot be expressed in its type.
-    return jax.shard_map(
-        part, mesh=mesh, in_specs=(_specs(data, model), *(P(data),) * more), out_specs=out(data, model),
-        check_vma=False,
-    )  # fmt: skip
+    # The types of shard_map cannot express that a gathered and merged result is equal on all devices of an axis.
+    in_specs = (_specs(data, model), *(P(data),) * more)
+    return jax.shard_map(part, mesh=mesh, in_specs=in_specs, out_specs=out(data, model), check_vma=False)
 
 
 def _own(each: Copies) -> tuple[Array, Array, Array]:
-    """Of one device: features ``[N,D]``, kernel and bias."""
+    """Return the features ``[N,D]``, kernel and bias of this device."""
     return each.features.reshape(-1, each.features.shape[-1]), each.kernel[0], each.bias[0]
 
 
@@ -163,8 +161,8 @@ def _scan_backward(mesh: Mesh, saved: tuple[Copies, Array], d_scan: Scan) -> tup
 
     def part(each: Copies, norm: Array, weight: Array) -> Copies:
         d_features, d_kernel, d_bias = gradient(*_own(each), norm, weight)
-        grown = Copies(d_features.reshape(each.features.shape), d_kernel[None], d_bias[None])
-        return Copies(*(d.astype(a.dtype) for d, a in zip(grown, each, strict=True)))
+        gradients = Copies(d_features.reshape(each.features.shape), d_kernel[None], d_bias[None])
+        return Copies(*(d.astype(a.dtype) for d, a in zip(gradients, each, strict=True)))
 
     return (_mapped(mesh, part, head.features.shape[1], 2, _specs)(head, norm, d_scan.norm),)
 

@@ -56,7 +56,7 @@ def test_a_step_for_the_devices_here(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(["--device", "v5e"], "expected a TPU and its topology"), (["--device", "gpu:2x2"], "expected a TPU"),
-     (["--classes", "1"], "--classes 1: expected 2 or more"), (["--set", "mesh.data=16"], "expected at most 8"),
+     (["--classes", "1"], "--classes 1: expected 2 or more"), (["--set", "mesh.data=16"], "only 8 are available"),
      (["--set", "mesh.data=8", "data.batch_size=12"], "expected a multiple of mesh.data=8"),
      (["--out", "nowhere/plan.json"], "nowhere/plan.json: No such file or directory"),
      (["--set", "loss.ignored=[9999]"], "loss.ignored has class 9999")],

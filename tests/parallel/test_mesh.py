@@ -190,8 +190,8 @@ def test_what_devices_tell_each_other_of_centers_is_as_wide_as_the_features():
 
 @pytest.mark.parametrize(
     ("mesh", "message"),
-    [(MeshConfig(16), "make 16 devices; expected at most 8"), (MeshConfig(3, 3), "make 9 devices; expected at most 8"),
-     (MeshConfig(8, 2), "make 16 devices")],
+    [(MeshConfig(16), "needs 16 devices; only 8 are available"), (MeshConfig(3, 3), "needs 9 devices; only 8"),
+     (MeshConfig(8, 2), "mesh.data=8 × mesh.model=2 needs 16 devices")],
 )  # fmt: skip
 def test_devices_that_are_not_there(mesh, message):
     with pytest.raises(UserError, match=message):
