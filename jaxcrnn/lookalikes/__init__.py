@@ -1,1 +1,1 @@
-"""Characters that look alike: groups, glyph similarity, confusions."""
+"""Look-alike characters: groups, glyph similarity, mining and confusion scores."""

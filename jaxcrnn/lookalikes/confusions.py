@@ -1,4 +1,4 @@
-"""How often characters were read as their look-alikes. No jax here: texts in, numbers out."""
+"""Scores of how often characters are read as their look-alikes. Works on texts and never imports jax."""
 
 from __future__ import annotations
 
@@ -8,42 +8,55 @@ from typing import NamedTuple
 
 import numpy as np
 
-NOTHING = ""  # stands where a character is missing or too many
+NOTHING = ""  # the missing side of an insertion or deletion
 
 
 def shown(character: str) -> str:
-    """A character as a table shows it: nothing, and what leaves no mark or moves the cursor, by name."""
+    """Format a character for a table: the empty text, whitespace and unprintable characters get a visible form.
+
+    Examples:
+      >>> from jaxcrnn.lookalikes.confusions import shown
+      >>> shown("未"), shown(" "), shown("")
+      ('未', "' '", '(nothing)')
+    """
     if not character:
         return "(nothing)"
     return character if character.isprintable() and character.strip() else repr(character)
 
 
 def members(groups: Iterable[str]) -> dict[str, int]:
-    """The number of each character's group.
+    """Map each character to the index of its group.
 
-    >>> members(["未末", "土士"])
-    {'未': 0, '末': 0, '土': 1, '士': 1}
+    Examples:
+      >>> from jaxcrnn.lookalikes.confusions import members
+      >>> members(["未末", "土士"])
+      {'未': 0, '末': 0, '土': 1, '士': 1}
     """
     return {character: number for number, group in enumerate(groups) for character in group}
 
 
 def align(truth: str, read: str, group: dict[str, int]) -> list[tuple[str, str]]:
-    """Which character was read where which stands, ``""`` for none: insertions and deletions.
+    """Align a reading with the true text, character by character; ``""`` marks insertions and deletions.
 
-    Of all alignments with the fewest edits the one with the fewest insertions and deletions is taken (a line is more
-    often misread in place than shifted there and back), of these one with the most substitutions within a group, of
-    these the one that inserts and deletes last.
+    Of all alignments with the fewest edits, it returns the one with the fewest insertions and deletions (a line is more
+    often misread in place than shifted there and back), then the one with the most substitutions within a group, then
+    the one that inserts and deletes last.
 
     Args:
-      truth: what is written.
-      read: what was read.
-      group: see `members`.
+      truth: the true text.
+      read: the text that was read.
+      group: group of each character; see `members`.
 
-    >>> align("未土日", "末日", members(["未末"]))
-    [('未', '末'), ('土', ''), ('日', '日')]
+    Returns:
+      Pairs of a true character and the character that was read.
+
+    Examples:
+      >>> from jaxcrnn.lookalikes.confusions import align, members
+      >>> align("未土日", "末日", members(["未末"]))
+      [('未', '末'), ('土', ''), ('日', '日')]
     """
     rows, columns = len(truth) + 1, len(read) + 1
-    # One whole number orders the three costs: no alignment has as many as `unit` of any.
+    # Encode the three costs in one integer: no alignment has as many as `unit` of any of them.
     unit = rows + columns
     shift = unit * unit + unit
     cost = [[0] * columns for _ in range(rows)]
@@ -75,16 +88,16 @@ def align(truth: str, read: str, group: dict[str, int]) -> list[tuple[str, str]]
 
 
 class LineCounts(NamedTuple):
-    """Counts of each of N lines, from which every rate follows; arrays ``[N]``.
+    """Counts for each of N lines, from which the rates are computed; arrays ``[N]``.
 
     Attributes:
-      correct: 1 where the line was read without an error.
+      correct: 1 if the line was read without an error, else 0.
       edits: insertions, deletions and substitutions.
-      characters: of the truth.
-      members: of those, how many are in a look-alike group.
-      recalled: of those, how many were read right.
-      substituted: of those, how many were read as another member of their own group.
-      alike: 1 where the line is made only of look-alikes.
+      characters: characters of the true text.
+      members: characters of the true text that are in a look-alike group.
+      recalled: members that were read correctly.
+      substituted: members that were read as another member of their group.
+      alike: 1 if the line consists of look-alikes only, else 0.
     """
 
     correct: np.ndarray
@@ -97,39 +110,52 @@ class LineCounts(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """A rate as two sums: of the numerator's counts and of what they are counted among."""
+    """A rate as numerators and denominators for each line."""
 
     name: str
     over: np.ndarray
     under: np.ndarray
-    better: int  # 1 where more is better, -1 where less is
+    better: int  # 1 if higher is better, -1 if lower is better
 
     @property
     def value(self) -> float:
-        """The rate; 0 where there is nothing to count among."""
+        """The rate; 0 if the denominator is 0."""
         return self.known or 0.0
 
     @property
     def known(self) -> float | None:
-        """The rate; None where there is nothing to count among."""
+        """The rate; None if the denominator is 0."""
         return float(self.over.sum() / self.under.sum()) if self.under.sum() else None
 
 
 def rates(counts: LineCounts) -> dict[str, Rate]:
-    """The scores of a data set, by name, as numerators and denominators of each line."""
+    """Compute the rates of a data set by name, as numerators and denominators for each line.
+
+    Examples:
+      >>> from jaxcrnn.lookalikes.confusions import rates, score
+      >>> counts = score(["末日", "未"], ["未日", "未"], groups=["未末"]).lines
+      >>> rates(counts)["recall"].value, rates(counts)["substituted"].value
+      (0.5, 0.5)
+    """
     ones = np.ones_like(counts.correct)
-    known = {
+    parts = {
         "lines": ("lines right", counts.correct, ones, 1),
         "characters": ("characters right", counts.characters - counts.edits, counts.characters, 1),
         "recall": ("look-alikes right", counts.recalled, counts.members, 1),
         "substituted": ("read as a look-alike", counts.substituted, counts.members, -1),
         "alike": ("look-alike lines right", counts.correct * counts.alike, counts.alike, 1),
     }
-    return {name: Rate(*parts) for name, parts in known.items()}
+    return {name: Rate(*values) for name, values in parts.items()}
 
 
 def rate_rows(counts: LineCounts) -> list[tuple[str, str, str]]:
-    """A table's rows: each rate's name, its value, and what it is counted among."""
+    """Format the rates as rows of a table: name, value, and numerator over denominator.
+
+    Examples:
+      >>> from jaxcrnn.lookalikes.confusions import rate_rows, score
+      >>> rate_rows(score(["末日", "未"], ["未日", "未"], groups=["未末"]).lines)[2]
+      ('look-alikes right', '50.00%', '1/2')
+    """
     return [
         (r.name, "-" if r.known is None else f"{r.known:.2%}", f"{r.over.sum()}/{r.under.sum()}")
         for r in rates(counts).values()
@@ -137,14 +163,14 @@ def rate_rows(counts: LineCounts) -> list[tuple[str, str, str]]:
 
 
 class Confusion(NamedTuple):
-    """One character read as another.
+    """A character and what it was read as.
 
     Attributes:
-      written: what stands there, ``""`` for nothing.
-      read: what was read, ``""`` for nothing.
-      times: how often.
-      among: how often ``written`` stands in the data.
-      alike: whether both are of one group.
+      written: the true character, ``""`` for an insertion.
+      read: the character that was read, ``""`` for a deletion.
+      times: number of times this happened.
+      among: number of times ``written`` occurs in the data.
+      alike: whether both are in the same group.
     """
 
     written: str
@@ -155,11 +181,11 @@ class Confusion(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Scores for look-alikes.
+    """Look-alike scores of a data set.
 
     Attributes:
-      lines: counts of each line.
-      confusions: every confusion, the most frequent first.
+      lines: counts for each line.
+      confusions: all confusions, the most frequent first.
     """
 
     lines: LineCounts
@@ -167,12 +193,20 @@ class Scores(NamedTuple):
 
 
 def score(predictions: Sequence[str], references: Sequence[str], groups: Sequence[str]) -> Scores:
-    """Compares what was read with what is written, character by character.
+    """Compare predictions with references character by character.
 
     Args:
-      predictions: N texts.
-      references: N texts.
+      predictions: N texts that were read.
+      references: N true texts.
       groups: look-alike groups, each a text of its characters.
+
+    Returns:
+      `Scores`.
+
+    Examples:
+      >>> from jaxcrnn.lookalikes.confusions import score
+      >>> score(["末日", "未"], ["未日", "未"], groups=["未末"]).confusions
+      [Confusion(written='未', read='末', times=1, among=2, alike=True)]
     """
     group = members(groups)
     counts = np.zeros((len(references), len(LineCounts._fields)), np.int64)
@@ -184,11 +218,10 @@ def score(predictions: Sequence[str], references: Sequence[str], groups: Sequenc
         confused.update(pairs)
         wrong = sum(a in group for a, _ in pairs)
         alike = sum(a in group and group[a] == group.get(b) for a, b in pairs)
-        counts[n] = (
-            not pairs, len(pairs), len(truth), inside, inside - wrong, alike, bool(truth) and inside == len(truth)
-        )  # fmt: skip
-    found = [
+        all_alike = bool(truth) and inside == len(truth)
+        counts[n] = (not pairs, len(pairs), len(truth), inside, inside - wrong, alike, all_alike)
+    confusions = [
         Confusion(a, b, count, written[a], a in group and group[a] == group.get(b))
         for (a, b), count in sorted(confused.items(), key=lambda item: (-item[1], item[0]))
     ]
-    return Scores(LineCounts(*counts.T), found)
+    return Scores(LineCounts(*counts.T), confusions)

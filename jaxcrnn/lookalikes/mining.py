@@ -1,4 +1,4 @@
-"""Mining look-alikes: pairs from glyphs, published tables and confusions, merged into groups."""
+"""Mining of look-alikes: pairs from glyphs, published tables and confusions, merged into groups."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ import numpy as np
 from jaxcrnn.lookalikes.confusions import Confusion
 from jaxcrnn.lookalikes.similarity import alike, known_scores, merge, neighbours, similarities
 
-TABLED = 0.65  # least score of a table's pair; tables are made by many hands and hold pairs that look nothing alike
+TABLED = 0.65  # lowest score of a table's pair; published tables also contain pairs that do not look alike
 
 Pair = tuple[int, int]
 
 
 def storable(character: str) -> bool:
-    """Whether a file of groups can hold a character: it skips spaces and starts comments at ``#``."""
+    """Check whether a file of groups can hold a character: spaces are ignored there, and ``#`` starts a comment.
+
+    Examples:
+      >>> from jaxcrnn.lookalikes.mining import storable
+      >>> storable("未"), storable(" "), storable("#")
+      (True, False, False)
+    """
     return unicodedata.category(character) not in ("Zs", "Cf", "Cc") and character != "#"
 
 
@@ -25,12 +31,19 @@ class Candidates:
 
     Args:
       characters: the characters to search.
-      similarity: least similarity of glyphs, 1 for identical ones.
+      similarity: lowest similarity of glyphs, where identical ones have 1.
 
     Attributes:
-      pairs: pairs of indices of ``characters``, each with the score that decides its order.
-      scores: similarity of every compared pair.
-      sources: one line of text a source, with what it contributed.
+      pairs: pairs of indices into ``characters``, with scores that determine the order in which they are merged.
+      scores: similarity of each compared pair.
+      sources: one line of text per source, with what it contributed.
+
+    Examples:
+      >>> from jaxcrnn.lookalikes.mining import Candidates
+      >>> candidates = Candidates("未末土士", similarity=0.8)
+      >>> candidates.add_table("a table", [frozenset("未末")])
+      >>> candidates.groups(), candidates.sources
+      (['未末'], ['1 of 1 pairs of a table'])
     """
 
     def __init__(self, characters: str, similarity: float) -> None:
@@ -46,16 +59,16 @@ class Candidates:
         """Add pairs whose glyphs are similar.
 
         Args:
-          tiles: ``[F,N,S,S]`` uint8 glyphs of F fonts and N characters.
+          tiles: ``[F,N,S,S]`` uint8, glyphs of F fonts and N characters.
           present: ``[F,N]`` bool, which fonts have which characters.
           fonts: names of the fonts.
           progress: called with the number of characters compared and the total.
         """
-        # A space looks like every other space, and a number sign would start a comment in the file of groups.
+        # Spaces all look alike, and a number sign would start a comment in the file of groups.
         inked = present & np.asarray([storable(c) for c in self.characters])[None, :]
-        found = neighbours(tiles, inked, progress=progress)
-        self.pairs |= alike(found, sure=max(0.9, self.similarity), possible=self.similarity)
-        self.scores |= known_scores(found)
+        nearest = neighbours(tiles, inked, progress=progress)
+        self.pairs |= alike(nearest, sure=max(0.9, self.similarity), possible=self.similarity)
+        self.scores |= known_scores(nearest)
         self.sources.append(f"{len(self.pairs)} pairs by glyphs of {', '.join(fonts)}")
 
     def add_table(
@@ -65,20 +78,20 @@ class Candidates:
         tiles: np.ndarray | None = None,
         present: np.ndarray | None = None,
     ) -> None:
-        """Add the pairs of a published table, with glyphs only those that are similar enough to see.
+        """Add the pairs of a published table; with glyphs, only those that are similar enough.
 
         Args:
           name: name of the table.
           table: pairs, as `jaxcrnn.lookalikes.groups.read_table` returns them.
-          tiles: ``[F,N,S,S]`` glyphs, or None.
-          present: ``[F,N]``, or None.
+          tiles: ``[F,N,S,S]`` uint8 glyphs, or None.
+          present: ``[F,N]`` bool, which fonts have which characters, or None.
         """
         own = sorted(_ordered(*(self.index[c] for c in p)) for p in table if len(p) == 2 and p <= self.index.keys())
         taken, note = dict.fromkeys(own, 0.0), ""
         if tiles is not None and present is not None and own:
-            found = similarities(tiles, present, np.asarray(own))
-            taken = {(i, j): float(score) for (i, j), score in zip(own, found, strict=True) if score >= TABLED}
-            unseen = int((found < 0).sum())
+            similarity = similarities(tiles, present, np.asarray(own))
+            taken = {(i, j): float(score) for (i, j), score in zip(own, similarity, strict=True) if score >= TABLED}
+            unseen = int((similarity < 0).sum())
             note = f" ({unseen} with a character that no font has)" if unseen else ""
         for pair, score in taken.items():
             self.pairs[pair] = max(self.pairs.get(pair, 0), score)
@@ -86,7 +99,13 @@ class Candidates:
         self.sources.append(f"{len(taken)} of {len(own)} pairs of {name}{note}")
 
     def add_confusions(self, name: str, confusions: Iterable[Confusion], least: int) -> None:
-        """Add pairs that a run confuses, in either direction, at least ``least`` times."""
+        """Add the pairs that a recogniser confuses, in either direction.
+
+        Args:
+          name: name of the run.
+          confusions: its confusions.
+          least: lowest number of times, 1 or more.
+        """
         counts: dict[Pair, int] = {}
         for c in confusions:
             if c.written in self.index and c.read in self.index:
@@ -98,11 +117,16 @@ class Candidates:
         self.sources.append(f"{len(confused)} pairs that {name} confuses at least {least} times")
 
     def groups(self, largest: int = 6) -> list[str]:
-        """Merge the pairs into groups of at most ``largest`` characters; pairs that no file can hold are dropped."""
+        """Merge the pairs into groups; pairs that a file of groups cannot hold are dropped.
+
+        Args:
+          largest: maximum number of characters in a group.
+        """
         kept = {pair: score for pair, score in self.pairs.items() if all(storable(self.characters[i]) for i in pair)}
         if len(kept) < len(self.pairs):
-            self.sources.append(f"{len(self.pairs) - len(kept)} pairs with a space or '#' left out, which a file of "
-                                "groups cannot hold")  # fmt: skip
+            self.sources.append(
+                f"{len(self.pairs) - len(kept)} pairs with a space or '#' dropped, which a file of groups cannot hold"
+            )
         merged = merge(kept, self.scores, least=self.similarity, largest=largest)
         return ["".join(self.characters[i] for i in group) for group in merged]
 

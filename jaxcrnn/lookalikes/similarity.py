@@ -1,4 +1,4 @@
-"""Finding characters that look alike: by their glyphs, by tables, by what a recogniser confuses."""
+"""Similarity of glyphs, and the grouping of similar characters."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-CELLS = 20  # rows and columns that glyphs are compared at
-FRAME = 16  # of them, those that a glyph stretched to its own box fills
-STRETCH = 2.0  # how far a box is stretched at most: 日 and 曰 become one size, 一 no square
-LIFT = 0.02  # what the comparison of stretched boxes scores lower than the other for pairs as rare as those
+CELLS = 20  # rows and columns of the grid on which glyphs are compared
+FRAME = 16  # cells that a stretched glyph fills
+STRETCH = 2.0  # largest stretch of a glyph's box: 日 and 曰 get the same size, 一 does not become a square
+LIFT = 0.02  # added to scores of stretched glyphs, which are lower than unstretched ones for equally rare pairs
 NEIGHBOURS = 24  # candidates kept for each character
 
 
@@ -18,8 +18,8 @@ class Neighbours(NamedTuple):
     """The K most similar others of each of N characters.
 
     Attributes:
-      indices: ``[N,K]`` int32, most similar first.
-      scores: ``[N,K]`` float32, 1 for glyphs that are the same; -1 for a pair that no font has both of.
+      indices: ``[N,K]`` int32, the most similar first.
+      scores: ``[N,K]`` float32, 1 for identical glyphs; -1 for a pair that no font has both of.
     """
 
     indices: np.ndarray
@@ -34,18 +34,29 @@ def neighbours(
     rows: int = 512,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Neighbours:
-    """The most similar glyphs of each glyph, averaged over the fonts that have both.
+    """Find the most similar glyphs of each glyph, averaged over the fonts that have both.
 
-    Two ways of comparing, the better counts: glyphs where they stand, shifted against each other by up to a cell in
-    both directions; and glyphs stretched to the same box, for characters that differ by little but their proportions.
-    Both are the correlation of slightly blurred bitmaps.
+    The similarity is the correlation of slightly blurred bitmaps, and the better of two comparisons: unstretched glyphs
+    shifted against each other by up to one cell in both directions, and glyphs stretched to the same box, for
+    characters that differ in little but their proportions.
 
     Args:
-      tiles: ``[F,N,S,S]`` uint8 ink, S a multiple of 20.
-      present: ``[F,N]`` bool.
-      count: K.
-      rows: characters compared at a time; memory grows with ``rows * N``.
+      tiles: ``[F,N,S,S]`` uint8 ink of F fonts and N characters, with S a multiple of 20.
+      present: ``[F,N]`` bool, which fonts have which characters.
+      count: number of neighbours K.
+      rows: number of characters compared at a time; memory grows with ``rows * N``.
       progress: called with the number of characters done, and N.
+
+    Returns:
+      `Neighbours`.
+
+    Examples:
+      >>> import numpy as np
+      >>> from jaxcrnn.lookalikes.similarity import neighbours
+      >>> tiles = np.zeros((1, 3, 20, 20), np.uint8)  # two vertical bars and a horizontal one
+      >>> tiles[0, 0, 4:16, 9:11] = tiles[0, 1, 4:16, 9:12] = tiles[0, 2, 9:11, 4:16] = 255
+      >>> neighbours(tiles, np.ones((1, 3), bool), count=1).indices[:2].ravel().tolist()
+      [1, 0]
     """
     fonts, n = present.shape
     prepared = [(_shifted(_standing(tiles[f])), _shifted(_stretched(tiles[f]))) for f in range(fonts)]
@@ -57,38 +68,47 @@ def neighbours(
         both = np.zeros(ways.shape[1:], np.float32)
         for f, vectors in enumerate(prepared):
             shared = present[f, here, None] & present[f, None, :]
-            for way, given in zip(ways, vectors, strict=True):
-                way += np.where(shared, _best(given, here), 0)
+            for way, bitmaps in zip(ways, vectors, strict=True):
+                way += np.where(shared, _best(bitmaps, here), 0)
             both += shared
         ways /= np.maximum(both, 1)
         total = np.where(both > 0, np.minimum(np.maximum(ways[0], ways[1] + LIFT), 1), -1)
-        total[np.arange(len(total)), np.arange(start, here.stop)] = -2  # nobody is their own neighbour
+        total[np.arange(len(total)), np.arange(start, here.stop)] = -2  # a character is not its own neighbour
         best = np.argpartition(-total, count - 1, axis=1)[:, :count]
-        found = np.take_along_axis(total, best, 1)
-        order = np.lexsort((best, -found))  # ties by index, so that no library's order shows
+        best_scores = np.take_along_axis(total, best, 1)
+        order = np.lexsort((best, -best_scores))  # break ties by index, so results do not depend on the sort
         indices[here] = np.take_along_axis(best, order, 1)
-        scores[here] = np.take_along_axis(found, order, 1)
+        scores[here] = np.take_along_axis(best_scores, order, 1)
         progress(here.stop, n)
     return Neighbours(indices, scores)
 
 
 def similarities(tiles: np.ndarray, present: np.ndarray, pairs: np.ndarray, *, rows: int = 4096) -> np.ndarray:
-    """How alike given pairs are, as `alike` scores them.
+    """Score the similarity of given pairs, as `alike` does.
 
     Args:
-      tiles: ``[F,N,S,S]``, as `neighbours`.
-      present: ``[F,N]``.
-      pairs: ``[P,2]`` int.
-      rows: pairs compared at a time.
+      tiles: ``[F,N,S,S]`` uint8, as in `neighbours`.
+      present: ``[F,N]`` bool, which fonts have which characters.
+      pairs: ``[P,2]`` int, indices of characters.
+      rows: number of pairs compared at a time.
 
     Returns:
       ``[P]`` float32; -1 for a pair that no font has both of.
+
+    Examples:
+      >>> import numpy as np
+      >>> from jaxcrnn.lookalikes.similarity import similarities
+      >>> tiles = np.zeros((1, 3, 20, 20), np.uint8)  # two vertical bars and a horizontal one
+      >>> tiles[0, 0, 4:16, 9:11] = tiles[0, 1, 4:16, 9:12] = tiles[0, 2, 9:11, 4:16] = 255
+      >>> close, far = similarities(tiles, np.ones((1, 3), bool), np.array([[0, 1], [0, 2]]))
+      >>> bool(close > far)
+      True
     """
     used, at = np.unique(pairs, return_inverse=True)
     at = at.reshape(-1, 2)
     ways, both = np.zeros((2, 2, len(at)), np.float32), np.zeros(len(at), np.float32)  # ways, directions, pairs
-    for font, there in zip(tiles, present, strict=True):
-        shared = there[used[at]].all(1)
+    for font, has in zip(tiles, present, strict=True):
+        shared = has[used[at]].all(1)
         both += shared
         for way, prepare in zip(ways, (_standing, _stretched), strict=True):
             vectors = _shifted(prepare(font[used]))
@@ -103,14 +123,14 @@ def similarities(tiles: np.ndarray, present: np.ndarray, pairs: np.ndarray, *, r
 
 
 def _standing(tiles: np.ndarray) -> np.ndarray:
-    """Tiles at 20 x 20 as they stand, slightly blurred."""
+    """Reduce tiles to 20 x 20 cells, slightly blurred."""
     n, size, _ = tiles.shape
     ink = tiles.reshape(n, CELLS, size // CELLS, CELLS, size // CELLS).mean((2, 4), dtype=np.float32)
     return _soft(ink / 255)
 
 
 def _stretched(tiles: np.ndarray) -> np.ndarray:
-    """The inked box of each tile, stretched towards 16 of 20 cells in both directions."""
+    """Stretch the inked box of each tile towards 16 of 20 cells in both directions."""
     size = tiles.shape[1]
     target = size * FRAME / CELLS
     out = np.zeros((len(tiles), CELLS, CELLS), np.float32)
@@ -129,7 +149,7 @@ def _stretched(tiles: np.ndarray) -> np.ndarray:
 
 
 def _resampled(low: int, high: int, wide: float, size: int) -> np.ndarray:
-    """``[20,size]`` weights that average pixels ``low`` to ``high`` into ``wide`` cells around the middle."""
+    """Return ``[20,size]`` weights that average pixels ``low`` to ``high`` into ``wide`` centered cells."""
     edges = low + (np.arange(CELLS + 1) - (CELLS - wide) / 2) * (high - low) / wide
     edges = np.clip(edges, low, high)
     pixels = np.arange(size)
@@ -138,7 +158,7 @@ def _resampled(low: int, high: int, wide: float, size: int) -> np.ndarray:
 
 
 def _soft(ink: np.ndarray) -> np.ndarray:
-    """Blurred by [1 6 1] / 8 in both directions: strokes a fraction of a cell apart still meet."""
+    """Blur by [1 6 1] / 8 in both directions, so that strokes a fraction of a cell apart still overlap."""
     for axis in (1, 2):
         pads = [(0, 0)] * 3
         pads[axis] = (1, 1)
@@ -150,7 +170,7 @@ def _soft(ink: np.ndarray) -> np.ndarray:
 
 
 def _shifted(ink: np.ndarray) -> np.ndarray:
-    """``[9,N,400]``: unit vectors of the bitmaps as they are (first) and shifted by a cell in eight directions."""
+    """Return ``[9,N,400]``, unit vectors of the bitmaps: unshifted, then shifted by a cell in eight directions."""
     moves = [(0, 0)] + [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
     vectors = np.stack([np.roll(ink, move, (1, 2)).reshape(len(ink), -1) for move in moves])
     vectors -= vectors.mean(-1, keepdims=True)
@@ -167,11 +187,26 @@ def _best(vectors: np.ndarray, here: slice) -> np.ndarray:
 def alike(
     found: Neighbours, *, sure: float = 0.9, possible: float = 0.8, rank: int = 3
 ) -> dict[tuple[int, int], float]:
-    """Pairs that look alike, with their scores.
+    """Select pairs that look alike, with their scores.
 
-    Simple characters have fewer strokes to share, so their scores are lower: a pair counts if its score is ``sure``,
-    or if it is ``possible`` and the two are near the top of each other's lists (the sum of both places is at most
-    ``rank``).
+    Simple characters have fewer strokes in common, so their scores are lower. A pair is selected if its score is at
+    least ``sure``, or if it is at least ``possible`` and each is near the top of the other's list.
+
+    Args:
+      found: the neighbours of each character.
+      sure: score that is sufficient.
+      possible: score that is sufficient for mutual neighbours.
+      rank: largest sum of the two ranks of mutual neighbours, where the most similar one has rank 1.
+
+    Returns:
+      The score of each selected pair ``(i, j)`` with ``i < j``.
+
+    Examples:
+      >>> import numpy as np
+      >>> from jaxcrnn.lookalikes.similarity import Neighbours, alike
+      >>> nearest = Neighbours(np.array([[1], [0]]), np.array([[0.875], [0.875]]))
+      >>> alike(nearest), alike(nearest, possible=0.9)
+      ({(0, 1): 0.875}, {})
     """
     place = {
         (i, int(j)): (k + 1, float(score))
@@ -196,16 +231,22 @@ def merge(
     least: float = 0.8,
     largest: int = 6,
 ) -> list[list[int]]:
-    """Groups of pairs, best pairs first: two groups become one if all their members are alike enough.
+    """Merge pairs into groups, best pairs first: two groups are merged if all their members are similar enough.
 
     Args:
-      pairs: those that may be grouped, with what decides their order.
-      scores: of all pairs that are known, for the members that a merger brings together.
+      pairs: pairs that may be merged, with the scores that determine their order.
+      scores: scores of all compared pairs, for the members that a merger brings together.
       least: lowest score between any two members of a group.
-      largest: members of a group at most.
+      largest: maximum number of members of a group.
 
     Returns:
-      Groups in the order of their best pair, members ascending.
+      Groups in the order of their best pair, with members in ascending order.
+
+    Examples:
+      >>> from jaxcrnn.lookalikes.similarity import merge
+      >>> pairs = {(0, 1): 0.95, (1, 2): 0.9}
+      >>> merge(pairs, pairs), merge(pairs, {**pairs, (0, 2): 0.85})  # 0 and 2 were not compared, or are alike
+      ([[0, 1]], [[0, 1, 2]])
     """
     home: dict[int, list[int]] = {}
     for i, j in sorted(pairs, key=lambda pair: (-pairs[pair], pair)):
@@ -227,7 +268,14 @@ def merge(
 
 
 def known_scores(found: Neighbours) -> dict[tuple[int, int], float]:
-    """Every pair of `Neighbours` with its score."""
+    """Collect the score of every pair of `Neighbours`.
+
+    Examples:
+      >>> import numpy as np
+      >>> from jaxcrnn.lookalikes.similarity import Neighbours, known_scores
+      >>> known_scores(Neighbours(np.array([[1], [0]]), np.array([[0.5], [0.5]])))
+      {(0, 1): 0.5, (1, 0): 0.5}
+    """
     return {
         (i, int(j)): float(score)
         for i, (row, scores) in enumerate(zip(found.indices, found.scores, strict=True))
@@ -236,11 +284,21 @@ def known_scores(found: Neighbours) -> dict[tuple[int, int], float]:
 
 
 def agreement(groups: Sequence[str], table: Iterable[frozenset[str]], characters: str) -> tuple[float, float, int, int]:
-    """How pairs within groups agree with a table of pairs.
+    """Measure how the pairs within groups agree with a table of pairs.
+
+    Args:
+      groups: look-alike groups, each a text of its characters.
+      table: pairs of characters.
+      characters: characters to which the table is restricted.
 
     Returns:
-      Share of the groups' pairs that the table has, share of the table's pairs (both of them among ``characters``) that
-      are within a group, and both numbers of pairs.
+      The fraction of the groups' pairs that the table has, the fraction of the table's pairs that are within a group,
+      and the numbers of pairs of the groups and of the table.
+
+    Examples:
+      >>> from jaxcrnn.lookalikes.similarity import agreement
+      >>> agreement(["未末", "土士"], [frozenset("未末"), frozenset("己已")], "未末土士己已")
+      (0.5, 0.5, 2, 2)
     """
     ours = {frozenset((a, b)) for group in groups for a in group for b in group if a != b}
     theirs = {pair for pair in table if len(pair) == 2 and all(c in characters for c in pair)}

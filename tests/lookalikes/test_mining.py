@@ -48,7 +48,7 @@ def test_pairs_that_a_file_cannot_hold_are_dropped():
     found = Candidates("a#b", 0.8)
     found.add_confusions("run", [confusion("a", "#", 3), confusion("a", "b", 3)], least=1)
     assert found.groups() == ["ab"]
-    assert found.sources[1] == "1 pairs with a space or '#' left out, which a file of groups cannot hold"
+    assert found.sources[1] == "1 pairs with a space or '#' dropped, which a file of groups cannot hold"
 
 
 def test_glyphs_are_compared_with_progress():

@@ -100,9 +100,13 @@ def test_groups_there_and_back(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("未末\n土\n", "line 2: '土' stands alone"), ("未末\n土末\n", "line 2: '末' is in the group of line 1 already"),
-     ("# nothing\n", "no group in it"), ("未未\n", "line 1: '未' is in the group of line 1")],
-)  # fmt: skip
+    [
+        ("未末\n土\n", "line 2: only one character, '土'"),
+        ("未末\n土末\n", r"line 2: duplicate '末' \(first on line 1\)"),
+        ("# nothing\n", "no groups"),
+        ("未未\n", "line 1: duplicate '未'"),
+    ],
+)
 def test_bad_groups(text, message, tmp_path):
     (tmp_path / "g.txt").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
@@ -114,7 +118,7 @@ def test_tables_in_both_formats(tmp_path):
     (tmp_path / "s.txt").write_text("土 士工\n啊 \n士 土\n", encoding="utf-8")
     assert read_table(tmp_path / "t.txt") == {frozenset(p) for p in ("未末", "未木", "末木")}
     assert read_table(tmp_path / "s.txt") == {frozenset(p) for p in ("土士", "土工")}
-    for text, message in (("未\t末\n未末\n", "line 2: '未末'"), ("啊 \n", "no pair in it")):
+    for text, message in (("未\t末\n未末\n", "line 2: '未末'"), ("啊 \n", "no pairs")):
         (tmp_path / "b.txt").write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=message):
             read_table(tmp_path / "b.txt")
