@@ -1,4 +1,4 @@
-"""``python -m torch_ref TASK.npz ANSWER.npz``: answers a parity task with this reference."""
+"""Answer a parity task with this reference: ``python -m torch_ref TASK.npz ANSWER.npz``."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Answers to a parity task: every quantity of every flow, computed by this reference.
+"""Answers to a parity task: every quantity of every preset, computed by this reference.
 
-A task is a dict of arrays plus a JSON text under ``"task"``; an answer is a dict of arrays by name. Another program
-that answers the same task can be compared name by name: `python -m torch_ref TASK.npz ANSWER.npz`.
+A task is a dict of arrays with a JSON text under ``"task"``; an answer is a dict of arrays by name. Any other program
+that answers the same task can be compared name by name: ``python -m torch_ref TASK.npz ANSWER.npz``.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ Answers = dict[str, np.ndarray]
 
 
 def answer(arrays: Mapping[str, np.ndarray]) -> Answers:
-    """All the answers to a task."""
+    """Answer a task."""
     task = json.loads(str(arrays["task"]))
-    given = {name: torch.tensor(np.asarray(value)) for name, value in arrays.items() if name != "task"}
+    tensors = {name: torch.tensor(np.asarray(value)) for name, value in arrays.items() if name != "task"}
     out: Answers = {}
-    batch = Batch(*(given[f"batch/{name}"] for name in Batch._fields))
-    state = CenterState(given["start/centers"], given["start/counts"])
-    weights = {name.removeprefix("model/"): value for name, value in given.items() if name.startswith("model/")}
+    batch = Batch(*(tensors[f"batch/{name}"] for name in Batch._fields))
+    state = CenterState(tensors["start/centers"], tensors["start/counts"])
+    weights = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
     if task["base"]:
-        out |= {f"ops/{name}": value for name, value in ops(given, task["blank"]).items()}
-        out |= blocks(task, weights, batch, given)
+        out |= {f"ops/{name}": value for name, value in ops(tensors, task["blank"]).items()}
+        out |= blocks(task, weights, batch, tensors)
     for preset in task["presets"]:
-        # Classes to ignore belong to the model's charset, not to the few classes of the given logits.
-        out |= one_loss(replace(LossConfig(**task["losses"][preset]), ignored=()), preset, given, task["blank"])
+        # Ignored classes belong to the model's charset, not to the few classes of the task's logits.
+        out |= one_loss(replace(LossConfig(**task["losses"][preset]), ignored=()), preset, tensors, task["blank"])
         if task["optim"]:
             out |= gradients(task, preset, weights, batch, state)
         for optim in task["optim"]:
@@ -48,7 +48,7 @@ def answer(arrays: Mapping[str, np.ndarray]) -> Answers:
 
 
 def _differs(theirs: Mapping[str, Any], ours: LossConfig) -> bool:
-    """Whether a preset is spelled out in another way than here."""
+    """Check whether a preset of the other program has different values."""
     names = ("assignment", "start", "update", "reduction", "weight", "alpha", "center_rate")
     return any(theirs[name] != getattr(ours, name) for name in names)
 
@@ -57,42 +57,44 @@ def _numpy(value: Tensor) -> np.ndarray:
     return value.detach().numpy().copy()
 
 
-def ops(given: Mapping[str, Tensor], blank: int) -> Answers:
-    """Losses, assignments and center rules on given logits and features, with gradients."""
-    logits, features, start = given["logits"], given["features"], given["centers"]
-    known = (given["lengths"], given["labels"], given["label_lengths"])
-    out: Answers = {"is_feasible": _numpy(ctc.is_feasible(*known))}
+def ops(tensors: Mapping[str, Tensor], blank: int) -> Answers:
+    """Compute losses, assignments and center rules for the task's logits and features, with gradients."""
+    logits, features, start = tensors["logits"], tensors["features"], tensors["centers"]
+    labels = (tensors["lengths"], tensors["labels"], tensors["label_lengths"])
+    out: Answers = {"is_feasible": _numpy(ctc.is_feasible(*labels))}
     per_sample = {
-        "ctc_loss": lambda x: ctc.ctc_loss(x, *known, blank=blank),
-        "focal_ctc": lambda x: losses.focal_ctc(x, *known, blank=blank),
-        "ace.paper": lambda x: losses.ace(x, *known, blank=blank, variant="paper"),
-        "ace.paddle": lambda x: losses.ace(x, *known, blank=blank, variant="paddle"),
+        "ctc_loss": lambda x: ctc.ctc_loss(x, *labels, blank=blank),
+        "focal_ctc": lambda x: losses.focal_ctc(x, *labels, blank=blank),
+        "ace.paper": lambda x: losses.ace(x, *labels, blank=blank, variant="paper"),
+        "ace.paddle": lambda x: losses.ace(x, *labels, blank=blank, variant="paddle"),
     }
     for name, loss in per_sample.items():
         x = logits.clone().requires_grad_()
         value = loss(x)
         out |= {name: _numpy(value), f"{name}.gradient": _numpy(torch.autograd.grad(value.mean(), x)[0])}
-    out["slot_posteriors"] = _numpy(ctc.slot_posteriors(logits, *known, blank=blank))
-    out["best_path"] = _numpy(ctc.best_path(logits, *known, blank=blank))
+    out["slot_posteriors"] = _numpy(ctc.slot_posteriors(logits, *labels, blank=blank))
+    out["best_path"] = _numpy(ctc.best_path(logits, *labels, blank=blank))
     assignments = {
-        "counted": assign.counted(logits, *known, blank=blank),
-        "counted.ignored": assign.counted(logits, *known, blank=blank, ignored=(2,)),
-        "predicted": assign.predicted(logits, known[0], blank=blank),
-        "predicted.skip_blank": assign.predicted(logits, known[0], blank=blank, skip_blank=True),
-        **{f"aligned.{f}": assign.aligned(logits, *known, blank=blank, frames=f)
-           for f in ("last", "first", "best", "all")},
-        "posterior": assign.posterior(logits, *known, blank=blank),
-    }  # fmt: skip
+        "counted": assign.counted(logits, *labels, blank=blank),
+        "counted.ignored": assign.counted(logits, *labels, blank=blank, ignored=(2,)),
+        "predicted": assign.predicted(logits, labels[0], blank=blank),
+        "predicted.skip_blank": assign.predicted(logits, labels[0], blank=blank, skip_blank=True),
+        **{
+            f"aligned.{f}": assign.aligned(logits, *labels, blank=blank, frames=f)
+            for f in ("last", "first", "best", "all")
+        },
+        "posterior": assign.posterior(logits, *labels, blank=blank),
+    }
     for name, assignment in assignments.items():
         out |= {f"{name}.{part}": _numpy(value) for part, value in assignment._asdict().items()}
         rivals = losses.lookalikes(logits, assignment.classes, excluded=(blank,))
         out[f"{name}.lookalikes"] = _numpy(rivals)
         for reduction in ("mean", "half_sum"):
             out |= _of_centers(f"{name}.{reduction}", features, start, assignment, rivals, reduction)
-        state = CenterState(start, given["counts"])
+        state = CenterState(start, tensors["counts"])
         moved = centers.delta(state, features, assignment, alpha=0.3)
         out |= {f"{name}.delta": _numpy(moved.centers), f"{name}.delta.counts": _numpy(moved.counts)}
-    state = centers.accumulate(CenterState(start, given["counts"]), features, logits, *known, blank=blank)
+    state = centers.accumulate(CenterState(start, tensors["counts"]), features, logits, *labels, blank=blank)
     return out | {"accumulate": _numpy(state.centers), "accumulate.counts": _numpy(state.counts)}
 
 
@@ -113,7 +115,7 @@ def _of_centers(
 
 
 def make_model(task: Mapping[str, Any], weights: Mapping[str, Tensor]) -> CRNN:
-    """The task's model in the precision of its weights."""
+    """Build the task's model in the precision of its weights."""
     dtype = next(iter(weights.values())).dtype
     model = CRNN(ModelConfig(**task["model"])).to(dtype)
     model.load_state_dict(dict(weights))
@@ -121,12 +123,12 @@ def make_model(task: Mapping[str, Any], weights: Mapping[str, Tensor]) -> CRNN:
 
 
 def blocks(
-    task: Mapping[str, Any], weights: Mapping[str, Tensor], batch: Batch, given: Mapping[str, Tensor]
+    task: Mapping[str, Any], weights: Mapping[str, Tensor], batch: Batch, tensors: Mapping[str, Tensor]
 ) -> Answers:
-    """The convolutions, one LSTM over ragged rows, and the whole forward pass, training and not."""
+    """Compute the convolutions, one LSTM on rows of different lengths, and the forward pass in both modes."""
     out: Answers = {}
     model = make_model(task, weights)
-    rows = [x[:n] for x, n in zip(given["rows"], given["row_lengths"].tolist(), strict=True)]
+    rows = [x[:n] for x, n in zip(tensors["rows"], tensors["row_lengths"].tolist(), strict=True)]
     packed = torch.nn.utils.rnn.pack_sequence(rows, enforce_sorted=False)
     for b, line in enumerate(torch.nn.utils.rnn.unpack_sequence(model.lstm1(packed)[0])):
         out[f"blocks/bilstm.{b}"] = _numpy(line)
@@ -144,18 +146,18 @@ def blocks(
 
 
 def _valid(prefix: str, outputs: Outputs) -> Answers:
-    """Logits and features of valid frames, one line after the other."""
+    """Return the logits and features of valid frames, one line after the other."""
     inside = torch.arange(outputs.logits.shape[1])[None, :] < outputs.lengths[:, None]
     parts = {"logits": outputs.logits[inside], "features": outputs.features[inside], "lengths": outputs.lengths}
     return {f"{prefix}/{name}": _numpy(value) for name, value in parts.items()}
 
 
-def one_loss(config: LossConfig, preset: str, given: Mapping[str, Tensor], blank: int) -> Answers:
-    """The whole loss of a preset on given logits and features, its terms, and its gradients by both."""
-    logits, features = given["logits"].clone().requires_grad_(), given["features"].clone().requires_grad_()
-    outputs = Outputs(logits, features, given["lengths"])
-    batch = Batch(logits, given["lengths"], given["labels"], given["label_lengths"])
-    state = None if config.assignment == "none" else CenterState(given["centers"], given["counts"])
+def one_loss(config: LossConfig, preset: str, tensors: Mapping[str, Tensor], blank: int) -> Answers:
+    """Compute a preset's loss for the task's logits and features, its terms, and its gradients with respect to both."""
+    logits, features = tensors["logits"].clone().requires_grad_(), tensors["features"].clone().requires_grad_()
+    outputs = Outputs(logits, features, tensors["lengths"])
+    batch = Batch(logits, tensors["lengths"], tensors["labels"], tensors["label_lengths"])
+    state = None if config.assignment == "none" else CenterState(tensors["centers"], tensors["counts"])
     loss, info, _ = total(config, outputs, batch, state, blank=blank)
     d_logits, d_features = torch.autograd.grad(loss, (logits, features), allow_unused=True)
     out = {f"loss/{preset}/{name}": _numpy(value) for name, value in ({"loss": loss} | info).items()}
@@ -167,7 +169,7 @@ def one_loss(config: LossConfig, preset: str, given: Mapping[str, Tensor], blank
 def gradients(
     task: Mapping[str, Any], preset: str, weights: Mapping[str, Tensor], batch: Batch, start: CenterState
 ) -> Answers:
-    """Of a preset's loss through the whole model, by every parameter and by the features."""
+    """Compute the gradient of a preset's loss with respect to every parameter and the features."""
     config = LossConfig(**task["losses"][preset])
     model = make_model(task, weights).train()
     outputs = model(batch.images, batch.widths)
@@ -179,10 +181,14 @@ def gradients(
 
 
 def steps(
-    task: Mapping[str, Any], preset: str, optim: OptimConfig, weights: Mapping[str, Tensor], batch: Batch,
+    task: Mapping[str, Any],
+    preset: str,
+    optim: OptimConfig,
+    weights: Mapping[str, Tensor],
+    batch: Batch,
     start: CenterState,
-) -> Answers:  # fmt: skip
-    """Parameters, statistics, moments and centers after the first step and after the last."""
+) -> Answers:
+    """Return parameters, statistics, moments and centers after the first and the last step."""
     config = TrainConfig(ModelConfig(**task["model"]), LossConfig(**task["losses"][preset]), optim)
     state = init_state(config, make_model(task, weights), start)
     out: Answers = {}
@@ -201,7 +207,7 @@ def steps(
 
 
 def _moments(prefix: str, state: Any) -> Answers:
-    """The optimizer's moments."""
+    """Return the moments of the optimizer."""
     out: Answers = {}
     for name, parameter in state.model.named_parameters():
         if not parameter.requires_grad:

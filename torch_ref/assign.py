@@ -1,4 +1,4 @@
-"""Which center a frame belongs to; one frame at a time."""
+"""Assignment of frames to classes, one frame at a time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,18 @@ def _nothing(logits: Tensor, blank: int) -> Assignment:
 
 
 def counted(
-    logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0,
+    logits: Tensor,
+    lengths: Tensor,
+    labels: Tensor,
+    label_lengths: Tensor,
+    *,
+    blank: int = 0,
     ignored: Sequence[int] = (),
-) -> Assignment:  # fmt: skip
-    """Flow one: the last frame of each run of a character emits; if as many emit as the label has, they get its
-    characters in order (TensorFlow original; ``ignored=(1,)`` in its PyTorch sibling)."""
+) -> Assignment:
+    """Assign the label's characters to the last frames of greedy runs, if their number is right (flow one).
+
+    As in the TensorFlow original; its PyTorch port also uses ``ignored=(1,)``.
+    """
     out = _nothing(logits, blank)
     for b in range(len(logits)):
         best = logits[b, : int(lengths[b])].argmax(-1).tolist()
@@ -39,7 +46,7 @@ def counted(
 
 
 def predicted(logits: Tensor, lengths: Tensor, *, blank: int = 0, skip_blank: bool = False) -> Assignment:
-    """Flow two: every valid frame belongs to its best class, the blank too (PaddleOCR)."""
+    """Assign each valid frame to its best class, including the blank (flow two, PaddleOCR)."""
     out = _nothing(logits, blank)
     for b in range(len(logits)):
         for t in range(int(lengths[b])):
@@ -53,7 +60,7 @@ def predicted(logits: Tensor, lengths: Tensor, *, blank: int = 0, skip_blank: bo
 def aligned(
     logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0, frames: str = "last"
 ) -> Assignment:
-    """The best path of the true label; of each character's run the ``last``, ``first``, ``best`` or ``all`` frames."""
+    """Assign the ``last``, ``first``, ``best`` or ``all`` frames of each run on the best path of the label."""
     out = _nothing(logits, blank)
     slots = ctc.best_path(logits, lengths, labels, label_lengths, blank=blank)
     probabilities = torch.softmax(logits.detach(), -1)
@@ -76,7 +83,7 @@ def aligned(
 
 
 def posterior(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0) -> Assignment:
-    """Each character's weight of 1, shared out over the frames by the posterior of its slot: ``[B,T,L]``."""
+    """Distribute a weight of 1 for each character over the frames by the posterior of its slot: ``[B,T,L]``."""
     posteriors = ctc.slot_posteriors(logits, lengths, labels, label_lengths, blank=blank)
     classes = torch.full(posteriors.shape, blank)
     weights = torch.zeros_like(posteriors)

@@ -1,8 +1,8 @@
-"""Times of this reference, asked for line by line: ``python -m torch_ref.bench`` reads JSON and answers JSON.
+"""Benchmarks of this reference, driven line by line: ``python -m torch_ref.bench`` reads and writes JSON.
 
-``{"case": NAME, "sizes": {...}, "compile": false}`` makes a case ready and answers its variants with the seconds each
-one took the first time; ``{"time": VARIANT}`` runs one once more; ``{"peak": true}`` answers the most memory so far. So
-another program can take turns with this one.
+``{"case": NAME, "sizes": {...}, "compile": false}`` prepares a case and returns the duration in seconds of the first
+run of each of its variants; ``{"time": VARIANT}`` runs a variant once more; ``{"peak": true}`` returns the peak memory
+so far. Another program can therefore interleave its own runs with these.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Run = Callable[[], object]
 
 
 def make_batch(sizes: dict[str, Any]) -> Batch:
-    """Random lines, all as wide as the batch."""
+    """Make a batch of random lines, all as wide as the batch."""
     rng, size, classes = np.random.default_rng(0), sizes["batch"], sizes["classes"]
     images = rng.uniform(-1, 1, (size, 32, sizes["width"], 1)).astype(np.float32)
     labels = rng.integers(1, classes, (size, sizes["slots"]))
@@ -37,13 +37,13 @@ def make_batch(sizes: dict[str, Any]) -> Batch:
 
 
 def make_model(sizes: dict[str, Any]) -> CRNN:
-    """A fresh model in 32 bits."""
+    """Build a new float32 model."""
     config = ModelConfig(backbone=sizes["backbone"], hidden=sizes["hidden"], num_classes=sizes["classes"])
     return CRNN(config).to(DEVICE)
 
 
 def in_kind(sizes: dict[str, Any], run: Run) -> Run:
-    """Under autocast where 16 bits are asked for."""
+    """Run under bfloat16 autocast unless the dtype is float32."""
     if sizes["dtype"] == "float32":
         return run
 
@@ -55,7 +55,7 @@ def in_kind(sizes: dict[str, Any], run: Run) -> Run:
 
 
 def afresh(run: Run, *leaves: Tensor) -> Run:
-    """With the gradients of the run before forgotten: adding to them is work that nobody asks for."""
+    """Clear the gradients of the previous run first, so that no time goes into adding to them."""
 
     def once() -> object:
         for leaf in leaves:
@@ -66,7 +66,7 @@ def afresh(run: Run, *leaves: Tensor) -> Run:
 
 
 def step(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
-    """A whole training step with plain CTC."""
+    """Benchmark a training step with plain CTC."""
     batch = make_batch(sizes)
 
     def variant(fast: bool) -> Run:
@@ -86,13 +86,13 @@ def step(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
 
 
 def forward(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
-    """Reading a batch."""
+    """Benchmark inference on a batch."""
     batch, model = make_batch(sizes), make_model(sizes).eval()
     return {"torch": in_kind(sizes, torch.no_grad()(lambda: model(batch.images, batch.widths)))}
 
 
 def backbone(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
-    """The convolutions, there and back."""
+    """Benchmark the convolutions, forward and backward."""
     batch, model = make_batch(sizes), make_model(sizes)
 
     def once() -> None:
@@ -102,41 +102,41 @@ def backbone(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
 
 
 def bilstm(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
-    """One bidirectional LSTM, there and back."""
+    """Benchmark one bidirectional LSTM, forward and backward."""
     size = 2 * sizes["hidden"]
     layer = torch.nn.LSTM(size, sizes["hidden"], bidirectional=True, batch_first=True).to(DEVICE)
     x = torch.randn(sizes["batch"], sizes["frames"], size, device=DEVICE, requires_grad=True)
     return {"torch": in_kind(sizes, afresh(lambda: layer(x)[0].square().sum().backward(), x, *layer.parameters()))}
 
 
-def _known(sizes: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+def _labels(sizes: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
     batch = make_batch(sizes)
     return torch.full((sizes["batch"],), sizes["frames"], device=DEVICE), batch.labels, batch.label_lengths
 
 
 def loss(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
-    """CTC of given logits, there and back."""
+    """Benchmark CTC on logits, forward and backward."""
     logits = torch.randn(sizes["batch"], sizes["frames"], sizes["classes"], device=DEVICE, requires_grad=True)
-    known = _known(sizes)
-    return {"torch": afresh(lambda: ctc.ctc_loss(logits, *known).sum().backward(), logits)}
+    labels = _labels(sizes)
+    return {"torch": afresh(lambda: ctc.ctc_loss(logits, *labels).sum().backward(), logits)}
 
 
 def head(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
-    """The linear layer with CTC and the best classes, there and back."""
+    """Benchmark the linear layer with CTC and the argmax, forward and backward."""
     layer = torch.nn.Linear(2 * sizes["hidden"], sizes["classes"]).to(DEVICE)
     x = torch.randn(sizes["batch"], sizes["frames"], 2 * sizes["hidden"], device=DEVICE, requires_grad=True)
-    known = _known(sizes)
+    labels = _labels(sizes)
 
     def once() -> Tensor:
         logits = layer(x)
-        ctc.ctc_loss(logits, *known).sum().backward()
+        ctc.ctc_loss(logits, *labels).sum().backward()
         return logits.argmax(2)
 
     return {"torch": in_kind(sizes, afresh(once, x, *layer.parameters()))}
 
 
 def center(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
-    """The center loss as the PyTorch seed and PaddleOCR have it: all distances of frames to centers, one class kept."""
+    """Benchmark the center loss of the PyTorch seed and PaddleOCR: all distances, masked to one class per frame."""
     frames, classes, size = sizes["batch"] * sizes["frames"], sizes["classes"], 2 * sizes["hidden"]
     x = torch.randn(frames, size, device=DEVICE, requires_grad=True)
     centers = torch.randn(classes, size, device=DEVICE, requires_grad=True)
@@ -152,14 +152,14 @@ def center(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
 
 
 def product(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
-    """A large matrix product."""
+    """Benchmark a large matrix product."""
     one = torch.ones(sizes["matrix"], sizes["matrix"], device=DEVICE)
     one = one if sizes["dtype"] == "float32" else one.bfloat16()
     return {"torch": lambda: one @ one}
 
 
 def read(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
-    """Reads the lines of a file of arrays, in its order, in batches as wide as their widest line."""
+    """Benchmark reading the lines of an array file in order, each batch as wide as its widest line."""
     arrays = np.load(sizes["lines"])
     images, widths = arrays["images"], arrays["widths"]
     model = make_model(sizes).eval()
@@ -168,9 +168,9 @@ def read(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
     def once() -> list[list[int]]:
         texts = []
         for start in range(0, len(images), sizes["batch"]):
-            of = slice(start, start + sizes["batch"])
-            pixels = torch.tensor(images[of, :, : widths[of].max(), None], device=DEVICE).float() / 127.5 - 1
-            out = model(pixels, torch.tensor(widths[of], device=DEVICE))
+            rows = slice(start, start + sizes["batch"])
+            pixels = torch.tensor(images[rows, :, : widths[rows].max(), None], device=DEVICE).float() / 127.5 - 1
+            out = model(pixels, torch.tensor(widths[rows], device=DEVICE))
             for row, length in zip(out.logits.argmax(-1).tolist(), out.lengths.tolist(), strict=True):
                 before, ids = 0, []
                 for best in row[:length]:
@@ -190,7 +190,7 @@ CASES: dict[str, Callable[[dict[str, Any], bool], dict[str, Run]]] = {
 
 
 def seconds(run: Run) -> float:
-    """Of one run, to its end on the device."""
+    """Time one run in seconds, until the device has finished."""
     began = time.perf_counter()
     run()
     if DEVICE == "cuda":
@@ -199,23 +199,23 @@ def seconds(run: Run) -> float:
 
 
 def main() -> None:
-    """Answers until the input ends."""
+    """Answer requests until the input ends."""
     runs: dict[str, Run] = {}
     threads = torch.get_num_threads()
     print(json.dumps({"version": torch.__version__, "device": DEVICE, "threads": threads}), flush=True)
     for line in sys.stdin:
-        asked = json.loads(line)
-        if "peak" in asked:
-            most = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 1024 * getrusage(RUSAGE_SELF).ru_maxrss
-            answer: dict[str, Any] = {"peak_mb": most / 1e6}
-        elif "time" in asked:
-            answer = {"seconds": seconds(runs[asked["time"]])}
+        request = json.loads(line)
+        if "peak" in request:
+            peak = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 1024 * getrusage(RUSAGE_SELF).ru_maxrss
+            answer: dict[str, Any] = {"peak_mb": peak / 1e6}
+        elif "time" in request:
+            answer = {"seconds": seconds(runs[request["time"]])}
         else:
             runs.clear()
             try:
-                runs |= CASES[asked["case"]](asked["sizes"], asked["compile"])
+                runs |= CASES[request["case"]](request["sizes"], request["compile"])
                 answer = {"first": {name: seconds(run) for name, run in runs.items()}}
-            except Exception as error:  # a machine without a compiler, or without the memory: said, not hidden
+            except Exception as error:  # such as no compiler or not enough memory: report it
                 answer = {"error": " ".join(str(error).split())[:200]}
         print(json.dumps(answer), flush=True)
 

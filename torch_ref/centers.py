@@ -1,4 +1,4 @@
-"""Class centers: how they start and how they move."""
+"""Class centers: initialization and updates."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch_ref.types import Assignment, CenterState
 
 
 def zeros(C: int, D: int) -> CenterState:
-    """All at the origin (TensorFlow original)."""
+    """Initialize all centers at the origin (TensorFlow original)."""
     return CenterState(torch.zeros(C, D), torch.zeros(C))
 
 
 def normal(generator: torch.Generator | None, C: int, D: int) -> CenterState:
-    """Drawn from N(0, 1) (PyTorch seed; PaddleOCR without a file)."""
+    """Draw centers from N(0, 1) (PyTorch seed; PaddleOCR without a file)."""
     return CenterState(torch.randn(C, D, generator=generator), torch.zeros(C))
 
 
 def from_head(kernel: Tensor) -> CenterState:
-    """The columns of the linear head, ``[D,C]``."""
+    """Initialize centers with the columns of the linear head, ``[D,C]``."""
     return CenterState(kernel.detach().T.clone(), torch.zeros(kernel.shape[1], dtype=kernel.dtype))
 
 
@@ -29,15 +29,21 @@ def _greedy(best: list[int], blank: int) -> list[int]:
 
 
 def accumulate(
-    state: CenterState, features: Tensor, logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *,
+    state: CenterState,
+    features: Tensor,
+    logits: Tensor,
+    lengths: Tensor,
+    labels: Tensor,
+    label_lengths: Tensor,
+    *,
     blank: int = 0,
-) -> CenterState:  # fmt: skip
-    """Running means of the features by best class, over exactly recognised samples (PaddleOCR's ``export_center``)."""
+) -> CenterState:
+    """Update the mean features of each best class with exactly read samples (PaddleOCR's ``export_center``)."""
     centers, counts = state.centers.clone(), state.counts.clone()
-    every = assign.predicted(logits, lengths, blank=blank)
+    assignment = assign.predicted(logits, lengths, blank=blank)
     for b in range(len(logits)):
         length = int(lengths[b])
-        best = every.classes[b, :length].tolist()
+        best = assignment.classes[b, :length].tolist()
         if _greedy(best, blank) != labels[b, : int(label_lengths[b])].tolist():
             continue
         for t, c in enumerate(best):
@@ -47,12 +53,15 @@ def accumulate(
 
 
 def fixed(state: CenterState, features: Tensor, assignment: Assignment) -> CenterState:
-    """Never moved (PaddleOCR)."""
+    """Keep the centers unchanged (PaddleOCR)."""
     return state
 
 
 def delta(state: CenterState, features: Tensor, assignment: Assignment, *, alpha: float = 0.05) -> CenterState:
-    """``c_k -= alpha * sum w (c_k - f) / (1 + sum w)`` (Wen et al., 2016, eq. 4; TensorFlow original)."""
+    """Move each center towards its frames: ``c_k -= alpha * sum w (c_k - f) / (1 + sum w)``.
+
+    Wen et al., 2016, eq. 4; the TensorFlow original.
+    """
     away = torch.zeros_like(state.centers)
     weight = torch.zeros_like(state.counts)
     for index, c, w in losses.assigned(assignment):
@@ -64,7 +73,7 @@ def delta(state: CenterState, features: Tensor, assignment: Assignment, *, alpha
 def gradient(
     state: CenterState, features: Tensor, assignment: Assignment, *, learning_rate: float, reduction: str = "mean"
 ) -> CenterState:
-    """``c_k -= learning_rate * d(center loss)/d c_k``, the derivative by autograd (PyTorch seed)."""
+    """Descend the gradient: ``c_k -= learning_rate * d(center loss)/d c_k``, by autograd (PyTorch seed)."""
     centers = state.centers.detach().requires_grad_()
     loss = losses.center(features.detach(), centers, assignment, reduction=reduction)
     moved = state.centers

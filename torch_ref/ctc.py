@@ -1,7 +1,6 @@
-"""Connectionist temporal classification, and what its lattice says about frames (Graves et al., 2006).
+"""Connectionist temporal classification: loss, posteriors and best path (Graves et al., 2006), one sample at a time.
 
-One sample at a time. The extended label of a label of length n has 2n + 1 states: blank, first character, blank,
-second character, ..., blank.
+A label of length n has 2n + 1 states: blank, first character, blank, second character, ..., blank.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from torch import Tensor
 
 
 def repeats(label: list[int]) -> int:
-    """Neighbours that are equal: each needs a blank between."""
+    """Count equal neighbours; each pair needs a blank in between."""
     return sum(a == b for a, b in itertools.pairwise(label))
 
 
 def is_feasible(lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:
-    """Whether each label and its forced blanks fit the frames: ``[B]`` bool."""
+    """Check whether each label, with the blanks that it requires, fits into its frames: ``[B]`` bool."""
     fits = []
     for length, label, n in zip(lengths.tolist(), labels.tolist(), label_lengths.tolist(), strict=True):
         fits.append(n + repeats(label[:n]) <= length)
@@ -28,19 +27,20 @@ def is_feasible(lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tenso
 
 
 def ctc_loss(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0) -> Tensor:
-    """``-log p(label | logits)`` of each sample, 0 with zero gradient where infeasible: ``[B]``."""
-    fine = is_feasible(lengths, labels, label_lengths).to(logits.device) & (lengths > 0)
-    if fine.all() and lengths.min() == logits.shape[1]:  # nothing to leave out, nothing to pad
-        known = labels.long(), lengths.long(), label_lengths.long()
-        return F.ctc_loss(torch.log_softmax(logits, -1).transpose(0, 1), *known, blank=blank, reduction="none")
-    losses = logits[:, :0].sum((1, 2))  # zeros that know where they come from
-    if not fine.any():
+    """Compute ``-log p(label | logits)`` of each sample, 0 with a zero gradient where infeasible: ``[B]``."""
+    feasible = is_feasible(lengths, labels, label_lengths).to(logits.device) & (lengths > 0)
+    if feasible.all() and lengths.min() == logits.shape[1]:  # nothing to skip, no padding
+        targets = labels.long(), lengths.long(), label_lengths.long()
+        return F.ctc_loss(torch.log_softmax(logits, -1).transpose(0, 1), *targets, blank=blank, reduction="none")
+    losses = logits[:, :0].sum((1, 2))  # zeros that are connected to the logits
+    if not feasible.any():
         return losses
-    of, inside = lengths[fine], torch.arange(logits.shape[1], device=logits.device)[None, :] < lengths[fine][:, None]
-    clean = torch.where(inside[:, :, None], logits[fine], 0.0)
-    known = (labels[fine].long(), of.long(), label_lengths[fine].long())
-    found = F.ctc_loss(torch.log_softmax(clean, -1).transpose(0, 1), *known, blank=blank, reduction="none")
-    return losses.index_put((torch.nonzero(fine)[:, 0],), found)
+    frames = lengths[feasible]
+    inside = torch.arange(logits.shape[1], device=logits.device)[None, :] < frames[:, None]
+    clean = torch.where(inside[:, :, None], logits[feasible], 0.0)
+    targets = (labels[feasible].long(), frames.long(), label_lengths[feasible].long())
+    values = F.ctc_loss(torch.log_softmax(clean, -1).transpose(0, 1), *targets, blank=blank, reduction="none")
+    return losses.index_put((torch.nonzero(feasible)[:, 0],), values)
 
 
 def _states(label: list[int], blank: int) -> list[int]:
@@ -51,7 +51,7 @@ def _states(label: list[int], blank: int) -> list[int]:
 
 
 def _may_skip(states: list[int], s: int, blank: int) -> bool:
-    """Whether state s may follow state s - 2: it is a character, and another one than that."""
+    """Check whether state s may follow state s - 2: it is a character, and a different one."""
     return s >= 2 and states[s] != blank and states[s] != states[s - 2]
 
 
@@ -63,7 +63,7 @@ def _log_sum(values: list[float]) -> float:
 def slot_posteriors(
     logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0
 ) -> Tensor:
-    """Posterior of each label slot at each frame: ``[B,T,L]`` (Graves et al., 2006, eq. 7, 11 and 14)."""
+    """Compute the posterior of each label slot in each frame: ``[B,T,L]`` (Graves et al., 2006, eq. 7, 11 and 14)."""
     out = torch.zeros(*logits.shape[:2], labels.shape[1], dtype=logits.dtype)
     feasible = is_feasible(lengths, labels, label_lengths)
     for b in range(len(logits)):
@@ -103,7 +103,11 @@ def slot_posteriors(
 
 
 def best_path(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0) -> Tensor:
-    """The most probable path that spells the label: ``[B,T]``, the slot a frame shows, -1 for the blank (Viterbi)."""
+    """Find the most probable path that spells the label (Viterbi).
+
+    Returns:
+      ``[B,T]``, the slot of each frame; -1 for the blank.
+    """
     out = torch.full(logits.shape[:2], -1)
     feasible = is_feasible(lengths, labels, label_lengths)
     for b in range(len(logits)):
@@ -114,20 +118,21 @@ def best_path(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Te
         S = len(states)
         log_p = torch.log_softmax(logits[b, :T].detach(), -1)[:, states].tolist()
         best = [log_p[0][s] if s < 2 else -math.inf for s in range(S)]
-        came: list[list[int]] = [[0] * S]
+        steps: list[list[int]] = [[0] * S]
         for t in range(1, T):
             row, moved = [], []
             for s in range(S):
-                ways = [best[s], best[s - 1] if s >= 1 else -math.inf,
-                        best[s - 2] if _may_skip(states, s, blank) else -math.inf]  # fmt: skip
+                one = best[s - 1] if s >= 1 else -math.inf
+                two = best[s - 2] if _may_skip(states, s, blank) else -math.inf
+                ways = [best[s], one, two]
                 way = ways.index(max(ways))
                 row.append(way)
                 moved.append(log_p[t][s] + ways[way])
-            came.append(row)
+            steps.append(row)
             best = moved
         ends = range(max(S - 2, 0), S)
         s = max(ends, key=lambda end: best[end])
         for t in reversed(range(T)):
             out[b, t] = s // 2 if s % 2 else -1
-            s -= came[t][s]
+            s -= steps[t][s]
     return out

@@ -1,4 +1,4 @@
-"""The losses that stand beside CTC."""
+"""Losses that complement CTC."""
 
 from __future__ import annotations
 
@@ -14,24 +14,30 @@ NEAREST, FARTHEST = 1e-12, 1e12
 
 
 def focal_ctc(
-    logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, alpha: float = 1.0, gamma: float = 2.0,
+    logits: Tensor,
+    lengths: Tensor,
+    labels: Tensor,
+    label_lengths: Tensor,
+    *,
+    alpha: float = 1.0,
+    gamma: float = 2.0,
     blank: int = 0,
-) -> Tensor:  # fmt: skip
-    """``alpha * (1 - exp(-ctc))**gamma * ctc`` of each sample: ``[B]`` (PaddleOCR's enhanced CTC)."""
+) -> Tensor:
+    """Compute ``alpha * (1 - exp(-ctc))**gamma * ctc`` of each sample: ``[B]`` (PaddleOCR's enhanced CTC)."""
     loss = ctc.ctc_loss(logits, lengths, labels, label_lengths, blank=blank)
     if gamma == 0:
         return alpha * loss
     miss = 1 - torch.exp(-loss)
-    # At a loss of 0 the root of a gamma below 1 has no slope.
+    # For gamma below 1 the derivative of the power is infinite at a loss of 0.
     return torch.where(miss > 0, alpha * torch.where(miss > 0, miss, 1.0) ** gamma * loss, 0.0)
 
 
 def ace(
     logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0, variant: str = "paper"
 ) -> Tensor:
-    """``-sum_k (N_k / T) log(ybar_k)`` of each sample: ``[B]`` (Xie et al., 2019, eq. 7).
+    """Compute ``-sum_k (N_k / T) log(ybar_k)`` of each sample: ``[B]`` (Xie et al., 2019, eq. 7).
 
-    ``variant="paddle"`` puts ``ybar`` through a softmax once more, as PaddleOCR does.
+    ``variant="paddle"`` applies a second softmax to ``ybar``, as PaddleOCR does.
     """
     losses = []
     for b in range(len(logits)):
@@ -51,7 +57,7 @@ def ace(
 
 
 def assigned(assignment: Assignment) -> Iterator[tuple[tuple[int, ...], int, Tensor]]:
-    """Frames of weight > 0: index into the assignment, class, weight."""
+    """Iterate over the frames of weight > 0: index into the assignment, class and weight."""
     for index in torch.nonzero(assignment.weights > 0).tolist():
         yield tuple(index), int(assignment.classes[tuple(index)]), assignment.weights[tuple(index)]
 
@@ -64,9 +70,10 @@ def _reduced(values: list[Tensor], weights: list[Tensor], features: Tensor, redu
 
 
 def center(features: Tensor, centers: Tensor, assignment: Assignment, *, reduction: str = "mean") -> Tensor:
-    """Weighted squared distances of frames to their centers: half their sum, or their mean (Wen et al., 2016, eq. 2).
+    """Compute the weighted squared distances of frames to their centers: half their sum, or their mean.
 
-    ``half_sum`` is the TensorFlow original's ``l2_loss``, ``mean`` that of the PyTorch seed and of PaddleOCR.
+    Wen et al., 2016, eq. 2. ``half_sum`` is the ``l2_loss`` of the TensorFlow original, ``mean`` that of the PyTorch
+    seed and of PaddleOCR.
     """
     values, weights = [], []
     for index, c, w in assigned(assignment):
@@ -77,10 +84,15 @@ def center(features: Tensor, centers: Tensor, assignment: Assignment, *, reducti
 
 
 def push(
-    features: Tensor, centers: Tensor, assignment: Assignment, rivals: Tensor, *, margin: float = 1.0,
+    features: Tensor,
+    centers: Tensor,
+    assignment: Assignment,
+    rivals: Tensor,
+    *,
+    margin: float = 1.0,
     reduction: str = "mean",
-) -> Tensor:  # fmt: skip
-    """``max(0, margin + ||f - own||^2 - ||f - rival||^2)``, reduced alike (He et al., 2018, eq. 5)."""
+) -> Tensor:
+    """Compute ``max(0, margin + ||f - own||^2 - ||f - rival||^2)``, reduced as in `center` (He et al., 2018, eq. 5)."""
     values, weights = [], []
     for index, c, w in assigned(assignment):
         rival = int(rivals[index])
@@ -93,7 +105,7 @@ def push(
 
 
 def lookalikes(logits: Tensor, classes: Tensor, *, excluded: tuple[int, ...] = ()) -> Tensor:
-    """The most probable class of a frame other than its own; its own where none is left."""
+    """Find the most probable class of each frame other than its own; its own if there is no other."""
     out = classes.clone()
     for index in torch.cartesian_prod(*(torch.arange(n) for n in classes.shape)).tolist():
         own = int(classes[tuple(index)])

@@ -1,7 +1,7 @@
-"""The CRNN, each line at its own width: no padding anywhere, so nothing has to be masked.
+"""The CRNN, with each line at its own width: without padding, nothing has to be masked.
 
-Lines of one width go through the layers together. Shi, Bai and Yao (2015): convolutions, two bidirectional LSTMs, a
-linear head.
+Lines of the same width go through the layers together. Shi, Bai and Yao (2015): convolutions, two bidirectional LSTMs
+and a linear head.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch_ref.types import Outputs
 
 
 class Layer(NamedTuple):
-    """Channels, batch normalisation, pooling (rows, columns), its column stride and padding, kernel, no padding."""
+    """A convolution: channels, normalisation, pooling with its column stride and padding, kernel, and no padding."""
 
     features: int
     norm: bool = False
@@ -55,7 +55,7 @@ BACKBONES = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a recogniser."""
+    """The architecture of a recogniser."""
 
     backbone: str = "small"
     hidden: int = 256
@@ -67,7 +67,7 @@ class ModelConfig:
 class Norm(nn.Module):
     """Batch normalisation over the pixels of lines of different widths.
 
-    The running variance is the biased one, as in flax; torch's own layer stores the unbiased.
+    The running variance is the biased one, as in flax; torch's own layer keeps the unbiased one.
     """
 
     def __init__(self, size: int, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
@@ -89,7 +89,7 @@ class Norm(nn.Module):
         return [(x - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None] for x in groups]
 
     def _together(self, x: Tensor) -> Tensor:
-        """Lines of one width: torch's own function, at its own speed."""
+        """Normalise lines of one width with torch's own function, at its own speed."""
         mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         out = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.epsilon)
         pixels = x.numel() // x.shape[1]
@@ -103,7 +103,7 @@ class Norm(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Groups of lines ``[n,1,32,w]`` to feature rows ``[n,t,D]``; empty lines stay empty."""
+    """Map groups of lines ``[n,1,32,w]`` to feature rows ``[n,t,D]``; empty lines stay empty."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -118,8 +118,8 @@ class Backbone(nn.Module):
         for i, layer in enumerate(self.layers):
             groups = _each(groups, layer.features, lambda x, i=i: self._convolve(i, x))
             if layer.norm:
-                there = [x for x in groups if x.shape[3]]
-                normed = iter(getattr(self, f"norm{i}")(there) if there else [])
+                nonempty = [x for x in groups if x.shape[3]]
+                normed = iter(getattr(self, f"norm{i}")(nonempty) if nonempty else [])
                 groups = [next(normed) if x.shape[3] else x for x in groups]
             groups = _each(groups, layer.features, lambda x, layer=layer: _pool(layer, F.relu(x)))
         return [x.permute(0, 3, 2, 1).flatten(2) for x in groups]
@@ -134,7 +134,7 @@ class Backbone(nn.Module):
 
 
 def _each(groups: list[Tensor], channels: int, change: object) -> list[Tensor]:
-    """Applies ``change`` to the lines that have a column left."""
+    """Apply ``change`` to the groups that have a column left."""
     return [change(x) if x.shape[3] else x.new_zeros(len(x), channels, 1, 0) for x in groups]  # type: ignore[operator]
 
 
@@ -147,10 +147,10 @@ def _pool(layer: Layer, x: Tensor) -> Tensor:
 
 
 class CRNN(nn.Module):
-    """``CRNN(config)(images [B,H,W,1], widths [B]) -> Outputs``.
+    """A CRNN: ``CRNN(config)(images [B,H,W,1], widths [B]) -> Outputs``.
 
-    The LSTMs are torch's, whose second bias (``bias_hh``) stays at zero: two biases that are only ever added would move
-    twice as fast as one.
+    The LSTMs are torch's, with the second bias (``bias_hh``) fixed at zero: two biases that are only added to each
+    other would learn twice as fast as one.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -169,26 +169,26 @@ class CRNN(nn.Module):
     def forward(self, images: Tensor, widths: Tensor) -> Outputs:
         rows, frames = self.rows(images, widths), self._frames(images.shape[2])
         lengths = torch.tensor([len(x) for x in rows], device=images.device)
-        if int(lengths.min()) == frames > 0:  # nothing to pack, nothing to pad
+        if int(lengths.min()) == frames > 0:  # no packing or padding needed
             features = self.lstm1(self.lstm0(torch.stack(rows))[0])[0]
         else:
-            there = [b for b, x in enumerate(rows) if len(x)]
-            read = dict(zip(there, self._read([rows[b] for b in there]) if there else [], strict=True))
+            nonempty = [b for b, x in enumerate(rows) if len(x)]
+            read = dict(zip(nonempty, self._read([rows[b] for b in nonempty]) if nonempty else [], strict=True))
             empty = images.new_zeros(frames, 2 * self.config.hidden)
             lines = (read.get(b, empty) for b in range(len(rows)))
             features = torch.stack([F.pad(x, (0, 0, 0, frames - len(x))) for x in lines])
         return Outputs(self.head(features), features, lengths)
 
     def rows(self, images: Tensor, widths: Tensor) -> list[Tensor]:
-        """What the convolutions make of each line: ``[t,D]``."""
+        """Apply the convolutions to each line: ``[t,D]``."""
         of_width = {w: torch.nonzero(widths == w)[:, 0] for w in torch.unique(widths).tolist()}
-        groups = self.backbone([self.lines(images[of], width) for width, of in of_width.items()])
+        groups = self.backbone([self.lines(images[index], width) for width, index in of_width.items()])
         order = torch.cat(list(of_width.values())).tolist()
         by_line = dict(zip(order, [row for group in groups for row in group], strict=True))
         return [by_line[b] for b in range(len(images))]
 
     def lines(self, images: Tensor, width: int) -> Tensor:
-        """Images ``[n,1,H,w]`` cut to one width, each at mean 0 and variance 1 where the model wants that."""
+        """Crop images to one width, ``[n,1,H,w]``, and standardize each one if the model does so."""
         lines = images[:, :, :width, 0][:, None]
         if self.config.standardize and width:
             mean = lines.mean((1, 2, 3), keepdim=True)
@@ -201,7 +201,7 @@ class CRNN(nn.Module):
         return nn.utils.rnn.unpack_sequence(packed)
 
     def _frames(self, width: int) -> int:
-        """Frames that a line as wide as the padded images would have."""
+        """Return the number of frames of a line as wide as the padded images."""
         for layer in self.backbone.layers:
             width -= layer.kernel[1] - 1 if layer.valid else 0
             if layer.pool:

@@ -1,4 +1,4 @@
-"""One training step of every flow."""
+"""The training step of every preset."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch_ref.types import Assignment, Batch, CenterState, Outputs, TrainState
 
 @dataclass(frozen=True)
 class LossConfig:
-    """A flow, spelled out: assignment, how the centers start and move, reduction and weight of the center loss."""
+    """The parts of a loss: assignment, initialization and update of the centers, reduction and weight."""
 
     assignment: str = "none"
     start: str = "zeros"
@@ -39,11 +39,11 @@ class LossConfig:
 
 PRESETS = {
     "ctc": LossConfig(),
-    # TensorFlow original: emitting frames, centers from zero by Wen's rule, half the sum.
+    # TensorFlow original: emitting frames, centers from zero with Wen's update, half the sum.
     "flow1": LossConfig("counted", "zeros", "delta", "half_sum", 1e-5),
-    # The PyTorch seed as meant: random centers that are a parameter, the mean.
+    # PyTorch seed, corrected: random centers that are a parameter, the mean.
     "flow1-torch": LossConfig("counted", "normal", "gradient", "mean", 1e-5),
-    # PaddleOCR: every frame by its best class, centers estimated before and never moved.
+    # PaddleOCR: the best class of every frame, centers estimated beforehand and fixed.
     "flow2": LossConfig("predicted", "estimate", "fixed", "mean", 0.25),
     "aligned": LossConfig("aligned", "zeros", "delta", "mean", 0.01),
     "posterior": LossConfig("posterior", "zeros", "delta", "mean", 0.01),
@@ -52,7 +52,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW or SGD with warm-up, cosine and clipping."""
+    """AdamW or SGD with warm-up, cosine decay and gradient clipping."""
 
     optimizer: str = "adamw"
     steps: int = 2000
@@ -68,7 +68,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All that decides what a step computes."""
+    """The configuration of a training step."""
 
     model: ModelConfig
     loss: LossConfig
@@ -76,7 +76,7 @@ class TrainConfig:
 
 
 def schedule(config: OptimConfig, step: int) -> float:
-    """Learning rate: linear from 0, then a cosine down to ``final`` of the peak."""
+    """Return the learning rate of a step: linear warm-up from 0, then cosine decay to ``final`` of the peak."""
     warmup = min(config.warmup, config.steps)
     if step < warmup:
         return config.learning_rate * step / warmup
@@ -85,7 +85,7 @@ def schedule(config: OptimConfig, step: int) -> float:
 
 
 def init_state(config: TrainConfig, model: CRNN, given: CenterState | None = None) -> TrainState:
-    """A state around a model, which the optimizer changes in place; centers from elsewhere where ``given``."""
+    """Initialize a train state around a model, which steps change in place; ``given`` centers replace the preset's."""
     decayed, rest = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -103,39 +103,45 @@ def init_state(config: TrainConfig, model: CRNN, given: CenterState | None = Non
     if config.loss.assignment == "none":
         start = None
     elif given is None:
-        makers = {"zeros": lambda: centers.zeros(C, D), "normal": lambda: centers.normal(None, C, D),
-                  "head": lambda: centers.from_head(model.head.weight.T)}  # fmt: skip
+        makers = {
+            "zeros": lambda: centers.zeros(C, D),
+            "normal": lambda: centers.normal(None, C, D),
+            "head": lambda: centers.from_head(model.head.weight.T),
+        }
         start = makers[config.loss.start]()
     return TrainState(0, model, optimizer, start)
 
 
 def assigned(config: LossConfig, outputs: Outputs, batch: Batch, blank: int) -> Assignment:
-    """Which frame belongs to which class."""
+    """Assign frames to classes as the config says."""
     if config.assignment == "predicted":
         return assign.predicted(outputs.logits, outputs.lengths, blank=blank, skip_blank=config.skip_blank)
-    known = (outputs.logits, outputs.lengths, batch.labels, batch.label_lengths)
+    inputs = (outputs.logits, outputs.lengths, batch.labels, batch.label_lengths)
     if config.assignment == "counted":
-        return assign.counted(*known, blank=blank, ignored=config.ignored)
+        return assign.counted(*inputs, blank=blank, ignored=config.ignored)
     if config.assignment == "aligned":
-        return assign.aligned(*known, blank=blank, frames=config.frames)
-    return assign.posterior(*known, blank=blank)
+        return assign.aligned(*inputs, blank=blank, frames=config.frames)
+    return assign.posterior(*inputs, blank=blank)
 
 
 def total(
     config: LossConfig, outputs: Outputs, batch: Batch, state: CenterState | None, *, blank: int = 0
 ) -> tuple[Tensor, dict[str, Tensor], Assignment | None]:
-    """``mean(CTC or focal) + ace * mean(ACE) + weight * center + push * push``, its terms, the assignment."""
-    known = (outputs.logits, outputs.lengths, batch.labels, batch.label_lengths)
+    """Compute the loss, its terms and the assignment.
+
+    ``mean(CTC or focal) + ace * mean(ACE) + weight * center + push * push``.
+    """
+    inputs = (outputs.logits, outputs.lengths, batch.labels, batch.label_lengths)
     real = batch.widths > 0
     n = max(int(real.sum()), 1)
-    info = {"ctc_sum": ctc.ctc_loss(*known, blank=blank)[real].sum()}
+    info = {"ctc_sum": ctc.ctc_loss(*inputs, blank=blank)[real].sum()}
     loss = info["ctc_sum"] / n
     if config.focal:
         alpha, gamma = config.focal_alpha, config.focal_gamma
-        info["focal_sum"] = losses.focal_ctc(*known, alpha=alpha, gamma=gamma, blank=blank)[real].sum()
+        info["focal_sum"] = losses.focal_ctc(*inputs, alpha=alpha, gamma=gamma, blank=blank)[real].sum()
         loss = info["focal_sum"] / n
     if config.ace:
-        info["ace_sum"] = losses.ace(*known, blank=blank, variant=config.ace_variant)[real].sum()
+        info["ace_sum"] = losses.ace(*inputs, blank=blank, variant=config.ace_variant)[real].sum()
         loss = loss + config.ace * info["ace_sum"] / n
     if state is None or config.assignment == "none":
         return loss, info, None
@@ -144,7 +150,8 @@ def total(
     loss = loss + config.weight * info["center"]
     if config.push:
         rivals = losses.lookalikes(outputs.logits, assignment.classes, excluded=(blank,))
-        rivals = torch.where(assignment.classes == blank, assignment.classes, rivals)  # the blank is not pushed
+        # Frames assigned to the blank are not pushed.
+        rivals = torch.where(assignment.classes == blank, assignment.classes, rivals)
         info["push"] = losses.push(
             outputs.features, state.centers, assignment, rivals, margin=config.push_margin, reduction=config.reduction
         )
@@ -153,7 +160,7 @@ def total(
 
 
 def train_step(config: TrainConfig, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Tensor]]:
-    """Loss, gradients, the optimizer's update, then the centers' update from their old values."""
+    """Run one step: loss, gradients, the optimizer's update, then the centers' update from their old values."""
     model, optimizer, loss_config = state.model, state.optimizer, config.loss
     model.train()
     optimizer.zero_grad()

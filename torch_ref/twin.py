@@ -1,10 +1,10 @@
-"""The recogniser for reading alone, of any shape, every line as wide as the image: what is written as ONNX.
+"""An inference-only PyTorch port of a recogniser of any architecture, for export to ONNX.
 
     python -m torch_ref.twin SPEC.npz OUT.onnx
 
-SPEC has the arrays by name, ``params/backbone/conv0/kernel`` and so on in the order of axes that flax has, and a JSON
-text under ``spec``: ``layers`` of the backbone, ``recurrent`` layers (kind and size), ``rows``, ``colors``, ``black``,
-``white``, ``standardize`` and ``height``.
+Every line is as wide as the image. SPEC holds the arrays by name, ``params/backbone/conv0/kernel`` and so on in flax's
+axis order, and a JSON text under ``spec``: ``layers`` of the backbone, ``recurrent`` layers (kind and size), ``rows``,
+``colors``, ``black``, ``white``, ``standardize`` and ``height``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EPSILON = 1e-5  # of every normalisation
+EPSILON = 1e-5  # of batch normalisation
 
 
 class Twin(nn.Module):
-    """``Twin(spec, arrays)(images [B,H,W,1]) -> logits [B,T,C]``."""
+    """A PyTorch port of a recogniser: ``Twin(spec, arrays)(images [B,H,W,1]) -> logits [B,T,C]``."""
 
     def __init__(self, spec: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         super().__init__()
@@ -44,11 +44,11 @@ class Twin(nn.Module):
         self.arrays = {}
 
     def tensor(self, name: str, group: str = "params") -> Tensor:
-        """One of the arrays."""
+        """Return an array as a tensor."""
         return torch.tensor(self.arrays[f"{group}/{name}"])
 
     def has(self, name: str) -> bool:
-        """Whether there is such a parameter."""
+        """Check whether a parameter exists."""
         return f"params/{name}" in self.arrays
 
     def _linear(self, name: str, kind: str, size: int) -> nn.Linear:
@@ -62,8 +62,8 @@ class Twin(nn.Module):
         second = self.tensor(f"{name}/bias_h") if self.has(f"{name}/bias_h") else torch.zeros_like(bias)
         lstm = nn.LSTM(inside.shape[1], size, bidirectional=kind == "bilstm", batch_first=True)
         for k, end in enumerate(("", "_reverse")[: len(inside)]):
-            for part, value in (("weight_ih", inside[k].T), ("weight_hh", through[k].T), ("bias_ih", bias[k]),
-                                ("bias_hh", second[k])):  # fmt: skip
+            matrices = {"weight_ih": inside[k].T, "weight_hh": through[k].T}
+            for part, value in (matrices | {"bias_ih": bias[k], "bias_hh": second[k]}).items():
                 getattr(lstm, f"{part}_l0{end}").data = value.contiguous()
         return lstm
 
@@ -118,8 +118,11 @@ class _Layer(nn.Module):
 class _Block(nn.Module):
     def __init__(self, twin: Twin, layer: Mapping[str, Any], name: str, i: int) -> None:
         super().__init__()
-        pairs = [(_convolution(twin, f"{name}conv{k}", 1, 1 if k < 2 else 0), _norm(twin, f"{name}norm{k}"))
-                 for k in range(3) if twin.has(f"{name}conv{k}/kernel")]  # fmt: skip
+        pairs = [
+            (_convolution(twin, f"{name}conv{k}", 1, 1 if k < 2 else 0), _norm(twin, f"{name}norm{k}"))
+            for k in range(3)
+            if twin.has(f"{name}conv{k}/kernel")
+        ]
         self.through = nn.Sequential(*pairs[0], nn.ReLU(), *pairs[1])
         self.around = nn.Sequential(*pairs[2]) if len(pairs) == 3 else nn.Identity()
 
@@ -128,21 +131,26 @@ class _Block(nn.Module):
 
 
 def write(spec: Mapping[str, Any], arrays: Mapping[str, np.ndarray], path: str) -> None:
-    """Writes ONNX: ``images [batch,height,width,1]`` to ``logits [batch,frames,classes]``."""
+    """Write an ONNX file that maps ``images [batch,height,width,1]`` to ``logits [batch,frames,classes]``."""
     twin = Twin(spec, arrays).eval()
     example = torch.zeros(2, spec["height"], 64, 1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter that needs no further package calls itself old
+        warnings.simplefilter("ignore")  # the exporter without further dependencies warns that it is deprecated
         torch.onnx.export(
-            twin, (example,), path, dynamo=False, input_names=["images"], output_names=["logits"],
+            twin,
+            (example,),
+            path,
+            dynamo=False,
+            input_names=["images"],
+            output_names=["logits"],
             dynamic_axes={"images": {0: "batch", 2: "width"}, "logits": {0: "batch", 1: "frames"}},
-        )  # fmt: skip
+        )
 
 
 def main() -> None:
-    given = np.load(sys.argv[1])
-    arrays = {name: given[name] for name in given.files if name != "spec"}
-    write(json.loads(str(given["spec"])), arrays, sys.argv[2])
+    contents = np.load(sys.argv[1])
+    arrays = {name: contents[name] for name in contents.files if name != "spec"}
+    write(json.loads(str(contents["spec"])), arrays, sys.argv[2])
 
 
 if __name__ == "__main__":

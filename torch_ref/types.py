@@ -1,4 +1,4 @@
-"""The tuples that pass between modules; the same names and meaning as in jaxcrnn."""
+"""Tuples that modules pass to each other, with the names and meanings of `jaxcrnn.types`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """``images [B,H,W,1]`` in [-1, 1], ``widths [B]``, ``labels [B,L]``, ``label_lengths [B]``."""
+    """A batch: ``images [B,H,W,1]`` in [-1, 1], ``widths [B]``, ``labels [B,L]``, ``label_lengths [B]``."""
 
     images: Tensor
     widths: Tensor
@@ -17,7 +17,7 @@ class Batch(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """``logits [B,T,C]``, ``features [B,T,D]``, ``lengths [B]``."""
+    """The output of a model: ``logits [B,T,C]``, ``features [B,T,D]``, ``lengths [B]``."""
 
     logits: Tensor
     features: Tensor
@@ -25,21 +25,21 @@ class Outputs(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """``classes`` and ``weights``: ``[B,T]``, or ``[B,T,K]`` where a frame belongs to K classes."""
+    """The ``classes`` and ``weights`` of frames: ``[B,T]``, or ``[B,T,K]`` where a frame belongs to K classes."""
 
     classes: Tensor
     weights: Tensor
 
 
 class CenterState(NamedTuple):
-    """``centers [C,D]`` and ``counts [C]``, the weight of the frames that moved each."""
+    """The class centers: ``centers [C,D]`` and ``counts [C]``, the total weight of the frames that updated each one."""
 
     centers: Tensor
     counts: Tensor
 
 
 class TrainState(NamedTuple):
-    """What a step takes and gives: the model and the optimizer change in place, the centers are new each time."""
+    """The state of training; the model and the optimizer change in place, the centers are replaced at each step."""
 
     step: int
     model: Any
