@@ -14,7 +14,7 @@ from jaxcrnn.kernels.mesh_ops import LOCAL, Ops
 
 
 class BiLSTM(nn.Module):
-    """An LSTM layer in one or both directions: ``__call__(x [B,T,D], lengths [B]) -> [B,T,2H]``, forward half first.
+    """An LSTM layer: ``__call__(x [B,T,D], lengths [B])`` returns ``[B,T,2H]``, forward half first, or ``[B,T,H]``.
 
     Padded frames influence nothing and are zero in the output. The input projections of all frames are computed before
     the loop, one matrix product per direction; the loop holds one batched product with the state.
