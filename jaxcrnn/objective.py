@@ -62,7 +62,7 @@ class Flow(NamedTuple):
 
 
 class Preset(NamedTuple):
-    """A function from a `LossConfig` to a `Flow`, which holds the defaults of the attributes of the same names."""
+    """The default parts of a loss; calling it with a `LossConfig` returns a `Flow`."""
 
     assignment: str
     start: str
