@@ -64,10 +64,10 @@ def counted(
     Examples:
       >>> import jax, jax.numpy as jnp
       >>> from jaxcrnn import assign
-      >>> logits = jax.nn.one_hot(jnp.array([[1, 1, 0, 2]]), 4)
-      >>> frames = assign.counted(logits, jnp.array([4]), jnp.array([[1, 3]]), jnp.array([2]))
-      >>> frames.classes.tolist(), frames.weights.tolist()  # 3 is read as 2, but two characters are right
-      ([[0, 1, 0, 3]], [[0.0, 1.0, 0.0, 1.0]])
+      >>> logits = jax.nn.one_hot(jnp.array([[1, 1, 0, 2]]), 3)
+      >>> frames = assign.counted(logits, jnp.array([4]), jnp.array([[1, 1]]), jnp.array([2]))
+      >>> frames.classes.tolist(), frames.weights.tolist()  # "11" is read as "12": the number is right
+      ([[0, 1, 0, 1]], [[0.0, 1.0, 0.0, 1.0]])
 
     References:
       The TensorFlow original of CRNN with center loss; its PyTorch port also ignores class 1.
@@ -153,7 +153,7 @@ def aligned(
     Examples:
       >>> import jax, jax.numpy as jnp
       >>> from jaxcrnn import assign
-      >>> logits = 5 * jax.nn.one_hot(jnp.array([[1, 1, 0, 2]]), 4)
+      >>> logits = 5 * jax.nn.one_hot(jnp.array([[1, 1, 0, 2]]), 3)
       >>> frames = assign.aligned(logits, jnp.array([4]), jnp.array([[1, 2]]), jnp.array([2]), frames="all")
       >>> frames.classes.tolist(), frames.weights.tolist()
       ([[1, 1, 0, 2]], [[1.0, 1.0, 0.0, 1.0]])
@@ -202,9 +202,11 @@ def posterior(logits: Logits, lengths: Array, labels: Array, label_lengths: Arra
     Examples:
       >>> import jax.numpy as jnp
       >>> from jaxcrnn import assign
-      >>> frames = assign.posterior(jnp.zeros((1, 2, 3)), jnp.array([2]), jnp.array([[1]]), jnp.array([1]))
-      >>> frames.classes[0, :, 0].tolist(), [round(w, 3) for w in frames.weights[0, :, 0].tolist()]
-      ([1, 1], [0.5, 0.5])
+      >>> frames = assign.posterior(jnp.zeros((1, 4, 3)), jnp.array([4]), jnp.array([[1, 2]]), jnp.array([2]))
+      >>> frames.classes[0].tolist()
+      [[1, 2], [1, 2], [1, 2], [1, 2]]
+      >>> [round(w, 3) for w in frames.weights[0, :, 0].tolist()]
+      [0.476, 0.381, 0.143, 0.0]
 
     References:
       The posteriors: Graves et al., 2006; see `jaxcrnn.ctc.slot_posteriors`.

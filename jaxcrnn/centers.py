@@ -196,9 +196,9 @@ def delta(
       >>> from jaxcrnn import centers
       >>> from jaxcrnn.types import Assignment
       >>> frames = Assignment(jnp.array([[1, 1]]), jnp.ones((1, 2)))
-      >>> state = centers.delta(centers.zeros(2, 2), jnp.array([[[2.0, 0.0], [4.0, 0.0]]]), frames, alpha=0.5)
+      >>> state = centers.delta(centers.zeros(3, 2), jnp.array([[[2.0, 0.0], [4.0, 0.0]]]), frames, alpha=0.5)
       >>> state.centers.tolist(), state.counts.tolist()  # 0.5 * (2 + 4) / (1 + 2)
-      ([[0.0, 0.0], [1.0, 0.0]], [0.0, 2.0])
+      ([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]], [0.0, 2.0, 0.0])
 
     References:
       Wen et al., 2016, eq. 4; the TensorFlow original of CRNN with center loss.
@@ -241,8 +241,8 @@ def gradient(
       >>> from jaxcrnn.types import Assignment
       >>> frames = Assignment(jnp.array([[1, 1]]), jnp.ones((1, 2)))
       >>> features = jnp.array([[[2.0, 0.0], [4.0, 0.0]]])
-      >>> centers.gradient(centers.zeros(2, 2), features, frames, learning_rate=0.5).centers.tolist()
-      [[0.0, 0.0], [3.0, 0.0]]
+      >>> centers.gradient(centers.zeros(3, 2), features, frames, learning_rate=0.5).centers.tolist()
+      [[0.0, 0.0], [3.0, 0.0], [0.0, 0.0]]
 
     References:
       The PyTorch seed, whose centers are a parameter.

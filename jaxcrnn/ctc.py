@@ -61,11 +61,13 @@ def ctc_loss(logits: Logits, lengths: Array, labels: Array, label_lengths: Array
     Examples:
       >>> import jax.numpy as jnp
       >>> from jaxcrnn import ctc
-      >>> logits = jnp.zeros((2, 2, 3))  # 2 frames, 3 equally probable classes
-      >>> labels, label_lengths = jnp.array([[1, 0], [1, 1]]), jnp.array([1, 2])
-      >>> loss = ctc.ctc_loss(logits, jnp.array([2, 2]), labels, label_lengths)
-      >>> [round(x, 4) for x in loss.tolist()]  # log 3: three of nine paths read "1"; "11" is infeasible
-      [1.0986, 0.0]
+      >>> logits = jnp.zeros((1, 4, 3))  # 4 frames, 3 equally probable classes
+      >>> labels, label_lengths = jnp.array([[1, 2]]), jnp.array([2])
+      >>> loss = ctc.ctc_loss(logits, jnp.array([4]), labels, label_lengths)
+      >>> round(float(loss[0]), 4)  # log(81 / 15): 15 of the 81 paths read "12"
+      1.6864
+      >>> float(ctc.ctc_loss(logits, jnp.array([1]), labels, label_lengths)[0])  # infeasible with one frame
+      0.0
 
     References:
       Graves et al., 2006, eq. 3; the gradient is eq. 16.
@@ -155,10 +157,10 @@ def fused_ctc_loss(
     Examples:
       >>> import jax.numpy as jnp
       >>> from jaxcrnn import ctc
-      >>> features, kernel, bias = jnp.ones((1, 2, 4)), jnp.zeros((4, 3)), jnp.zeros(3)
-      >>> loss = ctc.fused_ctc_loss(features, kernel, bias, jnp.array([2]), jnp.array([[1]]), jnp.array([1]))
+      >>> features, kernel, bias = jnp.ones((1, 4, 2)), jnp.zeros((2, 3)), jnp.zeros(3)
+      >>> loss = ctc.fused_ctc_loss(features, kernel, bias, jnp.array([4]), jnp.array([[1, 2]]), jnp.array([2]))
       >>> round(float(loss[0]), 4)
-      1.0986
+      1.6864
     """
     inside = jnp.arange(features.shape[1])[None, :] < lengths[:, None]
     clean = jnp.where(inside[:, :, None], features, jnp.zeros((), features.dtype))
@@ -206,9 +208,10 @@ def slot_posteriors(logits: Logits, lengths: Array, labels: Array, label_lengths
     Examples:
       >>> import jax.numpy as jnp
       >>> from jaxcrnn import ctc
-      >>> posteriors = ctc.slot_posteriors(jnp.zeros((1, 2, 3)), jnp.array([2]), jnp.array([[1]]), jnp.array([1]))
-      >>> [round(x, 3) for x in posteriors[0, :, 0].tolist()]  # two of the paths "11", "1-", "-1"
-      [0.667, 0.667]
+      >>> logits = jnp.zeros((1, 4, 3))
+      >>> posteriors = ctc.slot_posteriors(logits, jnp.array([4]), jnp.array([[1, 2]]), jnp.array([2]))
+      >>> [round(x, 3) for x in posteriors[0, :, 0].tolist()]  # 10, 8, 3 and 0 of 15 paths show slot 0
+      [0.667, 0.533, 0.2, 0.0]
 
     References:
       Graves et al., 2006, eq. 7 and 11.

@@ -63,9 +63,9 @@ def pack(best: Array, starts: Array) -> tuple[Array, Array]:
     Examples:
       >>> import jax.numpy as jnp
       >>> from jaxcrnn import decode
-      >>> ids, counts = decode.pack(jnp.array([[5, 6, 7]]), jnp.array([[True, False, True]]))
+      >>> ids, counts = decode.pack(jnp.array([[5, 6, 7, 8]]), jnp.array([[True, False, True, False]]))
       >>> ids.tolist(), counts.tolist()
-      ([[5, 7, 0]], [2])
+      ([[5, 7, 0, 0]], [2])
     """
     counts = starts.sum(1, dtype=jnp.int32)
     # Scatter kept frames to the index given by their running count; the others write past the end and are dropped.
@@ -88,10 +88,10 @@ def greedy(logits: Logits, lengths: Array, *, blank: int = 0) -> tuple[Array, Ar
     Examples:
       >>> import jax, jax.numpy as jnp
       >>> from jaxcrnn import decode
-      >>> logits = jax.nn.one_hot(jnp.array([[0, 1, 1, 2, 0, 2]]), 3)
-      >>> ids, counts = decode.greedy(logits, jnp.array([6]))
+      >>> logits = jax.nn.one_hot(jnp.array([[1, 1, 0, 1]]), 3)
+      >>> ids, counts = decode.greedy(logits, jnp.array([4]))
       >>> ids.tolist(), counts.tolist()
-      ([[1, 2, 2, 0, 0, 0]], [3])
+      ([[1, 1, 0, 0]], [2])
 
     References:
       Best path decoding: Graves et al., 2006.
@@ -115,10 +115,10 @@ def read(logits: Logits, lengths: Array, *, blank: int = 0) -> Reading:
     Examples:
       >>> import jax.numpy as jnp
       >>> from jaxcrnn import decode
-      >>> probabilities = jnp.array([[[0.1, 0.9], [0.8, 0.2]]])
-      >>> reading = decode.read(jnp.log(probabilities), jnp.array([2]))
-      >>> reading.ids.tolist(), reading.counts.tolist(), round(float(reading.confidence[0]), 3)
-      ([[1, 0]], [1], 0.9)
+      >>> frames = [[0.2, 0.6, 0.2], [0.05, 0.9, 0.05], [0.8, 0.1, 0.1], [0.2, 0.1, 0.7]]
+      >>> reading = decode.read(jnp.log(jnp.array([frames])), jnp.array([4]))
+      >>> reading.ids.tolist(), reading.counts.tolist(), round(float(reading.confidence[0]), 3)  # 0.9 and 0.7
+      ([[1, 2, 0, 0]], [2], 0.8)
     """
     logits = as_logits(logits)
     best, value = logits.best()
@@ -207,9 +207,9 @@ def blankness(logits: Logits, lengths: Array, *, blank: int = 0) -> Array:
     Examples:
       >>> import jax.numpy as jnp
       >>> from jaxcrnn import decode
-      >>> probabilities = jnp.array([[[0.1, 0.9], [0.8, 0.2]]])
-      >>> round(float(decode.blankness(jnp.log(probabilities), jnp.array([2]))[0]), 3)
-      0.45
+      >>> frames = [[0.2, 0.6, 0.2], [0.05, 0.9, 0.05], [0.8, 0.1, 0.1], [0.2, 0.1, 0.7]]
+      >>> round(float(decode.blankness(jnp.log(jnp.array([frames])), jnp.array([4]))[0]), 4)
+      0.3125
     """
     logits = as_logits(logits)
     norm = logits.log_norm()

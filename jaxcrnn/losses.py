@@ -46,9 +46,9 @@ def focal_ctc(
     Examples:
       >>> import jax.numpy as jnp
       >>> from jaxcrnn import losses
-      >>> loss = losses.focal_ctc(jnp.zeros((1, 2, 3)), jnp.array([2]), jnp.array([[1]]), jnp.array([1]))
-      >>> round(float(loss[0]), 4)  # p = 1/3: (2/3)^2 log 3
-      0.4883
+      >>> loss = losses.focal_ctc(jnp.zeros((1, 4, 3)), jnp.array([4]), jnp.array([[1, 2]]), jnp.array([2]))
+      >>> round(float(loss[0]), 4)  # p = 15 / 81: the CTC loss of 1.6864 times (1 - p)^2
+      1.1196
 
     References:
       Focal loss: Lin et al., 2017. Applied to CTC as in PaddleOCR's enhanced CTC.
@@ -106,7 +106,7 @@ def ace(
     Examples:
       >>> import jax.numpy as jnp
       >>> from jaxcrnn import losses
-      >>> loss = losses.ace(jnp.zeros((1, 2, 3)), jnp.array([2]), jnp.array([[1]]), jnp.array([1]))
+      >>> loss = losses.ace(jnp.zeros((1, 4, 3)), jnp.array([4]), jnp.array([[1, 2]]), jnp.array([2]))
       >>> round(float(loss[0]), 4)  # log 3
       1.0986
 
@@ -181,9 +181,9 @@ def center(
       >>> from jaxcrnn.types import Assignment
       >>> features = jnp.array([[[3.0, 4.0], [9.0, 9.0]]])
       >>> frames = Assignment(jnp.array([[1, 0]]), jnp.array([[1.0, 0.0]]))  # the second frame has no weight
-      >>> float(losses.center(features, jnp.zeros((2, 2)), frames))
+      >>> float(losses.center(features, jnp.zeros((3, 2)), frames))
       25.0
-      >>> float(losses.center(features, jnp.zeros((2, 2)), frames, reduction="half_sum"))
+      >>> float(losses.center(features, jnp.zeros((3, 2)), frames, reduction="half_sum"))
       12.5
 
     References:
@@ -229,9 +229,9 @@ def push(
       >>> import jax.numpy as jnp
       >>> from jaxcrnn import losses
       >>> from jaxcrnn.types import Assignment
-      >>> features, centers = jnp.zeros((1, 1, 2)), jnp.array([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
-      >>> frames = Assignment(jnp.array([[1]]), jnp.array([[1.0]]))
-      >>> float(losses.push(features, centers, frames, jnp.array([[2]]), margin=3.0))  # 3 + 0 - 1
+      >>> features, centers = jnp.zeros((1, 2, 2)), jnp.array([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+      >>> frames = Assignment(jnp.array([[1, 0]]), jnp.array([[1.0, 0.0]]))
+      >>> float(losses.push(features, centers, frames, jnp.array([[2, 0]]), margin=3.0))  # 3 + 0 - 1
       2.0
 
     References:

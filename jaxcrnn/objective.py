@@ -392,11 +392,11 @@ def loss_terms(
       >>> from jaxcrnn import centers
       >>> from jaxcrnn.objective import LossConfig, flow, loss_terms
       >>> from jaxcrnn.types import Batch, Outputs
-      >>> outputs = Outputs(logits=jnp.zeros((1, 2, 3)), features=jnp.ones((1, 2, 2)), lengths=jnp.array([2]))
-      >>> batch = Batch(images=None, widths=jnp.array([8]), labels=jnp.array([[1]]), label_lengths=jnp.array([1]))
+      >>> outputs = Outputs(logits=jnp.zeros((1, 4, 3)), features=jnp.ones((1, 4, 2)), lengths=jnp.array([4]))
+      >>> batch = Batch(images=None, widths=jnp.array([16]), labels=jnp.array([[1, 2]]), label_lengths=jnp.array([2]))
       >>> loss, (info, assignment) = loss_terms(flow(LossConfig("aligned")), outputs, batch, centers.zeros(3, 2))
-      >>> round(float(loss), 4), round(float(info["ctc_sum"]), 4), float(info["center"])  # 1.0986 + 0.01 * 2
-      (1.1186, 1.0986, 2.0)
+      >>> round(float(loss), 4), round(float(info["ctc_sum"]), 4), float(info["center"])  # 1.6864 + 0.01 * 2
+      (1.7064, 1.6864, 2.0)
     """
     real = batch.widths > 0
     samples = jnp.maximum(real.sum(dtype=jnp.int32), 1)

@@ -187,8 +187,7 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
       >>> from jaxcrnn.types import Batch
       >>> config = train.TrainConfig(ModelConfig("tiny", hidden=4, num_classes=3))
       >>> batch = Batch(jnp.ones((2, 32, 32, 1)), jnp.array([32, 0]), jnp.array([[1], [0]]), jnp.array([1, 0]))
-      >>> step = jax.jit(train.train_step, static_argnums=0, donate_argnums=1)  # how a loop would call it
-      >>> state = train.state_shapes(config)
+      >>> state = train.state_shapes(config)  # shapes only; a loop would jit the step with static_argnums=0
       >>> state, info = jax.eval_shape(train.train_step, config, state, batch, jax.random.key(0))
       >>> info["loss"].shape, state.step.shape
       ((), ())
