@@ -103,7 +103,7 @@ def test_tables_are_taken_with_a_grain_of_salt(tmp_path, capsys):
     (tmp_path / "c.txt").write_text("未\n末\n8\n#\n龘\n", encoding="utf-8")
     assert main([*plain, "--out", str(tmp_path / "g.txt")]) == 0
     assert sorted(read_groups(tmp_path / "g.txt")) == ["8龘", "未末"]
-    assert "1 pairs with a space or '#' left out" in capsys.readouterr().out
+    assert "1 pairs with a space or '#' dropped" in capsys.readouterr().out
     assert main([*plain, "--fonts", "embedded", "--out", str(tmp_path / "g.txt")]) == 0
     shown = capsys.readouterr().out
     assert "gbsn00lp lacks 2 of 5 characters: # 龘" in shown
