@@ -114,7 +114,7 @@ class LossConfig:
       assignment: how frames are assigned to classes: ``"none"``, one of `jaxcrnn.assign.ASSIGNMENTS`, or the import
         path of a function, ``"module:function"`` (`Flow.assign`).
       start: centers before the first step: ``"zeros"``, ``"normal"``, ``"head"`` or ``"estimate"`` (from a file).
-      update: how centers move: one of `jaxcrnn.centers.UPDATES`.
+      update: how centers move: ``"fixed"``, ``"delta"`` or ``"gradient"`` (`jaxcrnn.centers`).
       reduction: reduction of the center loss, the push and the ``gradient`` update: ``"mean"`` or ``"half_sum"``.
       weight: weight of the center loss, 0 or more; at 0 centers are kept and updated but do not affect the features.
       alpha: step size of the ``delta`` update, 0 or more.
