@@ -111,8 +111,8 @@ class LossConfig:
     Attributes:
       preset: ``"ctc"`` (no centers), ``"flow1"`` (TensorFlow original), ``"flow1-torch"`` (PyTorch seed, corrected),
         ``"flow2"`` (PaddleOCR), ``"aligned"`` or ``"posterior"`` (this project's own).
-      assignment: how frames are assigned to classes: ``"none"``, one of `jaxcrnn.assign.ASSIGNMENTS`, or the import
-        path of a function, ``"module:function"`` (`Flow.assign`).
+      assignment: how frames are assigned to classes: ``"none"``, ``"counted"``, ``"predicted"``, ``"aligned"``,
+        ``"posterior"`` (`jaxcrnn.assign`), or the import path of a function, ``"module:function"`` (`Flow.assign`).
       start: centers before the first step: ``"zeros"``, ``"normal"``, ``"head"`` or ``"estimate"`` (from a file).
       update: how centers move: ``"fixed"``, ``"delta"`` or ``"gradient"`` (`jaxcrnn.centers`).
       reduction: reduction of the center loss, the push and the ``gradient`` update: ``"mean"`` or ``"half_sum"``.
