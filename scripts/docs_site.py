@@ -46,6 +46,10 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     return output.replace(SHIM, "")
 
 
+def on_post_template(output: str, template_name: str, config: MkDocsConfig) -> str:
+    return output.replace(SHIM, "")
+
+
 def source_of(uri: str) -> str:
     """The path in the repository of a page of the site."""
     return {page: source for source, page in PAGES.items()}.get(uri, f"docs/{uri}")
