@@ -95,7 +95,7 @@ def test_a_format_holds_the_lines_and_goes_through_others(name, tmp_path, capsys
     assert len({source.identity(i) for i in range(len(source))}) == len(source)
     out = tmp_path / "out"
     assert main(["data", "convert", str(path), str(out)]) == 0
-    assert f"{len(source)} lines in {out}; all read back and equal; 0 left out" in capsys.readouterr().out
+    assert f"{len(source)} lines in {out}; verified by reading back; 0 skipped" in capsys.readouterr().out
     assert contents(open_source(out)) == sorted(expected)
 
 
@@ -154,13 +154,13 @@ def test_a_folder_of_something_else_is_not_written_to(tmp_path, capsys):
     refused(foreign, "holds unknown samples of another data set")
     folder = as_names(tmp_path)
     refused(folder, "expected a new folder, or one of a conversion")
-    refused(folder / "inside", "is inside the data set itself", folder)
-    refused("", "no folder to write")
+    refused(folder / "inside", "inside the source data set", folder)
+    refused("", "no output folder")
     out = tmp_path / "lmdb"
     assert main(["data", "convert", str(label_file), str(out)]) == 0
     kept = (tmp_path / "3.png").read_bytes()
     Image.new("L", (30, 32)).save(tmp_path / "3.png")
-    refused(out, "the data set changed since an earlier call", label_file)
+    refused(out, "the data set changed since the conversion was interrupted", label_file)
     (tmp_path / "3.png").write_bytes(kept)
     close(tmp_path / "lmdb")
     put(tmp_path / "lmdb", {"label-000000002": b"other"})

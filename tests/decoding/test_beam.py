@@ -148,7 +148,7 @@ def test_the_commands(run_folder, lines_file, tmp_path, capsys):
     options = ["--lm", str(tmp_path / "m.lm"), "--best", "3", "--beam", "8", "--lexicon", str(tmp_path / "words.txt")]
     assert main(["recognize", str(run_folder), str(name), "--json", "--characters", *options]) == 0
     said = capsys.readouterr()
-    assert "1 of 6 words left out, they have characters outside the charset: x y z" in said.err
+    assert "skipped 1 of 6 words with characters outside the charset: x y z" in said.err
     found = json.loads(said.out)
     assert found["text"] in texts[:5]
     assert len(found["characters"]) == len(found["text"])
@@ -189,11 +189,11 @@ def test_best_path_with_details_is_the_same_text(run_folder):
         (["lm", "train", "{none}", "--out", "{new}"], "expected a readable UTF-8 text file"),
         (["lm", "train", "{empty}", "--out", "{new}"], "no line with a character"),
         (["lm", "train", "{text}", "--order", "0", "--out", "{new}"], "--order 0: expected 1 to 8"),
-        (["lm", "train", "{text}", "--out", "{none}/x"], "a new file in a folder that exists"),
-        (["lm", "train", "{text}", "--out", "{text}"], "a new file in a folder that exists"),
-        (["recognize", "{run}", "{text}", "--characters"], "--characters is for --json; expected --json --characters"),
-        (["recognize", "{run}", "{text}", "--lm-weight", "2"], "--lm-weight is for --lm"),
-        (["recognize", "{run}", "{text}", "--beam", "2", "--best", "3"], "--best 3: expected --beam 2 or fewer"),
+        (["lm", "train", "{text}", "--out", "{none}/x"], "a new file in an existing folder"),
+        (["lm", "train", "{text}", "--out", "{text}"], "a new file in an existing folder"),
+        (["recognize", "{run}", "{text}", "--characters"], "--characters requires --json"),
+        (["recognize", "{run}", "{text}", "--lm-weight", "2"], "--lm-weight requires --lm"),
+        (["recognize", "{run}", "{text}", "--beam", "2", "--best", "3"], "--best 3: expected at most the beam width"),
         (["recognize", "{run}", "{text}", "--beam", "0"], "--beam 0: expected 1 to 1000"),
         (["recognize", "{run}", "{text}", "--lexicon", "{none}"], "expected a readable UTF-8 text file"),
         (["recognize", "{run}", "{text}", "--lexicon", "{text}"], "no word of the lexicon is spelled"),

@@ -140,7 +140,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
     assert "jaxcrnn recognize" in capsys.readouterr().out
     monkeypatch.setattr(run, "compare", lambda plan, out: None)
     assert main(["demo", "--out", str(out)]) == 0
-    assert f"go on with: jaxcrnn demo --out {out}" in capsys.readouterr().out
+    assert f"resume with: jaxcrnn demo --out {out}" in capsys.readouterr().out
 
 
 BAD = {
@@ -149,7 +149,7 @@ BAD = {
     "arms: {ctc: {}, x: {optim: {steps: 3}}}": "arms.x takes 3 steps and ctc 2",
     "arms: {ctc: {}, x: {data: {batch_size: 8}}}": "arms.x has another 'data' than ctc",
     "arms: {ctc: {}, x: {loss: {preset: flow9}}}": "loss.preset is 'flow9'",
-    "arms: {ctc: {}, x: {los: {}}}": "arms.x: 'los' is no section",
+    "arms: {ctc: {}, x: {los: {}}}": "arms.x: unknown section 'los'",
     "arms: {ctc: {}}\nbaseline: x": "baseline is 'x'; expected one of the arms: ctc",
     "arms: {ctc: {}}\nseeds: 3": "seeds is 3; expected whole numbers below 2147483648 in brackets",
     "arms: {ctc: {}}\nseeds: [1, 1]": "expected each once",
@@ -158,7 +158,7 @@ BAD = {
     "arms: {ctc: {}}\ntests: {lines: 0}": "at least 1 line",
     "arms: {ctc: {}}\nrms: 1": "'rms' is no key of a comparison",
     "arms: {ctc: {}, tests: {}}": "'tests' cannot be the name of an arm",
-    "arms: {ctc: {}, ctc: {}}": "line 2: not YAML: the key 'ctc' stands twice",
+    "arms: {ctc: {}, ctc: {}}": "line 2: invalid YAML: duplicate key 'ctc'",
     "arms: {ctc: {}}\ngroups: [1]": "groups is [1]; expected a file",
     "arms: {ctc: {}}\nseeds: [99999999999999999999]": "expected whole numbers below",
     "arms: {ctc: {}}\ntests: {seed: 99999999999999999999}": "a seed from 0 to",

@@ -62,7 +62,7 @@ def test_a_name_that_looks_like_json(tmp_path, name):
     [
         ("l.json", '{"a.png": ' + "9" * 5000 + "}", open_source, "too many digits"),
         ("c.yaml", "a: " + "[" * 1500, config.read_yaml, "nested too deeply"),
-        ("c.yaml", "a: 2026-13-40", config.read_yaml, "not YAML: month"),
+        ("c.yaml", "a: 2026-13-40", config.read_yaml, "invalid YAML: month"),
     ],
 )
 def test_numbers_and_brackets_without_end(tmp_path, name, text, use, what):
@@ -139,7 +139,9 @@ def test_centers_that_do_not_say_what_they_are_for(tmp_path):
     arrays = {"centers": np.zeros((3, 4), np.float32), "counts": np.zeros(3, np.float32)}
     for facts in ({}, {"charset_hash": "x"}, {"charset_hash": "x", "characters": "[1", "blank": "first"}):
         save_file(arrays, tmp_path / "c", metadata={"format": center_files.FORMAT, **facts})
-        with pytest.raises(UserError, match=r"/c: made for another charset: it does not say which$"):
+        with pytest.raises(
+            UserError, match=r"/c: centers were made for a different charset \(the file does not record which\)$"
+        ):
             center_files.load(tmp_path / "c", Charset("ab"), 4)
 
 

@@ -43,7 +43,7 @@ def test_its_bounds_are_not_taken(theirs, large, capsys):
                     ["evaluate", str(theirs), "--data", str(large / "lines.txt")]):  # fmt: skip
         assert main(command) == 2
         told = capsys.readouterr()
-        assert "data.max_pixels is 1,000,000,000,000,000; 32,000,000 holds here" in told.err
+        assert "ignoring data.max_pixels=1,000,000,000,000,000; using 32,000,000" in told.err
         assert "9000x4000 pixels; the limit is 32,000,000 in all" in told.out + told.err
         assert main([*command, "--max-pixels", str(LARGE)]) == 0
         assert "data.max_pixels" not in capsys.readouterr().err
