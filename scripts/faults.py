@@ -242,7 +242,7 @@ def main() -> None:
             said += [
                 line
                 for line in out.splitlines()
-                if "started anew" in line or " skipped" in line or "going on with it" in line
+                if "restart" in line or " skipped" in line or "resuming" in line
             ]
             said += [] if err else out.splitlines()[-2:-1]
             text = " / ".join(said).replace(f"{folder}/", "").replace("|", "\\|")

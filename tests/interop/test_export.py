@@ -191,7 +191,7 @@ def test_three_lines_of_python(run_of, tmp_path):
     assert lines[0].name == str(tmp_path / "a.png")
     assert len({(line.text, line.confidence) for line in lines}) == 1
     for wrong, what in ((gray / 255, "image 0: an array of float64"), (tmp_path / "b.png", "b.png: no such file"),
-                        (b"", "image 0: the file is empty"), (gray[:0], "uint8"), (None, "a NoneType; expected a path"),
+                        (b"", "image 0: empty file"), (gray[:0], "uint8"), (None, "a NoneType; expected a path"),
                         (np.zeros((4, 4, 2), np.uint8), "uint8")):  # fmt: skip
         with pytest.raises(UserError, match=what):
             reader.recognize([wrong])
