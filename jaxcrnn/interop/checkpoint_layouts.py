@@ -39,8 +39,8 @@ _RESNET: tuple[tuple[str, str] | str, ...] = (
 _IN_BLOCK = (("conv1", "bn1"), ("conv2", "bn2"), ("downsample.0", "downsample.1"))
 EXPECTED = (
     "crnn.pytorch (cnn.conv0, rnn.0.rnn, rnn.0.embedding), deep-text-recognition-benchmark or EasyOCR "
-    "(FeatureExtraction.ConvNet, SequenceModeling, Prediction), GitYCC (cnn.conv0, map_to_seq, rnn1), a sequential CRNN "
-    "(cnn.0, rnn.0, embedding), or torch_ref (backbone.conv0, lstm0, head)"
+    "(FeatureExtraction.ConvNet, SequenceModeling, Prediction), GitYCC (cnn.conv0, map_to_seq, rnn1), a sequential "
+    "CRNN (cnn.0, rnn.0, embedding), or torch_ref (backbone.conv0, lstm0, head)"
 )
 
 

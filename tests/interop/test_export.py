@@ -236,7 +236,8 @@ WRONG = {
     "a number as text": (_model(hidden="6"), "hidden is '6'; expected int"),
     "no text": (_model(recurrent=None), "recurrent is None; expected str"),
     "below nothing": (_model(num_classes=-1), "num_classes is -1; expected 0 or more"),
-    "no classes": (_model(num_classes=0), r"0 classes, blank 0; expected 11 \(the charset's 10 characters and the blank\)"),
+    "no classes": (_model(num_classes=0),
+                   r"0 classes, blank 0; expected 11 \(the charset's 10 characters and the blank\)"),
     "an unknown backbone": (_model(backbone="big"), r"model\.backbone is 'big'"),
     "another size": (_model(hidden=7), r"model\.safetensors: params\.\S+ is float32 \[.*; expected float32"),
     "another backbone": (_model(backbone="small"), r"model\.safetensors: batch_stats\.\S+ is"),
@@ -245,7 +246,8 @@ WRONG = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors: truncated, or not"),
     "weights cut": (_edit("model.safetensors", lambda d: d[:-9]), r"model\.safetensors: truncated, or not"),
     "weights empty": (_edit("model.safetensors", lambda d: b""), r"model\.safetensors: truncated, or not"),
-    "hostile sizes": (_edit("model.safetensors", lambda d: b"\xff" * 8 + d[8:]), "truncated, or not a safetensors file"),
+    "hostile sizes": (_edit("model.safetensors", lambda d: b"\xff" * 8 + d[8:]),
+                      "truncated, or not a safetensors file"),
 }  # fmt: skip
 
 
