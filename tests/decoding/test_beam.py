@@ -187,7 +187,7 @@ def test_best_path_with_details_is_the_same_text(run_folder):
     ("arguments", "message"),
     [
         (["lm", "train", "{none}", "--out", "{new}"], "expected a readable UTF-8 text file"),
-        (["lm", "train", "{empty}", "--out", "{new}"], "no line with a character"),
+        (["lm", "train", "{empty}", "--out", "{new}"], "all lines are empty"),
         (["lm", "train", "{text}", "--order", "0", "--out", "{new}"], "--order 0: expected 1 to 8"),
         (["lm", "train", "{text}", "--out", "{none}/x"], "a new file in an existing folder"),
         (["lm", "train", "{text}", "--out", "{text}"], "a new file in an existing folder"),
@@ -196,7 +196,7 @@ def test_best_path_with_details_is_the_same_text(run_folder):
         (["recognize", "{run}", "{text}", "--beam", "2", "--best", "3"], "--best 3: expected at most the beam width"),
         (["recognize", "{run}", "{text}", "--beam", "0"], "--beam 0: expected 1 to 1000"),
         (["recognize", "{run}", "{text}", "--lexicon", "{none}"], "expected a readable UTF-8 text file"),
-        (["recognize", "{run}", "{text}", "--lexicon", "{text}"], "no word of the lexicon is spelled"),
+        (["recognize", "{run}", "{text}", "--lexicon", "{text}"], "no word of the lexicon consists of"),
         (
             ["recognize", "{run}", "{text}", "--lm", "{text}"],
             "expected n-grams in the ARPA format",

@@ -106,7 +106,7 @@ def test_tables_are_taken_with_a_grain_of_salt(tmp_path, capsys):
     assert "1 pairs with a space or '#' left out" in capsys.readouterr().out
     assert main([*plain, "--fonts", "embedded", "--out", str(tmp_path / "g.txt")]) == 0
     shown = capsys.readouterr().out
-    assert "gbsn00lp lacks 2 of 5 characters: # 龘" in shown
+    assert "gbsn00lp is missing 2 of 5 characters: # 龘" in shown
     assert "1 of 3 pairs of t.txt (2 with a character that no font has)" in shown
 
 

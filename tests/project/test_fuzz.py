@@ -120,7 +120,7 @@ def test_an_atlas_whose_bytes_or_shapes_are_wrong(tmp_path):
     data[at : at + 20] = b"\xff" * 20
     (tmp_path / "bytes.npz").write_bytes(data)
     for name in ("shapes.npz", "bytes.npz"):
-        with pytest.raises(UserError, match=rf"{name}: no glyph atlas"):
+        with pytest.raises(UserError, match=rf"{name}: not a glyph atlas"):
             atlas.load(tmp_path / name)
 
 
