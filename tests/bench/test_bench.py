@@ -53,7 +53,7 @@ def test_without_a_reference_the_rest_is_measured(monkeypatch, capsys):
     monkeypatch.setattr(run.sys, "executable", "/bin/false")
     assert main(["bench", *TINY, "--rounds", "1", "--only", "product"]) == 0
     shown = capsys.readouterr().out
-    assert "not measured: torch: the reference ended without a word" in shown
+    assert "not measured: torch: the PyTorch process exited without output" in shown
     assert "GFLOP/s" in shown
 
 
@@ -108,8 +108,8 @@ def test_what_does_not_fit_is_a_row(monkeypatch, tmp_path, capsys):
      (["--compile", "--no-torch"], "cannot be combined"), (["--out", "nowhere/x.json"], "nowhere/x.json"),
      (["--data", "nowhere.txt", "--only", "data"], "nowhere.txt"),
      (["--lstm", "gru"], "expected one of auto, scan, cudnn"),
-     (["--width", "20"], "--width 20 makes 6 frames; expected at least 20"), (["--rounds", "0"], "--rounds 0"),
-     (["--only", "step,steps"], "--only 'steps': expected some of product,step"),
+     (["--width", "20"], "--width 20 gives 6 frames; expected at least 20"), (["--rounds", "0"], "--rounds 0"),
+     (["--only", "step,steps"], "--only 'steps': unknown case; expected some of product, step"),
      (["--backbone", "vgg16"], "or layers such as"), (["--dtype", "half"], "expected one of float32")],
 )  # fmt: skip
 def test_refused(options, message, capsys):

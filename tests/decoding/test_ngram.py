@@ -145,7 +145,7 @@ WRONG = {
     "no count": (changed("ngram 2=4", "ngram 2=x"), "line 5: 'ngram 2=x'; expected 'ngram 2=COUNT', at most 8 orders"),
     "too many orders": (changed("ngram 2=4", "".join(f"ngram {n}=0\n" for n in range(2, 10))), "line 12: 'ngram 9=0'"),
     "sections swapped": (changed("\\2-grams:", "\\3-grams:"), r"line 15: \\3-grams:; expected \\2-grams: or \\end"),
-    "words": (changed("-0.7\tb", "-0.7\tbanana"), "line 12: 'banana' is not a single character; expected character n-grams"),
+    "words": (changed("-0.7\tb", "-0.7\tbanana"), "line 12: 'banana' is not a single character; expected"),
     "a token less": (changed("-0.2 a b", "-0.2 a"), "line 17: '-0.2 a'; expected a log probability, 2 tokens"),
     "no number": (changed("-0.2 a b", "x a b"), "line 17: could not convert string to float: 'x'"),
     "more than 1": (changed("-0.2 a b", "0.2 a b"), "line 17: '0.2 a b': expected log10 of a probability"),

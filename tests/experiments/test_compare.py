@@ -252,7 +252,7 @@ def test_a_half_finished_comparison_is_shown(comparison, tmp_path, capsys):
     assert "2 runs have not finished." in said
     assert "metrics.jsonl is corrupted; the speed is unknown." in said
     assert main(["report", str(out), "--checkpoint", "latest"]) == 2
-    assert "is a comparison, whose runs are shown as they ended" in capsys.readouterr().err
+    assert "is a comparison, which always uses the last checkpoints" in capsys.readouterr().err
     (out / "comparison.json").write_text("[]")
     assert main(["report", str(out)]) == 2
     assert "not a comparison; expected the --out" in capsys.readouterr().err
@@ -297,7 +297,15 @@ def test_the_page_is_whole_and_loads_nothing(report):
     assert all(load.startswith(("#", "data:")) for load in checker.loads)
     assert not re.search(r"url\(|@import|https?:", text)
     assert all(checker.alts)
-    for heading in ("Accuracy", "Differences", "Curves", "Confusions", "Distances", "Features before", "Hardest"):
+    for heading in (
+        "Accuracy",
+        "Differences",
+        "Training curves",
+        "Confusions",
+        "Distances",
+        "features before",
+        "Hardest",
+    ):
         assert heading in text
     assert "another seed" not in text
 

@@ -45,7 +45,7 @@ def test_verdicts(tmp_path):
     assert rated.of == 3 * 80 * 4
     assert rated.rate.low < 0.2 < rated.rate.high
     assert found.warnings() == [
-        "Differences are in points, with 95 % intervals of a paired bootstrap over lines and seeds."
+        "Differences are in percentage points, with 95 % intervals of a paired bootstrap over lines and seeds."
     ]
     assert "recall" in results.SHOWN  # who reads nothing takes nothing for its look-alike
     # Seeds that only one of both has are no pairs.
