@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxcrnn.cli import options
 
-SUMMARY = "train several losses and seeds, and report which scores differ"
+SUMMARY = "train with several losses and seeds, and report which scores differ"
 MODULES = ("jaxcrnn.experiments.run",)
 
 

@@ -25,7 +25,7 @@ OPTIONAL = (
     ("lmdb", "lmdb", "data", "LMDB data sets"),
     ("fonttools", "fontTools", "data", "fonts other than the embedded ones"),
     ("opencc", "opencc", "report", "the metric rule bctr"),
-    ("tensorboardX", "tensorboardX", "track", "TensorBoard logs beside metrics.jsonl"),
+    ("tensorboardX", "tensorboardX", "track", "TensorBoard logs next to metrics.jsonl"),
     ("torch", "torch", "torch", "parity, convert, export to PyTorch"),
     ("flatbuffers", "flatbuffers", "export", "export to StableHLO"),
     ("onnx", "onnx", "onnx", "export to ONNX"),
