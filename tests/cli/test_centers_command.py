@@ -285,7 +285,7 @@ def test_paddles_pickle_is_read(tmp_path):
 
 def test_saving_where_nothing_can_be_saved(tmp_path):
     state = CenterState(np.zeros((4, 2), np.float32), np.zeros(4, np.float32))
-    with pytest.raises(UserError, match="expected a file that can be written"):
+    with pytest.raises(UserError, match="expected a writable file"):
         center_files.save(tmp_path / "no" / "c.safetensors", state, Charset("abc"))
 
 

@@ -41,4 +41,4 @@ def test_recognize_reports_what_it_cannot_read(run_folder, lines_file, tmp_path,
     captured = capsys.readouterr()
     objects = [json.loads(line) for line in captured.out.splitlines()]
     assert sorted("error" in o for o in objects) == [False, True, True]
-    assert "2 of the images could not be read" in captured.err
+    assert "2 images could not be read" in captured.err

@@ -153,5 +153,5 @@ def test_mistakes_get_one_line(arguments, message, tmp_path, capsys):
 def test_groups_that_cannot_be_written(tmp_path):
     from jaxcrnn.errors import UserError
 
-    with pytest.raises(UserError, match="expected a file that can be written"):
+    with pytest.raises(UserError, match="expected a writable file"):
         write_groups(tmp_path / "no" / "g.txt", ["ab"])
