@@ -151,7 +151,7 @@ WRONG = {
     "more than 1": (changed("-0.2 a b", "0.2 a b"), "line 17: '0.2 a b': expected log10 of a probability"),
     "not a number": (changed("-0.25", "nan"), "line 11: '-0.6 a nan': expected .* a finite back-off weight"),
     "duplicate": (changed("-0.2 a b", "-0.2 <s> a"), "line 17: duplicate n-gram '-0.2 <s> a'"),
-    "beyond Unicode": (changed("-0.7\tb", "-0.7\t<U+FFFFFF>"), "line 12: '<U.FFFFFF>' is not one character"),
+    "beyond Unicode": (changed("-0.7\tb", "-0.7\t<U+FFFFFF>"), "line 12: '<U.FFFFFF>' is not a single character"),
 }  # fmt: skip
 
 

@@ -158,8 +158,14 @@ def test_several_sets_by_weight(lines_file, tmp_path, capsys):
         (["--set", "render.margin=.inf"], "render.margin is inf; expected 0 or more"),
         (["--set", "render.contrast=5"], "render.contrast is 5.0; expected 2 or less"),
         ([], "give --data FILE"),
-        (["--data", "{lines}", "--set", "text.share=0.01"], "leaves no line to be rendered"),
-        (["--data", "{lines}", "--set", "text.share=0.99"], "leaves no line to be read"),
+        (
+            ["--data", "{lines}", "--set", "text.share=0.01"],
+            "leaves none of the 32 lines of a batch (data.batch_size) to be rendered",
+        ),
+        (
+            ["--data", "{lines}", "--set", "text.share=0.99"],
+            "leaves none of the 32 lines of a batch (data.batch_size) to be read",
+        ),
         (["--set", "text.share=1", "text.fonts=/nowhere", "data.charset={chars}"], "/nowhere: no such folder"),
         (["--set", "text.share=1", "text.fonts=system"], "no charset to render; give --charset FILE"),
         (["--set", "render.level=harder"], "'harder'; expected easy, medium or hard"),
