@@ -142,7 +142,7 @@ def test_the_commands(run_folder, lines_file, tmp_path, capsys):
     """A model of the labels and a lexicon, in both commands that read."""
     assert main(["lm", "train", str(lines_file), "--labels", "--order", "3", "--out", str(tmp_path / "m.lm")]) == 0
     texts = [row.split("\t")[1] for row in lines_file.read_text().splitlines()]
-    assert f"of {len(texts)} lines and" in capsys.readouterr().out
+    assert f"from {len(texts)} lines and" in capsys.readouterr().out
     (tmp_path / "words.txt").write_text("".join(f"{text}\n" for text in texts[:5]) + "xyz\n")
     name = next(iter(lines_file.parent.glob("*.png")))
     options = ["--lm", str(tmp_path / "m.lm"), "--best", "3", "--beam", "8", "--lexicon", str(tmp_path / "words.txt")]
