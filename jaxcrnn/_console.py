@@ -1,4 +1,4 @@
-"""What a person sees while something runs: one live line on a terminal, plain lines elsewhere. Tables."""
+"""Console output: progress (a live line on a terminal, plain lines elsewhere), durations and tables."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-# A box of rich: nothing but a line of dashes under the header.
+# Box style of rich with only a line of dashes under the header.
 _LINES = ("    ", "    ", " -  ", "    ", "    ", "    ", "    ", "    ")
-_WIDEST = 1_000_000  # columns of the terminal that a table is made for
+_WIDEST = 1_000_000  # console width for tables, so that rows never wrap
 
 
 class Plain:
-    """Prints a line now and then; for logs and pipes.
+    """Plain progress lines for logs and pipes.
 
     Args:
-      every: seconds between two progress lines.
+      every: minimum seconds between two progress lines.
     """
 
     def __init__(self, every: float = 10.0) -> None:
@@ -32,18 +32,18 @@ class Plain:
         return None
 
     def line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
         print(text, flush=True)
 
     def progress(self, done: int, total: int, text: str) -> None:
-        """The state of things; shown when the last one is old enough."""
+        """Report progress; printed only if the last line is old enough, and at the end."""
         if time.monotonic() - self._last >= self.every or done == total:
             self._last = time.monotonic()
             self.line(f"{done}/{total}  {text}")
 
 
 class Live(Plain):
-    """One line at the bottom that changes in place."""
+    """Progress line at the bottom of a terminal, updated in place."""
 
     def __init__(self) -> None:
         super().__init__(0.0)
@@ -68,12 +68,12 @@ class Live(Plain):
 
 
 def make() -> Plain:
-    """`Live` on a terminal, else `Plain`."""
+    """Create a `Live` console on a terminal, else a `Plain` one."""
     return Live() if sys.stdout.isatty() else Plain()
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them.
+    """Format a number of seconds.
 
     >>> duration(9.4), duration(125), duration(7300)
     ('9s', '2m05s', '2h01m')
@@ -87,7 +87,7 @@ def duration(seconds: float) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table of plain text, a row a line whatever the width of the terminal; columns of numbers are right-aligned."""
+    """Format a plain-text table, one row per line at any terminal width; numeric columns are right-aligned."""
     from rich.box import Box
     from rich.console import Console
     from rich.table import Table

@@ -12,14 +12,14 @@ MOST, SMALL = 1 << 30, 1 << 24
 
 
 def read_text(path: str | Path, most: int = MOST) -> str:
-    """Read a UTF-8 file without its byte order mark; line ends are kept as they are.
+    """Read a UTF-8 file without its byte order mark; line ends are not converted.
 
     Args:
-      path: the file, which may be a pipe.
-      most: the largest size accepted, in bytes.
+      path: path of the file, which may be a pipe.
+      most: maximum size in bytes.
 
     Raises:
-      UserError: the file is missing, a folder, not permitted, too large, or not UTF-8 (naming the line).
+      UserError: the file is missing, a folder, not readable, too large, or not UTF-8 (naming the line).
     """
     try:
         with Path(path).open("rb") as file:
@@ -27,7 +27,7 @@ def read_text(path: str | Path, most: int = MOST) -> str:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; expected a readable UTF-8 text file") from None
     if len(data) > most:
-        raise UserError(f"{path}: more bytes than the limit of {most:,}; expected a UTF-8 text file")
+        raise UserError(f"{path}: larger than the limit of {most:,} bytes; expected a UTF-8 text file")
     try:
         return data.decode("utf-8").removeprefix(_BOM)
     except UnicodeDecodeError as error:
@@ -38,6 +38,6 @@ def read_text(path: str | Path, most: int = MOST) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, or the name of its type if it has none."""
+    """Return the first line of an exception's message, or the name of its type if there is none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -239,11 +239,7 @@ def main() -> None:
             write_lines(root, SyntheticLines(7, 24, "0123456789", (1, 2)))
             code, out, err = fault(root)
             said = [line for line in out.splitlines() if "warning" in line] + err.splitlines()[-1:]
-            said += [
-                line
-                for line in out.splitlines()
-                if "started anew" in line or " skipped" in line or "going on with it" in line
-            ]
+            said += [line for line in out.splitlines() if "restart" in line or " skipped" in line or "resuming" in line]
             said += [] if err else out.splitlines()[-2:-1]
             text = " / ".join(said).replace(f"{folder}/", "").replace("|", "\\|")
             print(f"| {name} | {code} | `{text[:300]}` | {kept(root / 'run')} |", flush=True)

@@ -1,1 +1,1 @@
-"""Benchmarks and ahead-of-time plans."""
+"""Benchmarks, and plans compiled ahead of time."""

@@ -1,4 +1,4 @@
-"""The training step compiled ahead of time for devices that need not be here, and what it would cost them."""
+"""Ahead-of-time compilation of the training step, for devices that need not be present, and its cost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from jaxcrnn.runs.compile import compile_step, uncached
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import Batch
 
-# GiB of memory a chip, from Google's documentation of Cloud TPU, and how libtpu calls a slice of so many chips.
+# GiB of memory per chip (from Google's documentation of Cloud TPU), libtpu's name of a slice, and cores per chip.
 _TPUS = {"v4": (32, "v4-{cores}", 2), "v5e": (16, "v5litepod-{chips}", 1), "v5p": (95, "v5p-{cores}", 2),
          "v6e": (32, "v6e-{chips}", 1)}  # fmt: skip
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -34,14 +34,14 @@ _SHAPE = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
 
 
 class Collective(NamedTuple):
-    """One word between devices in a compiled program.
+    """One collective operation of a compiled program.
 
     Attributes:
-      kind: ``"all-reduce"`` and the like.
-      shapes: of what comes out on each device, as HLO writes them.
-      bytes: of these.
-      elements: of the largest.
-      repeated: whether it stands in a loop.
+      kind: type of the collective, such as ``"all-reduce"``.
+      shapes: shapes of the results on each device, in HLO notation.
+      bytes: size of the results.
+      elements: number of elements of the largest result.
+      repeated: whether the collective is inside a loop.
     """
 
     kind: str
@@ -52,26 +52,26 @@ class Collective(NamedTuple):
 
 
 def collectives(text: str) -> list[Collective]:
-    """The collectives of a compiled program.
+    """Extract the collectives of a compiled program.
 
     Args:
-      text: its HLO.
+      text: HLO of the program.
     """
-    found = []
+    operations = []
     for line in text.splitlines():
         match = _COLLECTIVE.search(line)
         if not match:
             continue
         result, kind, start = match.groups()
         shapes = _SHAPE.findall(result)
-        if start and kind != "all-reduce":  # operands come first, then results, then numbers of the transfer
+        if start and kind != "all-reduce":  # operands are listed first, then results, then transfer ids
             shapes = [shape for shape in shapes if shape[1] or kind != "collective-permute"]
             shapes = shapes[len(shapes) // 2 :]
         sizes = [math.prod(int(n) for n in dims.split(",") if n) for _, dims in shapes]
         total = sum(size * _bytes(dtype) for size, (dtype, _) in zip(sizes, shapes, strict=True))
         spelled = tuple(f"{dtype}[{dims}]" for dtype, dims in shapes)
-        found.append(Collective(kind, spelled, int(total), max(sizes, default=0), "/while/" in line))
-    return found
+        operations.append(Collective(kind, spelled, int(total), max(sizes, default=0), "/while/" in line))
+    return operations
 
 
 def _bytes(dtype: str) -> float:
@@ -80,15 +80,15 @@ def _bytes(dtype: str) -> float:
 
 
 class Plan(NamedTuple):
-    """What a step costs a device.
+    """Cost of a step for each device.
 
     Attributes:
       state: bytes of the train state.
-      arguments: bytes of all that comes in, the state among them.
-      temporaries: bytes used on the way.
+      arguments: bytes of all arguments, including the state.
+      temporaries: bytes of temporary buffers.
       gradients: bytes of the gradients, which are as large as the parameters.
-      collectives: of the compiled step.
-      seconds: the compilation took.
+      collectives: collectives of the compiled step.
+      seconds: compilation time.
     """
 
     state: int
@@ -100,26 +100,33 @@ class Plan(NamedTuple):
 
 
 def make(config: TrainConfig, mesh: Mesh, batch: int, width: int, slots: int, *, fsdp: bool = False) -> Plan:
-    """Compiles a step for a mesh.
+    """Compile a step for a mesh.
 
     Args:
-      config: its ``model.num_classes`` must be set.
-      mesh: of devices that are here, or of a description of some.
-      batch: lines a step, of all devices.
-      width: W in pixels.
-      slots: L.
-      fsdp: as `jaxcrnn.parallel.mesh.MeshConfig.fsdp`.
+      config: configuration of the step, with ``model.num_classes`` set.
+      mesh: mesh of present or described devices.
+      batch: global batch size.
+      width: image width W in pixels.
+      slots: number of label slots L.
+      fsdp: as in `jaxcrnn.parallel.mesh.MeshConfig.fsdp`.
 
     Raises:
-      UserError: the devices cannot share the batch, or the step needs more memory than they have.
+      UserError: the batch cannot be sharded evenly, or the step needs more memory than the devices have.
     """
     each_rows(mesh, batch)
     shapes = state_shapes(config)
     state = _placed(shapes, of_state(mesh, shapes, fsdp=fsdp))
-    whole = Batch(*(jax.ShapeDtypeStruct(shape, kind) for shape, kind in (
-        ((batch, config.model.height, width, 1), jnp.float32), ((batch,), jnp.int32), ((batch, slots), jnp.int32),
-        ((batch,), jnp.int32),
-    )))  # type: ignore[arg-type]  # fmt: skip
+    whole = Batch(
+        *(
+            jax.ShapeDtypeStruct(shape, kind)
+            for shape, kind in (
+                ((batch, config.model.height, width, 1), jnp.float32),
+                ((batch,), jnp.int32),
+                ((batch, slots), jnp.int32),
+                ((batch,), jnp.int32),
+            )
+        )
+    )  # type: ignore[arg-type]
     lines = _placed(whole, jax.tree.map(lambda _: of_batch(mesh), whole))
     key = _placed(jax.eval_shape(lambda: jax.random.key(0)), everywhere(mesh))
     began = time.perf_counter()
@@ -129,12 +136,18 @@ def make(config: TrainConfig, mesh: Mesh, batch: int, width: int, slots: int, *,
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         used = re.search(r"Used \S+ of \S+ hbm", str(error))
-        raise UserError(f"does not fit: {used.group() if used else first_line(error)[:200]}") from None
+        raise UserError(
+            f"the step does not fit in memory: {used.group() if used else first_line(error)[:200]}"
+        ) from None
     memory: Any = program.memory_analysis()
     return Plan(
-        _on_one(state), int(memory.argument_size_in_bytes), int(memory.temp_size_in_bytes), _on_one(state.params),
-        collectives(program.as_text()), time.perf_counter() - began,
-    )  # fmt: skip
+        _on_one(state),
+        int(memory.argument_size_in_bytes),
+        int(memory.temp_size_in_bytes),
+        _on_one(state.params),
+        collectives(program.as_text()),
+        time.perf_counter() - began,
+    )
 
 
 def _placed(shapes: Any, places: Any) -> Any:
@@ -142,27 +155,27 @@ def _placed(shapes: Any, places: Any) -> Any:
 
 
 def _on_one(tree: Any) -> int:
-    """Bytes that one device holds of it."""
+    """Return the bytes of a tree on one device."""
     return sum(math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize for a in jax.tree.leaves(tree))
 
 
 def compile_for(
     config: configs.Config, classes: int, *, device: str | None = None, width: int = 280, slots: int = 10
 ) -> tuple[dict[str, Any], Plan, int | None]:
-    """Compile the training step of a configuration, for devices that need not be here.
+    """Compile the training step of a configuration, for devices that need not be present.
 
     Args:
       config: model, loss, optimizer, batch size and mesh.
       classes: number of classes C.
-      device: such as ``"v5e:2x2"``; the devices of this machine by default.
+      device: described devices, such as ``"v5e:2x2"``; the devices of this machine by default.
       width: width W of the images in pixels.
       slots: number of label slots L.
 
     Returns:
-      What was compiled, what the step costs, and a device's memory in bytes where that is known.
+      Facts about the compiled step, its cost, and the memory of a device in bytes, or None if unknown.
 
     Raises:
-      UserError: an argument is out of range, no such device, or the step needs more memory than it has.
+      UserError: an argument is out of range, the device is unknown, or the step needs more memory than it has.
     """
     for name, value, least in (("classes", classes, 2), ("width", width, 16), ("slots", slots, 1)):
         if value < least:
@@ -172,7 +185,7 @@ def compile_for(
     model = dataclasses.replace(config.model, num_classes=classes)
     step = TrainConfig(model, config.loss, config.optim, config.augment, extensions.resolve(config.loss))
     config.loss.check_classes(classes)
-    # A program for devices that are not here could be kept, but not loaded again.
+    # Programs for devices that are not present could be cached, but not loaded again.
     with uncached() if device else nullcontext():
         plan = make(step, mesh, config.data.batch_size, width, slots, fsdp=config.mesh.fsdp)
     about = {
@@ -187,21 +200,21 @@ def compile_for(
 
 
 def needed(plan: Plan) -> int:
-    """Bytes of memory that a device needs; what a step returns takes the place of what it was given."""
+    """Return the bytes of memory that a device needs; results reuse the memory of arguments."""
     return plan.arguments + plan.temporaries
 
 
 def shown(about: dict[str, Any], plan: Plan, room: int | None) -> str:
-    """What ``jaxcrnn plan`` prints."""
+    """Format the output of ``jaxcrnn plan``."""
     per = about["batch"] // about["mesh_data"]
     lines = [
-        f"{about['device']}: {about['devices']} devices, the batch over {about['mesh_data']}, the classes over "
+        f"{about['device']}: {about['devices']} devices, batch sharded over {about['mesh_data']}, classes over "
         f"{about['mesh_model']}; compiled in {duration(plan.seconds)}",
-        f"{about['batch']} lines a step ({per} a device) of {about['height']} x {about['width']} px, "
+        f"{about['batch']} lines per step ({per} per device) of {about['height']} x {about['width']} px, "
         f"{about['classes']} classes, {about['backbone']}, H={about['hidden']}, {about['dtype']}, "
         f"head {about['head']}, {about['preset']}",
-        f"memory a device: state {_mb(plan.state)}, batch {_mb(plan.arguments - plan.state)}, temporaries "
-        f"{_mb(plan.temporaries)}; {_mb(needed(plan))} in all"
+        f"memory per device: state {_mb(plan.state)}, batch {_mb(plan.arguments - plan.state)}, temporaries "
+        f"{_mb(plan.temporaries)}; {_mb(needed(plan))} in total"
         + ("" if room is None else f" of {_mb(room)}: {'fits' if needed(plan) <= room else 'does not fit'}"),
     ]
     rows = []
@@ -219,7 +232,9 @@ def shown(about: dict[str, Any], plan: Plan, room: int | None) -> str:
         lines.append("no collectives")
     reduced = sum(c.bytes for c in plan.collectives if c.kind in ("all-reduce", "reduce-scatter"))
     if reduced:
-        lines.append(f"all-reduced: {reduced / plan.gradients:.2f} times the {_mb(plan.gradients)} of the gradients")
+        lines.append(
+            f"all-reduce traffic: {reduced / plan.gradients:.2f}x the size of the gradients ({_mb(plan.gradients)})"
+        )
     return "\n".join(lines)
 
 
@@ -232,27 +247,35 @@ def _mb(size: float) -> str:
 
 
 def _devices(name: str | None) -> tuple[list[Any], int | None]:
-    """Devices of that name, and bytes of memory of each, where that is known."""
+    """Return the devices of a name, and the bytes of memory of each if known."""
     if not name:
-        found = jax.devices()
-        stats = found[0].memory_stats() or {}
-        return found, stats.get("bytes_limit")
+        devices = jax.devices()
+        stats = devices[0].memory_stats() or {}
+        return devices, stats.get("bytes_limit")
     kind, _, shape = name.partition(":")
     if kind not in _TPUS or not re.fullmatch(r"\d+(x\d+){1,2}", shape):
-        raise UserError(f"--device {name}: expected a TPU and its topology, {' '.join(_TPUS)}, such as v5e:2x2; or no "
-                        "--device for those of this machine")  # fmt: skip
+        raise UserError(
+            f"--device {name}: expected a TPU generation ({', '.join(_TPUS)}) and topology, such as "
+            "v5e:2x2; drop --device for the devices of this machine"
+        )
     memory, slice_name, cores = _TPUS[kind]
     chips = math.prod(map(int, shape.split("x")))
-    # What libtpu would otherwise ask the machine's metadata server, and wait for.
-    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-                   "TPU_ACCELERATOR_TYPE": slice_name.format(chips=chips, cores=chips * cores)}  # fmt: skip
-    jax.config.update("jax_platforms", "cpu")  # or jax would look for the TPU that is only described
+    # Otherwise libtpu would wait for the machine's metadata server.
+    os.environ |= {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "TPU_ACCELERATOR_TYPE": slice_name.format(chips=chips, cores=chips * cores),
+    }
+    jax.config.update("jax_platforms", "cpu")  # keeps jax from looking for the described TPU
     from jax.experimental import topologies
 
     try:
         described = topologies.get_topology_desc(platform="tpu", topology_name=name)
-    except Exception as error:  # libtpu answers in several types
+    except Exception as error:  # libtpu raises several types
         why = first_line(error)[:160]
-        raise UserError(f"--device {name}: no TPU compiler here, or no such slice ({why}); expected the extra 'tpu' "
-                        "and a topology that exists") from None  # fmt: skip
+        raise UserError(
+            f"--device {name}: no TPU compiler, or an unknown topology ({why}); it needs the extra 'tpu' "
+            "and an existing topology"
+        ) from None
     return list(described.devices), memory * 2**30

@@ -1,4 +1,4 @@
-"""What `jaxcrnn bench` measures: each case makes its variants ready and leaves the turns to the caller."""
+"""Benchmark cases of `jaxcrnn bench`; each prepares its variants, and the runner interleaves them."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ KEY = jax.random.key(0)
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured.
+    """Sizes of the model and the data.
 
     Attributes:
-      batch: B.
-      width: W in pixels.
-      classes: C.
-      slots: L, all of them used.
-      hidden: H of each LSTM direction.
-      backbone: the model's.
-      dtype: the model's.
-      lstm: the model's (`jaxcrnn.model.ModelConfig.lstm`).
-      matrix: rows and columns of the matrices whose product says what the machine can do.
-      data: label file that is read where lines are read; empty for rendered ones.
+      batch: batch size B.
+      width: image width W in pixels.
+      classes: number of classes C.
+      slots: number of label slots L, all of them used.
+      hidden: hidden size H of each LSTM direction.
+      backbone: backbone of the model.
+      dtype: dtype of the model.
+      lstm: LSTM implementation (`jaxcrnn.model.ModelConfig.lstm`).
+      matrix: size of the square matrices whose product measures the peak rate of the machine.
+      data: label file for the cases that read lines; empty for rendered lines.
     """
 
     batch: int = 32
@@ -62,21 +62,21 @@ class Sizes:
 
     @property
     def frames(self) -> int:
-        """T."""
+        """Number of frames T."""
         return int(frames(self.backbone, self.width))
 
     def asdict(self) -> dict[str, Any]:
-        """All of them, T too."""
+        """Return all sizes, including T."""
         return {**asdict(self), "frames": self.frames}
 
 
 class Variant(NamedTuple):
-    """One way to do a thing.
+    """One implementation of a case.
 
     Attributes:
-      run: does it once, to its end on the device.
-      compile_seconds: it took to compile, None where nothing was.
-      temporary_bytes: of the compiled program, None where it does not say.
+      run: function that runs the case once and waits for the device.
+      compile_seconds: compilation time, None if nothing was compiled.
+      temporary_bytes: bytes of temporary buffers of the compiled program, None if unknown.
     """
 
     run: Callable[[], Any]
@@ -88,7 +88,7 @@ Variants = dict[str, Variant]
 
 
 def compiled(function: Callable[..., Any], *arrays: Any) -> Variant:
-    """A function of arrays as a variant."""
+    """Compile a function of arrays to a variant."""
     began = time.perf_counter()
     program = jax.jit(function).lower(*arrays).compile()
     seconds = time.perf_counter() - began
@@ -101,7 +101,7 @@ def _temporary(program: Any) -> int | None:
 
 
 def flops(s: Sizes, backward: bool = True) -> float:
-    """Additions and multiplications of the matrix products of a step (or of reading), as the formulas have them."""
+    """Count the floating-point operations of the matrix products of a step, or of inference without ``backward``."""
     total, height, width, size = 0.0, 32, s.width, 1
     layers: list[Layer] = []
     for one in layers_of(s.backbone):
@@ -111,7 +111,7 @@ def flops(s: Sizes, backward: bool = True) -> float:
         if layer.valid:
             height, width = (height - rows) // layer.step + 1, width + 2 * layer.around - columns + 1
         once = 2.0 * s.batch * height * width * rows * columns * size * layer.features
-        total += once * (1 if not backward else 2 if size == 1 else 3)  # nobody asks for the gradient of the pixels
+        total += once * (1 if not backward else 2 if size == 1 else 3)  # pixels need no gradient
         size = layer.features
         if layer.pool:
             height, width = height // layer.pool[0], (width + 2 * layer.pad - layer.pool[1]) // layer.stride + 1
@@ -123,41 +123,42 @@ def flops(s: Sizes, backward: bool = True) -> float:
 
 
 def batch_of(s: Sizes) -> Batch:
-    """Random lines, all as wide as the batch."""
+    """Create a batch of random lines, all of the full width."""
     rng = np.random.default_rng(0)
     images = rng.uniform(-1, 1, (s.batch, 32, s.width, 1)).astype(np.float32)
     labels = rng.integers(1, s.classes, (s.batch, s.slots)).astype(np.int32)
-    return Batch(*map(jnp.asarray, (images, np.full(s.batch, s.width, np.int32), labels,
-                                    np.full(s.batch, s.slots, np.int32))))  # fmt: skip
+    return Batch(
+        *map(jnp.asarray, (images, np.full(s.batch, s.width, np.int32), labels, np.full(s.batch, s.slots, np.int32)))
+    )
 
 
 def config_of(s: Sizes, preset: str = "ctc", kind: str = "dense") -> TrainConfig:
-    """A step without augmentation and dropout, which the reference has not."""
+    """Configure a step without augmentation and dropout, which the reference does not have."""
     model = ModelConfig(s.backbone, s.hidden, 0.0, dtype=s.dtype, lstm=s.lstm, head=kind, num_classes=s.classes)
     loss = LossConfig(preset, start="normal" if preset == "flow2" else None)
     return TrainConfig(model, loss, OptimConfig(), AugmentConfig(probability=0.0))
 
 
 def product(s: Sizes) -> Variants:
-    """A large matrix product: what the machine can do."""
+    """Multiply two large matrices, to measure the peak rate of the machine."""
     one = jnp.ones((s.matrix, s.matrix), DTYPES[s.dtype])
     return {"jaxcrnn": compiled(lambda one: one @ one, one)}
 
 
 def step(s: Sizes, presets: tuple[str, ...] = ("ctc",), kinds: tuple[str, ...] = ("dense",)) -> Variants:
-    """A whole training step, of some presets and heads."""
+    """Run a whole training step, for several presets and heads."""
     batch, out = batch_of(s), {}
     for kind in kinds:
         for preset in presets:
             config = config_of(s, preset, kind)
             mesh = make_mesh(MeshConfig(1), jax.devices()[:1])
-            state, given = jax.device_put(([init_state(config, KEY)], (batch, KEY)), everywhere(mesh))
+            state, inputs = jax.device_put(([init_state(config, KEY)], (batch, KEY)), everywhere(mesh))
             began = time.perf_counter()
-            program = compile_step(config, state[0], given[0], given[1], mesh)
+            program = compile_step(config, state[0], inputs[0], inputs[1], mesh)
             seconds = time.perf_counter() - began
 
-            def once(state: Any = state, program: Any = program, given: Any = given) -> None:
-                state[0], info = program(state[0], *given)
+            def once(state: Any = state, program: Any = program, inputs: Any = inputs) -> None:
+                state[0], info = program(state[0], *inputs)
                 jax.block_until_ready((state[0], info))
 
             name = "jaxcrnn" if (preset, kind) == ("ctc", "dense") else preset if kind == "dense" else kind
@@ -166,19 +167,19 @@ def step(s: Sizes, presets: tuple[str, ...] = ("ctc",), kinds: tuple[str, ...] =
 
 
 def flows(s: Sizes) -> Variants:
-    """Whole steps of every preset beside plain CTC, and of plain CTC with the fused head."""
+    """Run whole steps of every preset, and of plain CTC with the fused head."""
     return step(s, tuple(objective.PRESETS)) | step(s, kinds=("fused",))
 
 
 def forward(s: Sizes) -> Variants:
-    """Reading a batch."""
+    """Read a batch."""
     config, batch = for_reading(config_of(s)), batch_of(s)
     state = init_state(config, KEY)
     return {"jaxcrnn": Variant(lambda: jax.block_until_ready(run_read(config, state, batch)))}
 
 
 def backbone(s: Sizes) -> Variants:
-    """The convolutions, there and back."""
+    """Run the backbone forward and backward."""
     batch = batch_of(s)
     winograd = for_device(config_of(s).model).conv == "winograd"
     layers = Backbone(s.backbone, DTYPES[s.dtype], winograd=winograd)
@@ -193,7 +194,7 @@ def backbone(s: Sizes) -> Variants:
 
 
 def bilstm(s: Sizes) -> Variants:
-    """One bidirectional LSTM, there and back; beside it cuDNN's, where it is."""
+    """Run one bidirectional LSTM forward and backward, also cuDNN's if available."""
     x = jax.random.normal(KEY, (s.batch, s.frames, 2 * s.hidden), DTYPES[s.dtype])
     lengths = jnp.full(s.batch, s.frames)
     layers = {"jaxcrnn": BiLSTM(s.hidden, DTYPES[s.dtype])}
@@ -209,7 +210,7 @@ def bilstm(s: Sizes) -> Variants:
     }
 
 
-def _known(s: Sizes) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _labels(s: Sizes) -> tuple[jax.Array, jax.Array, jax.Array]:
     batch = batch_of(s)
     return jnp.full(s.batch, s.frames), batch.labels, batch.label_lengths
 
@@ -223,18 +224,18 @@ def _with_optax(logits: jax.Array, lengths: jax.Array, labels: jax.Array, label_
 
 
 def loss(s: Sizes) -> Variants:
-    """CTC of given logits, there and back; beside it one softmax over them, which is the floor."""
-    logits, known = jax.random.normal(KEY, (s.batch, s.frames, s.classes)), _known(s)
+    """Compute CTC of fixed logits forward and backward, and for comparison a softmax over them, the lower bound."""
+    logits, labels = jax.random.normal(KEY, (s.batch, s.frames, s.classes)), _labels(s)
     return {
-        "jaxcrnn": compiled(jax.value_and_grad(lambda x: ctc.ctc_loss(x, *known).sum()), logits),
-        "optax": compiled(jax.value_and_grad(lambda x: _with_optax(x, *known).sum()), logits),
+        "jaxcrnn": compiled(jax.value_and_grad(lambda x: ctc.ctc_loss(x, *labels).sum()), logits),
+        "optax": compiled(jax.value_and_grad(lambda x: _with_optax(x, *labels).sum()), logits),
         "softmax": compiled(jax.nn.softmax, logits),
     }
 
 
 def heads(s: Sizes) -> Variants:
-    """The linear layer with CTC and the best classes, there and back."""
-    keys, known, size = jax.random.split(KEY, 2), _known(s), 2 * s.hidden
+    """Run the linear head with CTC and the best classes, forward and backward."""
+    keys, labels, size = jax.random.split(KEY, 2), _labels(s), 2 * s.hidden
     x = jax.random.normal(keys[0], (s.batch, s.frames, size), DTYPES[s.dtype])
     kernel = jax.random.normal(keys[1], (size, s.classes)) / size**0.5
     bias = jnp.zeros(s.classes)
@@ -246,7 +247,7 @@ def heads(s: Sizes) -> Variants:
     def both(make: Callable[..., Any], of: Callable[..., jax.Array]) -> Callable[..., Any]:
         def total(*arrays: jax.Array) -> Any:
             logits = make(*arrays)
-            return of(logits, *known).sum(), as_logits(logits).best()[0]
+            return of(logits, *labels).sum(), as_logits(logits).best()[0]
 
         return jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)
 
@@ -258,8 +259,8 @@ def heads(s: Sizes) -> Variants:
 
 
 def center(s: Sizes) -> Variants:
-    """Each flow on given logits and features: CTC alone, with center loss and update, and with all distances."""
-    keys, known, size = jax.random.split(KEY, 2), _known(s), 2 * s.hidden
+    """Run each loss on fixed logits and features: plain CTC, center losses with update, and all distances."""
+    keys, labels, size = jax.random.split(KEY, 2), _labels(s), 2 * s.hidden
     logits = jax.random.normal(keys[0], (s.batch, s.frames, s.classes))
     features = jax.random.normal(keys[1], (s.batch, s.frames, size))
     batch = batch_of(s)
@@ -271,13 +272,14 @@ def center(s: Sizes) -> Variants:
         state = centers.start(flow.rule, KEY, kernel)
 
         def total(logits: jax.Array, features: jax.Array, state: Any) -> Any:
-            outputs = Outputs(logits, features, known[0])
+            outputs = Outputs(logits, features, labels[0])
             loss, (info, assignment) = objective.loss_terms(flow, outputs, batch, state)
             return loss, (info | diagnostics.train_metrics(outputs, batch, assignment), assignment)
 
         def whole(logits: jax.Array, features: jax.Array, state: Any) -> Any:
-            (value, (info, found)), grown = jax.value_and_grad(total, (0, 1), has_aux=True)(logits, features, state)
-            moved = objective.move_centers(flow, state, Outputs(logits, features, known[0]), found)
+            gradients = jax.value_and_grad(total, (0, 1), has_aux=True)
+            (value, (info, assignment)), grown = gradients(logits, features, state)
+            moved = objective.move_centers(flow, state, Outputs(logits, features, labels[0]), assignment)
             return value, info, grown, moved
 
         return compiled(whole, logits, features, state)
@@ -288,7 +290,7 @@ def center(s: Sizes) -> Variants:
         kept = assignment.classes.reshape(-1)[:, None] == jnp.arange(s.classes)[None]
         return jnp.clip(jnp.where(kept, far, 0.0), losses.NEAREST, losses.FARTHEST).sum() / len(flat)
 
-    assignment = predicted(logits, known[0])
+    assignment = predicted(logits, labels[0])
     grown = jax.value_and_grad(all_distances, argnums=(0, 1))
     matrix = compiled(grown, features, jax.random.normal(KEY, (s.classes, size)), assignment)
     return {name: of(name) for name in ("ctc", "flow1", "flow2", "aligned", "posterior")} | {"matrix": matrix}

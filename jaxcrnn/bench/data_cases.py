@@ -1,4 +1,4 @@
-"""The part of `jaxcrnn bench` that reads lines: data, evaluation, recognition, and a cold start."""
+"""Benchmark cases that read lines: data loading, evaluation, recognition and a cold start."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from jaxcrnn.train import TrainConfig, init_state
 from jaxcrnn.types import TrainState
 
 LINES = 1000
-MODEL: dict[str, Any] = {"backbone": "small", "hidden": 128, "batch": 16}  # that of docs/real-lines.md, for plates
+MODEL: dict[str, Any] = {"backbone": "small", "hidden": 128, "batch": 16}  # the plate model of docs/real-lines.md
 LOOK = LEVELS["medium"]
 
 
 class Lines:
-    """Lines on disk and in memory, and a recogniser with random weights to read them."""
+    """Lines on disk and in memory, and a recogniser with random weights."""
 
     def __init__(self, data: str) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -73,24 +73,24 @@ class Lines:
         return path
 
     def audited(self, cache_bytes: int, source: Any = None) -> Corpus:
-        """The lines as the commands have them, with as much memory for decoded images."""
+        """Audit the lines as the commands do, with a cache for decoded images."""
         model = self.config.model
         corpus = audit(
             source or self.source, self.charset, model.frames, model.height, Limits(), cache_bytes=cache_bytes
         )
         if corpus.faults:
-            raise UserError(f"{self.path}: {len(corpus.faults)} faults; 'jaxcrnn data audit' lists them")
+            raise UserError(f"{self.path}: {len(corpus.faults)} faults; list them with 'jaxcrnn data audit'")
         return corpus
 
     @functools.cached_property
     def trained(self) -> tuple[TrainConfig, TrainState]:
-        """The recogniser."""
+        """Configuration and state of the recogniser."""
         config = self.config.for_charset(self.charset)
         return config, init_state(config, jax.random.key(0))
 
     @functools.cached_property
     def arrays(self) -> Path:
-        """The images in one file, for the reference."""
+        """File with all images, for the reference."""
         images = [self.corpus.image(i) for i in range(len(self.corpus))]
         widths = np.asarray([image.shape[1] for image in images])
         whole = np.full((len(images), images[0].shape[0], widths.max()), 255, np.uint8)
@@ -105,21 +105,21 @@ lines_of = functools.cache(Lines)
 
 
 def _written() -> tuple[Texts, Charset, Glyphs]:
-    """Lines of seven characters, as long as a licence plate's text."""
+    """Return texts of seven characters (the length of a licence plate), their charset and glyphs."""
     atlas = embedded()
     charset = Charset(atlas.characters)
     texts = Texts(TextConfig(source="lookalikes", shortest=7, longest=7), atlas.characters, 0)
     return texts, charset, Glyphs.of(atlas, charset)
 
 
-def asked(s: Sizes) -> dict[str, Any]:
-    """What the reference needs to know to read the same lines with a model of the same size."""
+def reference_sizes(s: Sizes) -> dict[str, Any]:
+    """Return what the reference needs to read the same lines with a model of the same size."""
     lines = lines_of(s.data)
     return {**MODEL, "lines": str(lines.arrays), "classes": lines.charset.num_classes, "dtype": "float32"}
 
 
 def data(s: Sizes) -> Variants:
-    """Batches from files, none of them decoded before, and rendered ones."""
+    """Load batches from files without a cache, and render batches."""
     lines = lines_of(s.data)
     out: Variants = {}
     sources: dict[str, Any] = {"label file": lines.source}
@@ -127,7 +127,7 @@ def data(s: Sizes) -> Variants:
         write_lmdb(lines.folder / "lmdb", lines.source)
         sources["LMDB"] = LmdbLines(lines.folder / "lmdb")
     except ImportError:
-        pass  # the extra `data` is not there
+        pass  # the extra `data` is not installed
     for name, source in sources.items():
         corpus = lines.audited(0, source)
         widths = buckets.choose(corpus.widths, 2)
@@ -149,14 +149,14 @@ def _epoch(batches: Batches) -> None:
 
 
 def evaluated(s: Sizes) -> Variants:
-    """``evaluate`` on lines that the audit has decoded."""
+    """Evaluate on lines that the audit has decoded."""
     lines = lines_of(s.data)
     config, state = lines.trained
     return {"jaxcrnn": Variant(lambda: evaluate(config, state, lines.charset, lines.corpus, batch_size=MODEL["batch"]))}
 
 
 def recognized(s: Sizes) -> Variants:
-    """``recognize`` on decoded images, in their order."""
+    """Recognize decoded images in order."""
     lines = lines_of(s.data)
     config, state = lines.trained
     images = [(str(i), lines.corpus.image(i)) for i in range(len(lines.corpus))]
@@ -166,7 +166,7 @@ def recognized(s: Sizes) -> Variants:
 
 
 def cold(s: Sizes) -> Variants:
-    """The command, from nothing to the text of one image; the compiled program is kept from the first time."""
+    """Run ``jaxcrnn recognize`` on one image in a new process; the first run fills the compilation cache."""
     lines = lines_of(s.data)
     folder = lines.folder / "run"
     if not folder.exists():

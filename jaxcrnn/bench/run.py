@@ -1,4 +1,4 @@
-"""How long everything takes on this machine, interleaved with the PyTorch reference."""
+"""Benchmark runner: times jaxcrnn interleaved with the PyTorch reference."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ from jaxcrnn.errors import UserError
 from jaxcrnn.runs.compile import uncached
 
 GROWTH = (100, 6941, 21504, 90112)
-KINDS = ("float32", "bfloat16")  # of the reference: as it is, or under autocast
-MOST = 1_000_000  # of anything
+KINDS = ("float32", "bfloat16")  # the reference uses autocast for bfloat16
+MOST = 1_000_000  # upper bound of all sizes
 NAMES = {**cases.CASES, **data_cases.CASES}
-# Measured only when asked for: a whole step of every preset.
+# Measured only if listed: a whole step of every preset.
 LONG = {"flows"}
-# The same question to the reference: its name for the case, and with which sizes.
+# The reference's name for each case.
 ASKED = {name: name for name in ("product", "step", "forward", "backbone", "bilstm", "ctc", "head", "center")}
 ASKED |= {"flows": "step", "latency": "forward", "evaluate": "read", "recognize": "read"}
 
 
 class Reference:
-    """`torch_ref` in a process of its own, which runs when it is asked to."""
+    """``torch_ref`` in a subprocess that runs cases on request."""
 
     def __init__(self, compiled: bool) -> None:
         self.compiled = compiled
         command = [sys.executable, "-m", "torch_ref.bench"]
-        # Beside the package in a checkout, installed otherwise.
+        # torch_ref is next to the package in a checkout, and installed otherwise.
         root = str(Path(__file__).resolve().parents[2])
         env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-        # Into a file: a pipe that nobody reads until the end stops who writes much into it.
-        self.said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed with the process)
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.said}
+        # stderr goes to a file, because a pipe that is not read would block the process.
+        self.stderr = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed with the process)
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.stderr}
         self.process = subprocess.Popen(command, text=True, env=env, **pipes)
         first = self._line()
         self.about = {key: first[key] for key in ("version", "device", "threads")} if "version" in first else {}
@@ -60,14 +60,14 @@ class Reference:
     def _line(self) -> dict[str, Any]:
         assert self.process.stdout
         for text in self.process.stdout:
-            if text.startswith("{"):  # or a library has printed something
+            if text.startswith("{"):  # skips output of libraries
                 return dict(json.loads(text))
-        self.said.seek(0)
-        said = self.said.read().strip().splitlines()
-        return {"error": said[-1] if said else "the reference ended without a word"}
+        self.stderr.seek(0)
+        lines = self.stderr.read().strip().splitlines()
+        return {"error": lines[-1] if lines else "the PyTorch process exited without output"}
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """One question, one answer; a reference that is gone answers with what it said last."""
+        """Send a question and return the answer; if the process has ended, the error is its last line of output."""
         if self.error:
             return {"error": self.error}
         assert self.process.stdin
@@ -79,16 +79,16 @@ class Reference:
         return self._line()
 
     def variants(self, case: str, sizes: dict[str, Any]) -> tuple[dict[str, Variant], str]:
-        """Its ways to do a case, and why there are none."""
+        """Return the reference's variants of a case, and the reason if there are none."""
         answer = self.ask({"case": case, "sizes": sizes, "compile": self.compiled})
         if "error" in answer:
             return {}, str(answer["error"])
         return {name: Variant(lambda: None, seconds) for name, seconds in answer["first"].items()}, ""
 
     def close(self) -> None:
-        """Lets it end."""
+        """End the process."""
         self.process.communicate()
-        self.said.close()
+        self.stderr.close()
 
 
 def measure(
@@ -101,12 +101,12 @@ def measure(
     compiled: bool = False,
     out: str | None = None,
 ) -> None:
-    """Time cases, interleaved with the PyTorch reference, and print a table of each.
+    """Time cases, interleaved with the PyTorch reference, and print a table for each.
 
     Args:
       sizes: sizes of the model and of the data.
-      chosen: names of `NAMES`; all but those of `LONG` by default.
-      rounds: how often each variant is timed.
+      chosen: names of `NAMES`; all except those of `LONG` by default.
+      rounds: number of measurements per variant.
       grow: also time cases with other sizes.
       torch: also time the reference.
       compiled: also time the reference under ``torch.compile``.
@@ -119,20 +119,20 @@ def measure(
     _check(sizes, chosen, rounds)
     if out:
         can_be_written(out)
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the reference needs room on the device too
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the reference needs device memory, too
     if sizes.data and data_cases.CASES.keys() & set(chosen):
-        data_cases.lines_of(sizes.data)  # its mistakes before the work
+        data_cases.lines_of(sizes.data)  # fails early on invalid data
     reference = Reference(compiled) if torch else None
     about = _about(reference)
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     rows: list[dict[str, Any]] = []
     try:
         for name, changed in _plan(chosen, sizes, grow):
-            with uncached():  # a compilation that is read from the cache is none
-                found = _measure(name, changed, rounds, reference)
-            rows += found
-            print("\n" + shown(found, name, changed), flush=True)
-            if out:  # what is measured stays, whatever comes
+            with uncached():  # to measure compilation times
+                measured = _measure(name, changed, rounds, reference)
+            rows += measured
+            print("\n" + shown(measured, name, changed), flush=True)
+            if out:  # written after each case, so that a crash loses nothing
                 write_json(out, {"about": about, "rows": rows})
     finally:
         if reference:
@@ -141,19 +141,21 @@ def measure(
     _share_of_product(rows)
     if out:
         write_json(out, {"about": about, "rows": rows})
-        print(f"written to {out}")
+        print(f"wrote {out}")
 
 
 def _share_of_product(rows: list[dict[str, Any]]) -> None:
-    """Add to each row its share of the rate of a matrix product, where both are measured, and print it."""
+    """Add to each row its rate as a share of that of a matrix product, if both are measured, and print it."""
     rates = [row["gflops"] for row in rows if row["case"] == "product" and "gflops" in row]
     for row in rows:
         if rates and "gflops" in row:
             row["share"] = row["gflops"] / max(rates)
             if row["case"] != "product":
                 what = f"{row['case']} B={row['sizes']['batch']} W={row['sizes']['width']}, {row['variant']}"
-                print(f"{what}: {row['gflops']:.0f} GFLOP/s as direct convolutions count, {row['share']:.0%} of the "
-                      f"matrix product's {max(rates):.0f}")  # fmt: skip
+                print(
+                    f"{what}: {row['gflops']:.0f} GFLOP/s (counted as direct convolutions), {row['share']:.0%} of the "
+                    f"matrix product's {max(rates):.0f} GFLOP/s"
+                )
 
 
 def _check(sizes: Sizes, chosen: list[str], rounds: int) -> None:
@@ -162,21 +164,23 @@ def _check(sizes: Sizes, chosen: list[str], rounds: int) -> None:
             raise UserError(f"--{name} {getattr(sizes, name)}: expected 1 to {MOST:,}")
     if sizes.dtype not in KINDS:
         raise UserError(f"--dtype {sizes.dtype}: expected one of {', '.join(KINDS)}")
-    cases.config_of(sizes)  # its own words for a backbone or an LSTM that is none
+    cases.config_of(sizes)  # raises for an unknown backbone or LSTM
     if sizes.classes < 2:
-        raise UserError(f"--classes {sizes.classes}: expected 2 or more, the blank and a character")
+        raise UserError(f"--classes {sizes.classes}: expected 2 or more (the blank and a character)")
     if sizes.frames < 2 * sizes.slots:
-        raise UserError(f"--width {sizes.width} makes {sizes.frames} frames; expected at least {2 * sizes.slots} for "
-                        f"--slots {sizes.slots}")  # fmt: skip
+        raise UserError(
+            f"--width {sizes.width} gives {sizes.frames} frames; expected at least {2 * sizes.slots} for "
+            f"--slots {sizes.slots}"
+        )
     if rounds < 1:
         raise UserError(f"--rounds {rounds}: expected 1 or more")
     for name in chosen:
         if name not in NAMES:
-            raise UserError(f"--only {name!r}: expected some of {','.join(NAMES)}")
+            raise UserError(f"--only {name!r}: unknown case; expected some of {', '.join(NAMES)}")
 
 
 def _plan(chosen: list[str], sizes: Sizes, grow: bool) -> list[tuple[str, Sizes]]:
-    """Cases with their sizes; growing ones by classes, and the step by lines and frames."""
+    """List the cases with their sizes; ``grow`` adds other numbers of classes, batch sizes and widths."""
     fixed: dict[str, dict[str, Any]] = {name: {"dtype": "float32"} for name in ("ctc", "center")}
     fixed["latency"] = {"batch": 1}
     plan = [(name, dataclasses.replace(sizes, **fixed.get(name, {}))) for name in chosen]
@@ -189,13 +193,13 @@ def _plan(chosen: list[str], sizes: Sizes, grow: bool) -> list[tuple[str, Sizes]
             if name in ("step", "forward"):
                 plan += [(name, dataclasses.replace(sizes, batch=b)) for b in (sizes.batch // 4, sizes.batch // 2)]
                 plan += [(name, dataclasses.replace(sizes, width=w)) for w in (sizes.width // 2, sizes.width * 2)]
-    # Each once, and none so small that it is nothing.
+    # Without duplicates and infeasible sizes.
     return [(name, s) for name, s in dict.fromkeys(plan) if s.batch and s.frames >= 2 * s.slots]
 
 
 def _measure(name: str, sizes: Sizes, rounds: int, reference: Reference | None) -> list[dict[str, Any]]:
-    """Takes turns: ours, then theirs, as often as asked; so that what else the machine does meets all alike."""
-    used = data_cases.asked(sizes) if name in data_cases.CASES else sizes.asdict()
+    """Time all variants in turns, so that other load on the machine affects them equally."""
+    used = data_cases.reference_sizes(sizes) if name in data_cases.CASES else sizes.asdict()
     theirs: dict[str, Variant] = {}
     problem = ""
     try:
@@ -243,7 +247,7 @@ def _row(
 
 
 def shown(rows: list[dict[str, Any]], name: str, sizes: Sizes) -> str:
-    """A table of one case's rows."""
+    """Format the rows of one case as a table."""
     s = sizes
     header = f"{name}: B={s.batch} W={s.width} T={s.frames} C={s.classes} L={s.slots} {s.backbone} {s.dtype}"
     if name in data_cases.CASES:
@@ -254,14 +258,17 @@ def shown(rows: list[dict[str, Any]], name: str, sizes: Sizes) -> str:
     measured = [row for row in rows if "error" not in row]
     lines = [
         (
-            row["variant"], f"{row['median_ms']:.1f}", f"{row['least_ms']:.1f}", f"{row['ratio']:.2f}",
+            row["variant"],
+            f"{row['median_ms']:.1f}",
+            f"{row['least_ms']:.1f}",
+            f"{row['ratio']:.2f}",
             _or_nothing(row["first_s"], lambda v: duration(v) if v >= 1 else f"{v:.1f}s"),
             _or_nothing(row["temporary_mb"], "{:.0f}".format),
             _or_nothing(row.get("lines_per_second") or row.get("gflops"), "{:.0f}".format),
         )
         for row in measured
-    ]  # fmt: skip
-    heads = [header, "median ms", "least ms", "ratio", "first", "temporary MB"]
+    ]
+    heads = [header, "median ms", "min ms", "ratio", "compile", "temporary MB"]
     if any(row[-1] for row in lines):
         heads.append("GFLOP/s" if any("gflops" in row for row in measured) else "lines/s")
     text = table(tuple(heads), [row[: len(heads)] for row in lines]) if lines else header
@@ -273,7 +280,7 @@ def _or_nothing(value: Any, show: Callable[[Any], str]) -> str:
 
 
 def _peak() -> float:
-    """Most memory up to here, in MB: the device's where it says, the process's otherwise."""
+    """Return the peak memory so far in MB: of the device if available, else of the process."""
     stats = jax.devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return float(stats["peak_bytes_in_use"]) / 1e6

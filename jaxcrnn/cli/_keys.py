@@ -1,4 +1,4 @@
-"""Help for every key of the configuration, from the docstrings of its dataclasses."""
+"""Help texts of the configuration keys, taken from the docstrings of the dataclasses."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ INDENT = 8
 
 
 def sections() -> dict[str, type]:
-    """The dataclass of each section of the configuration."""
+    """Return the dataclass of each configuration section."""
     hints = get_type_hints(configs.Config)
     return {field.name: hints[field.name] for field in dataclasses.fields(configs.Config)}
 
 
 def attributes(section: type) -> dict[str, str]:
-    """The texts of the ``Attributes:`` part of a docstring, each on one line and without markup.
+    """Parse the ``Attributes:`` part of a docstring into one line of plain text per attribute.
 
     Args:
       section: dataclass with a docstring in Google style.
@@ -42,13 +42,13 @@ def attributes(section: type) -> dict[str, str]:
 
 
 def describe(width: int | None = None) -> str:
-    """Every key with its default and its meaning, for ``--help``.
+    """List every key with its default and its meaning, for ``--help``.
 
     Args:
-      width: columns of the text; the terminal's by default.
+      width: text width in columns; the terminal's width by default.
     """
     width = max(width or shutil.get_terminal_size().columns - 2, 40)
-    return "\n".join(["keys of --config and --set, with their defaults:", *_lines(width)])
+    return "\n".join(["configuration keys (for --config and --set) and their defaults:", *_lines(width)])
 
 
 def _lines(width: int) -> Iterator[str]:
@@ -65,10 +65,10 @@ def _lines(width: int) -> Iterator[str]:
 
 
 def _shown(field: dataclasses.Field[Any]) -> str:
-    """A default as ``--set`` takes it."""
+    """Format a default the way ``--set`` accepts it."""
     value = field.default
     if value is None:
-        return "the preset's"
+        return "null (set by the preset)"
     if isinstance(value, bool):
         return str(value).lower()
     return str(list(value) if isinstance(value, tuple) else value)

@@ -1,4 +1,4 @@
-"""Memory that the C library keeps instead of returning it after every step."""
+"""Settings of the C library's allocator that make training steps faster on CPUs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to reuse freed memory: on CPU, XLA allocates its work space again for every step.
+    """Make glibc keep freed memory, because XLA on CPU reallocates its scratch buffers in every step.
 
-    By default glibc maps and unmaps such large blocks each time, and the page faults of doing so cost about a
-    quarter of a training step (docs/speed.md). Without effect outside Linux and glibc.
+    By default glibc maps and unmaps such large blocks each time, and the resulting page faults cost about a quarter
+    of a training step (docs/speed.md). Does nothing outside Linux and glibc.
 
     Returns:
-      Whether the settings were taken.
+      Whether glibc accepted the settings.
     """
     if sys.platform != "linux":
         return False

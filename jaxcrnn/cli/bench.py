@@ -1,4 +1,4 @@
-"""``jaxcrnn bench``: time a step and its parts, interleaved with PyTorch."""
+"""``jaxcrnn bench``: time a training step and its parts, interleaved with PyTorch."""
 
 from __future__ import annotations
 
@@ -7,27 +7,39 @@ import argparse
 from jaxcrnn.cli import options
 from jaxcrnn.errors import UserError
 
-SUMMARY = "time a step and its parts beside PyTorch, in turns"
+SUMMARY = "time a training step and its parts, interleaved with PyTorch"
 MODULES = ("jaxcrnn.bench.run",)
 
 
 def add_options(parser: options.Parser) -> None:
-    sizes = (("batch", 32, "lines"), ("width", 280, "pixels"), ("classes", 6941, "classes"),
-             ("slots", 10, "characters"), ("hidden", 256, "size of an LSTM direction"))  # fmt: skip
+    sizes = (("batch", 32, "lines in a batch"), ("width", 280, "image width in pixels"),
+             ("classes", 6941, "number of classes"), ("slots", 10, "label slots (characters in a line)"),
+             ("hidden", 256, "hidden size of each LSTM direction"))  # fmt: skip
     for name, default, what in sizes:
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what}; default: {default}")
-    parser.add_argument("--backbone", default="vgg", metavar="NAME", help="the model's; default: vgg")
-    parser.add_argument("--dtype", default="float32", metavar="NAME", help="float32 (the default) or bfloat16")
-    parser.add_argument("--lstm", default="scan", metavar="NAME", help="scan (the default) or cudnn, on NVIDIA GPUs")
-    parser.add_argument("--data", default="", metavar="FILE", help="label file to read from; default: rendered lines")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of every variant; default: 5")
-    parser.add_argument("--only", metavar="CASES", help="product, step, flows, forward, backbone, bilstm, ctc, head, "
-                        "center, latency, data, evaluate, recognize, cold; with commas; flows only here")  # fmt: skip
-    parser.add_argument("--grow", action="store_true", help="ctc, head and center with 100 to 90,112 classes too; "
-                        "steps with other batches and widths")  # fmt: skip
-    parser.add_argument("--compile", action="store_true", help="torch.compile, too, which takes a minute")
-    parser.add_argument("--no-torch", dest="torch", action="store_false", help="leave the PyTorch reference out")
-    parser.add_argument("--out", metavar="FILE", help="write everything as JSON")
+    parser.add_argument("--backbone", default="vgg", metavar="NAME", help="backbone of the model; default: vgg")
+    parser.add_argument("--dtype", default="float32", metavar="NAME", help="float32 or bfloat16; default: float32")
+    parser.add_argument("--lstm", default="scan", metavar="NAME", help="scan, or cudnn on NVIDIA GPUs; default: scan")
+    parser.add_argument(
+        "--data", default="", metavar="FILE", help="label file for the data cases; default: rendered lines"
+    )
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measurements per variant; default: 5")
+    parser.add_argument(
+        "--only",
+        metavar="CASES",
+        help="comma-separated cases to run: product, step, flows, forward, "
+        "backbone, bilstm, ctc, head, center, latency, data, evaluate, recognize, cold; "
+        "flows runs only if listed here",
+    )
+    parser.add_argument(
+        "--grow",
+        action="store_true",
+        help="also time ctc, head and center with 100 to 90,112 "
+        "classes, and the step with other batch sizes and widths",
+    )
+    parser.add_argument("--compile", action="store_true", help="also time torch.compile, which takes a minute")
+    parser.add_argument("--no-torch", dest="torch", action="store_false", help="skip the PyTorch reference")
+    parser.add_argument("--out", metavar="FILE", help="write all results to this JSON file")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from jaxcrnn.bench.run import measure
 
     if args.compile and not args.torch:
-        raise UserError("--compile and --no-torch: expected one of them, torch.compile is the reference's")
+        raise UserError("--compile times the PyTorch reference and cannot be combined with --no-torch; drop one")
     fields = ("batch", "width", "classes", "slots", "hidden", "backbone", "dtype", "lstm", "data")
     sizes = Sizes(**{name: getattr(args, name) for name in fields})
     chosen = None if args.only is None else [name.strip() for name in args.only.split(",")]

@@ -1,4 +1,4 @@
-"""``jaxcrnn centers estimate``: make class centers with a trained run."""
+"""``jaxcrnn centers estimate``: estimate class centers from a trained run."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from pathlib import Path
 from jaxcrnn.cli import options
 from jaxcrnn.errors import UserError
 
-SUMMARY = "make class centers with a trained run"
+SUMMARY = "estimate class centers from a trained run, for center losses such as flow2"
 MODULES = options.RUN_MODULES
 
 
 def add_options(parser: options.Parser) -> None:
-    parser.add_argument("action", choices=["estimate"], help="estimate: mean features over lines recognised exactly")
+    parser.add_argument(
+        "action",
+        choices=["estimate"],
+        help="average the features of each class over the lines that the run recognises exactly",
+    )
     parser.add_argument("--run", required=True, metavar="RUN", help="run folder of a trained recogniser")
-    parser.add_argument("--data", metavar="FILE", help="label file; default: the run's training set")
-    parser.add_argument("--out", metavar="FILE", help="file to write; default: centers.safetensors in the run folder")
+    parser.add_argument("--data", metavar="FILE", help="label file to read; default: the run's training set")
+    parser.add_argument("--out", metavar="FILE", help="output file; default: centers.safetensors in the run folder")
     options.add_checkpoint(parser)
-    options.add_reading(parser, skip_bad="what the audit finds")
+    options.add_reading(parser, skip_bad="rows with faults")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     data = opened.config.data
     paths = [args.data] if args.data else [data.train, *data.more]
     if not all(paths):
-        raise UserError("the run does not name its training set; give --data FILE, a label file of path<TAB>text")
+        raise UserError("the run has no training set on record; give --data FILE, a label file of path<TAB>text")
     out = Path(args.out or opened.folder / folder.CENTERS)
     can_be_written(out)
     reading = options.reading(args)
@@ -45,17 +49,18 @@ def run(args: argparse.Namespace) -> int:
         opened.reader_config, state, corpus, batch_size=data.batch_size, buckets=data.buckets, workers=data.workers
     )
     if not exact:
-        raise UserError(f"{opened.folder}: not one of {len(corpus)} lines is recognised exactly, so there is nothing "
-                        "to estimate; expected a run that reads its training set")  # fmt: skip
+        raise UserError(
+            f"{opened.folder}: none of {len(corpus)} lines is recognised exactly, so there is nothing to "
+            "estimate from; train the run until it reads some lines"
+        )
     center_files.save(out, centers, opened.charset)
     counts = np.asarray(centers.counts)
     unseen = [opened.charset.name(int(i)) for i in np.flatnonzero(counts == 0)]
     print(f"{opened.folder}, checkpoint of step {step}, on {', '.join(paths)}")
-    print(f"{exact} of {len(corpus)} lines recognised exactly, {int(counts.sum())} frames; {corpus.left_out} left out")
+    print(f"{exact} of {len(corpus)} lines recognised exactly, {int(counts.sum())} frames; {corpus.left_out} skipped")
     print(f"{len(counts) - len(unseen)} of {len(counts)} classes have a center, {len(unseen)} were never seen", end="")
     print((": " + " ".join(unseen[:40]) + (" ..." if len(unseen) > 40 else "")) if unseen else "")
     blank = counts[opened.charset.blank] / counts.sum()
-    print(f"the blank has {blank:.1%} of the frames")
-    print(f"written to {out}; go on with: jaxcrnn train --init-from {opened.folder} --centers {out} --preset flow2 "
-          "--out ...")  # fmt: skip
+    print(f"{blank:.1%} of the frames are blank")
+    print(f"wrote {out}; next: jaxcrnn train --init-from {opened.folder} --centers {out} --preset flow2 --out ...")
     return 0

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from jaxcrnn.cli import options
 
-SUMMARY = "train a grid of losses and seeds, and say which differ"
+SUMMARY = "train with several losses and seeds, and report which scores differ"
 MODULES = ("jaxcrnn.experiments.run",)
 
 
 def add_options(parser: options.Parser) -> None:
-    parser.add_argument("plan", help="YAML file: config, start, arms, seeds, tests")
+    parser.add_argument("plan", help="YAML file with the sections config, start, arms, seeds and tests")
     parser.add_argument(
-        "--out", required=True, metavar="FOLDER", help="of the comparison; a stopped one is gone on with"
+        "--out", required=True, metavar="FOLDER", help="output folder; an interrupted comparison is resumed"
     )
-    parser.add_argument("--skip-bad", action="store_true", help="leave out, counted, rows that cannot be used")
+    parser.add_argument("--skip-bad", action="store_true", help="skip and count rows with faults instead of stopping")
     options.add_set(parser)
 
 
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
 
     out = Path(args.out)
     if compare(read(args.plan, args.set), out, args.skip_bad) is None:
-        print(f"stopped; go on with: jaxcrnn compare {args.plan} --out {out}")
+        print(f"stopped; resume with: jaxcrnn compare {args.plan} --out {out}")
         return 0
-    print(f"\nthe comparison is in {out}; look at it with: jaxcrnn report {out}")
+    print(f"\ncomparison written to {out}; show it with: jaxcrnn report {out}")
     return 0

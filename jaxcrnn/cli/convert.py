@@ -1,4 +1,4 @@
-"""``jaxcrnn convert``: make a run folder from another program's checkpoint."""
+"""``jaxcrnn convert``: import another program's checkpoint as a run folder."""
 
 from __future__ import annotations
 
@@ -7,31 +7,40 @@ from pathlib import Path
 
 from jaxcrnn.cli import options
 
-SUMMARY = "make a run folder from another program's checkpoint"
+SUMMARY = "import another program's checkpoint as a run folder"
 MODULES = ("jaxcrnn.interop.importer",)
 
 
 def add_options(parser: options.Parser) -> None:
     parser.add_argument(
-        "checkpoint", help="of PyTorch (.pth, .pt) or safetensors: crnn.pytorch, deep-text-recognition-benchmark, "
-        "EasyOCR, GitYCC's, a sequential one, or torch_ref's",
-    )  # fmt: skip
-    parser.add_argument(
-        "--charset", required=True, metavar="FILE", help="one character a line, in the order of classes"
+        "checkpoint",
+        help="PyTorch (.pth, .pt) or safetensors file of crnn.pytorch, deep-text-recognition-benchmark, "
+        "EasyOCR, GitYCC, a sequential CRNN, or torch_ref",
     )
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="run folder to make")
+    parser.add_argument("--charset", required=True, metavar="FILE", help="one character per line, in class order")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="run folder to create")
     parser.add_argument(
-        "--blank", default="first", choices=["first", "last"], help="where the blank is; last is moved; default: first"
+        "--blank",
+        default="first",
+        choices=["first", "last"],
+        help="position of the blank among the checkpoint's classes; last is moved to first; default: first",
     )
-    for name, default, what in (("height", 32, "rows of the images"),
-                                ("width", 0, "stretch images to this width; 0 keeps the ratio")):  # fmt: skip
+    for name, default, what in (("height", 32, "image height in pixels"),
+                                ("width", 0, "stretch images to this width; 0 keeps the aspect ratio")):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what}; default: {default}")
     for name, value in (("black", -1.0), ("white", 1.0)):
         parser.add_argument(
-            f"--{name}", type=float, default=value, metavar="X", help=f"what a {name} pixel is; default: {value:g}"
+            f"--{name}",
+            type=float,
+            default=value,
+            metavar="X",
+            help=f"input value of {name} pixels; default: {value:g}",
         )
     parser.add_argument(
-        "--pools", default="", metavar="LIST", help="of a sequential model, as in 2x2,2x2,-,2x1,4x1; default: a guess"
+        "--pools",
+        default="",
+        metavar="LIST",
+        help="poolings of a sequential CRNN, such as 2x2,2x2,-,2x1,4x1; default: inferred",
     )
 
 
@@ -41,9 +50,16 @@ def run(args: argparse.Namespace) -> int:
 
     out = Path(args.out)
     lines = import_checkpoint(
-        Path(args.checkpoint), out, Charset.from_file(args.charset), blank=args.blank, height=args.height,
-        width=args.width, black=args.black, white=args.white, pools=args.pools,
-    )  # fmt: skip
+        Path(args.checkpoint),
+        out,
+        Charset.from_file(args.charset),
+        blank=args.blank,
+        height=args.height,
+        width=args.width,
+        black=args.black,
+        white=args.white,
+        pools=args.pools,
+    )
     print("\n".join(lines))
-    print(f"made {out}; read with it: jaxcrnn recognize {out} IMAGES")
+    print(f"wrote {out}; read images with: jaxcrnn recognize {out} IMAGES")
     return 0

@@ -1,4 +1,4 @@
-"""``jaxcrnn data audit`` and ``jaxcrnn data convert``: audit or convert a data set."""
+"""``jaxcrnn data audit`` and ``jaxcrnn data convert``: check a data set, or convert it to LMDB."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ if TYPE_CHECKING:
     from jaxcrnn.data.audit import Corpus
     from jaxcrnn.data.labels import Source
 
-SUMMARY = "audit or convert a data set"
+SUMMARY = "check a data set for faults, or convert it to LMDB"
 MODULES = ("jaxcrnn.runs.usable_lines",)
 
 
 def add_options(parser: options.Parser) -> None:
     actions = options.add_actions(parser)
-    for name, summary in (("audit", "look at every line, as training does"),
-                          ("convert", "write any data set as LMDB")):  # fmt: skip
+    for name, summary in (("audit", "check every line as training does, and list the faults"),
+                          ("convert", "convert a data set to LMDB")):  # fmt: skip
         sub = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        sub.add_argument("source", help="label file, LMDB, folder, labels.csv, or JSON of mmocr or docTR")
+        sub.add_argument("source", help="label file, LMDB, folder, labels.csv, or mmocr or docTR JSON")
         if name == "convert":
-            sub.add_argument("out", help="folder to write; one of a stopped conversion is gone on with")
-            sub.add_argument("--format", default="lmdb", choices=["lmdb"], help="lmdb is the only one")
-            sub.add_argument("--skip-bad", action="store_true", help="leave out, counted, images that cannot be read")
-        sub.add_argument("--charset", metavar="FILE", help="one character a line; default: those of the labels")
-        sub.add_argument("--config", metavar="FILE", help="YAML file, for the model and the limits of images")
+            sub.add_argument("out", help="output folder; an interrupted conversion is resumed")
+            sub.add_argument("--format", default="lmdb", choices=["lmdb"], help="output format; lmdb is the only one")
+            sub.add_argument("--skip-bad", action="store_true", help="skip and count unreadable images")
+        sub.add_argument("--charset", metavar="FILE", help="one character per line; default: those of the labels")
+        sub.add_argument("--config", metavar="FILE", help="YAML configuration (image height, frames and size limits)")
         options.add_set(sub)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.action == "convert":
         return _convert(args)
-    # What training would find; 2 if there is anything.
+    # The faults that stop training.
     return 2 if _audited(args, keep_text_faults=False).faults else 0
 
 
@@ -60,7 +60,7 @@ def _audited(args: argparse.Namespace, *, keep_text_faults: bool) -> Corpus:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    """Any data set as LMDB, read back and compared."""
+    """Write a data set as LMDB, read it back and compare."""
     from jaxcrnn import _console
     from jaxcrnn.data.formats import Joined
     from jaxcrnn.data.lmdb import write_lmdb
@@ -68,11 +68,11 @@ def _convert(args: argparse.Namespace) -> int:
 
     out, source = Path(args.out), Path(args.source)
     if not args.out:
-        raise UserError("no folder to write; give one after the data set")
+        raise UserError("no output folder; give one after the data set")
     if source.exists() and (out.resolve() == source.resolve() or source.resolve() in out.resolve().parents):
-        raise UserError(f"{out}: is inside the data set itself; expected a folder elsewhere")
+        raise UserError(f"{out}: inside the source data set; expected a folder elsewhere")
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: a file; expected a folder to write to")
+        raise UserError(f"{out}: is a file; expected an output folder")
     corpus = _audited(args, keep_text_faults=True)
     check_usable(corpus, args.source, keep_text_faults=True, skip_bad=args.skip_bad)
     chosen = Joined([corpus.source], corpus.indices)
@@ -80,16 +80,16 @@ def _convert(args: argparse.Namespace) -> int:
         before = write_lmdb(out, chosen, lambda done, total: shown.progress(done, total, "lines written"))
     with _console.make() as shown:
         _compare(chosen, out, shown, before)
-    again = f", {before} of them by an earlier call" if before else ""
-    print(f"{len(chosen)} lines in {out}{again}; all read back and equal; {corpus.left_out} left out")
+    again = f" ({before} from an earlier call)" if before else ""
+    print(f"{len(chosen)} lines in {out}{again}; verified by reading back; {corpus.left_out} skipped")
     return 0
 
 
 def _compare(written: Source, folder: Path, shown: Plain, before: int) -> None:
-    """Read everything back. Where an earlier call wrote lines, the data set may have changed since.
+    """Read everything back. If an earlier call wrote some lines, the data set may have changed since.
 
     Raises:
-      UserError: a line that an earlier call wrote is not the data set's.
+      UserError: a line written by an earlier call differs from the data set's.
     """
     import numpy as np
 
@@ -105,8 +105,10 @@ def _compare(written: Source, folder: Path, shown: Plain, before: int) -> None:
         expected, label = written[i]
         if text != label or not np.array_equal(image, expected):
             if before:
-                raise UserError(f"{read.where(i)}: not what {written.where(i)} is now; the data set changed since an "
-                                "earlier call, expected a new folder")  # fmt: skip
-            raise RuntimeError(f"{read.where(i)}: not what was written from {written.where(i)}")
+                raise UserError(
+                    f"{read.where(i)}: differs from {written.where(i)}; the data set changed since the "
+                    "conversion was interrupted, use a new folder"
+                )
+            raise RuntimeError(f"{read.where(i)}: differs from what was written from {written.where(i)}")
         if (i + 1) % 200 == 0 or i + 1 == len(written):
             shown.progress(i + 1, len(written), "lines read back")

@@ -1,4 +1,4 @@
-"""Decoding options, which the commands that read share."""
+"""Decoding options shared by `evaluate` and `recognize`."""
 
 from __future__ import annotations
 
@@ -20,20 +20,32 @@ NEEDS = (("lm_weight", "lm"), ("lm_bonus", "lm"), ("lexicon_weight", "lexicon"))
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """Beam search, lexicon and n-grams."""
+    """Add the options of beam search, lexicon and language model."""
     group = parser.add_argument_group("decoding")
-    group.add_argument("--beam", type=int, metavar="W", help="prefix beam search with W prefixes; default: best path, "
-                       "or 16 where an option below needs it")  # fmt: skip
-    group.add_argument("--best", type=int, metavar="N", help="the N best readings")
-    group.add_argument("--lexicon", metavar="FILE", help="one word a line; only these are read")
-    group.add_argument("--lexicon-weight", type=float, metavar="X", help="others too; each listed word scores X more")
-    group.add_argument("--lm", metavar="FILE", help="character n-grams of 'lm train'")
-    group.add_argument("--lm-weight", type=float, metavar="X", help="of its log probabilities; default: 0.5")
-    group.add_argument("--lm-bonus", type=float, metavar="X", help="for each character; default: 0")
+    group.add_argument(
+        "--beam",
+        type=int,
+        metavar="W",
+        help="prefix beam search with W prefixes; default: best-path "
+        "decoding, or 16 prefixes if an option below needs a beam",
+    )
+    group.add_argument("--best", type=int, metavar="N", help="print the N best readings")
+    group.add_argument("--lexicon", metavar="FILE", help="word list, one per line; only these words are output")
+    group.add_argument(
+        "--lexicon-weight",
+        type=float,
+        metavar="X",
+        help="allow other words too, and add X to the score of each word in the lexicon",
+    )
+    group.add_argument("--lm", metavar="FILE", help="character n-gram model made by 'jaxcrnn lm train'")
+    group.add_argument(
+        "--lm-weight", type=float, metavar="X", help="weight of the model's log probabilities; default: 0.5"
+    )
+    group.add_argument("--lm-bonus", type=float, metavar="X", help="score added for each character; default: 0")
 
 
 def decoder_of(args: argparse.Namespace, charset: Charset) -> Decoder | None:
-    """The decoder that the options of `add_decoding` describe, or None if they ask for best-path decoding.
+    """Build the decoder that the options of `add_decoding` describe, or None for best-path decoding.
 
     Args:
       args: values of the options.
@@ -46,9 +58,9 @@ def decoder_of(args: argparse.Namespace, charset: Charset) -> Decoder | None:
 
     for option, needed in NEEDS:
         if getattr(args, option) is not None and not getattr(args, needed):
-            raise UserError(f"--{option.replace('_', '-')} is for --{needed}; expected --{needed} FILE")
-    asked = args.beam is not None or args.best is not None or args.lexicon or args.lm
-    if not (asked or getattr(args, "characters", False)):
+            raise UserError(f"--{option.replace('_', '-')} requires --{needed} FILE")
+    has_options = args.beam is not None or args.best is not None or args.lexicon or args.lm
+    if not (has_options or getattr(args, "characters", False)):
         return None
     _check(args)
     automata: list[Automaton] = []
@@ -66,7 +78,7 @@ def _check(args: argparse.Namespace) -> None:
         if value is not None and not 1 <= value <= 1000:
             raise UserError(f"--{name} {value}: expected 1 to 1000")
     if args.beam is not None and args.best is not None and args.best > args.beam:
-        raise UserError(f"--best {args.best}: expected --beam {args.beam} or fewer")
+        raise UserError(f"--best {args.best}: expected at most the beam width, --beam {args.beam}")
     weights = {"lm-weight": args.lm_weight, "lm-bonus": args.lm_bonus, "lexicon-weight": args.lexicon_weight}
     for name, weight in weights.items():
         if weight is not None and not math.isfinite(weight):
@@ -77,11 +89,14 @@ def _lexicon(path: str, charset: Charset, weight: float | None) -> Automaton:
     from jaxcrnn.decoding import automata
 
     words = [line.strip("\r\n") for line in read_text(path).split("\n")]
-    strange = sorted({c for word in words for c in charset.missing(word)})
-    unread = sum(bool(charset.missing(word)) for word in words)
-    if unread and unread < sum(map(bool, words)):
-        print(f"{path}: {unread} of {sum(map(bool, words))} words left out, they have characters outside "
-              f"the charset: {' '.join(strange[:10])}", file=sys.stderr)  # fmt: skip
+    unknown = sorted({c for word in words for c in charset.missing(word)})
+    unspellable = sum(bool(charset.missing(word)) for word in words)
+    if unspellable and unspellable < sum(map(bool, words)):
+        print(
+            f"{path}: skipped {unspellable} of {sum(map(bool, words))} words with characters outside "
+            f"the charset: {' '.join(unknown[:10])}",
+            file=sys.stderr,
+        )
     try:
         return automata.lexicon(words, charset, weight)
     except UserError as error:
@@ -93,6 +108,8 @@ def _ngrams(path: str, charset: Charset, weight: float | None, bonus: float | No
 
     model = ngram.load_ngrams(Path(path))
     if not any(c in charset for c in model.characters):
-        raise UserError(f"{path}: none of its {len(model.characters)} characters is one of the charset's; "
-                        "expected a model of the language that is read")  # fmt: skip
+        raise UserError(
+            f"{path}: none of its {len(model.characters)} characters is in the run's charset; "
+            "expected a model of the run's language"
+        )
     return automata.of_ngrams(model, charset, 0.5 if weight is None else weight, bonus or 0.0)

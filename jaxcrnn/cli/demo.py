@@ -1,4 +1,4 @@
-"""``jaxcrnn demo``: the main job in small, with no data and no font to bring."""
+"""``jaxcrnn demo``: a small comparison of losses that needs no data and no fonts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 from jaxcrnn.cli import options
 
-SUMMARY = "compare four losses on rendered look-alikes in some minutes, no data needed"
+SUMMARY = "compare four losses on rendered look-alike characters; takes minutes, needs no data"
 MODULES = ("jaxcrnn.experiments.run", "jaxcrnn.report.build")
 PLAN = Path(__file__).parents[1] / "resources" / "demo.yaml"
 
 
 def add_options(parser: options.Parser) -> None:
-    parser.add_argument("--out", metavar="FOLDER", help="folder of the comparison; default: a new one, runs/demo")
+    parser.add_argument("--out", metavar="FOLDER", help="output folder; default: runs/demo, or the next free number")
     options.add_set(parser)
     parser.lists_keys = True
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plain CTC, then four ways to fine-tune it, a table and a page."""
+    """Train plain CTC, fine-tune it with four losses, and write a table and a report page."""
     from jaxcrnn import _console
     from jaxcrnn.experiments.plan import read
     from jaxcrnn.experiments.run import compare
@@ -29,19 +29,21 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     plan = read(PLAN, args.set)
     out = Path(args.out) if args.out else _fresh(Path("runs"), "demo")
-    print("Plain CTC learns to read rendered lines of look-alike characters; then it goes on in four ways: as before\n"
-          "(ctc), with the center loss of the TensorFlow original (flow1), with PaddleOCR's (flow2) and with ours\n"
-          "(aligned). All are tested on lines in a typeface that none of them has seen.\n")  # fmt: skip
+    print(
+        "A plain CTC baseline learns to read rendered lines of look-alike characters. It is then fine-tuned with four\n"
+        "losses: plain CTC (ctc), and the center losses of the TensorFlow original (flow1), of PaddleOCR (flow2) and\n"
+        "of jaxcrnn (aligned). All are tested on lines in a typeface that was not used for training.\n"
+    )
     if compare(plan, out) is None:
-        print(f"stopped; go on with: jaxcrnn demo --out {out}")
+        print(f"stopped; resume with: jaxcrnn demo --out {out}")
         return 0
     page = out / "report.html"
-    build.write(out, page, trust_code=True)  # the plan was the user's own
-    print(f"\n{page}: {page.stat().st_size / 1e6:.1f} MB, opens in any browser")
+    build.write(out, page, trust_code=True)  # the plan is the user's own
+    print(f"\nwrote {page} ({page.stat().st_size / 1e6:.1f} MB); open it in any browser")
     first = out / "tests" / "lookalike" / "0.png"
-    print(f"{_console.duration(time.monotonic() - began)} in all. Read a line with one of the recognisers:")
+    print(f"Finished in {_console.duration(time.monotonic() - began)}. Read a line with one of the recognisers:")
     print(f"  jaxcrnn recognize {out / 'aligned' / 'seed-0'} {first}")
-    print("The same with seeds and with losses of your own: docs/does-it-help.md")
+    print("To compare your own losses over several seeds, see docs/does-it-help.md.")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""``jaxcrnn doctor``: what is installed, what is missing, and what that would enable."""
+"""``jaxcrnn doctor``: check the installation: packages, devices and fonts."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from jaxcrnn._text import first_line
 from jaxcrnn.cli import options
 from jaxcrnn.errors import UserError
 
-SUMMARY = "say what is installed, what is not, and what that would enable"
+SUMMARY = "check the installation: packages, devices, fonts, and what is missing for which feature"
 NEEDED = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jinja2", "numpy", "pillow", "pyyaml", "rapidfuzz", "rich",
     "safetensors",
 )  # fmt: skip
-# Package, module, extra, what it is for.
+# Package, module, extra, the feature that needs it.
 OPTIONAL = (
     ("lmdb", "lmdb", "data", "LMDB data sets"),
     ("fonttools", "fontTools", "data", "fonts other than the embedded ones"),
     ("opencc", "opencc", "report", "the metric rule bctr"),
-    ("tensorboardX", "tensorboardX", "track", "TensorBoard logs beside metrics.jsonl"),
+    ("tensorboardX", "tensorboardX", "track", "TensorBoard logs next to metrics.jsonl"),
     ("torch", "torch", "torch", "parity, convert, export to PyTorch"),
     ("flatbuffers", "flatbuffers", "export", "export to StableHLO"),
     ("onnx", "onnx", "onnx", "export to ONNX"),
@@ -39,21 +39,21 @@ def add_options(parser: options.Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    found = facts()
+    machine = facts()
     if args.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(machine, indent=1))
         return 0
-    print(f"jaxcrnn {found['jaxcrnn']}, Python {found['python']}, {found['machine']}, {found['cores']} cores")
-    print("packages    " + ", ".join(f"{name} {version}" for name, version in found["packages"].items()))
-    print("devices     " + (", ".join(found["devices"]) or f"none: {found['problem']}"))
-    print(f"fonts       {', '.join(found['typefaces'])} in the package; {found['fonts']} font files of the system")
-    print(f"compiled    {found['compiled']}")
-    for name, entry in found["optional"].items():
+    print(f"jaxcrnn {machine['jaxcrnn']}, Python {machine['python']}, {machine['machine']}, {machine['cores']} cores")
+    print("packages    " + ", ".join(f"{name} {version}" for name, version in machine["packages"].items()))
+    print("devices     " + (", ".join(machine["devices"]) or f"none: {machine['problem']}"))
+    print(f"fonts       {', '.join(machine['typefaces'])} (embedded); {machine['fonts']} system font files")
+    print(f"cache       {machine['compiled']} (compiled programs)")
+    for name, entry in machine["optional"].items():
         state = entry["version"] or f"not installed: pip install 'jaxcrnn[{entry['extra']}]'"
         print(f"{name:<11} {state} ({entry['for']})")
-    lacking = [name for name, version in found["packages"].items() if not version]
-    if lacking:
-        raise UserError(f"{', '.join(lacking)}: not installed; expected what 'pip install jaxcrnn' brings")
+    missing = [name for name, version in machine["packages"].items() if not version]
+    if missing:
+        raise UserError(f"missing packages: {', '.join(missing)}; install them with 'pip install jaxcrnn'")
     return 0
 
 
@@ -67,7 +67,7 @@ def _version(name: str) -> str:
 
 
 def facts() -> dict[str, Any]:
-    """Versions, devices, fonts, and optional packages."""
+    """Collect versions, devices, fonts and optional packages."""
     from jaxcrnn.render import atlas
 
     devices, problem = [], ""
@@ -75,20 +75,25 @@ def facts() -> dict[str, Any]:
         import jax
 
         devices = [f"{device.device_kind} ({device.platform} {device.id})" for device in jax.devices()]
-    except Exception as error:  # a broken driver says so in its own way
+    except Exception as error:  # a broken driver may raise anything
         problem = first_line(error)
     try:
         fonts = len(atlas.find_fonts())
     except UserError:
         fonts = 0
     return {
-        "jaxcrnn": __version__, "python": platform.python_version(), "machine": platform.platform(),
+        "jaxcrnn": __version__,
+        "python": platform.python_version(),
+        "machine": platform.platform(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "packages": {name: _version(name) for name in NEEDED}, "devices": devices, "problem": problem,
-        "typefaces": list(atlas.embedded().fonts), "fonts": fonts,
+        "packages": {name: _version(name) for name in NEEDED},
+        "devices": devices,
+        "problem": problem,
+        "typefaces": list(atlas.embedded().fonts),
+        "fonts": fonts,
         "compiled": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "compiled")),
         "optional": {
             name: {"version": _version(name) if importlib.util.find_spec(module) else "", "extra": extra, "for": what}
             for name, module, extra, what in OPTIONAL
         },
-    }  # fmt: skip
+    }

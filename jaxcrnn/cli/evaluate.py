@@ -1,4 +1,4 @@
-"""``jaxcrnn evaluate``: read a data set with a run and score it."""
+"""``jaxcrnn evaluate``: measure the accuracy of a trained run on a data set."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ if TYPE_CHECKING:
     from jaxcrnn.data.audit import Corpus
     from jaxcrnn.decoding.evaluate import Evaluation
 
-SUMMARY = "read a data set with a run and score it"
+SUMMARY = "measure a trained recogniser's accuracy on labelled lines"
 MODULES = options.RUN_MODULES
 
 
 def add_options(parser: options.Parser) -> None:
     parser.add_argument("run", help="run folder")
-    parser.add_argument("--data", metavar="FILE", help="label file; default: the run's validation set")
-    parser.add_argument("--charset", metavar="FILE", help="stop unless the run was trained with this charset")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="lines at a time; changes the speed, no result")
+    parser.add_argument("--data", metavar="FILE", help="label file to read; default: the run's validation set")
+    parser.add_argument("--charset", metavar="FILE", help="check that the run was trained with this charset")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="lines in a batch; affects speed, not results")
     options.add_checkpoint(parser)
-    parser.add_argument("--positions", action="store_true", help="accuracy of each position of the text")
-    parser.add_argument("--predictions", metavar="FILE", help="write path<TAB>prediction<TAB>truth")
+    parser.add_argument("--positions", action="store_true", help="also print the accuracy at each text position")
+    parser.add_argument(
+        "--predictions", metavar="FILE", help="write path<TAB>prediction<TAB>truth of every line to this file"
+    )
     options.add_reading(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_decoding(parser)
@@ -78,7 +80,7 @@ def _print(corpus: Corpus, result: Evaluation, *, positions: bool) -> None:
     from jaxcrnn.report import tables
 
     loss = f"CTC loss {result.loss:.4f} over {result.spelled}"
-    print(f"{len(result.lines)} lines read, {corpus.left_out} left out; {loss}\n")
+    print(f"{len(result.lines)} lines read, {corpus.left_out} skipped; {loss}\n")
     print(tables.score_table(*result.scores()), end="\n\n")
     if positions:
         print(tables.position_table(result), end="\n\n")

@@ -1,4 +1,4 @@
-"""``jaxcrnn lm train``: make a character n-gram model for decoding."""
+"""``jaxcrnn lm train``: train a character n-gram model for decoding."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from pathlib import Path
 from jaxcrnn.cli import options
 from jaxcrnn.errors import UserError
 
-SUMMARY = "make a character n-gram model for decoding"
+SUMMARY = "train a character language model (n-grams) for decoding"
 MODULES = ("jaxcrnn.decoding.ngram",)
 
 
 def add_options(parser: options.Parser) -> None:
     actions = options.add_actions(parser)
-    train = actions.add_parser("train", help="count the n-grams of plain text", description="Count n-grams of text.")
-    train.add_argument("text", nargs="+", help="UTF-8 text files, a line of text a line")
-    train.add_argument("--labels", action="store_true", help="they are label files: take what follows the tab")
-    train.add_argument("--order", type=int, default=4, metavar="N", help="characters of an n-gram at most; default: 4")
-    train.add_argument("--out", required=True, metavar="FILE", help="file to write")
+    train = actions.add_parser(
+        "train", help="train on plain text or labels", description="Train an n-gram model on plain text or labels."
+    )
+    train.add_argument("text", nargs="+", help="UTF-8 text files, one text line per line")
+    train.add_argument("--labels", action="store_true", help="the files are label files: use the text after the tab")
+    train.add_argument("--order", type=int, default=4, metavar="N", help="longest n-gram in characters; default: 4")
+    train.add_argument("--out", required=True, metavar="FILE", help="new output file")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--order {args.order}: expected 1 to {ngram.MAX_ORDER}")
     out = Path(args.out)
     if out.exists() or not out.parent.is_dir():
-        raise UserError(f"{out}: expected --out FILE, a new file in a folder that exists")
+        raise UserError(f"{out}: expected --out FILE, a new file in an existing folder")
     lines = [line.removesuffix("\r") for path in args.text for line in read_text(path).removesuffix("\n").split("\n")]
     without = 0
     if args.labels:
@@ -41,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{', '.join(args.text)}: {error}") from None
     ngram.save_ngrams(out, model)
     kept = sum(bool(line) for line in lines)
-    print(f"made {out}: {len(model.log_p):,} n-grams up to {model.order}, of {kept:,} lines and "
-          f"{len(model.characters):,} characters; left out: {len(lines) - kept - without:,} empty lines"
-          + (f", {without:,} without a tab" if without else ""))  # fmt: skip
+    print(
+        f"wrote {out}: {len(model.log_p):,} n-grams up to length {model.order}, from {kept:,} lines and "
+        f"{len(model.characters):,} characters; skipped {len(lines) - kept - without:,} empty lines"
+        + (f", {without:,} without a tab" if without else "")
+    )
     return 0

@@ -1,4 +1,4 @@
-"""``jaxcrnn lookalikes mine`` and ``jaxcrnn lookalikes score``: characters that look alike."""
+"""``jaxcrnn lookalikes mine`` and ``jaxcrnn lookalikes score``: find look-alike characters, and count confusions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jaxcrnn.render.atlas import Atlas
     from jaxcrnn.runs.folder import Run
 
-SUMMARY = "find characters that look alike, and score how they are read"
+SUMMARY = "find characters that look alike, and count how often they are confused"
 MODULES = options.RUN_MODULES
 
 
@@ -24,34 +24,44 @@ def add_options(parser: options.Parser) -> None:
     actions = options.add_actions(parser)
     mine = actions.add_parser("mine", help="find groups of look-alikes", description="Find groups of look-alikes.")
     mine.add_argument(
-        "--charset", metavar="FILE", help="one character a line; default: the run's, or the embedded atlas's"
+        "--charset", metavar="FILE", help="one character per line; default: the run's charset, or the embedded fonts'"
     )
     mine.add_argument(
-        "--fonts", metavar="FOLDER", help="compare glyphs of these fonts; 'system' or 'embedded' for those"
+        "--fonts",
+        metavar="FOLDER",
+        help="compare glyphs of the fonts in this folder, or of 'system' or 'embedded' fonts",
     )
     mine.add_argument(
-        "--table", action="append", default=[], metavar="FILE", help="take pairs of a published table, too"
+        "--table", action="append", default=[], metavar="FILE", help="add the pairs of a published table; repeatable"
     )
-    mine.add_argument("--run", metavar="RUN", help="take what a run confuses, too, reading --data")
+    mine.add_argument("--run", metavar="RUN", help="add the characters that this run confuses on --data")
     mine.add_argument("--data", metavar="FILE", help="label file for --run; default: the run's validation set")
-    mine.add_argument("--least", type=int, default=2, metavar="N", help="confusions that make a pair; default: 2")
+    mine.add_argument("--least", type=int, default=2, metavar="N", help="minimum confusions for a pair; default: 2")
     mine.add_argument(
-        "--similarity", type=float, default=0.8, metavar="X",
-        help="of glyphs, 1 is the same; higher finds fewer; default: 0.8",
-    )  # fmt: skip
-    mine.add_argument("--largest", type=int, default=6, metavar="N", help="characters of a group at most; default: 6")
-    mine.add_argument("--out", required=True, metavar="FILE", help="text file to write: one group a line")
-    mine.add_argument("--picture", metavar="FILE", help="draw the groups as an image")
-    options.add_reading(mine, skip_bad="images of --data that cannot be read")
+        "--similarity",
+        type=float,
+        default=0.8,
+        metavar="X",
+        help="minimum glyph similarity (1 is identical; higher finds fewer pairs); default: 0.8",
+    )
+    mine.add_argument("--largest", type=int, default=6, metavar="N", help="maximum characters in a group; default: 6")
+    mine.add_argument("--out", required=True, metavar="FILE", help="text file to write, one group per line")
+    mine.add_argument("--picture", metavar="FILE", help="also draw the groups to this image file")
+    options.add_reading(mine, skip_bad="unreadable images of --data")
     score = actions.add_parser(
-        "score", help="score predictions of any program", description="Score what was read, character by character."
+        "score",
+        help="count confusions in the predictions of any program",
+        description="Count the confusions in the predictions of any program.",
     )
     score.add_argument(
-        "--predictions", required=True, metavar="FILE",
-        help="path<TAB>prediction<TAB>truth a line, as 'evaluate --predictions' writes, or index [prediction] [truth]",
-    )  # fmt: skip
+        "--predictions",
+        required=True,
+        metavar="FILE",
+        help="file of path<TAB>prediction<TAB>truth lines, as 'evaluate --predictions' writes, or of index "
+        "[prediction] [truth] lines",
+    )
     options.add_groups(score)
-    score.add_argument("--most", type=int, default=20, metavar="N", help="confusions to show; default: 20")
+    score.add_argument("--most", type=int, default=20, metavar="N", help="number of confusions to show; default: 20")
     score.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -60,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _mine(args: argparse.Namespace) -> int:
-    """Glyphs, tables and a run's confusions, merged into groups."""
+    """Merge glyph similarities, tables and a run's confusions into groups."""
     from jaxcrnn import _console
     from jaxcrnn.lookalikes.groups import read_table, write_groups
     from jaxcrnn.lookalikes.mining import Candidates
@@ -70,35 +80,39 @@ def _mine(args: argparse.Namespace) -> int:
     out = _checked(args)
     tables = {Path(path).name: read_table(path) for path in args.table}
     opened = open_run(Path(args.run), args.trust_code) if args.run else None
-    found = Candidates(_characters(args, opened), args.similarity)
+    candidates = Candidates(_characters(args, opened), args.similarity)
     glyphs = None
     if args.fonts:
-        glyphs = _glyphs(args.fonts, found.characters)
+        glyphs = _glyphs(args.fonts, candidates.characters)
         with _console.make() as shown:
-            found.add_glyphs(glyphs.tiles, glyphs.present, glyphs.fonts,
-                             lambda done, total: shown.progress(done, total, "characters compared"))  # fmt: skip
+            candidates.add_glyphs(
+                glyphs.tiles,
+                glyphs.present,
+                glyphs.fonts,
+                lambda done, total: shown.progress(done, total, "characters compared"),
+            )
     for name, table in tables.items():
         if glyphs is None:
-            found.add_table(name, table)
+            candidates.add_table(name, table)
         else:
-            found.add_table(name, table, glyphs.tiles, glyphs.present)
+            candidates.add_table(name, table, glyphs.tiles, glyphs.present)
     if opened:
-        found.add_confusions(opened.folder.name, _confused(args, opened), args.least)
-    groups = found.groups(args.largest)
-    characters = f"{len(found.characters)} characters"
+        candidates.add_confusions(opened.folder.name, _confused(args, opened), args.least)
+    groups = candidates.groups(args.largest)
+    characters = f"{len(candidates.characters)} characters"
     if not groups:
-        raise UserError(f"no look-alikes found among {characters} ({'; '.join(found.sources)})")
-    write_groups(out, groups, [f"{len(groups)} groups of look-alikes among {characters}", *found.sources])
-    print("\n".join(found.sources))
+        raise UserError(f"no look-alikes found among {characters} ({'; '.join(candidates.sources)})")
+    write_groups(out, groups, [f"{len(groups)} groups of look-alikes among {characters}", *candidates.sources])
+    print("\n".join(candidates.sources))
     print(f"{len(groups)} groups with {sum(map(len, groups))} characters, written to {out}")
     if args.picture and glyphs is not None:
         glyph_sheet(glyphs, groups).save(args.picture)
-        print(f"drawn as {args.picture}")
+        print(f"drew them to {args.picture}")
     return 0
 
 
 def _checked(args: argparse.Namespace) -> Path:
-    """The file to write, after checking every option, before any work."""
+    """Check every option before any work, and return the output path."""
     from PIL import Image
 
     from jaxcrnn._files import can_be_written
@@ -112,15 +126,15 @@ def _checked(args: argparse.Namespace) -> Path:
         if value < least:
             raise UserError(f"--{name} {value}: expected {least} or more")
     if not (args.fonts or args.table or args.run):
-        raise UserError("nothing to find look-alikes by; give --fonts FOLDER, --table FILE or --run RUN")
+        raise UserError("no source of look-alikes; give --fonts FOLDER, --table FILE or --run RUN")
     if args.data and not args.run:
-        raise UserError("--data is what --run reads; give --run RUN")
+        raise UserError("--data requires --run RUN, the run that reads it")
     if drawn and not args.fonts:
-        raise UserError("--picture draws glyphs; give --fonts FOLDER, or --fonts embedded")
+        raise UserError("--picture requires --fonts FOLDER or --fonts embedded")
     if drawn and drawn.resolve() == out.resolve():
-        raise UserError(f"{out}: given to --out and to --picture; expected two files")
+        raise UserError(f"{out}: used for both --out and --picture; expected two files")
     if drawn and drawn.suffix.lower() not in Image.registered_extensions():
-        raise UserError(f"{drawn}: no ending of an image; expected a name such as groups.png")
+        raise UserError(f"{drawn}: unknown image suffix; expected a name such as groups.png")
     return out
 
 
@@ -138,7 +152,7 @@ def _characters(args: argparse.Namespace, opened: Run | None) -> str:
         return "".join(opened.charset.characters)
     if args.fonts == "embedded":
         return atlas.embedded().characters
-    raise UserError("no characters to look among; give --charset FILE, one character a line")
+    raise UserError("no charset to search; give --charset FILE, one character per line")
 
 
 def _glyphs(fonts: str, characters: str) -> Atlas:
@@ -151,7 +165,7 @@ def _glyphs(fonts: str, characters: str) -> Atlas:
 
 
 def _confused(args: argparse.Namespace, opened: Run) -> list[Confusion]:
-    """What a run confuses when it reads a data set."""
+    """Read a data set with a run and return its confusions."""
     from jaxcrnn.decoding.evaluate import evaluate
     from jaxcrnn.lookalikes import confusions
     from jaxcrnn.runs.usable_lines import usable_lines, validation_path
@@ -187,31 +201,31 @@ def _score(args: argparse.Namespace) -> int:
     return 0
 
 
-def _confusion_table(found: list[Confusion], most: int) -> str:
-    """The most frequent confusions."""
+def _confusion_table(confusions: list[Confusion], most: int) -> str:
+    """Format the most frequent confusions as a table."""
     from jaxcrnn._console import table
     from jaxcrnn.lookalikes.confusions import shown
 
-    if not found:
-        return "every character was read right"
+    if not confusions:
+        return "no confusions: every character was read correctly"
     rows = [
         (shown(c.written), shown(c.read), c.times, c.among or "", "look-alikes" if c.alike else "")
-        for c in found[:most]
+        for c in confusions[:most]
     ]
-    rest = f"\n... and {len(found) - most} more kinds" if len(found) > most else ""
+    rest = f"\n... and {len(confusions) - most} more kinds" if len(confusions) > most else ""
     return table(("written", "read", "times", "of", ""), rows) + rest
 
 
 def _as_json(scores: Scores, facts: dict[str, object]) -> str:
-    """Everything measured, as JSON."""
+    """Format all scores as JSON."""
     from jaxcrnn.lookalikes import confusions
 
     rates = {
         name: {"rate": rate.known, "count": int(rate.over.sum()), "of": int(rate.under.sum())}
         for name, rate in confusions.rates(scores.lines).items()
     }
-    found = [
+    confused = [
         {"written": c.written, "read": c.read, "count": c.times, "of": c.among, "alike": c.alike}
         for c in scores.confusions
     ]
-    return json.dumps({**facts, "rates": rates, "confusions": found}, ensure_ascii=False, indent=2)
+    return json.dumps({**facts, "rates": rates, "confusions": confused}, ensure_ascii=False, indent=2)

@@ -1,10 +1,10 @@
-"""The command line: options in, exit codes out.
+"""Entry point of the command line: parse options, run a command, return its exit code.
 
-0 is fine, 2 a mistake of the user (one clear line), 1 a fault of ours (a traceback), 75 not finished yet, start again.
+Exit codes: 0 success, 2 user error (one line), 1 internal error (a traceback), 75 not finished, run again.
 
-A command is a module of this package with its name: ``SUMMARY``, ``add_options(parser)`` and ``run(args)``, which
-returns the exit code. Nothing heavy is imported at its top, so ``--help`` and a mistyped option answer at once;
-``MODULES`` names what ``run`` imports.
+Each command is a module of this package with the same name. It defines ``SUMMARY``, ``add_options(parser)`` and
+``run(args)``, which returns the exit code. Command modules import nothing heavy at the top, so that ``--help`` and
+invalid options answer immediately; ``MODULES`` lists what ``run`` imports.
 """
 
 from __future__ import annotations
@@ -29,13 +29,17 @@ COMMANDS = (
 
 
 def command(name: str) -> Any:
-    """The module of a command."""
+    """Return the module of a command."""
     return import_module(f"jaxcrnn.cli.{name}")
 
 
 def parser() -> Parser:
-    """The parser of all commands."""
-    whole = Parser("jaxcrnn", description="Text recognition that tells look-alike characters apart.")
+    """Build the parser of all commands."""
+    whole = Parser(
+        "jaxcrnn",
+        description="Train and use recognisers for single lines of text that tell look-alike characters apart.",
+        epilog="'jaxcrnn COMMAND --help' describes the options of a command.",
+    )
     whole.add_argument("--version", action="version", version=f"jaxcrnn {__version__}")
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name in COMMANDS:
@@ -54,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code.
 
     Args:
-      argv: arguments; those of the process by default.
+      argv: command-line arguments; those of the process by default.
     """
     if own := argv is None:
         argv = sys.argv[1:]
@@ -63,16 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser().parse_args(argv)
         module = command(args.command)
         _prepare(getattr(module, "MODULES", ()))
-        if own:  # what the libraries made stays to the end: looking through it again and again is a tenth of a start
+        if own:  # objects of the libraries live until the end: collecting them repeatedly takes a tenth of a start
             gc.freeze()
             gc.enable()
         return int(module.run(args))
     except UserError as error:
         return _failed(" ".join(str(error).split()))
     except MemoryError as error:
-        return _failed(f"not enough memory: {first_line(error)[:200] or 'no size was said'}")
+        return _failed(f"not enough memory: {first_line(error)[:200]}")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python reports it again at exit
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -83,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare(modules: Sequence[str]) -> None:
-    """Set up memory and the compilation cache, and import what a command needs."""
+    """Configure the allocator and the compilation cache, and import the modules of a command."""
     from jaxcrnn.cli._memory import keep_freed_memory
 
     keep_freed_memory()

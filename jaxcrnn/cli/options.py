@@ -1,4 +1,4 @@
-"""Options that several commands share. Nothing here imports jax, so ``--help`` answers at once."""
+"""Options shared by several commands. This module does not import jax, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ RUN_MODULES = ("jaxcrnn.runs.folder", "jaxcrnn.decoding.evaluate")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that reports a mistake on one line.
+    """Argument parser that reports errors on one line.
 
     Attributes:
-      lists_keys: whether the help ends with every key of the configuration.
+      lists_keys: whether the help ends with the list of configuration keys.
     """
 
     lists_keys = False
@@ -30,60 +30,74 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_actions(parser: argparse.ArgumentParser) -> Any:
-    """Subcommands, such as ``mine`` in ``jaxcrnn lookalikes mine``."""
+    """Add subcommands, such as ``mine`` in ``jaxcrnn lookalikes mine``."""
     return parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, default: str | None = "best") -> None:
-    """``--checkpoint`` of a run."""
+    """Add ``--checkpoint``."""
     parser.add_argument(
-        "--checkpoint", default=default, metavar="WHICH", help="best (the default), latest, or a step's number"
+        "--checkpoint",
+        default=default,
+        metavar="WHICH",
+        help="checkpoint to load: best, latest or a step number; default: best",
     )
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
-    """``--trust-code``, of every command that opens a run."""
+    """Add ``--trust-code``, an option of every command that opens a run."""
     parser.add_argument(
-        "--trust-code", action="store_true", help="import the modules that a run's loss names, which runs their code"
+        "--trust-code",
+        action="store_true",
+        help="import the Python modules that the run's loss names (runs their code)",
     )
 
 
 def add_set(parser: argparse.ArgumentParser) -> None:
-    """``--set KEY=VALUE``, which may be repeated and takes several."""
+    """Add ``--set KEY=VALUE ...``, which may be repeated."""
     parser.add_argument(
-        "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override keys: optim.steps=500"
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override configuration keys, such as optim.steps=500",
     )
 
 
 def add_groups(parser: argparse.ArgumentParser) -> None:
-    """``--groups`` of look-alikes."""
-    parser.add_argument("--groups", metavar="FILE", help="look-alike groups, one a line; default: those in the package")
+    """Add ``--groups``."""
+    parser.add_argument(
+        "--groups", metavar="FILE", help="look-alike groups, one per line; default: the package's own groups"
+    )
 
 
 def add_bounds(parser: argparse.ArgumentParser) -> None:
-    """``--max-pixels`` and ``--max-bytes``."""
-    for what in ("pixels", "bytes"):
+    """Add ``--max-pixels`` and ``--max-bytes``."""
+    for unit in ("pixels", "bytes"):
         parser.add_argument(
-            f"--max-{what}", type=int, metavar="N",
-            help=f"most {what} of an image; default: the run's data.max_{what}, and no more than a new run's",
-        )  # fmt: skip
+            f"--max-{unit}",
+            type=int,
+            metavar="N",
+            help=f"maximum {unit} of an image; default: the run's data.max_{unit}, capped at the default of new runs",
+        )
 
 
-def add_reading(parser: argparse.ArgumentParser, skip_bad: str = "images that cannot be read") -> None:
-    """What may be read: ``--skip-bad``, ``--allow-outside`` and the bounds of images.
+def add_reading(parser: argparse.ArgumentParser, skip_bad: str = "unreadable images") -> None:
+    """Add the options that control reading: ``--skip-bad``, ``--allow-outside`` and the bounds on images.
 
     Args:
       parser: parser of the command.
-      skip_bad: what ``--skip-bad`` leaves out.
+      skip_bad: what ``--skip-bad`` skips.
     """
     add_trust(parser)
-    parser.add_argument("--skip-bad", action="store_true", help=f"leave out, counted, {skip_bad}")
+    parser.add_argument("--skip-bad", action="store_true", help=f"skip and count {skip_bad} instead of stopping")
     parser.add_argument(
-        "--allow-outside", action="store_true", help="label files may name images outside the folder they are in"
+        "--allow-outside", action="store_true", help="allow label files to name images outside their own folder"
     )
     add_bounds(parser)
 
 
 def reading(args: argparse.Namespace) -> dict[str, Any]:
-    """The values of `add_reading`, as `jaxcrnn.runs.usable_lines.usable_lines` takes them."""
+    """Return the options of `add_reading` as arguments of `jaxcrnn.runs.usable_lines.usable_lines`."""
     return {name: getattr(args, name) for name in ("skip_bad", "allow_outside", "max_pixels", "max_bytes")}

@@ -1,4 +1,4 @@
-"""``jaxcrnn parity``: compare every number with the PyTorch reference."""
+"""``jaxcrnn parity``: check every number against the PyTorch reference."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from pathlib import Path
 from jaxcrnn.cli import options
 from jaxcrnn.errors import UserError
 
-SUMMARY = "compare every number with the PyTorch reference"
+SUMMARY = "check a run's numbers against the PyTorch reference, down to each gradient"
 MODULES = options.RUN_MODULES
 
 
 def add_options(parser: options.Parser) -> None:
-    parser.add_argument("run", help="run folder, whose weights both sides take")
+    parser.add_argument("run", help="run folder; both implementations use its weights")
     options.add_checkpoint(parser)
     options.add_trust(parser)
-    parser.add_argument("--dtype", default="float64", choices=["float64", "float32"], help="float64 is the default")
     parser.add_argument(
-        "--presets", metavar="NAMES", help="presets to step with, as in ctc,flow1, or none; default: all, and the run's"
+        "--dtype", default="float64", choices=["float64", "float32"], help="precision of both; default: float64"
+    )
+    parser.add_argument(
+        "--presets",
+        metavar="NAMES",
+        help="comma-separated loss presets for the step tests, or none; default: all presets and the run's own loss",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -41,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         presets = () if args.presets == "none" else tuple(args.presets.split(","))
     for name in presets:
         if name not in PRESETS:
-            raise UserError(f"--presets {name}: expected some of {', '.join(PRESETS)}, or none")
+            raise UserError(f"--presets {name}: unknown preset; expected some of {', '.join(PRESETS)}, or none")
     state, step = opened.state(args.checkpoint)
     config = opened.train_config
     own = config.loss if args.presets is None and config.loss != LossConfig(config.loss.preset) else None
@@ -55,5 +59,5 @@ def run(args: argparse.Namespace) -> int:
         print(tables.parity_table(ladder))
     broken = sum(not rung.holds for rung in ladder)
     if broken:
-        print(f"\n{broken} of {len(ladder)} rungs do not hold", file=sys.stderr)
+        print(f"\n{broken} of {len(ladder)} comparisons exceed their tolerance", file=sys.stderr)
     return 1 if broken else 0

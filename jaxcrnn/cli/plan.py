@@ -1,4 +1,4 @@
-"""``jaxcrnn plan``: compile the step for a TPU or a mesh, and report what it costs."""
+"""``jaxcrnn plan``: compile the training step for a TPU or a device mesh, and report its cost."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ import argparse
 
 from jaxcrnn.cli import options
 
-SUMMARY = "compile the step for a TPU or a mesh, and say what it costs"
+SUMMARY = "compile the training step for TPUs or a device mesh and report memory and communication"
 MODULES = ("jaxcrnn.bench.aot",)
 
 
 def add_options(parser: options.Parser) -> None:
-    parser.add_argument("--device", metavar="KIND:SHAPE", help="v4, v5e, v5p or v6e and a topology, such as v5e:2x2 or "
-                        "v5e:16x16 (needs the extra 'tpu', no TPU); default: the devices of this machine")  # fmt: skip
-    parser.add_argument("--config", metavar="FILE", help="YAML file, as for train")
+    parser.add_argument(
+        "--device",
+        metavar="KIND:SHAPE",
+        help="TPU generation (v4, v5e, v5p or v6e) and topology, "
+        "such as v5e:2x2 or v5e:16x16; needs the extra 'tpu' but no TPU; default: the devices of this "
+        "machine",
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML configuration, as for train")
     options.add_set(parser)
-    parser.add_argument("--charset", metavar="FILE", help="for the number of classes")
-    for name, default, what in (("classes", 6941, "C, without a charset"), ("width", 280, "W in pixels"),
-                                ("slots", 10, "L, label slots")):  # fmt: skip
-        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what}; {default} by default")
-    parser.add_argument("--out", metavar="FILE", help="write everything as JSON")
+    parser.add_argument("--charset", metavar="FILE", help="take the number of classes from this charset")
+    for name, default, what in (("classes", 6941, "number of classes without --charset"),
+                                ("width", 280, "image width in pixels"), ("slots", 10, "label slots")):  # fmt: skip
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what}; default: {default}")
+    parser.add_argument("--out", metavar="FILE", help="write all results to this JSON file")
 
 
 def run(args: argparse.Namespace) -> int:
-    """The exit code is 2 if the step does not fit into a device's memory."""
+    """Return 2 if the step does not fit into the memory of a device."""
     from jaxcrnn._files import can_be_written, write_json
     from jaxcrnn.bench import aot
     from jaxcrnn.charset import Charset
@@ -38,5 +43,5 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         costs = plan._asdict() | {"collectives": [c._asdict() for c in plan.collectives], "room": room}
         write_json(args.out, {"about": about, **costs})
-        print(f"written to {args.out}")
+        print(f"wrote {args.out}")
     return 0 if room is None or aot.needed(plan) <= room else 2

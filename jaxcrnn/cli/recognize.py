@@ -1,4 +1,4 @@
-"""``jaxcrnn recognize``: read images with a run."""
+"""``jaxcrnn recognize``: read the text in images with a trained run."""
 
 from __future__ import annotations
 
@@ -18,30 +18,34 @@ if TYPE_CHECKING:
 
     from jaxcrnn.decoding.evaluate import Line
 
-SUMMARY = "read images with a run: text and confidence"
+SUMMARY = "read the text in images, with confidences"
 MODULES = options.RUN_MODULES
 
 
 def add_options(parser: options.Parser) -> None:
     parser.add_argument("run", help="run folder")
-    parser.add_argument("images", nargs="+", help="image files, folders, or - for an image or a list of paths on stdin")
+    parser.add_argument(
+        "images", nargs="+", help="image files, folders, or - for one image or a list of paths on stdin"
+    )
     options.add_checkpoint(parser)
     options.add_bounds(parser)
     options.add_trust(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
-    parser.add_argument("--characters", action="store_true", help="with --json: each character's confidence and place")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+    parser.add_argument(
+        "--characters", action="store_true", help="with --json: add the confidence and position of each character"
+    )
     add_decoding(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """An image that cannot be read is reported on its own line, and the exit code is 2."""
+    """Report each unreadable image on its own line, and return 2 if there was one."""
     from jaxcrnn.data.images import ImageError, fit_height, read_gray
     from jaxcrnn.decoding.evaluate import recognize
     from jaxcrnn.runs.folder import open_run
     from jaxcrnn.runs.usable_lines import limits_of
 
     if args.characters and not args.json:
-        raise UserError("--characters is for --json; expected --json --characters")
+        raise UserError("--characters requires --json")
     opened = open_run(Path(args.run), args.trust_code)
     state, _ = opened.state(args.checkpoint)
     decoder = decoder_of(args, opened.charset)
@@ -66,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     for line in recognize(opened.reader_config, state, opened.charset, images(), decoder=decoder):
         print(_as_json(line, stretched[line.name], args.characters) if args.json else _as_text(line), flush=True)
     if failed > 1:
-        raise UserError(f"{failed} of the images could not be read, each named above")
+        raise UserError(f"{failed} images could not be read; each is named above")
     return 2 if failed else 0
 
 
@@ -76,20 +80,25 @@ def _as_text(line: Line) -> str:
 
 
 def _as_json(line: Line, scale: float, characters: bool) -> str:
-    """A line of output; positions are in pixels of the original image."""
+    """Format a line of output; positions are in pixels of the original image."""
     values: dict[str, Any] = {"path": line.name, "text": line.text, "confidence": round(line.confidence, 4)}
     if characters:
         values["characters"] = [
-            {"text": c.text, "confidence": round(c.confidence, 4), "left": round(c.left * scale, 1),
-             "right": round(c.right * scale, 1)} for c in line.characters
-        ]  # fmt: skip
+            {
+                "text": c.text,
+                "confidence": round(c.confidence, 4),
+                "left": round(c.left * scale, 1),
+                "right": round(c.right * scale, 1),
+            }
+            for c in line.characters
+        ]
     if line.others:
         values["others"] = [{"text": text, "score": round(score, 4)} for text, score in line.others]
     return json.dumps(values, ensure_ascii=False)
 
 
 def _inputs(items: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | bytes]]:
-    """Names and files: the images of a folder in order, and for ``-`` an image or a list of paths on stdin."""
+    """Yield names and files: the sorted images of a folder, and for ``-`` the image or the list of paths on stdin."""
     from PIL import Image
 
     for item in items:
@@ -107,9 +116,9 @@ def _inputs(items: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | byte
             files = sorted(p for p in path.rglob("*") if p.is_file())
             images = [p for p in files if p.suffix.lower() in readable]
             if len(images) < len(files):
-                print(f"{item}: {len(files) - len(images)} files that are not images passed over", file=sys.stderr)
+                print(f"{item}: skipped {len(files) - len(images)} non-image files", file=sys.stderr)
             if not images:
-                raise UserError(f"{item}: no image in this folder; expected files such as .png or .jpg")
+                raise UserError(f"{item}: no images in this folder; expected files such as .png or .jpg")
             yield from ((str(p), str(p)) for p in images)
         else:
             yield item, item

@@ -1,4 +1,4 @@
-"""``jaxcrnn report``: one page that shows a run or a comparison."""
+"""``jaxcrnn report``: write a page about a run or a comparison."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pathlib import Path
 
 from jaxcrnn.cli import options
 
-SUMMARY = "one page that shows a run or a comparison"
+SUMMARY = "write a self-contained HTML page about a run or a comparison"
 MODULES = ("jaxcrnn.report.build",)
 
 
 def add_options(parser: options.Parser) -> None:
-    parser.add_argument("folder", help="run folder, or a comparison's")
-    parser.add_argument("--out", metavar="FILE", help="page to write; default: report.html in the folder")
-    parser.add_argument("--data", metavar="FILE", help="lines to read for it; default: the validation or test set")
+    parser.add_argument("folder", help="folder of a run or a comparison")
+    parser.add_argument("--out", metavar="FILE", help="output file; default: report.html in the folder")
+    parser.add_argument("--data", metavar="FILE", help="label file to read; default: the validation or test set")
     parser.add_argument(
-        "--groups", metavar="FILE", help="look-alike groups; default: the comparison's, or the package's"
+        "--groups", metavar="FILE", help="look-alike groups; default: the comparison's, or the package's own"
     )
     parser.add_argument(
-        "--projector", metavar="FOLDER", help="also write features for TensorBoard's embedding projector"
+        "--projector", metavar="FOLDER", help="also write features for TensorBoard's embedding projector to this folder"
     )
     options.add_reading(parser)
-    options.add_checkpoint(parser, default=None)  # a comparison has none to choose
+    options.add_checkpoint(parser, default=None)  # not an option for comparisons
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
     out = Path(args.out) if args.out else folder / "report.html"
     if args.projector:
-        projector.summary_writer()  # a missing package stops it before the work
+        projector.summary_writer()  # fails early if the package is missing
     made = build.write(
         folder,
         out,
@@ -41,11 +41,13 @@ def run(args: argparse.Namespace) -> int:
         trust_code=args.trust_code,
         **options.reading(args),
     )
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in any browser")
+    print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB); open it in any browser")
     if args.projector:
         where = Path(args.projector)
         count = projector.write(where, made.reader.features, made.corpus, made.run.charset)
         total = len(made.reader.features.classes)
-        print(f"{where}: {count} of {total} characters of {made.reader.name}; look at them with: tensorboard --logdir "
-              f"{where}")  # fmt: skip
+        print(
+            f"wrote {where}: {count} of {total} characters of {made.reader.name}; "
+            f"view them with: tensorboard --logdir {where}"
+        )
     return 0

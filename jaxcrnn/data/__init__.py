@@ -1,1 +1,1 @@
-"""Data without jax: readers, the audit, width buckets, batches, rendered lines."""
+"""Data sets, without jax: readers, audit, width buckets and batches."""

@@ -1,4 +1,4 @@
-"""The look at every row before training: what cannot be used is counted and shown, never dropped silently."""
+"""Audit of a data set before training: every unusable row is counted and listed, never dropped silently."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EMPTY = "empty label"
 DUPLICATE = "image listed twice"
 
 KINDS = (MALFORMED, OUTSIDE, MISSING, UNREADABLE, ABSURD, UNKNOWN, TOO_LONG, EMPTY, DUPLICATE)
-# A row with one of these can still be read and scored: it counts as an error of the recogniser, not as no row.
+# Rows with these faults can still be read and scored; evaluation counts them as errors of the recogniser.
 TEXT_KINDS = frozenset({UNKNOWN, TOO_LONG, EMPTY})
 
 
@@ -30,14 +30,15 @@ class Corpus:
     """Rows of a source that passed the audit, ready for batches.
 
     Attributes:
-      source: where the rows come from.
-      indices: ``[N]`` rows of the source that are kept.
+      source: source of the rows.
+      indices: ``[N]`` kept rows of the source.
       widths: ``[N]`` int32 widths in pixels at the model's height.
-      labels: N arrays of class ids; empty where the text has a character outside the charset.
-      height: height of the images.
-      limits: sizes an image may have.
-      faults: every fault found, those of the rows left out and of the rows kept.
-      left_out: rows of the source (malformed lines included) that are not in ``indices``.
+      labels: N arrays of class ids; empty if the text has a character outside the charset.
+      height: height of the images in pixels.
+      limits: bounds on image sizes.
+      faults: all faults, of skipped and of kept rows.
+      left_out: number of skipped rows of the source, including malformed lines.
+      cache: decoded images by position in ``indices``.
     """
 
     source: Source
@@ -54,13 +55,18 @@ class Corpus:
         return len(self.indices)
 
     def only(self, items: np.ndarray) -> Corpus:
-        """Some of the lines, by their place in ``indices``, without the faults of the others."""
+        """Select lines by their position in ``indices``, without the faults."""
         cache = {new: self.cache[old] for new, old in enumerate(items.tolist()) if old in self.cache}
         labels = [self.labels[i] for i in items.tolist()]
         return replace(
-            self, indices=self.indices[items], widths=self.widths[items], labels=labels, faults=[], left_out=0,
+            self,
+            indices=self.indices[items],
+            widths=self.widths[items],
+            labels=labels,
+            faults=[],
+            left_out=0,
             cache=cache,
-        )  # fmt: skip
+        )
 
     @property
     def texts(self) -> list[str]:
@@ -68,7 +74,7 @@ class Corpus:
         return [self.source.text(int(i)) for i in self.indices]
 
     def image(self, item: int) -> np.ndarray:
-        """The image of one kept row, ``[height, widths[item]]`` uint8."""
+        """Load the image of a kept row, ``[height, widths[item]]`` uint8."""
         if item in self.cache:
             return self.cache[item]
         index = int(self.indices[item])
@@ -80,20 +86,20 @@ class Corpus:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when a row, its text, its width or the order of rows changes."""
+        """Hash of the rows, their texts, widths and order."""
         digest = hashlib.sha256(self.widths.tobytes())
         for index in self.indices:
             digest.update(f"{self.source.name(int(index))}\t{self.source.text(int(index))}\n".encode())
         return digest.hexdigest()[:16]
 
     def counts(self) -> dict[str, int]:
-        """Faults of each kind, in the order of ``KINDS``; kinds without one are absent."""
+        """Count the faults of each kind, in the order of ``KINDS``; kinds without faults are omitted."""
         counted = Counter(fault.kind for fault in self.faults)
         return {kind: counted[kind] for kind in KINDS if counted[kind]}
 
 
 def needed_frames(ids: np.ndarray | list[int]) -> int:
-    """Frames a label needs under CTC: one a character and a blank between repeats."""
+    """Count the frames that a label needs under CTC: one per character, and a blank between repeats."""
     ids = np.asarray(ids)
     return int(len(ids) + np.count_nonzero(ids[1:] == ids[:-1]))
 
@@ -110,22 +116,22 @@ def audit(
     workers: int = 2,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Corpus:
-    """Reads every row once and sorts out those that cannot be used.
+    """Read every row once, and separate usable rows from those with faults.
 
     Args:
-      source: the rows.
-      charset: the characters the recogniser will know.
-      frames: frames the model makes of a width in pixels.
+      source: rows to audit.
+      charset: charset of the recogniser.
+      frames: maps a width in pixels to the model's number of frames.
       height: height in pixels that images are scaled to.
-      limits: sizes an image may have.
-      keep_text_faults: keep rows whose image is good but whose text the model cannot produce (for evaluation:
-        such a row is an error of the recogniser).
-      cache_bytes: memory for decoded images, so that small sets are decoded once.
-      workers: threads that decode.
+      limits: bounds on image sizes.
+      keep_text_faults: keep rows whose image is usable but whose text the model cannot produce; evaluation counts
+        such rows as errors of the recogniser.
+      cache_bytes: memory for decoded images, so that small data sets are decoded only once.
+      workers: number of decoding threads.
       progress: called with the number of rows done.
 
     Returns:
-      The rows that are left, and every fault.
+      The usable rows, and all faults.
     """
     seen: dict[object, str] = {}
     kept: list[tuple[int, int, np.ndarray]] = []
@@ -133,16 +139,16 @@ def audit(
     faults = list(source.faults)
     harmless = TEXT_KINDS if keep_text_faults else frozenset()
     for index, image in enumerate(_images(source, height, limits, workers)):
-        ids, found = _text_faults(source, index, charset, image, frames)
+        ids, own = _text_faults(source, index, charset, image, frames)
         if isinstance(image, ImageError):
-            found.append(Fault(image.kind, source.where(index), str(image)))
+            own.append(Fault(image.kind, source.where(index), str(image)))
         identity = source.identity(index)
         if identity in seen:
-            detail = f"{source.name(index)} stands already at {seen[identity]}"
-            found.append(Fault(DUPLICATE, source.where(index), detail))
+            detail = f"{source.name(index)} already listed at {seen[identity]}"
+            own.append(Fault(DUPLICATE, source.where(index), detail))
         seen.setdefault(identity, source.where(index))
-        faults += found
-        if not isinstance(image, ImageError) and all(fault.kind in harmless for fault in found):
+        faults += own
+        if not isinstance(image, ImageError) and all(fault.kind in harmless for fault in own):
             if image.nbytes <= cache_bytes:
                 cache[len(kept)] = image
                 cache_bytes -= image.nbytes
@@ -169,14 +175,14 @@ def _images(source: Source, height: int, limits: Limits, workers: int) -> Iterat
             return error
 
     with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(source), 256):  # chunks bound how many decoded images wait
+        for start in range(0, len(source), 256):  # chunks bound the memory of decoded images
             yield from pool.map(read, range(start, min(start + 256, len(source))))
 
 
 def _text_faults(
     source: Source, index: int, charset: Charset, image: np.ndarray | ImageError, frames: Callable[[int], int]
 ) -> tuple[np.ndarray, list[Fault]]:
-    """The label's class ids, and what is wrong with the text itself or with the text for this image."""
+    """Encode a label, and check the text by itself and against its image."""
     text, where = source.text(index), source.where(index)
     if not text:
         return np.zeros(0, np.int32), [Fault(EMPTY, where, f"{source.name(index)} has no text")]
@@ -186,7 +192,7 @@ def _text_faults(
     ids = np.asarray(charset.encode(text), np.int32)
     if isinstance(image, np.ndarray) and needed_frames(ids) > frames(image.shape[1]):
         detail = (
-            f"{text!r} needs {needed_frames(ids)} frames (one a character, one between repeats); "
+            f"{text!r} needs {needed_frames(ids)} frames (one per character, one between repeats); "
             f"its image of {image.shape[1]} px has {frames(image.shape[1])}"
         )
         return ids, [Fault(TOO_LONG, where, detail)]
@@ -194,7 +200,7 @@ def _text_faults(
 
 
 def audit_table(name: str, corpus: Corpus, examples: int = 3) -> str:
-    """Counts of each fault with its first examples; one line when there is none."""
+    """Format the counts of faults with the first examples of each; one line if there are none."""
     total = len(corpus) + corpus.left_out
     head = f"{name}: {total} lines, {len(corpus)} usable"
     counts = corpus.counts()

@@ -1,4 +1,4 @@
-"""Width buckets, and which lines make up which batch: a pure function of seed and epoch."""
+"""Width buckets, and the assignment of lines to batches as a pure function of seed and epoch."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 
 
 class Planned(NamedTuple):
-    """One batch to be: the bucket it is padded to, and its items (fewer than the batch size only at the end)."""
+    """A planned batch: its bucket and its items (fewer than the batch size only at the end of an epoch)."""
 
     bucket: int
     items: np.ndarray
 
 
 def choose(widths: Sequence[int] | np.ndarray, count: int, multiple: int = 16) -> tuple[int, ...]:
-    """The ``count`` or fewer bucket widths that pad the given lines the least.
+    """Choose at most ``count`` bucket widths that minimize the padding of the given lines.
 
-    Exact, by dynamic programming over the distinct widths rounded up to ``multiple``.
+    The result is optimal; it is found by dynamic programming over the distinct widths, rounded up to ``multiple``.
 
     Args:
       widths: widths of the lines in pixels.
-      count: how many buckets at most; each costs one compilation.
-      multiple: every bucket is a multiple of it.
+      count: maximum number of buckets; each costs one compilation.
+      multiple: bucket widths are multiples of this value.
 
     Returns:
-      Ascending widths; the last holds the widest line.
+      Ascending widths; the last fits the widest line.
 
     >>> choose([30, 31, 100, 310], 2)
     (112, 320)
@@ -35,7 +35,7 @@ def choose(widths: Sequence[int] | np.ndarray, count: int, multiple: int = 16) -
     edges, counts = np.unique(np.maximum(rounded, multiple), return_counts=True)
     below = np.concatenate([[0], np.cumsum(counts)])
     n = len(edges)
-    # best[j]: least padded area of the j smallest widths with the buckets spent so far; the last bucket is edges[j-1].
+    # best[j]: smallest padded area of the j smallest widths with the buckets used so far, the last being edges[j-1].
     best = np.concatenate([[0.0], np.full(n, np.inf)])
     choices: list[np.ndarray] = []
     for _ in range(min(count, n)):
@@ -53,12 +53,12 @@ def choose(widths: Sequence[int] | np.ndarray, count: int, multiple: int = 16) -
 
 
 def bucket_of(widths: np.ndarray, buckets: Sequence[int]) -> np.ndarray:
-    """The index of the narrowest bucket that holds each width."""
+    """Return the index of the narrowest bucket that fits each width."""
     return np.searchsorted(np.asarray(buckets), widths)
 
 
 def in_order(widths: np.ndarray, buckets: Sequence[int], batch_size: int) -> list[Planned]:
-    """Batches for evaluation: every line once, in its own bucket whatever the batch size."""
+    """Plan the batches of an evaluation: every line once, in its own bucket for any batch size."""
     home = bucket_of(widths, buckets)
     plan = []
     for bucket in range(len(buckets)):
@@ -68,11 +68,10 @@ def in_order(widths: np.ndarray, buckets: Sequence[int], batch_size: int) -> lis
 
 
 def epoch(widths: np.ndarray, buckets: Sequence[int], batch_size: int, seed: int, number: int) -> list[Planned]:
-    """Batches of one epoch of training, in an order fixed by ``(seed, number)``.
+    """Plan the batches of a training epoch, in an order determined by ``(seed, number)``.
 
-    Every line is in it exactly once. Lines that do not fill a batch of their bucket move up into the next wider one, so
-    only the widest bucket can have a batch that is not full, and an epoch of N lines always has
-    ``ceil(N / batch_size)`` batches.
+    Every line occurs exactly once. Lines that do not fill a batch of their bucket move to the next wider one, so that
+    at most one batch is not full, and an epoch of N lines always has ``ceil(N / batch_size)`` batches.
     """
     rng = np.random.default_rng([seed, number])
     order = rng.permutation(len(widths))
@@ -91,7 +90,7 @@ def epoch(widths: np.ndarray, buckets: Sequence[int], batch_size: int, seed: int
 
 
 def shares(weights: Sequence[float], count: int) -> list[int]:
-    """``count`` in whole parts proportional to the weights, the largest remainders rounded up.
+    """Split ``count`` into integers proportional to the weights, rounding up the largest remainders.
 
     >>> shares([1, 2, 4], 8)
     [1, 2, 5]
@@ -104,7 +103,7 @@ def shares(weights: Sequence[float], count: int) -> list[int]:
 
 
 def label_slots(widths: np.ndarray, lengths: np.ndarray, buckets: Sequence[int]) -> tuple[int, ...]:
-    """Label slots L of each bucket: the longest label among the lines that fit it, at least 1."""
+    """Return the label slots L of each bucket: the longest label among the lines that fit it, at least 1."""
     home = bucket_of(widths, buckets)
     longest = [int(lengths[home <= b].max(initial=1)) for b in range(len(buckets))]
     return tuple(longest)

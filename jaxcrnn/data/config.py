@@ -1,4 +1,4 @@
-"""Configuration of the data: what is read, and how."""
+"""Configuration of the data: files, batches and limits."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from jaxcrnn.errors import UserError
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is read, and how.
+    """Data sets, batches and limits on images.
 
     Attributes:
-      train: the training set: a label file, or another format that `jaxcrnn.data.formats.open_source` reads.
-      more: further training sets.
-      weights: how many lines of a batch come from ``train`` and from each of ``more``, in proportion; empty draws
-        from all of them as from one set.
+      train: training set: a label file, or another format that `jaxcrnn.data.formats.open_source` reads.
+      more: additional training sets.
+      weights: relative number of lines in a batch from ``train`` and from each of ``more``; empty samples from all
+        of them as from one data set.
       val: label file of the validation set; empty for none.
-      charset: file of the characters; empty takes those of the training labels.
-      blank: where the CTC blank stands, ``"first"`` or ``"last"``.
-      batch_size: lines a step.
-      buckets: width buckets at most, chosen from the data; each costs one compilation.
-      max_width: widest line in pixels at the model's height.
-      max_pixels: most pixels an image file may have.
-      max_bytes: most bytes it may have.
-      stretch: pixels that every line is stretched to, for models trained so; 0 keeps the ratio of width and height.
-      allow_outside: whether label files may name images outside the folder they are in.
-      cache_mb: memory for decoded images.
-      workers: threads that read images ahead.
-      processes: worker processes that read them instead; 0 for threads. The same batches either way.
+      charset: file with one character per line; empty for the characters of the training labels.
+      blank: class of the CTC blank, ``"first"`` or ``"last"``.
+      batch_size: lines in a batch.
+      buckets: maximum number of width buckets, which are chosen from the data; each costs one compilation.
+      max_width: maximum width of a line in pixels at the model's height.
+      max_pixels: maximum pixels of an image file.
+      max_bytes: maximum bytes of an image file.
+      stretch: width in pixels that every line is stretched to, for models trained that way; 0 keeps the aspect
+        ratio.
+      allow_outside: whether label files may name images outside their own folder.
+      cache_mb: memory for decoded images, in MiB.
+      workers: number of threads that read images ahead.
+      processes: number of processes that read images ahead instead of threads; 0 for threads. The batches are the
+        same.
     """
 
     train: str = ""
@@ -56,13 +58,14 @@ class DataConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name} is {getattr(self, name)}; expected 1 or more")
         if not 0 <= self.stretch <= self.max_width:
-            raise UserError(f"data.stretch is {self.stretch}; expected 1 to data.max_width={self.max_width}, or 0 to "
-                            "keep the ratio")  # fmt: skip
+            raise UserError(
+                f"data.stretch is {self.stretch}; expected 1 to data.max_width={self.max_width}, or 0 to keep the ratio"
+            )
         if self.processes < 0:
             raise UserError(f"data.processes is {self.processes}; expected 0 or more")
 
     def with_whole_paths(self, base: Path = Path()) -> DataConfig:
-        """The same from any working folder, paths that are not whole being relative to ``base``."""
+        """Copy with absolute paths; relative ones are resolved against ``base``."""
 
         def whole(path: str) -> str:
             return str((base / path).resolve()) if path else ""
@@ -72,5 +75,5 @@ class DataConfig:
 
     @property
     def limits(self) -> Limits:
-        """Sizes an image may have."""
+        """Bounds on image sizes."""
         return Limits(self.max_pixels, self.max_width, self.max_bytes, self.allow_outside, self.stretch)

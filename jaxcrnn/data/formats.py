@@ -1,4 +1,4 @@
-"""Whatever people keep their lines in, as a `Source`: told apart by what stands at the path."""
+"""Readers of data set formats, which are detected from the path."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Row(NamedTuple):
 
 
 class Rows:
-    """Image files with known texts as a `Source`."""
+    """Labelled image files as a `Source`."""
 
     def __init__(self, rows: list[Row], faults: list[Fault], limits: Limits) -> None:
         self.rows, self.faults, self.limits = rows, faults, limits
@@ -56,10 +56,10 @@ class Rows:
 
 
 class Joined:
-    """Several sources one after the other, or some rows of them: those that ``indices`` lists.
+    """Concatenation of several sources, or the rows of it that ``indices`` lists.
 
     Attributes:
-      ends: where each part ends, of the rows of all parts.
+      ends: row at which each part ends, cumulated over the parts.
     """
 
     def __init__(self, parts: Sequence[Source], indices: np.ndarray | None = None) -> None:
@@ -97,19 +97,21 @@ class Joined:
 
 
 def open_source(path: str | Path, limits: Limits | None = None) -> Source:
-    """Opens a data set.
+    """Open a data set.
 
-    A folder with LMDBs in it or below it; a folder with EasyOCR's ``labels.csv``; a folder of images whose names are
-    their labels (``text.png``, or ``text_7.png`` where a text occurs again); a ``.csv`` of EasyOCR; a ``.json`` of
-    mmocr or docTR; anything else is a label file.
+    Supported are a folder with LMDBs at any depth, a folder with EasyOCR's ``labels.csv``, a folder of images whose
+    names are their labels (``text.png``, or ``text_7.png`` if a text occurs several times), a ``.csv`` of EasyOCR and
+    a ``.json`` of mmocr or docTR. Anything else is read as a label file.
 
     Raises:
-      UserError: naming the file and, where there is one, the line.
+      UserError: the data set cannot be read (naming the file and, if there is one, the line).
     """
     path, limits = Path(path), limits or Limits()
     if shard := _array_record(path):
-        raise UserError(f"{shard}: ArrayRecord is no longer read (jaxcrnn 0.1 was the last to); expected LMDB, as "
-                        "'jaxcrnn data convert' writes it")  # fmt: skip
+        raise UserError(
+            f"{shard}: ArrayRecord is not supported since jaxcrnn 0.2; expected LMDB, as written by "
+            "'jaxcrnn data convert'"
+        )
     if path.is_dir():
         bases = sorted(file.parent for file in path.rglob("data.mdb"))
         parts: list[Source] = [LmdbLines(base, limits) for base in bases]
@@ -126,21 +128,21 @@ def open_source(path: str | Path, limits: Limits | None = None) -> Source:
 
 
 def _array_record(path: Path) -> Path | None:
-    """A file of the format that version 0.1 read, at the path or below it."""
+    """Find an ArrayRecord file, a format that version 0.1 read, at or below the path."""
     if path.is_dir():
         return min(path.rglob("*.array_record"), default=None)
     return path if path.suffix == ".array_record" else None
 
 
 def open_sources(paths: Sequence[str | Path], limits: Limits | None = None) -> Source:
-    """Opens several data sets as one, one after the other."""
+    """Open several data sets as one."""
     parts = [open_source(path, limits) for path in paths]
     return parts[0] if len(parts) == 1 else Joined(parts)
 
 
 def _filled(path: Path, rows: list[Row], faults: list[Fault], limits: Limits, expected: str) -> Rows:
     if not rows and not faults:
-        raise UserError(f"{path}: no lines in it; expected {expected}")
+        raise UserError(f"{path}: no lines; expected {expected}")
     inside = rows if limits.outside else [row for row in rows if not leaves(row.name)]
     if len(inside) < len(rows):
         faults = [*faults, *(leaving(row.where, row.name) for row in rows if leaves(row.name))]
@@ -159,7 +161,7 @@ def _named(folder: Path, limits: Limits) -> Rows:
 
 
 def _easyocr(path: Path, limits: Limits) -> Rows:
-    """EasyOCR's table: a header ``filename,words``, then a row an image; only the first comma parts them."""
+    """Read EasyOCR's table: a header ``filename,words``, then one row per image, split at the first comma."""
     lines = [line.removesuffix("\r") for line in read_text(path).split("\n")]
     if lines[0].replace(" ", "").replace('"', "") != "filename,words":
         raise UserError(f"{path}, line 1: {lines[0][:40]!r}; expected the header filename,words")
@@ -173,11 +175,11 @@ def _easyocr(path: Path, limits: Limits) -> Rows:
             rows.append(Row(where, path.parent / name, name, text))
         except ValueError as error:
             faults.append(Fault(MALFORMED, where, f"{line[:40]!r}; {error}"))
-    return _filled(path, rows, faults, limits, "filename,words a line")
+    return _filled(path, rows, faults, limits, "lines of filename,words")
 
 
 def _two(line: str) -> tuple[str, str]:
-    """File name and text of a row; either may be quoted, as programs do that write true CSV."""
+    """Split a row into file name and text, either of which may be quoted as in CSV."""
     if line.startswith('"'):
         fields = next(csv.reader(io.StringIO(line), strict=True), [])
         if len(fields) != 2:
@@ -192,22 +194,22 @@ def _two(line: str) -> tuple[str, str]:
         except csv.Error:
             fields = []
         if len(fields) != 1:
-            raise ValueError("expected a quoted text to be one whole field")
+            raise ValueError("expected a quoted text to be a single field")
         text = fields[0]
     return name, text
 
 
 def _json(path: Path, limits: Limits) -> Rows:
-    """docTR's ``{"image": "text"}``, beside the images or over a folder ``images``; mmocr's ``data_list``."""
+    """Read docTR's ``{"image": "text"}``, next to the images or to a folder ``images``, or mmocr's ``data_list``."""
     try:
-        found = json.loads(read_text(path), object_pairs_hook=_Entries)
+        content = json.loads(read_text(path), object_pairs_hook=_Entries)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+        raise UserError(f"{path}, line {error.lineno}: invalid JSON ({error.msg})") from None
     except (RecursionError, ValueError):
         expected = "expected mmocr's or docTR's labels"
-        raise UserError(f"{path}: JSON nested too deeply, or a number of too many digits; {expected}") from None
+        raise UserError(f"{path}: JSON nested too deeply, or a number with too many digits; {expected}") from None
     rows, faults = [], []
-    for where, name, text in _pairs(path, found):
+    for where, name, text in _pairs(path, content):
         if isinstance(name, str) and name and isinstance(text, str) and _is_unicode(name + text):
             file = path.parent / name
             if not _exists(file) and not leaves(name) and _exists(path.parent / "images" / name):
@@ -219,7 +221,7 @@ def _json(path: Path, limits: Limits) -> Rows:
 
 
 class _Entries(dict[str, Any]):
-    """A JSON object that still knows all its pairs, so that a name given twice is no name lost."""
+    """A JSON object that keeps all its pairs, including those with duplicate names."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -227,7 +229,7 @@ class _Entries(dict[str, Any]):
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether a text can be written at all: JSON can spell half a character."""
+    """Return whether a text can be encoded; JSON may contain half of a surrogate pair."""
     try:
         return bool(text.encode())
     except UnicodeEncodeError:
@@ -241,18 +243,19 @@ def _exists(file: Path) -> bool:
         return False
 
 
-def _pairs(path: Path, found: Any) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(found, dict) and isinstance(found.get("data_list"), list):
-        for number, entry in enumerate(found["data_list"], start=1):
+def _pairs(path: Path, content: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(content, dict) and isinstance(content.get("data_list"), list):
+        for number, entry in enumerate(content["data_list"], start=1):
             entry = entry if isinstance(entry, dict) else {}
             instances = entry.get("instances")
             inside = instances if isinstance(instances, list) else []
             texts = [i.get("text") if isinstance(i, dict) else None for i in inside]
             for text in texts or [None]:
                 yield f"{path}, entry {number} of data_list", entry.get("img_path"), text
-    elif isinstance(found, dict):
-        for name, text in getattr(found, "pairs", found.items()):
+    elif isinstance(content, dict):
+        for name, text in getattr(content, "pairs", content.items()):
             yield f"{path}, {name!r}", name, text
     else:
-        raise UserError(f"{path}: a JSON {type(found).__name__}; expected mmocr's \"data_list\" or docTR's "
-                        '{"image": "text"}')  # fmt: skip
+        raise UserError(
+            f'{path}: a JSON {type(content).__name__}; expected mmocr\'s "data_list" or docTR\'s {{"image": "text"}}'
+        )

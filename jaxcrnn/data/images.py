@@ -1,4 +1,4 @@
-"""Image files -> gray lines of a fixed height."""
+"""Decoding image files into gray lines of a fixed height."""
 
 from __future__ import annotations
 
@@ -16,42 +16,41 @@ from PIL import Image, ImageOps
 from jaxcrnn._text import first_line
 from jaxcrnn.errors import UserError
 
-# Pillow's own warning says the same as our limit, which is far below it and always an error.
+# Pillow's warning is redundant: the limit here is far lower, and exceeding it is an error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# What it says of tags that make no sense changes no pixel.
+# Pillow also warns about invalid tags, which do not affect pixels.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 MISSING = "missing image"
 UNREADABLE = "unreadable image"
 ABSURD = "absurd size"
 
-# Pillow knows more, and would start a program of its own for PostScript. Those it looks for without loading anything
-# come first.
+# Pillow supports more formats, and would start an external program for PostScript. The first group needs no plugins.
 _COMMON = ("BMP", "GIF", "JPEG", "PPM", "PNG")
 _OTHERS = ("AVIF", "DIB", "ICO", "JPEG2000", "MPO", "PCX", "SGI", "TGA", "TIFF", "WEBP")
 
 
 class ImageError(UserError):
-    """An image that cannot be used; ``kind`` is the row of the audit's table it belongs to."""
+    """An unusable image; ``kind`` is its row in the audit's table."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        return type(self), (self.kind, str(self))  # it comes out of worker processes
+        return type(self), (self.kind, str(self))  # worker processes send it by pickle
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an image may ask of the machine.
+    """Bounds on image sizes, and how images are scaled.
 
     Attributes:
-      max_pixels: pixels of the file, checked before it is decoded (a small file can unpack to gigabytes).
-      max_width: pixels of width after scaling to the model's height.
-      max_bytes: bytes of the file.
-      stretch: pixels of width that every line is stretched to, whatever its ratio; 0 keeps the ratio.
-      outside: whether a list of images may name files outside the folder it is in.
+      max_pixels: maximum pixels of a file, checked before decoding (a small file can decompress to gigabytes).
+      max_width: maximum width in pixels after scaling to the model's height.
+      max_bytes: maximum bytes of a file.
+      stretch: width in pixels that every line is stretched to; 0 keeps the aspect ratio.
+      outside: whether a list of images may name files outside its folder.
     """
 
     max_pixels: int = 32_000_000
@@ -61,7 +60,7 @@ class Limits:
     stretch: int = 0
 
     def of_stranger(self) -> Limits:
-        """Bounds of bytes and pixels no looser than the default ones: these may be another's, the machine is ours."""
+        """Return bounds for an untrusted run: its bytes and pixels, capped at the defaults."""
         own = Limits()
         return replace(
             self, max_pixels=min(self.max_pixels, own.max_pixels), max_bytes=min(self.max_bytes, own.max_bytes)
@@ -69,14 +68,14 @@ class Limits:
 
 
 def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "") -> np.ndarray:
-    """Decodes an image of any mode into gray: BMP, GIF, JPEG, PNG, PPM, TIFF, WebP and some more.
+    """Decode an image of any mode into gray: BMP, GIF, JPEG, PNG, PPM, TIFF, WebP and some more.
 
-    Transparency is laid over white paper, 16 bits are scaled to 8, the EXIF orientation is applied.
+    Transparent pixels are composited over white, 16 bits are scaled to 8, and the EXIF orientation is applied.
 
     Args:
-      file: a path, the bytes of a file, or an open binary file.
-      limits: sizes beyond which an image is refused.
-      name: how messages call the image; the path where there is one.
+      file: path, bytes of a file, or open binary file.
+      limits: bounds on the size of the image.
+      name: name of the image in messages; the path by default.
 
     Returns:
       ``[h, w]`` uint8, white = 255.
@@ -91,28 +90,30 @@ def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "
         raise ImageError(MISSING, f"{name}: no such file") from None
     except OSError as error:
         raise ImageError(UNREADABLE, f"{name}: {error.strerror or error}") from None
-    except ValueError as error:  # a name that no file can have
+    except ValueError as error:  # an invalid file name
         raise ImageError(UNREADABLE, f"{name!r}: {error}") from None
     if not data:
-        raise ImageError(UNREADABLE, f"{name}: the file is empty (0 bytes)")
+        raise ImageError(UNREADABLE, f"{name}: empty file (0 bytes)")
     if len(data) > limits.max_bytes:
-        raise ImageError(ABSURD, f"{name}: more bytes than the limit of {limits.max_bytes:,}")
+        raise ImageError(ABSURD, f"{name}: larger than the limit of {limits.max_bytes:,} bytes")
     try:
         with _open(data) as image:
             width, height = image.size
             if width * height > limits.max_pixels:
-                raise ImageError(ABSURD, f"{name}: {width}x{height} pixels; the limit is {limits.max_pixels:,} in all")
+                raise ImageError(
+                    ABSURD, f"{name}: {width}x{height} pixels; the limit is {limits.max_pixels:,} in total"
+                )
             image.load()
             return _to_gray(ImageOps.exif_transpose(image))
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        said = f"more than {most:,} pixels; the limit is {limits.max_pixels:,} in all"
-        raise ImageError(ABSURD, f"{name}: {said}") from None
+        detail = f"more than {most:,} pixels; the limit is {limits.max_pixels:,} in total"
+        raise ImageError(ABSURD, f"{name}: {detail}") from None
     except Image.UnidentifiedImageError:
-        raise ImageError(UNREADABLE, f"{name}: not an image that Pillow knows ({len(data)} bytes)") from None
-    except Exception as error:  # decoders raise whatever they like on broken data
+        raise ImageError(UNREADABLE, f"{name}: not an image in a supported format ({len(data)} bytes)") from None
+    except Exception as error:  # decoders may raise anything on broken data
         raise ImageError(UNREADABLE, f"{name}: {first_line(error)}") from None
 
 
@@ -120,7 +121,7 @@ def _read(file: str | Path | BinaryIO, most: int) -> bytes:
     if not isinstance(file, str | Path):
         return file.read(most)
     mode = Path(file).stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for ever
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would block
         raise OSError(errno.EINVAL, "not a regular file")
     with Path(file).open("rb") as opened:
         return opened.read(most)
@@ -135,14 +136,14 @@ def _open(data: bytes) -> Image.Image:
 
 
 def to_gray(image: Image.Image, limits: Limits, name: str = "image") -> np.ndarray:
-    """An opened image of any mode as gray, as `read_gray`.
+    """Convert an open image of any mode to gray, as `read_gray` does.
 
     Raises:
-      ImageError: it has no pixel, too many, or is of a mode that is no picture.
+      ImageError: the image has no pixels, too many, or an unsupported mode.
     """
     width, height = image.size
     if not 0 < width * height <= limits.max_pixels:
-        raise ImageError(ABSURD, f"{name}: {width}x{height} pixels; the limit is {limits.max_pixels:,} in all")
+        raise ImageError(ABSURD, f"{name}: {width}x{height} pixels; the limit is {limits.max_pixels:,} in total")
     try:
         return _to_gray(image)
     except (ValueError, OSError, TypeError) as error:
@@ -156,7 +157,7 @@ def _to_gray(image: Image.Image) -> np.ndarray:
         top = float(np.nanmax(values, initial=0))
         scale = 1.0 if 1.0 < top <= 255 and image.mode != "I;16" else 255.0 if top <= 1 else 255 / 65535
         gray = np.empty(values.shape, np.uint8)
-        for start in range(0, len(values), 256):  # eight bytes a pixel only for some of them
+        for start in range(0, len(values), 256):  # chunks bound the memory of float64 values
             rows = np.nan_to_num(values[start : start + 256].astype(np.float64), nan=255.0)
             gray[start : start + 256] = np.clip(np.rint(rows * scale), 0, 255)
         return gray
@@ -168,14 +169,16 @@ def _to_gray(image: Image.Image) -> np.ndarray:
 
 
 def to_png(gray: np.ndarray) -> bytes:
-    """A gray image ``[h, w]`` as the bytes of a PNG file."""
+    """Encode a gray image ``[h, w]`` as PNG."""
     png = io.BytesIO()
     Image.fromarray(gray).save(png, "PNG")
     return png.getvalue()
 
 
 def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image") -> np.ndarray:
-    """Scales a gray image to ``height``, keeping the ratio or stretched to one width; never narrower than one pixel.
+    """Scale a gray image to ``height``, keeping the aspect ratio or stretching it to ``limits.stretch``.
+
+    The width is at least one pixel.
 
     Returns:
       ``[height, w]`` uint8.

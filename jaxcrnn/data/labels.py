@@ -1,4 +1,4 @@
-"""Label files: ``path<TAB>text``, UTF-8, one line an image, paths relative to the file."""
+"""Label files: UTF-8, one line of ``path<TAB>text`` per image, with paths relative to the file."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ ALLOW = "--set data.allow_outside=true (with a trained run: --allow-outside)"
 class LabelFile:
     """A label file as a `Source`.
 
-    Windows line ends, a byte order mark and empty lines are accepted; the text starts after the first tab and is
-    kept as it is, spaces at its ends included. PaddleOCR's JSON list of paths stands for a row each. A line without a
-    tab is kept in ``faults``, and so is a path out of the file's folder unless ``limits.outside``.
+    Windows line ends, a byte order mark and empty lines are accepted. The text starts after the first tab and is kept
+    unchanged, including leading and trailing spaces. A JSON list of paths, as PaddleOCR writes it, gives one row for
+    each. Lines without a tab are added to ``faults``, as are paths outside the file's folder unless
+    ``limits.outside``.
 
     Raises:
-      UserError: the file cannot be read, is not UTF-8, or holds no row at all.
+      UserError: the file cannot be read, is not UTF-8, or has no lines.
     """
 
     def __init__(self, path: str | Path, limits: Limits | None = None) -> None:
@@ -52,7 +53,7 @@ class LabelFile:
                     Fault(MALFORMED, f"{self.path}, line {number}", f"{shown!r}; expected path<TAB>text")
                 )
         if not self.rows and not self.faults:
-            raise UserError(f"{self.path}: no lines in it; expected path<TAB>text")
+            raise UserError(f"{self.path}: no lines; expected path<TAB>text")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -75,17 +76,17 @@ class LabelFile:
 
 
 def leaves(name: str) -> bool:
-    """Whether a path goes out of the folder it is relative to. What links point at does not count."""
+    """Return whether a path leaves the folder that it is relative to; symbolic links are not followed."""
     return os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] == os.pardir
 
 
 def leaving(where: str, name: str) -> Fault:
-    """The fault of a row whose path does."""
+    """Create the fault of a row whose path leaves its folder."""
     return Fault(OUTSIDE, where, f"{name[:80]!r}; expected a path inside the folder, or {ALLOW}")
 
 
 def identity(file: Path) -> Hashable:
-    """Equal for two names of the same file; of one that cannot be looked up, the name itself."""
+    """Return a value that is equal for two names of the same file; the name itself if it cannot be resolved."""
     try:
         return file.resolve()
     except (OSError, RuntimeError, ValueError):
@@ -93,19 +94,19 @@ def identity(file: Path) -> Hashable:
 
 
 def _names(name: str) -> list[str]:
-    """The paths of one line: one, or PaddleOCR's JSON list of several images with the same text."""
+    """Return the paths of one line: one, or several from PaddleOCR's JSON list of images with the same text."""
     if name.startswith("["):
         try:
-            found = json.loads(name)
-        except (ValueError, RecursionError):  # a file may be called so
+            paths = json.loads(name)
+        except (ValueError, RecursionError):  # a file name that starts with a bracket
             return [name]
-        if isinstance(found, list) and found and all(isinstance(each, str) for each in found):
-            return found
+        if isinstance(paths, list) and paths and all(isinstance(each, str) for each in paths):
+            return paths
     return [name]
 
 
 def write_lines(folder: Path, source: Source) -> Path:
-    """Writes a data set as images ``0.png, 1.png ...`` and ``labels.txt`` beside them, and returns the label file."""
+    """Write a data set as images ``0.png, 1.png ...`` with a ``labels.txt``, and return the label file."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for i in range(len(source)):

@@ -1,6 +1,6 @@
-"""Data sets in LMDB, in the layout that scene text recognisers share: ``num-samples``, ``image-%09d``, ``label-%09d``.
+"""LMDB data sets in the common layout of scene text recognisers: ``num-samples``, ``image-%09d``, ``label-%09d``.
 
-Numbers start at 1. Newer writers add ``wh-%09d`` = ``"{w}_{h}"``; it is written here and not needed to read.
+Numbers start at 1. Newer writers add ``wh-%09d`` = ``"{w}_{h}"``, which is written here but not needed for reading.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from jaxcrnn.data.source import MALFORMED, Fault, Source
 from jaxcrnn.errors import UserError
 
 COUNT = b"num-samples"
-WRITTEN = b"jaxcrnn-written"  # how many of how many, while a conversion is not finished
+WRITTEN = b"jaxcrnn-written"  # progress of an unfinished conversion: "500 of 2000"
 MAX_LABEL = 1 << 16  # bytes
-EVERY = 500  # samples a transaction: what a stopped conversion has to do again
+EVERY = 500  # samples per transaction, the most that an interrupted conversion repeats
 
-_opened: dict[Path, Any] = {}  # LMDB allows one environment of a folder in a process
+_opened: dict[Path, Any] = {}  # LMDB allows one environment per folder in a process
 
 
 def _check(folder: Path) -> None:
-    """Look for damaged pages, which would kill the process that reads them.
+    """Check for damaged pages, which would kill the process that reads them.
 
     Raises:
-      UserError: there are some, or it is not an LMDB.
+      UserError: a page is damaged, or the folder is not an LMDB.
     """
     if why := damage(folder):
-        _environment(folder)  # its own error says more in most cases
+        _environment(folder)  # raises a more specific error in most cases
         close(folder)
-        raise UserError(f"{folder / 'data.mdb'}: the file is damaged ({why}); expected a whole LMDB")
+        raise UserError(f"{folder / 'data.mdb'}: corrupted file ({why}); expected an intact LMDB")
 
 
 def _environment(folder: Path) -> Any:
@@ -45,16 +45,16 @@ def _environment(folder: Path) -> Any:
 
 
 def close(folder: Path) -> None:
-    """Forgets an opened LMDB, so that it can be written."""
+    """Close an open LMDB, so that it can be written."""
     if environment := _opened.pop(folder.resolve(), None):
         environment.close()
 
 
 class LmdbLines:
-    """One LMDB folder as a `Source`. A sample without a label that can be read is kept in ``faults``.
+    """An LMDB folder as a `Source`; samples with an unreadable label are added to ``faults``.
 
     Raises:
-      UserError: no LMDB, cut short, or without ``num-samples``.
+      UserError: not an LMDB, truncated, or without ``num-samples``.
     """
 
     def __init__(self, folder: str | Path, limits: Limits | None = None) -> None:
@@ -68,15 +68,19 @@ class LmdbLines:
         except ValueError as error:
             raise UserError(f"{self.folder}: 'num-samples' or 'jaxcrnn-written' has {error}") from None
         if unfinished:
-            raise UserError(f"{self.folder}: a conversion that was stopped after {unfinished.decode(errors='replace')} "
-                            "lines; expected a whole one, the same 'data convert' goes on with it")  # fmt: skip
+            raise UserError(
+                f"{self.folder}: incomplete conversion ({unfinished.decode(errors='replace')} lines); "
+                "rerun 'jaxcrnn data convert' to finish it"
+            )
         entries = _environment(self.folder).stat()["entries"]
         if count is not None and count.isdigit() and int(count) > entries:
-            raise UserError(f"{self.folder}: 'num-samples' is {int(count)} and there are {entries} keys; expected a "
-                            "key for each image and label")  # fmt: skip
+            raise UserError(
+                f"{self.folder}: 'num-samples' is {int(count)}, but there are only {entries} keys; expected "
+                "a key for each image and label"
+            )
         if count is None or not count.isdigit():
-            found = "has no key 'num-samples'" if count is None else f"'num-samples' is {count[:20]!r}"
-            raise UserError(f"{self.folder}: {found}; expected the number of samples under that key")
+            problem = "missing key 'num-samples'" if count is None else f"'num-samples' is {count[:20]!r}"
+            raise UserError(f"{self.folder}: {problem}; expected the number of samples under that key")
         for number in range(1, int(count) + 1):
             key = f"label-{number:09d}"
             try:
@@ -90,18 +94,18 @@ class LmdbLines:
 
         beyond = f"label-{int(count) + 1:09d}"
         if self._has(beyond):
-            self.faults.append(Fault(MALFORMED, f"{self.folder}, {beyond}", f"'num-samples' is {int(count)}; expected "
-                                     "as many labels"))  # fmt: skip
+            detail = f"'num-samples' is only {int(count)}; expected no further labels"
+            self.faults.append(Fault(MALFORMED, f"{self.folder}, {beyond}", detail))
 
     def _has(self, key: str) -> bool:
         with _environment(self.folder).begin(buffers=True) as transaction:
             return transaction.get(key.encode()) is not None
 
     def _get(self, key: str, most: int) -> bytes | None:
-        """A value, if there is one.
+        """Return a value, or None if the key is missing.
 
         Raises:
-          ValueError: it has more bytes than ``most``.
+          ValueError: the value has more than ``most`` bytes.
           UserError: it cannot be read.
         """
         import lmdb
@@ -113,7 +117,7 @@ class LmdbLines:
                     raise ValueError(f"{len(value):,} bytes; expected at most {most:,}")
                 return None if value is None else bytes(value)
         except lmdb.Error as error:
-            raise UserError(f"{self.folder}, {key}: {first_line(error)}; is the file cut short?") from None
+            raise UserError(f"{self.folder}, {key}: {first_line(error)}; is the file truncated?") from None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -142,26 +146,26 @@ class LmdbLines:
 
 
 def write_lmdb(folder: Path, source: Source, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
-    """Writes a data set as LMDB, images as gray PNG. What a stopped call wrote is kept and gone on from.
+    """Write a data set as LMDB, with images as gray PNG; an interrupted conversion is resumed.
 
     Returns:
-      How many samples were there already.
+      Number of samples that an earlier call had written.
 
     Raises:
-      UserError: the folder holds something else, cannot be written, or the disk is full; what was written stays.
+      UserError: the folder contains something else, cannot be written, or the disk is full; written samples are kept.
       ImageError: a line of the source cannot be read.
     """
     import lmdb
 
     close(folder)
-    expected = "expected a new folder, or one of a conversion to go on with"
+    expected = "expected a new folder, or an interrupted conversion to resume"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         others = sorted(path.name for path in folder.iterdir() if path.name not in ("data.mdb", "lock.mdb"))
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror or error}; {expected}") from None
     if others:
-        raise UserError(f"{folder}: holds {others[0]}; {expected}")
+        raise UserError(f"{folder}: contains {others[0]}; {expected}")
     environment = open_environment(folder, map_size=64 << 20)
     try:
         done = _done(environment, folder, source)
@@ -172,34 +176,36 @@ def write_lmdb(folder: Path, source: Source, progress: Callable[[int, int], None
                 items |= _sample(i + 1, *source[i])
             _put(environment, items)
             progress(stop, len(source))
-        with environment.begin(write=True) as transaction:  # last: without it the data set is not whole
+        with environment.begin(write=True) as transaction:  # last, because it marks the data set as complete
             transaction.put(COUNT, str(len(source)).encode())
             transaction.delete(WRITTEN)
         return done
     except (OSError, lmdb.Error) as error:
-        raise UserError(f"{folder}: {first_line(error)}; what was written is kept, the same command goes on") from None
+        raise UserError(f"{folder}: {first_line(error)}; written lines are kept, rerun the command to resume") from None
     finally:
         environment.close()
 
 
 def _done(environment: Any, folder: Path, source: Source) -> int:
-    """How many samples an earlier call has written of this source.
+    """Return how many samples of this source an earlier call has written.
 
     Raises:
-      UserError: what is there is of something else.
+      UserError: the LMDB contains another data set.
     """
     with environment.begin() as transaction:
-        known = transaction.get(WRITTEN) or transaction.get(COUNT) or b"0"
-        count, _, total = known.decode("utf-8", "replace").partition(" of ")
+        written = transaction.get(WRITTEN) or transaction.get(COUNT) or b"0"
+        count, _, total = written.decode("utf-8", "replace").partition(" of ")
         done = int(count) if count.isdecimal() and count.isascii() else 0
         labels = [transaction.get(f"label-{i + 1:09d}".encode()) for i in range(min(done, len(source)))]
     foreign = done > len(source) or (total or str(done or len(source))) != str(len(source))
     if foreign or (not done and environment.stat()["entries"]):
-        raise UserError(f"{folder}: holds {done or 'unknown'} samples of another data set; expected a new folder")
+        raise UserError(f"{folder}: contains {done or 'unknown'} samples of another data set; expected a new folder")
     for i, label in enumerate(labels):
         if label != source.text(i).encode():
-            raise UserError(f"{folder}, label-{i + 1:09d}: not the label of {source.where(i)}; expected a new folder, "
-                            "or one of the same data set")  # fmt: skip
+            raise UserError(
+                f"{folder}, label-{i + 1:09d}: differs from the label of {source.where(i)}; expected a new "
+                "folder, or a conversion of the same data set"
+            )
     return done
 
 

@@ -1,4 +1,4 @@
-"""Opening an LMDB, and walking its pages in a process of its own: a damaged page kills the process that reads it."""
+"""Opening an LMDB, and checking its pages in a subprocess, because a damaged page kills the process that reads it."""
 
 from __future__ import annotations
 
@@ -13,97 +13,97 @@ import numpy as np
 from jaxcrnn._text import first_line
 from jaxcrnn.errors import UserError
 
-INCONSISTENT = 3  # exit code of a walk that met pages which make no sense
+INCONSISTENT = 3  # exit code of a walk that found inconsistent pages
 NODE_HEADER = 8  # bytes in a page before each key
-MIN_SPEED = 1 << 20  # bytes a second; a slower walk is taken to be endless
+MIN_SPEED = 1 << 20  # bytes per second; a slower walk counts as endless
 
 
 def open_environment(folder: Path, **options: Any) -> Any:
-    """Open an LMDB, unless the file is something else or shorter than its header says.
+    """Open an LMDB, after checking that it is one and not truncated.
 
-    Pages are mapped, not read, so one beyond the end of the file would kill the whole process.
+    Pages are memory-mapped, so that accessing one beyond the end of the file would kill the process.
 
     Args:
-      folder: the folder of ``data.mdb``.
-      **options: of ``lmdb.open``.
+      folder: folder of ``data.mdb``.
+      **options: options of ``lmdb.open``.
 
     Returns:
       A ``lmdb.Environment``.
 
     Raises:
-      UserError: not an LMDB, cut short, or the package lmdb is missing.
+      UserError: not an LMDB, truncated, or the package lmdb is missing.
     """
     try:
         import lmdb
     except ImportError:
-        raise UserError(f"{folder}: reading LMDB needs the package lmdb; expected the extra 'data'") from None
+        raise UserError(f"{folder}: reading LMDB needs the package lmdb; install the extra 'data'") from None
     file = folder / "data.mdb"
-    # Opening a pipe would wait for ever; for an empty file the library says "Bad file descriptor".
+    # Opening a pipe would block, and for an empty file the library reports "Bad file descriptor".
     if file.exists() and not file.is_file():
         raise UserError(f"{file}: not a regular file; expected an LMDB")
     if file.exists() and options.get("readonly") and not file.stat().st_size:
-        raise UserError(f"{file}: the file is empty (0 bytes); expected an LMDB")
+        raise UserError(f"{file}: empty file (0 bytes); expected an LMDB")
     try:
         environment = lmdb.open(str(folder), **options)
     except lmdb.Error as error:
-        raise UserError(f"{folder}: not read as LMDB ({first_line(error)})") from None
+        raise UserError(f"{folder}: cannot be opened as LMDB ({first_line(error)})") from None
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     size = file.stat().st_size
     if size < needed and environment.stat()["entries"]:
         environment.close()
-        raise UserError(f"{file}: the file is cut short: {size:,} of {needed:,} bytes")
+        raise UserError(f"{file}: truncated file: {size:,} of {needed:,} bytes")
     return environment
 
 
 def damage(folder: Path) -> str | None:
-    """Read every key of an LMDB in a process of its own.
+    """Read every key of an LMDB in a subprocess.
 
     Args:
-      folder: the folder of ``data.mdb``.
+      folder: folder of ``data.mdb``.
 
     Returns:
-      What went wrong, or None if every page could be read.
+      A description of the damage, or None if every page could be read.
 
     Raises:
-      UserError: the process failed for a reason that is not the file's.
+      UserError: the subprocess failed for a reason other than the file.
     """
     file = folder / "data.mdb"
     root = str(Path(__file__).parents[2])
-    # By import and not by the path of this file: beside it is a module called lmdb.
+    # Imported by name rather than run as a file, because this folder has a module called lmdb.
     walk = f"import sys; sys.path.insert(0, {root!r}); from jaxcrnn.data.lmdb_check import walk; walk(sys.argv[1])"
     patience = 60 + (file.stat().st_size / MIN_SPEED if file.is_file() else 0)
     try:
         done = subprocess.run([sys.executable, "-c", walk, str(folder)], timeout=patience, capture_output=True)
     except subprocess.TimeoutExpired:
-        return "reading it does not end"
+        return "reading it timed out"
     if done.returncode == 0:
         return None
-    why = f"reading it ends with {done.returncode}"
+    why = f"reading it failed with exit code {done.returncode}"
     if done.returncode > 0 and done.returncode != INCONSISTENT:  # Python failed, not the file
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise UserError(f"{file}: could not be looked at: {lines[-1][:200] if lines else why}")
+        raise UserError(f"{file}: could not be checked: {lines[-1][:200] if lines else why}")
     return why
 
 
 def walk(name: str) -> None:
-    """Read every key of an LMDB and end the process: with 0, with ``INCONSISTENT``, or by a signal.
+    """Read every key of an LMDB and exit with 0, with ``INCONSISTENT``, or by a signal.
 
     Args:
-      name: the folder of ``data.mdb``.
+      name: folder of ``data.mdb``.
     """
     folder = Path(name)
     try:
         import lmdb
     except ImportError:
         sys.exit(INCONSISTENT)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what the library prints before it aborts
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides what the library prints before it aborts
     low, high = 1 << 64, 0
     try:
         size = left = (folder / "data.mdb").stat().st_size
         with open_environment(folder, readonly=True, lock=False, readahead=False).begin(buffers=True) as transaction:
             for key, value in transaction.cursor():
                 left -= len(key) + len(value) + NODE_HEADER
-                same = transaction.get(key)  # takes another way through the pages
+                same = transaction.get(key)  # takes another path through the pages
                 if left < 0 or same is None or len(same) != len(value):
                     sys.exit(INCONSISTENT)
                 if len(value):

@@ -1,4 +1,4 @@
-"""Batches as numpy arrays, made by threads or processes ahead of the device."""
+"""Batches as numpy arrays, prefetched by threads or processes."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from jaxcrnn.types import Batch
 
 
 def to_float(gray: np.ndarray) -> np.ndarray:
-    """uint8 gray -> float32 in [-1, 1], white = 1."""
+    """Convert uint8 gray to float32 in [-1, 1], where white is 1."""
     return gray.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def collate(
     images: Sequence[np.ndarray], labels: Sequence[np.ndarray], batch_size: int, height: int, width: int, slots: int
 ) -> Batch:
-    """Pads lines into one batch of a fixed shape; samples beyond the given ones have width 0.
+    """Pad lines to one batch of a fixed shape; samples that only fill the batch have width 0.
 
     Args:
-      images: uint8 ``[H, w]`` each, ``w <= width``; none at all is fine.
-      labels: class ids of each.
-      batch_size: B of the result.
-      height: H.
-      width: W of the result.
-      slots: L of the result.
+      images: images, uint8 ``[H, w]`` each with ``w <= width``; may be empty.
+      labels: class ids of each image.
+      batch_size: batch size B.
+      height: image height H.
+      width: padded width W.
+      slots: label slots L.
     """
     pixels = np.ones((batch_size, height, width, 1), np.float32)
     widths, lengths = np.zeros(batch_size, np.int32), np.zeros(batch_size, np.int32)
@@ -45,23 +45,23 @@ def collate(
 
 
 class Batches:
-    """The batches of a corpus, for training by step number and for evaluation in order.
+    """Batches of a corpus, by step number for training and in order for evaluation.
 
     Args:
-      corpus: the lines.
+      corpus: lines of the data set.
       buckets: widths that batches are padded to.
-      batch_size: lines a step.
-      seed: of the order.
-      workers: threads that read ahead.
-      processes: worker processes that read training batches ahead instead of threads; the same batches.
-      full: fill the batch that ends an epoch, or every one of a set smaller than a batch, with lines drawn again.
-      rows: which rows of every batch this process reads, from and to; all of them by default.
+      batch_size: lines in a batch.
+      seed: seed of the sample order.
+      workers: number of prefetching threads.
+      processes: number of processes that prefetch training batches instead of threads; the batches are the same.
+      full: fill the incomplete batch of an epoch with lines drawn again.
+      rows: range of the rows of every batch that this process reads; all of them by default.
 
     Attributes:
-      buckets: widths, ascending.
+      buckets: bucket widths, ascending.
       slots: label slots of each bucket.
-      steps_per_epoch: batches of one epoch.
-      restarts: how often worker processes had to be started anew.
+      steps_per_epoch: batches in an epoch.
+      restarts: number of times that workers were restarted.
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class Batches:
 
     @property
     def fingerprint(self) -> str:
-        """Of the corpus: a resumed run needs the same."""
+        """Fingerprint of the corpus; a resumed run must have the same."""
         return self.corpus.fingerprint
 
     def planned(self, step: int) -> plans.Planned:
-        """What training step ``step`` (from 0) is fed: a function of the seed and the step alone."""
+        """Plan the batch of training step ``step`` (from 0), a function of only the seed and the step."""
         number, position = divmod(step, self.steps_per_epoch)
         if number not in self._epochs:
             lines = (self.corpus.widths, self.buckets, self.batch_size)
@@ -109,7 +109,7 @@ class Batches:
         return planned._replace(items=np.concatenate([planned.items, drawn]))
 
     def make(self, planned: plans.Planned) -> Batch:
-        """Reads the images of one planned batch, or of this process's part of it."""
+        """Read the images of a planned batch (this process's rows of it)."""
         start, stop = self.rows
         items = planned.items[start:stop].tolist()
         return collate(
@@ -122,19 +122,19 @@ class Batches:
         )
 
     def at(self, step: int) -> tuple[plans.Planned, Batch]:
-        """The plan of a training step, and its batch."""
+        """Return the plan of a training step and its batch."""
         planned = self.planned(step)
         return planned, self.make(planned)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a worker process gets: not the decoded images, which every one of them would hold."""
+        """Return the state that is pickled for worker processes, without the cache of decoded images."""
         return self.__dict__ | {"corpus": replace(self.corpus, cache={}), "_epochs": {}}
 
     def training(self, start: int, stop: int) -> Generator[tuple[plans.Planned, Batch], None, None]:
-        """The batches of steps ``start`` to ``stop - 1``."""
+        """Yield the batches of steps ``start`` to ``stop - 1``."""
         if self.processes:
             return ahead(self.at, start, stop, processes=self.processes, restarted=self._restarted)
-        planning = threading.Lock()  # or each thread would make the plan of an epoch that begins
+        planning = threading.Lock()  # so that only one thread plans a new epoch
 
         def at(step: int) -> tuple[plans.Planned, Batch]:
             with planning:
@@ -148,7 +148,7 @@ class Batches:
         print(f"warning: {why}", file=sys.stderr, flush=True)
 
     def in_order(self) -> Generator[tuple[plans.Planned, Batch], None, None]:
-        """Every line once, each in its own bucket."""
+        """Yield every line once, each in its own bucket."""
         plan = plans.in_order(self.corpus.widths, self.buckets, self.batch_size)
 
         def at(number: int) -> tuple[plans.Planned, Batch]:

@@ -1,4 +1,4 @@
-"""Files of predictions: ``path<TAB>prediction<TAB>truth`` a line, or the published ``index [prediction] [truth]``."""
+"""Prediction files: lines of ``path<TAB>prediction<TAB>truth``, or the published ``index [prediction] [truth]``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ BETWEEN = re.compile(r"\]\s*\[")
 
 
 class Predictions(NamedTuple):
-    """What was read and what is written, of N lines.
+    """Predictions for N lines.
 
     Attributes:
-      names: paths or numbers of the images.
-      read: N texts.
-      truths: N texts.
+      names: N paths or numbers of the images.
+      read: N predicted texts.
+      truths: N true texts.
     """
 
     names: list[str]
@@ -29,12 +29,12 @@ class Predictions(NamedTuple):
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Reads ``path<TAB>prediction<TAB>truth``, or ``index [prediction] [truth]``, a line an image.
+    """Read lines of ``path<TAB>prediction<TAB>truth``, or of ``index [prediction] [truth]``.
 
     Raises:
-      UserError: the file cannot be read, has no line, or a line is neither, naming it.
+      UserError: the file cannot be read or is empty, or a line is in neither format (naming the line).
     """
-    found = Predictions([], [], [])
+    rows = Predictions([], [], [])
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         line = line.removesuffix("\r")
         if not line:
@@ -43,27 +43,31 @@ def read_predictions(path: str | Path) -> Predictions:
         if len(parts) != 3:
             match = BRACKETS.fullmatch(line)
             if not match:
-                raise UserError(f"{path}, line {number}: {line[:40]!r}; expected path<TAB>prediction<TAB>truth, or "
-                                "index [prediction] [truth]")  # fmt: skip
+                raise UserError(
+                    f"{path}, line {number}: {line[:40]!r}; expected path<TAB>prediction<TAB>truth, or "
+                    "index [prediction] [truth]"
+                )
             if len(BETWEEN.findall(line)) > 1:
-                raise UserError(f"{path}, line {number}: {line[:40]!r}; which bracket ends the prediction cannot be "
-                                "told; expected path<TAB>prediction<TAB>truth")  # fmt: skip
+                raise UserError(
+                    f"{path}, line {number}: {line[:40]!r} is ambiguous: several brackets may end the "
+                    "prediction; expected path<TAB>prediction<TAB>truth"
+                )
             parts = [line.split()[0], *match.groups()]
-        for values, value in zip(found, parts, strict=True):
+        for values, value in zip(rows, parts, strict=True):
             values.append(value)
-    # With tabs between, too, brackets around every text are the layout's and not the texts'.
-    if all(text[:1] == "[" and text[-1:] == "]" for text in (*found.read, *found.truths)):
-        found = Predictions(found.names, [text[1:-1] for text in found.read], [text[1:-1] for text in found.truths])
-    if not found.names:
-        raise UserError(f"{path}: no line in it; expected path<TAB>prediction<TAB>truth")
-    return found
+    # Brackets around every text belong to the format, also in lines with tabs.
+    if all(text[:1] == "[" and text[-1:] == "]" for text in (*rows.read, *rows.truths)):
+        rows = Predictions(rows.names, [text[1:-1] for text in rows.read], [text[1:-1] for text in rows.truths])
+    if not rows.names:
+        raise UserError(f"{path}: no lines; expected path<TAB>prediction<TAB>truth")
+    return rows
 
 
-def write_predictions(path: Path, found: Predictions) -> None:
-    """Writes ``path<TAB>prediction<TAB>truth`` a line; the file is there whole or not at all.
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write lines of ``path<TAB>prediction<TAB>truth`` atomically.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the file cannot be written.
     """
     with written_whole(path) as part:
-        part.write_text("".join("\t".join(row) + "\n" for row in zip(*found, strict=True)), encoding="utf-8")
+        part.write_text("".join("\t".join(row) + "\n" for row in zip(*predictions, strict=True)), encoding="utf-8")

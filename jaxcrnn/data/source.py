@@ -1,4 +1,4 @@
-"""What data sets and training streams offer: the protocols between readers and everything that uses lines."""
+"""Protocols of data sets and training streams."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MALFORMED = "malformed line"
 
 
 class Fault(NamedTuple):
-    """Something wrong with one row of a data set.
+    """A problem with one row of a data set.
 
     Attributes:
-      kind: what reports count it under.
+      kind: category in reports.
       where: file and line.
-      detail: what is wrong and what was expected.
+      detail: description of the problem, and what was expected.
     """
 
     kind: str
@@ -29,10 +29,10 @@ class Fault(NamedTuple):
 
 
 class Source(Protocol):
-    """A data set of text lines; every reader is one.
+    """A data set of text lines, implemented by every reader.
 
     Attributes:
-      faults: rows that cannot be read, which are not counted in its length.
+      faults: malformed rows, which do not count toward the length.
     """
 
     faults: list[Fault]
@@ -40,30 +40,30 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
-        """A gray uint8 image ``[h, w]`` and its text; raises ``ImageError`` when the image cannot be used."""
+        """Load a gray uint8 image ``[h, w]`` and its text; raises ``ImageError`` for an unusable image."""
 
     def text(self, index: int) -> str:
-        """The text alone, without reading the image."""
+        """Return the text without reading the image."""
 
     def name(self, index: int) -> str:
-        """What predictions are listed under: the path as the data set spells it."""
+        """Return the name of a row in predictions: the path as written in the data set."""
 
     def where(self, index: int) -> str:
-        """The place that messages name: file and line."""
+        """Return the location of a row for messages: file and line."""
 
     def identity(self, index: int) -> Hashable:
-        """Equal for two rows that show the same image."""
+        """Return a value that is equal for two rows with the same image."""
 
 
 class Stream(Protocol):
-    """What training takes its batches from.
+    """A stream of training batches.
 
     Attributes:
-      buckets: widths, ascending.
+      buckets: bucket widths, ascending.
       slots: label slots of each bucket.
-      batch_size: B.
-      steps_per_epoch: steps until every line was seen; 1 where lines never end.
-      fingerprint: of the data: a resumed run needs the same.
+      batch_size: batch size B.
+      steps_per_epoch: steps in an epoch; 1 for an endless stream.
+      fingerprint: hash of the data; a resumed run must have the same.
     """
 
     buckets: tuple[int, ...]
@@ -75,4 +75,4 @@ class Stream(Protocol):
     def fingerprint(self) -> str: ...
 
     def training(self, start: int, stop: int) -> Generator[tuple[Planned, Batch], None, None]:
-        """The batches of steps ``start`` to ``stop - 1``, a function of the seed and the step alone."""
+        """Yield the batches of steps ``start`` to ``stop - 1``, a function of only the seed and the step."""

@@ -1,1 +1,1 @@
-"""Reading data sets: decoders, lexicons, n-grams, evaluation."""
+"""Decoding and evaluation: beam search, lexicons, n-grams, evaluation and recognition over data."""

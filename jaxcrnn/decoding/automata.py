@@ -1,6 +1,6 @@
-"""What texts are likely, as automata that a beam search walks through: lexicons and character n-grams.
+"""Lexicons and character n-grams as weighted automata for beam search.
 
-Nothing here imports jax: an automaton is a few arrays.
+This module does not import jax: an automaton is a few numpy arrays.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ from jaxcrnn.decoding.ngram import BEGIN, END, UNKNOWN, NGrams
 from jaxcrnn.errors import UserError
 
 DEAD = -1
-LEAST = float(np.log(1e-9))  # for what a model has no probability of
+LEAST = float(np.log(1e-9))  # log probability of events that the model lacks
 
 
 class Automaton(NamedTuple):
-    """States, and what reading a class adds to a text's log score.
+    """Weighted automaton with failure transitions, which adds scores to the log score of a text.
 
-    From a state, a class leads along its edge. Where there is none, the state's ``otherwise`` is gone to, its ``toll``
-    added, and the class read there; where that is `DEAD`, no text goes on. Edges of a state are sorted by class.
+    A class follows its edge from the current state. Without such an edge, the automaton moves to the state's
+    ``otherwise``, adds its ``toll``, and tries the class there; if ``otherwise`` is `DEAD`, the text is rejected. The
+    edges of a state are sorted by class.
 
     Attributes:
-      first: ``[N+1]`` int32, where each state's edges begin.
-      classes: ``[E]`` int32.
-      targets: ``[E]`` int32, states.
-      scores: ``[E]`` float32, added on the way.
-      otherwise: ``[N]`` int32.
-      toll: ``[N]`` float32.
-      final: ``[N]`` float32, added where a text ends; ``-inf`` where none may.
-      start: the state before the first class.
-      steps: how many times a class may be looked for.
+      first: ``[N+1]`` int32, offset of each state's edges.
+      classes: ``[E]`` int32, class of each edge.
+      targets: ``[E]`` int32, target state of each edge.
+      scores: ``[E]`` float32, score of each edge.
+      otherwise: ``[N]`` int32, failure state.
+      toll: ``[N]`` float32, score of the failure transition.
+      final: ``[N]`` float32, score of ending in a state; ``-inf`` if no text may end there.
+      start: start state.
+      steps: maximum number of states visited for one class.
     """
 
     first: np.ndarray
@@ -48,29 +49,39 @@ class Automaton(NamedTuple):
 
 
 def _automaton(
-    edges: Sequence[dict[int, tuple[int, float]]], otherwise: Sequence[int], toll: Sequence[float],
-    final: Sequence[float], start: int, steps: int,
-) -> Automaton:  # fmt: skip
+    edges: Sequence[dict[int, tuple[int, float]]],
+    otherwise: Sequence[int],
+    toll: Sequence[float],
+    final: Sequence[float],
+    start: int,
+    steps: int,
+) -> Automaton:
     flat = [(c, target, score) for row in edges for c, (target, score) in sorted(row.items())]
-    flat = flat or [(-2, 0, 0.0)]  # an array that can be looked into
+    flat = flat or [(-2, 0, 0.0)]  # arrays must not be empty
     return Automaton(
-        np.cumsum([0, *map(len, edges)]).astype(np.int32), np.asarray([e[0] for e in flat], np.int32),
-        np.asarray([e[1] for e in flat], np.int32), np.asarray([e[2] for e in flat], np.float32),
-        np.asarray(otherwise, np.int32), np.asarray(toll, np.float32), np.asarray(final, np.float32), start, steps,
-    )  # fmt: skip
+        np.cumsum([0, *map(len, edges)]).astype(np.int32),
+        np.asarray([e[0] for e in flat], np.int32),
+        np.asarray([e[1] for e in flat], np.int32),
+        np.asarray([e[2] for e in flat], np.float32),
+        np.asarray(otherwise, np.int32),
+        np.asarray(toll, np.float32),
+        np.asarray(final, np.float32),
+        start,
+        steps,
+    )
 
 
 def lexicon(words: Iterable[str], charset: Charset, weight: float | None = None) -> Automaton:
-    """Texts made of listed words, with spaces between them where the charset has the space.
+    """Build an automaton for texts made of listed words, separated by spaces if the charset has the space.
 
     Args:
-      words: at least one; those with a character outside the charset can never be read, which is the caller's to say.
-        What has spaces in it counts as its words.
-      charset: the recogniser's.
-      weight: what each listed word adds to the log score of a text; None allows no other words.
+      words: at least one word; entries with characters outside the charset are skipped, and entries with spaces count
+        as several words.
+      charset: charset of the recogniser.
+      weight: score that each listed word adds; None rejects other words.
 
     Raises:
-      UserError: no word that the charset can spell.
+      UserError: no word consists of characters of the charset.
     """
     edges: list[dict[int, tuple[int, float]]] = [{}]
     ends: set[int] = set()
@@ -83,37 +94,39 @@ def lexicon(words: Iterable[str], charset: Charset, weight: float | None = None)
             state = edges[state][c][0]
         ends.add(state)
     if not ends:
-        raise UserError("no word of the lexicon is spelled with the charset's characters; expected one a line")
+        raise UserError("no word of the lexicon consists of characters of the charset; expected one word per line")
     gain = weight or 0.0
     count = len(edges)
     if weight is not None:
-        edges.append({})  # inside a word that is not listed
+        edges.append({})  # state inside an unlisted word
     if " " in charset:
         (space,) = charset.encode(" ")
         for state in range(1, len(edges)):
             if space not in edges[state] and (state in ends or weight is not None):
                 edges[state][space] = (0, gain if state in ends else 0.0)
     final = [gain if state in ends else (-np.inf if weight is None else 0.0) for state in range(len(edges))]
-    # In a word that is not listed a class without an edge stays: a state that leads to itself.
+    # Inside an unlisted word, a class without an edge stays in the state.
     otherwise = [DEAD] * count if weight is None else [count] * (count + 1)
     return _automaton(edges, otherwise, [0.0] * len(edges), final, 0, 2)
 
 
 def of_ngrams(model: NGrams, charset: Charset, weight: float, bonus: float = 0.0) -> Automaton:
-    """Character n-grams for texts of a charset.
+    """Build an automaton for character n-grams.
 
     Args:
-      model: of `jaxcrnn.decoding.ngram`.
-      charset: the recogniser's; a character that the model lacks has the probability of ``<unk>``.
-      weight: of the model's log probability in the score of a text.
-      bonus: added for each character, against the model's love of short texts.
+      model: n-gram model.
+      charset: charset of the recogniser; characters that the model lacks have the probability of ``<unk>``.
+      weight: weight of the model's log probability in the score of a text.
+      bonus: score added for each character, to offset the model's preference for short texts.
     """
     class_of = {c: charset.encode(c)[0] for c in model.characters if c in charset}
     longest = model.order - 1
-    # A context is a state where the model has characters that follow it, or a weight for those that do not.
+    # A context is a state if the model has a following character or a back-off weight for it.
     contexts = {(), *(gram[:-1] for gram in model.log_p), *(gram for gram in model.backoff if len(gram) <= longest)}
-    names = sorted((gram for gram in contexts if all(c in class_of or c == BEGIN for c in gram)),
-                   key=lambda gram: (len(gram), gram))  # fmt: skip
+    names = sorted(
+        (gram for gram in contexts if all(c in class_of or c == BEGIN for c in gram)),
+        key=lambda gram: (len(gram), gram),
+    )
     number = {gram: i for i, gram in enumerate(names)}
 
     def state(gram: tuple[str, ...]) -> int:
@@ -141,20 +154,21 @@ def of_ngrams(model: NGrams, charset: Charset, weight: float, bonus: float = 0.0
     for i in range(len(names)):  # shorter contexts come first
         if np.isneginf(final[i]):
             final[i] = backoff[i] + final[otherwise[i]] if i else LEAST
-    return _automaton(edges, otherwise, (weight * backoff).tolist(), (weight * final).tolist(), state((BEGIN,)),
-                      model.order + 1)  # fmt: skip
+    return _automaton(
+        edges, otherwise, (weight * backoff).tolist(), (weight * final).tolist(), state((BEGIN,)), model.order + 1
+    )
 
 
 def score(automaton: Automaton, classes: Sequence[int]) -> float:
-    """What an automaton adds to a whole text, ``-inf`` for one it does not allow."""
+    """Return the score that an automaton adds to a whole text, ``-inf`` if it rejects the text."""
     state, total = automaton.start, 0.0
     for c in classes:
         for _ in range(automaton.steps):
             row = slice(int(automaton.first[state]), int(automaton.first[state + 1]))
-            found = np.flatnonzero(automaton.classes[row] == c)
-            if len(found):
-                total += float(automaton.scores[row][found[0]])
-                state = int(automaton.targets[row][found[0]])
+            edges = np.flatnonzero(automaton.classes[row] == c)
+            if len(edges):
+                total += float(automaton.scores[row][edges[0]])
+                state = int(automaton.targets[row][edges[0]])
                 break
             if automaton.otherwise[state] == DEAD:
                 return -np.inf

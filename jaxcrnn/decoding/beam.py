@@ -1,4 +1,4 @@
-"""Prefix beam search: the most probable texts, not the text of the most probable path."""
+"""Prefix beam search, which finds the most probable texts rather than the most probable path."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Beams(NamedTuple):
     """The N best texts of each line, best first.
 
     Attributes:
-      ids: ``[B,N,T]`` int32, classes side by side; 0 from ``counts`` on.
-      counts: ``[B,N]`` int32, characters.
-      log_p: ``[B,N]`` float32, log of the summed probability of the paths that were kept and spell the text.
-      scores: ``[B,N]`` float32, ``log_p`` and what the automata add; ``-inf`` where there are fewer texts.
+      ids: ``[B,N,T]`` int32 class ids; 0 beyond ``counts``.
+      counts: ``[B,N]`` int32 numbers of characters.
+      log_p: ``[B,N]`` float32, log of the total probability of the kept paths that spell the text.
+      scores: ``[B,N]`` float32, ``log_p`` plus the scores of the automata; ``-inf`` if there are fewer texts.
     """
 
     ids: Array
@@ -34,8 +34,11 @@ class Beams(NamedTuple):
 
 
 class _Beam(NamedTuple):
-    """W prefixes: log probability of the paths that end in a blank and in the last character, the last class (-1 of
-    the empty text), length, two hashes, the automata's states, and what these have added."""
+    """State of W prefixes.
+
+    Log probabilities of the paths that end in a blank and in the last character, the last class (-1 for the empty
+    text), length, two hashes, states of the automata, and the scores that these have added.
+    """
 
     blank: Array
     last: Array
@@ -52,51 +55,79 @@ class _Beam(NamedTuple):
 
 @partial(jax.jit, static_argnames=("width", "classes", "blank", "best", "steps"))
 def _search(
-    logits: Array, lengths: Array, automata: Any, starts: Array, *, width: int, classes: int, blank: int, best: int,
+    logits: Array,
+    lengths: Array,
+    automata: Any,
+    starts: Array,
+    *,
+    width: int,
+    classes: int,
+    blank: int,
+    best: int,
     steps: tuple[int, ...],
-) -> Beams:  # fmt: skip
+) -> Beams:
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32), 2)
     one = partial(_line, automata=automata, starts=starts, width=width, k=classes, blank=blank, best=best, steps=steps)
     return jax.vmap(one)(log_p, lengths)
 
 
 def search(
-    logits: Array, lengths: Array, *, width: int = 16, classes: int = 24, blank: int = 0, best: int = 1,
+    logits: Array,
+    lengths: Array,
+    *,
+    width: int = 16,
+    classes: int = 24,
+    blank: int = 0,
+    best: int = 1,
     automata: Sequence[Automaton] = (),
-) -> Beams:  # fmt: skip
+) -> Beams:
     """Prefix beam search (Graves, 2012, and Hannun et al., 2014, algorithm 1).
 
     Args:
       logits: ``[B,T,C]``; frames at ``t >= lengths[b]`` are ignored.
-      lengths: ``[B]`` int32.
-      width: W, prefixes kept in each frame.
-      classes: most probable classes of a frame that prefixes are lengthened by.
+      lengths: ``[B]`` int32 numbers of frames.
+      width: W, number of prefixes kept in each frame.
+      classes: number of most probable classes of a frame that extend prefixes.
       blank: class of the blank.
-      best: N, texts to return, at most ``width``.
-      automata: whose scores are added to the log probabilities (`jaxcrnn.decoding.automata`).
+      best: N, number of texts to return, at most ``width``.
+      automata: automata whose scores are added to the log probabilities (`jaxcrnn.decoding.automata`).
 
     Returns:
-      The best texts. Prefixes are merged exactly, so with ``width`` and ``classes`` large enough it is exhaustive.
+      The best texts. Prefixes are merged exactly, so the search is exhaustive if ``width`` and ``classes`` are large
+      enough.
     """
     classes = min(classes, logits.shape[2] - 1)
     arrays = tuple(tuple(jnp.asarray(a) for a in automaton[:7]) for automaton in automata)
     starts = jnp.asarray([automaton.start for automaton in automata], jnp.int32).reshape(-1)
     steps = tuple(automaton.steps for automaton in automata)
-    return _search(logits, lengths, arrays, starts, width=width, classes=classes, blank=blank, best=min(best, width),
-                   steps=steps)  # fmt: skip
+    return _search(
+        logits, lengths, arrays, starts, width=width, classes=classes, blank=blank, best=min(best, width), steps=steps
+    )
 
 
 def _line(
-    log_p: Array, length: Array, *, automata: Any, starts: Array, width: int, k: int, blank: int, best: int,
+    log_p: Array,
+    length: Array,
+    *,
+    automata: Any,
+    starts: Array,
+    width: int,
+    k: int,
+    blank: int,
+    best: int,
     steps: tuple[int, ...],
-) -> Beams:  # fmt: skip
+) -> Beams:
     nothing = jnp.full(width, -jnp.inf)
     beam = _Beam(
-        nothing.at[0].set(0.0), nothing, jnp.full(width, -1, jnp.int32), jnp.zeros(width, jnp.int32),
-        jnp.zeros((2, width), jnp.uint32), jnp.broadcast_to(starts[:, None], (len(starts), width)),
+        nothing.at[0].set(0.0),
+        nothing,
+        jnp.full(width, -1, jnp.int32),
+        jnp.zeros(width, jnp.int32),
+        jnp.zeros((2, width), jnp.uint32),
+        jnp.broadcast_to(starts[:, None], (len(starts), width)),
         jnp.zeros(width),
-    )  # fmt: skip
-    # Prefixes that are not there differ from every other.
+    )
+    # Unused prefixes get unique hashes.
     beam = beam._replace(hashes=beam.hashes + jnp.arange(width, dtype=jnp.uint32)[None] * jnp.uint32(2654435761))
     numbers = jnp.arange(log_p.shape[1])
     characters = jnp.where(numbers[None] == blank, -jnp.inf, log_p)
@@ -133,7 +164,7 @@ def _frame(
     there = ~jnp.isneginf(beam.log_p)
     repeated = jnp.where(beam.token >= 0, row[beam.token], -jnp.inf)
     stay_blank, stay_last = beam.log_p + row[blank], beam.last + repeated
-    # One prefix lengthened by a character may be another prefix: i + the last of j = j.
+    # A prefix extended by a character may equal another prefix: i + the last of j = j.
     grown = (
         beam.hashes[:, :, None] * jnp.asarray(_HASHES)[:, None, None] + (beam.token + 2).astype(jnp.uint32)[None, None]
     )
@@ -142,16 +173,16 @@ def _frame(
     arriving = jnp.where(beam.token[:, None] == beam.token[None, :], beam.blank[:, None], beam.log_p[:, None])
     arriving = jnp.where(is_other, arriving + repeated[None, :], -jnp.inf)
     stay_last = jnp.logaddexp(stay_last, jax.nn.logsumexp(arriving, 0))
-    # All others, [W,K].
+    # All other extensions, [W,K].
     long_last = jnp.where(classes[None] == beam.token[:, None], beam.blank[:, None], beam.log_p[:, None]) + scores[None]
-    known = (is_other[:, :, None] & (beam.token[None, :, None] == classes[None, None, :])).any(1)
+    merged = (is_other[:, :, None] & (beam.token[None, :, None] == classes[None, None, :])).any(1)
     states, extra = beam.states, jnp.broadcast_to(beam.extra[:, None], (width, k))
     moved = []
     for automaton, state, count in zip(automata, states, steps, strict=True):
         after, gain = _walk(automaton, state, classes, count)
         moved.append(after.reshape(-1))
         extra = extra + gain
-    long_last = jnp.where(known | jnp.isneginf(extra), -jnp.inf, long_last)
+    long_last = jnp.where(merged | jnp.isneginf(extra), -jnp.inf, long_last)
     total = jnp.concatenate([jnp.logaddexp(stay_blank, stay_last) + beam.extra, (long_last + extra).reshape(-1)])
     total = jnp.where(jnp.isnan(total), -jnp.inf, total)
     _, chosen = jax.lax.top_k(total, width)
@@ -173,10 +204,10 @@ def _frame(
 
 
 def _walk(automaton: Any, state: Array, classes: Array, steps: int) -> tuple[Array, Array]:
-    """From W states along K classes: states and what is added, both ``[W,K]``."""
+    """Advance W states along K classes; return the new states and the added scores, both ``[W,K]``."""
     first, labels, targets, scores, otherwise, toll, _ = automaton
     at = jnp.broadcast_to(state[:, None], (len(state), len(classes)))
-    wanted = jnp.broadcast_to(classes[None], at.shape)
+    target = jnp.broadcast_to(classes[None], at.shape)
     done, total = jnp.zeros(at.shape, bool), jnp.zeros(at.shape)
     rounds = max(1, len(labels).bit_length())
     for _ in range(steps):
@@ -185,16 +216,16 @@ def _walk(automaton: Any, state: Array, classes: Array, steps: int) -> tuple[Arr
         def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
             low, high = ends
             middle = (low + high) // 2
-            less = (labels[jnp.minimum(middle, len(labels) - 1)] < wanted) & (low < high)
+            less = (labels[jnp.minimum(middle, len(labels) - 1)] < target) & (low < high)
             return jnp.where(less, middle + 1, low), jnp.where(less | (low >= high), high, middle)
 
         place, _ = jax.lax.fori_loop(0, rounds, halve, (low, high))
         edge = jnp.minimum(place, len(labels) - 1)
-        found = (place < first[at + 1]) & (labels[edge] == wanted) & ~done
+        match = (place < first[at + 1]) & (labels[edge] == target) & ~done
         other = otherwise[at]
-        stuck = ~found & ~done & (other == DEAD)
-        loops = ~found & ~done & (other == at)
-        total += jnp.where(found, scores[edge], jnp.where(done | loops, 0.0, jnp.where(stuck, -jnp.inf, toll[at])))
-        at = jnp.where(found, targets[edge], jnp.where(done | stuck | loops, at, other))
-        done |= found | stuck | loops
+        stuck = ~match & ~done & (other == DEAD)
+        loops = ~match & ~done & (other == at)
+        total += jnp.where(match, scores[edge], jnp.where(done | loops, 0.0, jnp.where(stuck, -jnp.inf, toll[at])))
+        at = jnp.where(match, targets[edge], jnp.where(done | stuck | loops, at, other))
+        done |= match | stuck | loops
     return at, total

@@ -1,4 +1,4 @@
-"""Reading with a beam search, and what stands behind a reading: characters with confidence and place."""
+"""Decoding with a beam search, with confidence and position of each character."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from jaxcrnn.types import Batch, TrainState
 
 @dataclass(frozen=True)
 class Decoder:
-    """How texts are found in what a recogniser sees.
+    """Decoding options.
 
     Attributes:
-      width: prefixes of the beam search; 1 for the text of the best path alone (greedy).
-      classes: most probable classes of a frame that prefixes are lengthened by.
-      best: N, readings of each line.
-      automata: lexicons and models of language (`jaxcrnn.decoding.automata`).
+      width: number of prefixes of the beam search; 1 without automata is best-path (greedy) decoding.
+      classes: number of most probable classes of a frame that extend prefixes.
+      best: N, number of readings of each line.
+      automata: lexicons and language models (`jaxcrnn.decoding.automata`).
     """
 
     width: int = 16
@@ -34,29 +34,36 @@ class Decoder:
     automata: tuple[Automaton, ...] = ()
 
     def read(self, config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, np.ndarray]:
-        """Readings of a batch.
+        """Decode a batch.
 
         Returns:
-          ``ids [B,N,T]``, ``counts [B,N]`` and ``scores [B,N]`` of the N best texts; of the best, for each character
-          ``confidence [B,T]`` (the probability at its surest frame) and its ``first`` and ``last`` frame ``[B,T]``;
-          ``blank [B]``, the mean probability of the blank, which is the confidence of an empty reading;
-          ``loss [B]`` and ``feasible [B]`` as `jaxcrnn.train.eval_step`.
+          ``ids [B,N,T]``, ``counts [B,N]`` and ``scores [B,N]`` of the N best texts; for each character of the best
+          text its ``confidence [B,T]`` (the highest probability over its frames) and its ``first`` and ``last`` frame
+          ``[B,T]``; ``blank [B]``, the mean probability of the blank, which is the confidence of an empty reading;
+          ``loss [B]`` and ``feasible [B]`` as in `jaxcrnn.train.eval_step`.
         """
         dense = dataclasses.replace(config, model=dataclasses.replace(config.model, head="dense"))
         blank = config.model.blank
         seen = _seen(dense, state, batch)
-        found: dict[str, Any]
+        texts: dict[str, Any]
         if self.width == 1 and not self.automata:
             ids, counts = decode.greedy(seen["logits"], seen["lengths"], blank=blank)
-            found = {"ids": ids[:, None], "counts": counts[:, None], "scores": np.zeros((len(ids), 1), np.float32)}
+            texts = {"ids": ids[:, None], "counts": counts[:, None], "scores": np.zeros((len(ids), 1), np.float32)}
         else:
-            beams = beam.search(seen["logits"], seen["lengths"], width=self.width, classes=self.classes, blank=blank,
-                                best=self.best, automata=self.automata)  # fmt: skip
-            found = {"ids": beams.ids, "counts": beams.counts, "scores": beams.scores}
+            beams = beam.search(
+                seen["logits"],
+                seen["lengths"],
+                width=self.width,
+                classes=self.classes,
+                blank=blank,
+                best=self.best,
+                automata=self.automata,
+            )
+            texts = {"ids": beams.ids, "counts": beams.counts, "scores": beams.scores}
         characters = _characters(
-            seen["logits"], seen["lengths"], found["ids"][:, 0], found["counts"][:, 0], blank=blank
+            seen["logits"], seen["lengths"], texts["ids"][:, 0], texts["counts"][:, 0], blank=blank
         )
-        return jax.device_get({**found, **characters, "loss": seen["loss"], "feasible": seen["feasible"]})
+        return jax.device_get({**texts, **characters, "loss": seen["loss"], "feasible": seen["feasible"]})
 
 
 @jax.jit
@@ -74,5 +81,5 @@ def _seen(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, Any
 
 @partial(jax.jit, static_argnames="blank")
 def _characters(logits: Any, lengths: Any, ids: Any, counts: Any, *, blank: int) -> dict[str, Any]:
-    found = decode.characters(logits, lengths, ids, counts, blank=blank)._asdict()
-    return {**found, "blank": decode.blankness(logits, lengths, blank=blank)}
+    characters = decode.characters(logits, lengths, ids, counts, blank=blank)._asdict()
+    return {**characters, "blank": decode.blankness(logits, lengths, blank=blank)}

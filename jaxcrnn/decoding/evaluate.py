@@ -1,4 +1,4 @@
-"""Running a recogniser over data: predictions and their scores."""
+"""Evaluation and recognition: running a model over data sets and images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from jaxcrnn.types import Batch, CenterState, Outputs, TrainState
 
 
 def read_step(config: TrainConfig, state: TrainState, batch: Batch) -> tuple[decode.Reading, Outputs]:
-    """Reads a batch, whose labels are not looked at: readings, and what the model returned."""
+    """Read a batch, ignoring its labels; return the readings and the outputs of the model."""
     outputs = eval_outputs(config, state, batch)
     return decode.read(outputs.logits, outputs.lengths, blank=config.model.blank), outputs
 
@@ -31,10 +31,10 @@ def read_step(config: TrainConfig, state: TrainState, batch: Batch) -> tuple[dec
 def estimate_step(
     config: TrainConfig, state: TrainState, centers: CenterState, batch: Batch
 ) -> tuple[CenterState, jax.Array]:
-    """Adds the features of a batch to running means by class (`jaxcrnn.centers.accumulate`).
+    """Add the features of a batch to running class means (`jaxcrnn.centers.accumulate`).
 
     Returns:
-      The means with the batch in them, and how many of its lines were recognised exactly and so took part.
+      The updated means, and the number of lines that were recognised exactly and therefore used.
     """
     out = eval_outputs(config, state, batch)
     labels = (out.logits, out.lengths, batch.labels, batch.label_lengths)
@@ -48,12 +48,12 @@ run_eval = jax.jit(eval_step)
 run_read = jax.jit(lambda config, state, batch: read_step(config, state, batch)[0]._asdict())
 run_estimate = jax.jit(estimate_step)
 
-# Recognition meets widths it has not seen: each rung costs one compilation, and a line is padded by half at most.
+# Buckets for images of any width: each costs one compilation, and a line is padded by at most half its width.
 LADDER = tuple(int(64 * factor * 2**power) for power in range(12) for factor in (1, 1.5))
 
 
 class Character(NamedTuple):
-    """One character of a reading: its probability at its surest frame, and where it is in pixels of the scaled line."""
+    """One character of a reading: its highest probability over its frames, and its position in the scaled line."""
 
     text: str
     confidence: float
@@ -62,14 +62,14 @@ class Character(NamedTuple):
 
 
 class Line(NamedTuple):
-    """What was read in one image.
+    """Reading of one image.
 
     Attributes:
-      name: of the image.
-      text: the reading.
-      confidence: how sure the recogniser was: see `jaxcrnn.decode.Reading`.
-      characters: of the text, where they were asked for.
-      others: further readings with their log scores, best first, where they were asked for.
+      name: name of the image.
+      text: text that was read.
+      confidence: confidence of the reading; see `jaxcrnn.decode.Reading`.
+      characters: characters of the text, if requested.
+      others: further readings with their log scores, best first, if requested.
     """
 
     name: str
@@ -80,13 +80,13 @@ class Line(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """A recogniser's results on a data set.
+    """Results of a recogniser on a data set.
 
     Attributes:
       lines: N readings, in the order of the data set.
-      truths: N texts.
-      loss: mean CTC loss in nats over the lines whose label the charset can spell and that has the frames for it.
-      spelled: how many lines that mean is over.
+      truths: N true texts.
+      loss: mean CTC loss in nats over the lines whose label is in the charset and feasible for their frames.
+      spelled: number of those lines.
     """
 
     lines: list[Line]
@@ -95,15 +95,15 @@ class Evaluation(NamedTuple):
     spelled: int
 
     def predictions(self) -> Predictions:
-        """Names, readings and truths."""
+        """Return names, readings and true texts."""
         return Predictions([line.name for line in self.lines], [line.text for line in self.lines], list(self.truths))
 
     def score(self, rule: str = "exact") -> metrics.Score:
-        """Scores under one of the named rules."""
+        """Score the readings under a rule."""
         return metrics.score([line.text for line in self.lines], self.truths, rule)
 
     def scores(self) -> tuple[dict[str, metrics.Score], dict[str, str]]:
-        """Scores under every rule, and why a rule is missing."""
+        """Score the readings under every rule; return the scores, and the reasons for missing ones."""
         return metrics.scores([line.text for line in self.lines], self.truths)
 
 
@@ -120,19 +120,20 @@ def evaluate(
     mesh: Mesh | None = None,
     decoder: Decoder | None = None,
 ) -> Evaluation:
-    """Reads every line of a corpus. The batch size changes the speed, never a result.
+    """Read every line of a corpus; the batch size affects speed, not results.
 
     Args:
-      config: the run's.
-      state: the run's.
-      charset: the run's.
-      corpus: lines, audited with ``keep_text_faults``: a text the charset cannot spell counts as misread.
-      batch_size: lines at a time.
-      buckets: width buckets, each one compilation.
-      workers: threads that read images.
+      config: configuration of the run.
+      state: state of the run.
+      charset: charset of the run.
+      corpus: lines, audited with ``keep_text_faults``, so that texts with characters outside the charset count as
+        errors.
+      batch_size: lines in a batch.
+      buckets: number of width buckets; each costs one compilation.
+      workers: number of threads that read images.
       progress: called with the number of lines done.
-      mesh: the devices that the state is on, where these are several; its ``data`` axis shares the lines.
-      decoder: default: the text of the best path.
+      mesh: mesh of the state if it is on several devices; lines are sharded over its ``data`` axis.
+      decoder: decoder to use; best-path decoding by default.
     """
     count = len(corpus)
     lines: list[Line | None] = [None] * count
@@ -164,18 +165,18 @@ def _evaluated(config: TrainConfig, state: TrainState, batch: Batch, mesh: Mesh 
 def estimate_centers(
     config: TrainConfig, state: TrainState, corpus: Corpus, *, batch_size: int = 32, buckets: int = 6, workers: int = 2
 ) -> tuple[CenterState, int]:
-    """The mean feature of each class over the lines of a corpus that are recognised exactly.
+    """Compute the mean feature of each class over the lines of a corpus that are recognised exactly.
 
     Args:
-      config: the run's.
-      state: the run's.
-      corpus: lines, audited; usually those the run was trained on.
-      batch_size: lines at a time.
-      buckets: width buckets, each one compilation.
-      workers: threads that read images.
+      config: configuration of the run.
+      state: state of the run.
+      corpus: audited lines, usually those that the run was trained on.
+      batch_size: lines in a batch.
+      buckets: number of width buckets; each costs one compilation.
+      workers: number of threads that read images.
 
     Returns:
-      Means and numbers of frames (a class never seen is 0 in both), and how many lines took part.
+      Means and frame counts (both 0 for classes never seen), and the number of lines used.
     """
     centers = zeros(config.model.num_classes, config.model.features)
     exact = 0
@@ -190,19 +191,21 @@ def _line(charset: Charset, out: dict[str, np.ndarray], row: int, name: str, wid
     if "first" not in out:
         text = charset.decode(out["ids"][row, : out["counts"][row]].tolist())
         return Line(name, text, float(out["confidence"][row]))
-    texts = [charset.decode(ids[:count].tolist())
-             for ids, count, score in zip(out["ids"][row], out["counts"][row], out["scores"][row], strict=True)
-             if np.isfinite(score)]  # fmt: skip
-    wide = width / out["ids"].shape[2]  # pixels a frame
+    texts = [
+        charset.decode(ids[:count].tolist())
+        for ids, count, score in zip(out["ids"][row], out["counts"][row], out["scores"][row], strict=True)
+        if np.isfinite(score)
+    ]
+    wide = width / out["ids"].shape[2]  # pixels per frame
     sure = out["confidence"][row]
-    found = tuple(
+    characters = tuple(
         Character(c, float(sure[k]), float(out["first"][row, k] * wide), float((out["last"][row, k] + 1) * wide))
         for k, c in enumerate(texts[0] if texts else "")
     )
     empty = float(out["blank"][row]) if texts else 0.0
-    mean = float(np.mean([c.confidence for c in found])) if found else empty
+    mean = float(np.mean([c.confidence for c in characters])) if characters else empty
     others = tuple(zip(texts[1:], map(float, out["scores"][row, 1:]), strict=False))
-    return Line(name, texts[0] if texts else "", mean, found, others)
+    return Line(name, texts[0] if texts else "", mean, characters, others)
 
 
 def recognize(
@@ -214,15 +217,15 @@ def recognize(
     batch_size: int = 16,
     decoder: Decoder | None = None,
 ) -> Iterator[Line]:
-    """Reads images as they come, in their order.
+    """Read a stream of images, and yield the lines in their order.
 
     Args:
-      config: the run's.
-      state: the run's.
-      charset: the run's.
-      images: names and gray uint8 images ``[32, w]`` (see `jaxcrnn.data.images`).
-      batch_size: lines at a time; the first ones wait for a full batch or the end.
-      decoder: default: the text of the best path, and nothing of its characters.
+      config: configuration of the run.
+      state: state of the run.
+      charset: charset of the run.
+      images: names and gray uint8 images ``[H, w]`` of the model's height (see `jaxcrnn.data.images`).
+      batch_size: lines in a batch; lines are yielded in chunks of four batches.
+      decoder: decoder to use; by default best-path decoding, without details of the characters.
     """
     chunk: list[tuple[str, np.ndarray]] = []
     for pair in images:

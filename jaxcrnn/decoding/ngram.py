@@ -1,4 +1,4 @@
-"""Character n-grams: estimated, and read and written in the ARPA format."""
+"""Character n-gram models: estimation, and reading and writing the ARPA format."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from jaxcrnn.errors import UserError
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 MAX_ORDER = 8
-NEVER = -99.0  # log10 of what ARPA files give for a probability of 0
+NEVER = -99.0  # log10 that ARPA files give for a probability of 0
 _TEN = math.log(10)
-_OLD = b"jaxcrnn ngrams 1"  # stands in the header of files of version 0.1
-_EXPECTED = "expected n-grams in the ARPA format, as 'jaxcrnn lm train' writes them"
+_OLD = b"jaxcrnn ngrams 1"  # in the header of files of version 0.1
+_EXPECTED = "expected n-grams in the ARPA format, as written by 'jaxcrnn lm train'"
 _COUNT, _SECTION = re.compile(r"ngram ([1-9]\d?)=(\d{1,12})"), re.compile(r"\\([1-9]\d?)-grams:")
 _ESCAPED = re.compile(r"<U\+([0-9A-F]{4,6})>")
 
@@ -25,13 +25,13 @@ Gram = tuple[str, ...]
 
 
 class NGrams(NamedTuple):
-    """A back-off model of characters: ``p(c | h) = exp(log_p[h + c])``, or else ``exp(backoff[h]) p(c | h[1:])``.
+    """Back-off character model: ``p(c | h) = exp(log_p[h + c])`` if listed, else ``exp(backoff[h]) p(c | h[1:])``.
 
     Attributes:
-      order: n.
-      log_p: natural log of the probability of the last character of an n-gram after the others. ``<s>`` begins a line,
-        ``</s>`` ends it, ``<unk>`` is any character that is not in the model.
-      backoff: natural log of what is left after an n-gram for characters never seen there; 0 where it has none.
+      order: maximum length n of an n-gram.
+      log_p: natural log of the probability of the last character of an n-gram given the others. ``<s>`` begins a line,
+        ``</s>`` ends it, and ``<unk>`` stands for any character that is not in the model.
+      backoff: natural log of the back-off weight of an n-gram; 0 if not listed.
     """
 
     order: int
@@ -40,25 +40,25 @@ class NGrams(NamedTuple):
 
     @property
     def characters(self) -> str:
-        """Every character of the model."""
+        """All characters of the model."""
         return "".join(sorted(gram[0] for gram in self.log_p if len(gram) == len(gram[0]) == 1))
 
 
 def train(lines: Iterable[str], order: int) -> NGrams:
-    """Estimates n-grams with interpolated Kneser-Ney smoothing (Chen and Goodman, 1999, eq. 28).
+    """Estimate n-grams with interpolated Kneser-Ney smoothing (Chen and Goodman, 1999, eq. 28).
 
-    The probabilities after any context sum to 1 over the characters, ``</s>`` and ``<unk>``.
+    For every context, the probabilities of the characters, ``</s>`` and ``<unk>`` sum to 1.
 
     Args:
-      lines: text without line ends; empty lines are skipped.
-      order: n, 1 or more.
+      lines: lines of text without line ends; empty lines are skipped.
+      order: maximum length n, at least 1.
 
     Raises:
-      UserError: no line with a character.
+      UserError: all lines are empty.
     """
     kept = [line for line in lines if line]
     if not kept:
-        raise UserError("no line with a character; expected plain text")
+        raise UserError("all lines are empty; expected plain text")
     grams: list[dict[Gram, int]] = [{} for _ in range(order)]
     for line in kept:
         row = (BEGIN, *line, END)
@@ -66,7 +66,7 @@ def train(lines: Iterable[str], order: int) -> NGrams:
             for n in range(1, min(order, end + 1) + 1):
                 gram = row[end - n + 1 : end + 1]
                 grams[n - 1][gram] = grams[n - 1].get(gram, 0) + 1
-    for n in range(order - 1):  # below the highest order: after how many characters, not how often
+    for n in range(order - 1):  # lower orders count distinct preceding characters instead of occurrences
         fewer: dict[Gram, int] = {}
         for gram in grams[n + 1]:
             fewer[gram[1:]] = fewer.get(gram[1:], 0) + 1
@@ -95,7 +95,7 @@ def _smoothed(grams: Sequence[dict[Gram, int]], vocabulary: int) -> NGrams:
 
 
 def save_ngrams(path: Path, model: NGrams) -> None:
-    """Writes n-grams in the ARPA format, a blank as ``<space>``.
+    """Write n-grams in the ARPA format, with a space as ``<space>``.
 
     Raises:
       UserError: the file cannot be written.
@@ -112,7 +112,7 @@ def save_ngrams(path: Path, model: NGrams) -> None:
 
 
 def _spelled(token: str) -> str:
-    """A token without the blanks that separate tokens, nor anything else that an editor would not show."""
+    """Escape whitespace, which separates tokens, and unprintable characters."""
     if token == " ":
         return "<space>"
     return token if token.isprintable() and not token.isspace() else f"<U+{ord(token):04X}>"
@@ -125,20 +125,20 @@ def _token(text: str) -> str:
         return " "
     if (code := _ESCAPED.fullmatch(text)) and int(code[1], 16) <= 0x10FFFF:
         return chr(int(code[1], 16))
-    raise ValueError(f"{text[:40]!r} is not one character; expected character n-grams, with a blank as <space>")
+    raise ValueError(f"{text[:40]!r} is not a single character; expected character n-grams, with a space as <space>")
 
 
 def load_ngrams(path: Path) -> NGrams:
-    """Reads n-grams of characters in the ARPA format.
+    """Read character n-grams in the ARPA format.
 
     Raises:
-      UserError: no such file, or not such n-grams, naming the line.
+      UserError: the file is missing or invalid (naming the line).
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; {_EXPECTED}")
     with path.open("rb") as file:
         if _OLD in file.read(1 << 20):
-            raise UserError(f"{path}: n-grams in the format of version 0.1; make them again with 'jaxcrnn lm train'")
+            raise UserError(f"{path}: n-grams in the format of version 0.1; retrain with 'jaxcrnn lm train'")
     counts: dict[int, int] = {}
     orders: dict[int, int] = {}
     model = NGrams(0, {}, {})
@@ -150,24 +150,26 @@ def load_ngrams(path: Path) -> NGrams:
             elif (count := _COUNT.fullmatch(line)) and int(count[1]) == len(counts) + 1 <= MAX_ORDER:
                 counts[int(count[1])] = int(count[2])
             else:
-                raise ValueError(f"{line[:40]!r}; expected 'ngram {len(counts) + 1}=COUNT', {MAX_ORDER} orders at most")
+                raise ValueError(f"{line[:40]!r}; expected 'ngram {len(counts) + 1}=COUNT', at most {MAX_ORDER} orders")
         except ValueError as error:
             raise UserError(f"{path}, line {number}: {error}") from None
     for n in {*counts, *orders}:
         if counts.get(n) != orders.get(n, 0):
-            raise UserError(f"{path}: {orders.get(n, 0)} n-grams of order {n}, but 'ngram {n}={counts.get(n, 0)}'; "
-                            "is the file cut short?")  # fmt: skip
+            raise UserError(
+                f"{path}: {orders.get(n, 0)} n-grams of order {n}, but 'ngram {n}={counts.get(n, 0)}'; "
+                "is the file truncated?"
+            )
     if not model.log_p:
-        raise UserError(f"{path}: no n-grams in it; {_EXPECTED}")
+        raise UserError(f"{path}: no n-grams; {_EXPECTED}")
     return model._replace(order=max(orders))
 
 
 def _sections(path: Path) -> Iterator[tuple[int, int, str]]:
-    """The lines between ``\\data\\`` and ``\\end\\``: number, order of their section (0 of the first), text."""
+    """Yield the lines between ``\\data\\`` and ``\\end\\``: number, order of the section (0 for the first), text."""
     section = -1
     for number, text in enumerate(read_text(path).split("\n"), start=1):
         line = text.strip(" \t\r")
-        if section < 0:  # comments may come before
+        if section < 0:  # comments may precede
             section = 0 if line == "\\data\\" else -1
         elif line == "\\end\\":
             return
@@ -178,14 +180,14 @@ def _sections(path: Path) -> Iterator[tuple[int, int, str]]:
         elif line:
             yield number, section, line
     what = "\\data\\" if section < 0 else "\\end\\"
-    raise UserError(f"{path}: no line {what}; {_EXPECTED}" + ("" if section < 0 else "; is the file cut short?"))
+    raise UserError(f"{path}: no line {what}; {_EXPECTED}" + ("" if section < 0 else "; is the file truncated?"))
 
 
 def _entry(model: NGrams, n: int, line: str) -> None:
-    """Takes one n-gram: log10 of its probability, its tokens, log10 of its back-off weight if it has one."""
+    """Parse one n-gram: log10 of its probability, its tokens, and optionally log10 of its back-off weight."""
     fields = [field for field in re.split("[ \t]", line) if field]
     if len(fields) not in (n + 1, n + 2):
-        raise ValueError(f"{line[:40]!r}; expected a log probability, {n} tokens and maybe a back-off weight")
+        raise ValueError(f"{line[:40]!r}; expected a log probability, {n} tokens and an optional back-off weight")
     gram = tuple(map(_token, fields[1 : n + 1]))
     if gram in model.log_p:
         raise ValueError(f"duplicate n-gram {line[:40]!r}")

@@ -1,1 +1,1 @@
-"""Comparisons of losses over seeds: plan, runs, results, intervals."""
+"""Comparisons of losses over several seeds: plan, runs, results and confidence intervals."""

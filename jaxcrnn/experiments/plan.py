@@ -1,4 +1,4 @@
-"""What ``jaxcrnn compare`` is asked for: arms, seeds and test sets, read from one YAML file."""
+"""Plan of a comparison: arms, seeds and test sets, read from one YAML file."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from jaxcrnn.runs.config import Config
 
 KEYS = ("config", "start", "arms", "baseline", "seeds", "tests", "groups", "estimate_lines")
 START = "start"
-# What a comparison's folder holds beside the arms.
+# Names in a comparison's folder that an arm may not have.
 TAKEN = (START, "tests", "plan.yaml", "groups.txt", "comparison.json", "results.json", "results.md", "report.html")
-SEEDS = 2**31  # more does not fit a key of jax's
+SEEDS = 2**31  # upper bound of seeds for jax's PRNG keys
 SAME = ("data", "model", "augment", "text", "render", "run")  # sections that an arm may not change
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True)
 class Tests:
-    """The test sets.
+    """Test sets of a comparison.
 
     Attributes:
-      lines: of each rendered set.
-      seed: of what is written and how it looks; another one makes sets of their own, for validation.
-      typefaces: names of those to render them in, which training never sees.
-      render: how they look, on top of how training lines look.
-      text: as ``render``, for their lengths.
-      files: label files instead of rendered sets, by name.
+      lines: number of lines of each rendered set.
+      seed: seed of the texts and of the rendering; another seed gives separate sets, for example for validation.
+      typefaces: typefaces to render the test sets in, which should differ from those of training.
+      render: rendering parameters that override those of training.
+      text: text parameters that override those of training.
+      files: label files by name, to use instead of rendered sets.
     """
 
     lines: int = 1000
@@ -46,20 +46,20 @@ class Tests:
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison.
+    """Plan of a comparison.
 
     Attributes:
-      start: configuration of the plain-CTC run that every arm goes on from.
+      start: configuration of the plain-CTC run that every arm is fine-tuned from.
       arms: configuration of each arm by name.
-      baseline: the arm that the others are compared with.
-      seeds: each arm is run with each.
-      tests: the test sets.
+      baseline: arm that the others are compared with.
+      seeds: seeds that each arm is trained with.
+      tests: test sets.
       test_config: configuration that the test sets are rendered with.
-      groups: file of look-alike groups, empty for those in the package.
-      estimate_lines: rendered lines that centers are estimated on, where an arm starts from estimated ones.
-      text: of the file.
-      overrides: what was set on top of it.
-      warnings: what is allowed and should be known.
+      groups: file of look-alike groups; empty for the package's own.
+      estimate_lines: number of rendered lines for estimating centers, for arms that start from estimated centers.
+      text: text of the YAML file.
+      overrides: ``section.key=value`` overrides.
+      warnings: warnings about what the comparison cannot show.
     """
 
     start: Config
@@ -76,28 +76,29 @@ class Plan:
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
-    """Reads a plan.
+    """Read a plan.
 
     Args:
-      path: a YAML file with the sections ``config`` (of every run), ``start`` (on top of it, for the run of plain CTC
-        that all arms go on from), ``arms`` (names, each with what it has on top of ``config``), ``baseline``,
-        ``seeds``, ``tests`` (`Tests`), ``groups`` and ``estimate_lines``.
-      overrides: ``section.key=value`` on top of ``config``.
+      path: YAML file with the sections ``config`` (of every run), ``start`` (overrides of the plain-CTC run that all
+        arms are fine-tuned from), ``arms`` (names, each with its overrides of ``config``), ``baseline``, ``seeds``,
+        ``tests`` (`Tests`), ``groups`` and ``estimate_lines``.
+      overrides: ``section.key=value`` overrides of ``config``.
 
     Raises:
-      UserError: an unknown key or a wrong value, or an arm that would see other data or take other steps.
+      UserError: a key is unknown, a value is invalid, or an arm would see other data or take another number of steps.
     """
-    given = configs.read_yaml(path)
-    if not isinstance(given, dict):
-        raise UserError(f"{path}: expected keys such as 'arms:', found {type(given).__name__}")
-    for key in given:
+    content = configs.read_yaml(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected keys such as 'arms:', found {type(content).__name__}")
+    for key in content:
         if key not in KEYS:
-            raise UserError(f"{path}: {key!r} is no key of a comparison; expected some of {', '.join(KEYS)}")
-    arms = given.get("arms")
+            raise UserError(f"{path}: unknown key {key!r}; expected some of {', '.join(KEYS)}")
+    arms = content.get("arms")
     if not isinstance(arms, dict) or not arms:
-        raise UserError(f"{path}: arms is {arms!r}; expected names, each with its settings, such as flow1: "
-                        "{loss: {preset: flow1}}")  # fmt: skip
-    shared = (given.get("config") or {}, f"{path}: config")
+        raise UserError(
+            f"{path}: arms is {arms!r}; expected names with settings, such as flow1: {{loss: {{preset: flow1}}}}"
+        )
+    shared = (content.get("config") or {}, f"{path}: config")
 
     def config(more: Any, where: str) -> Config:
         built = configs.build([shared, (more or {}, f"{path}: {where}")], overrides)
@@ -106,33 +107,42 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
             built, data=built.data.with_whole_paths(base), text=built.text.with_whole_paths(base)
         )
 
-    start = config(given.get("start"), "start")
+    start = config(content.get("start"), "start")
     if start.loss.has_centers:
-        raise UserError(f"{path}: start: the loss keeps centers; expected plain CTC, that every arm goes on from")
+        raise UserError(f"{path}: start: the loss has centers; expected plain CTC, which every arm is fine-tuned from")
     built = {str(name): config(more, f"arms.{name}") for name, more in arms.items()}
-    baseline = str(given.get("baseline", next(iter(built))))
+    baseline = str(content.get("baseline", next(iter(built))))
     if baseline not in built:
         raise UserError(f"{path}: baseline is {baseline!r}; expected one of the arms: {', '.join(built)}")
     for name, arm in built.items():
         _same(path, name, arm, built[baseline], baseline)
-    seeds = given.get("seeds", [0, 1, 2])
+    seeds = content.get("seeds", [0, 1, 2])
     if not isinstance(seeds, list) or not seeds or any(not _is_seed(s) for s in seeds):
-        raise UserError(f"{path}: seeds is {seeds!r}; expected whole numbers below {SEEDS} in brackets, such as "
-                        "[0, 1, 2]")  # fmt: skip
+        raise UserError(
+            f"{path}: seeds is {seeds!r}; expected whole numbers below {SEEDS} in brackets, such as [0, 1, 2]"
+        )
     if len(set(seeds)) < len(seeds):
-        raise UserError(f"{path}: seeds is {seeds!r}; expected each once")
-    tests = _tests(path, given.get("tests") or {})
+        raise UserError(f"{path}: duplicate seed in {seeds!r}; expected each once")
+    tests = _tests(path, content.get("tests") or {})
     look = {"render": tests.render, "text": tests.text | {"typefaces": list(tests.typefaces)}}
-    groups, lines = given.get("groups", ""), given.get("estimate_lines", 2000)
+    groups, lines = content.get("groups", ""), content.get("estimate_lines", 2000)
     if not isinstance(groups, str):
         raise UserError(f"{path}: groups is {groups!r}; expected a file of look-alike groups")
     if type(lines) is not int or lines < 1:
         raise UserError(f"{path}: estimate_lines is {lines!r}; expected a whole number of 1 or more")
     return Plan(
-        start, built, baseline, tuple(seeds), tests, config(look, "tests") if not tests.files else start,
-        str((Path(path).parent / groups).resolve()) if groups else "", lines, read_text(path), tuple(overrides),
+        start,
+        built,
+        baseline,
+        tuple(seeds),
+        tests,
+        config(look, "tests") if not tests.files else start,
+        str((Path(path).parent / groups).resolve()) if groups else "",
+        lines,
+        read_text(path),
+        tuple(overrides),
         tuple(_doubts(built[baseline], tests, len(seeds))),
-    )  # fmt: skip
+    )
 
 
 def _is_seed(value: Any) -> bool:
@@ -140,57 +150,65 @@ def _is_seed(value: Any) -> bool:
 
 
 def _doubts(baseline: Config, tests: Tests, seeds: int) -> Iterator[str]:
-    """What makes a comparison say less than it seems to."""
+    """Yield warnings about what the comparison cannot show."""
     if baseline.loss.has_centers:
-        yield "the baseline keeps centers itself: what is compared is not center loss against plain CTC"
+        yield "the baseline has centers itself, so this does not compare center losses with plain CTC"
     if seeds < 3:
-        yield f"{seeds} of the 3 seeds that intervals over seeds want at least"
+        yield f"only {seeds} seed{'s' * (seeds > 1)}; intervals over seeds need at least 3"
     trained = baseline.text.typefaces
     if tests.files or not baseline.text.share:
         return
     if shared := [face for face in tests.typefaces if not trained or face in trained]:
-        yield f"training sees the typefaces of the tests, too: {', '.join(shared)}"
+        yield f"typefaces of the tests are also used for training: {', '.join(shared)}"
     if not (tests.typefaces or tests.render):
-        yield "the tests look as the training lines do; tests.typefaces or tests.render would make them differ"
+        yield "the test lines look like the training lines; set tests.typefaces or tests.render to change that"
 
 
 def _same(path: str | Path, name: str, arm: Config, other: Config, baseline: str) -> None:
-    """Every arm sees the same data in the same order and takes the same steps, or nothing could be compared."""
+    """Check that an arm sees the same data in the same order, and takes as many steps, as the baseline."""
     if not NAME.fullmatch(name) or name in TAKEN:
-        raise UserError(f"{path}: arms: {name!r} cannot be the name of an arm; expected letters, digits, '-', '_', "
-                        f"'+' and '.', and none of {', '.join(TAKEN)}")  # fmt: skip
+        raise UserError(
+            f"{path}: arms: invalid name {name!r}; expected letters, digits, '-', '_', '+' and '.', and "
+            f"none of {', '.join(TAKEN)}"
+        )
     for section in SAME:
         if getattr(arm, section) != getattr(other, section):
-            raise UserError(f"{path}: arms.{name} has another {section!r} than {baseline}; arms may differ in 'loss' "
-                            "and 'optim' only, so that all see the same data")  # fmt: skip
+            raise UserError(
+                f"{path}: arms.{name} and {baseline} differ in {section!r}; arms may differ in 'loss' and "
+                "'optim' only, so that all see the same data"
+            )
     if arm.optim.steps != other.optim.steps:
-        raise UserError(f"{path}: arms.{name} takes {arm.optim.steps} steps and {baseline} {other.optim.steps}; "
-                        "expected the same")  # fmt: skip
+        raise UserError(
+            f"{path}: arms.{name} takes {arm.optim.steps} steps, but {baseline} takes {other.optim.steps}; "
+            "expected the same"
+        )
 
 
-def _tests(path: str | Path, given: Any) -> Tests:
-    known = {f.name: f for f in dataclasses.fields(Tests)}
-    if not isinstance(given, dict) or not set(given) <= set(known):
-        raise UserError(f"{path}: tests is {given!r}; expected some of {', '.join(known)}")
-    values = dict(given)
+def _tests(path: str | Path, section: Any) -> Tests:
+    names = [f.name for f in dataclasses.fields(Tests)]
+    if not isinstance(section, dict) or not set(section) <= set(names):
+        raise UserError(f"{path}: tests is {section!r}; expected some of {', '.join(names)}")
+    values = dict(section)
     for name, kind in (("lines", int), ("seed", int), ("render", dict), ("text", dict), ("files", dict)):
         if name in values and type(values[name]) is not kind:
             expected = "a whole number" if kind is int else "keys and values"
             raise UserError(f"{path}: tests.{name} is {values[name]!r}; expected {expected}")
     if "typefaces" in values:
-        names = values["typefaces"]
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise UserError(f"{path}: tests.typefaces is {names!r}; expected names in brackets")
-        values["typefaces"] = tuple(names)
+        typefaces = values["typefaces"]
+        if not isinstance(typefaces, list) or not all(isinstance(name, str) for name in typefaces):
+            raise UserError(f"{path}: tests.typefaces is {typefaces!r}; expected names in brackets")
+        values["typefaces"] = tuple(typefaces)
     if values.get("lines", 1) < 1 or not _is_seed(values.get("seed", 0)):
         raise UserError(f"{path}: tests.lines and seed: expected at least 1 line and a seed from 0 to {SEEDS - 1}")
     if values.get("files") and len(values) > 1:
         others = ", ".join(f"tests.{key}" for key in values if key != "files")
-        raise UserError(f"{path}: {others}: for rendered tests, and tests.files gives others; expected one of both")
+        raise UserError(f"{path}: {others} cannot be combined with tests.files; use rendered tests or files")
     for name in values.get("files", {}):
         if not NAME.fullmatch(str(name)) or name in ("charset", "results"):
-            raise UserError(f"{path}: tests.files: {name!r} cannot be the name of a test set; expected letters, "
-                            "digits, '-', '_', '+' and '.', and not 'charset'")  # fmt: skip
+            raise UserError(
+                f"{path}: tests.files: invalid name {name!r}; expected letters, digits, '-', '_', '+' and "
+                "'.', and not 'charset' or 'results'"
+            )
     values["files"] = {
         str(name): str((Path(path).parent / str(file)).resolve()) for name, file in values.get("files", {}).items()
     }

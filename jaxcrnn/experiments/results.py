@@ -1,4 +1,4 @@
-"""What a comparison says: rates of every arm, their intervals, and a verdict for each."""
+"""Results of a comparison: rates of every arm, confidence intervals, and verdicts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.runs import metrics_log
 
-# A recogniser that reads nothing takes nothing for its look-alike: misread and read right are looked at together.
+# Both rates are needed: a recogniser that outputs nothing never confuses look-alikes.
 SHOWN = ("substituted", "recall", "lines", "characters")
 JUDGED = ("substituted", "recall", "lines")
 
@@ -31,11 +31,11 @@ class Rated:
     """One rate of one arm on one test set.
 
     Attributes:
-      name: in words.
+      name: description of the rate.
       rate: mean over the seeds.
       gain: difference from the baseline, None for the baseline itself.
-      better: 1 where more is better, -1 where less is.
-      of: what is counted, over all seeds.
+      better: 1 if higher is better, -1 if lower is better.
+      of: denominator, summed over all seeds.
     """
 
     name: str
@@ -54,15 +54,15 @@ class Rated:
 
 @dataclass(frozen=True)
 class Results:
-    """A comparison's results.
+    """Results of a comparison.
 
     Attributes:
-      baseline: the arm that the others are compared with.
-      arms: test set -> arm -> rate -> `Rated`; the start is an arm, too.
-      seeds: how many seeds each arm is compared over: those that it shares with the baseline, on every test set.
-      speeds: median steps a second of each arm.
-      missing: runs that are not there yet, or have not read every test set.
-      damaged: logs that cannot be read, so that their speed is not known.
+      baseline: arm that the others are compared with.
+      arms: `Rated` by test set, arm (including the start) and rate.
+      seeds: number of seeds that each arm shares with the baseline on every test set.
+      speeds: median steps per second of each arm.
+      missing: number of runs that have not finished.
+      damaged: corrupted logs, whose speed is unknown.
     """
 
     baseline: str
@@ -73,11 +73,11 @@ class Results:
     damaged: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
-        """Writes everything as JSON."""
+        """Write the results as JSON."""
         path.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1), encoding="utf-8")
 
     def text(self) -> str:
-        """Tables and sentences for a terminal."""
+        """Format the results as tables and sentences for a terminal."""
         parts = []
         for test in self.arms:
             head, rows = self.rows(test)
@@ -85,7 +85,7 @@ class Results:
         return "\n\n".join([*parts, "\n".join(self.sentences()), *self.warnings()])
 
     def markdown(self) -> str:
-        """The same as Markdown."""
+        """Format the results as Markdown."""
         parts = []
         for test in self.arms:
             head, rows = self.rows(test)
@@ -95,7 +95,7 @@ class Results:
         return "\n\n".join([*parts, "\n".join(f"- {s}" for s in self.sentences()), *self.warnings()]) + "\n"
 
     def rows(self, test: str) -> tuple[list[str], list[list[object]]]:
-        """Header and one row an arm: rates, each with its difference from the baseline and that one's interval."""
+        """Return the header and one row per arm: rates, each with its difference from the baseline."""
         head, rows = ["arm", "seeds"], []
         for number, (arm, rated) in enumerate(self.arms[test].items()):
             row: list[object] = [arm, self.seeds[arm]]
@@ -103,51 +103,64 @@ class Results:
                 one = rated[key]
                 row += [f"{one.rate.value:.2%}", _points(one.gain) if one.gain else ""] if one.of else ["-", ""]
                 if not number:
-                    head += [one.name, f"against {self.baseline}"]
+                    head += [one.name, f"vs {self.baseline}"]
             speed = self.speeds.get(arm)
             rows.append([*row, f"{speed:.2f}" if speed else ""])
         return [*head, "steps/s"], rows
 
     def sentences(self) -> list[str]:
-        """One for each arm but the baseline: what is better, what is worse, what cannot be told."""
-        return [f"{arm}: {self.sentence(arm)}" for arm in self.arms[next(iter(self.arms))]
-                if arm not in (self.baseline, "start")]  # fmt: skip
+        """Describe each arm except the baseline: what is better, worse or not distinguishable."""
+        return [
+            f"{arm}: {self.sentence(arm)}"
+            for arm in self.arms[next(iter(self.arms))]
+            if arm not in (self.baseline, "start")
+        ]
 
     def sentence(self, arm: str) -> str:
-        """How an arm differs from the baseline."""
-        said = self.verdicts(arm)
-        parts = [f"{verdict}: {', '.join(found)}" for verdict, found in said.items() if found]
+        """Describe how an arm differs from the baseline."""
+        parts = [f"{verdict}: {', '.join(rates)}" for verdict, rates in self.verdicts(arm).items() if rates]
         return "; ".join(parts) + "." if parts else "no seed in common with the baseline."
 
     def verdicts(self, arm: str) -> dict[str, list[str]]:
-        """What is better, what worse, and what cannot be told, each with its difference."""
-        said: dict[str, list[str]] = {"better": [], "worse": [], "not distinguishable": []}
+        """List the rates that are better, worse or not distinguishable, each with its difference."""
+        verdicts: dict[str, list[str]] = {"better": [], "worse": [], "not distinguishable": []}
         for test, arms in self.arms.items():
             for key in JUDGED:
                 one = arms[arm][key] if arm in arms else None
                 if one and one.gain and one.of:
-                    said[one.verdict].append(f"{one.name} on {test} ({_points(one.gain)})")
-        return said
+                    verdicts[one.verdict].append(f"{one.name} on {test} ({_points(one.gain)})")
+        return verdicts
 
     def warnings(self) -> list[str]:
-        """What the reader must know of the figures."""
+        """Return caveats about the figures."""
         few, most = min(self.seeds.values()), max(self.seeds.values())
-        known = ["Differences are in points, with 95 % intervals of a paired bootstrap over lines and seeds."]
+        notes = [
+            "Differences are in percentage points, with 95 % intervals of a paired bootstrap over lines and seeds."
+        ]
         if few == 1:
-            known[0] += (
-                " With one seed they know about lines only: another seed may say the opposite, so this proves nothing."
+            notes[0] += (
+                " With a single seed they reflect the variation over lines only; another seed may give the opposite "
+                "result, so this proves nothing."
             )
-        judged = sum(len(found) for arm in self.seeds if arm not in (self.baseline, "start")
-                     for found in self.verdicts(arm).values())  # fmt: skip
+        judged = sum(
+            len(rates)
+            for arm in self.seeds
+            if arm not in (self.baseline, "start")
+            for rates in self.verdicts(arm).values()
+        )
         if judged > 20:
-            known.append(f"Of {judged} intervals of 95 %, about {round(judged / 20)} leave out 0 by chance alone.")
+            expected = round(judged / 20)
+            notes.append(f"Of {judged} intervals of 95 %, about {expected} are expected to exclude 0 by chance.")
         if few < most:
-            known.append(f"An arm with fewer seeds than {self.baseline} is compared with {self.baseline} of these "
-                         "seeds alone, so its difference is not that of the two rates shown.")  # fmt: skip
+            notes.append(
+                f"An arm with fewer seeds than {self.baseline} is compared with {self.baseline} on the shared seeds "
+                "only, so its difference is not that of the two rates shown."
+            )
         if self.missing:
-            known.append(f"{self.missing} runs are missing yet.")
-        known += [f"{path} is damaged: the speed is not known." for path in self.damaged]
-        return known
+            verb = "run has" if self.missing == 1 else "runs have"
+            notes.append(f"{self.missing} {verb} not finished.")
+        notes += [f"{path} is corrupted; the speed is unknown." for path in self.damaged]
+        return notes
 
 
 def _points(gain: Interval) -> str:
@@ -155,47 +168,52 @@ def _points(gain: Interval) -> str:
 
 
 def collect(folder: Path, replicates: int = 10_000) -> Results:
-    """Scores every finished run of a comparison.
+    """Score every finished run of a comparison.
 
     Args:
-      folder: of the comparison.
-      replicates: of the bootstrap.
+      folder: folder of the comparison.
+      replicates: number of bootstrap replicates.
 
     Raises:
-      UserError: it is none, no run of the baseline is finished, or predictions are not of the same lines.
+      UserError: the folder is not a comparison, no run of the baseline is finished, or predictions are for other lines.
     """
-    known, groups = description(folder), read_groups(folder / "groups.txt")
-    names, baseline = ("start", *known["arms"]), known["baseline"]
-    counts = {test: _counts(folder, test, names, known["seeds"], groups) for test in known["tests"]}
-    runs = [(arm, seed) for arm in known["arms"] for seed in known["seeds"]]
-    missing = sum(any(seed not in found.get(arm, {}) for found in counts.values()) for arm, seed in runs)
-    counts = {test: found for test, found in counts.items() if baseline in found}
+    facts, groups = description(folder), read_groups(folder / "groups.txt")
+    names, baseline = ("start", *facts["arms"]), facts["baseline"]
+    counts = {test: _counts(folder, test, names, facts["seeds"], groups) for test in facts["tests"]}
+    runs = [(arm, seed) for arm in facts["arms"] for seed in facts["seeds"]]
+    missing = sum(any(seed not in by_arm.get(arm, {}) for by_arm in counts.values()) for arm, seed in runs)
+    counts = {test: by_arm for test, by_arm in counts.items() if baseline in by_arm}
     if not counts:
-        raise UserError(f"{folder}: no run of {baseline} is finished; expected some of 'jaxcrnn compare'")
+        raise UserError(f"{folder}: no run of {baseline} is finished; run 'jaxcrnn compare' first")
     arms: dict[str, dict[str, dict[str, Rated]]] = {}
     for test, of_test in counts.items():
         arms[test] = {}
         for arm, of_arm in of_test.items():
-            # Only seeds that both have can be paired.
+            # Only shared seeds can be paired.
             both = sorted(of_arm.keys() & of_test[baseline].keys())
             one, two = [of_arm[s] for s in both or of_arm], [of_test[baseline][s] for s in both]
             arms[test][arm] = _rated(one, two if both and arm != baseline else None, replicates)
     shared: dict[str, set[int]] = {
-        arm: set(known["seeds"]) for arm in names if any(arm in of for of in counts.values())
+        arm: set(facts["seeds"]) for arm in names if any(arm in of for of in counts.values())
     }
     for of_test in counts.values():
         for arm in shared:
             shared[arm] &= of_test.get(arm, {}).keys() & of_test[baseline].keys()
     speeds, damaged = _speeds(folder, list(shared))
     return Results(
-        baseline, arms, {arm: len(seeds) for arm, seeds in shared.items()}, speeds, missing, tuple(damaged),
-    )  # fmt: skip
+        baseline,
+        arms,
+        {arm: len(seeds) for arm, seeds in shared.items()},
+        speeds,
+        missing,
+        tuple(damaged),
+    )
 
 
 def _counts(
     folder: Path, test: str, arms: Sequence[str], seeds: Sequence[int], groups: Sequence[str]
 ) -> dict[str, dict[int, confusions.LineCounts]]:
-    """Counts of every run that has read a test set, by arm and seed."""
+    """Count the outcomes of every run on a test set, by arm and seed."""
     counts: dict[str, dict[int, confusions.LineCounts]] = {}
     first: Predictions | None = None
     for arm in arms:
@@ -203,28 +221,28 @@ def _counts(
             path = folder / arm / f"seed-{seed}" / f"{test}.txt"
             if not path.exists():
                 continue
-            given = read_predictions(path)
-            first = first or given
-            if (given.names, given.truths) != (first.names, first.truths):
-                raise UserError(f"{path}: predictions of other lines than the other runs'; expected the same")
-            counts.setdefault(arm, {})[seed] = confusions.score(given.read, given.truths, groups).lines
+            own = read_predictions(path)
+            first = first or own
+            if (own.names, own.truths) != (first.names, first.truths):
+                raise UserError(f"{path}: predictions for other lines than in the other runs; expected the same lines")
+            counts.setdefault(arm, {})[seed] = confusions.score(own.read, own.truths, groups).lines
     return counts
 
 
 def description(folder: Path) -> dict[str, Any]:
-    """What a comparison consists of.
+    """Read the description of a comparison: arms, seeds, test sets and baseline.
 
     Raises:
-      UserError: the folder is no comparison.
+      UserError: the folder is not a comparison.
     """
     path = folder / "comparison.json"
     try:
-        known: dict[str, Any] = json.loads(read_text(path))
-        if not {"arms", "seeds", "tests", "baseline"} <= set(known):
+        facts: dict[str, Any] = json.loads(read_text(path))
+        if not {"arms", "seeds", "tests", "baseline"} <= set(facts):
             raise ValueError
     except (OSError, ValueError, TypeError):
-        raise UserError(f"{folder}: no comparison; expected what 'jaxcrnn compare --out' made") from None
-    return known
+        raise UserError(f"{folder}: not a comparison; expected the --out of 'jaxcrnn compare'") from None
+    return facts
 
 
 def _rated(
@@ -245,20 +263,20 @@ def _rated(
 
 
 def _speeds(folder: Path, arms: Sequence[str]) -> tuple[dict[str, float], list[str]]:
-    """Median steps a second of each arm, compilation and validation not counted, and logs that are damaged."""
+    """Return the median steps per second of each arm, without compilation and validation, and corrupted logs."""
     speeds: dict[str, float] = {}
     damaged = []
     for arm in arms:
-        found = []
+        rates = []
         for path in sorted((folder / arm).glob(f"seed-*/{metrics_log.NAME}")):
             log, before = metrics_log.read(path), 0
             for row in log.rows:
                 speed, samples = metrics_log.number(row, "images_per_second"), metrics_log.number(row, "samples")
                 if speed and samples:
-                    found.append(speed * (row["step"] - before) / samples)
+                    rates.append(speed * (row["step"] - before) / samples)
                     before = row["step"]
             if log.broken:
                 damaged.append(str(path))
-        if found:
-            speeds[arm] = statistics.median(found)
+        if rates:
+            speeds[arm] = statistics.median(rates)
     return speeds, damaged

@@ -1,1 +1,1 @@
-"""Weights in and out: layouts of other programs, importers, exporters, the recognizer."""
+"""Import and export of weights: layouts of other programs, importer, exporters and `Recognizer`."""

@@ -1,7 +1,7 @@
-"""The key layouts of other programs' CRNN checkpoints: which one a state dict has, and where each of its arrays goes.
+"""Key layouts of other programs' CRNN checkpoints: detection, and the mapping between their arrays and ours.
 
-A layout is a table between names, so the same table takes weights in and out. Arrays are numpy's; neither torch nor
-jax is imported.
+A layout is a table of names, so the same table imports and exports weights. Arrays are numpy's; neither torch nor jax
+is imported.
 """
 
 from __future__ import annotations
@@ -39,18 +39,19 @@ _RESNET: tuple[tuple[str, str] | str, ...] = (
 _IN_BLOCK = (("conv1", "bn1"), ("conv2", "bn2"), ("downsample.0", "downsample.1"))
 EXPECTED = (
     "crnn.pytorch (cnn.conv0, rnn.0.rnn, rnn.0.embedding), deep-text-recognition-benchmark or EasyOCR "
-    "(FeatureExtraction.ConvNet, SequenceModeling, Prediction), GitYCC (cnn.conv0, map_to_seq, rnn1), a sequential one "
-    "(cnn.0, rnn.0, embedding), or torch_ref (backbone.conv0, lstm0, head)"
+    "(FeatureExtraction.ConvNet, SequenceModeling, Prediction), GitYCC (cnn.conv0, map_to_seq, rnn1), a sequential "
+    "CRNN (cnn.0, rnn.0, embedding), or torch_ref (backbone.conv0, lstm0, head)"
 )
 
 
 class Names(NamedTuple):
-    """What a layout calls the parts of a model: prefixes of keys.
+    """Key prefixes of the parts of a model in a layout.
 
     Attributes:
-      convolutions: of each layer of the backbone, the convolution and its normalisation; of a block, the whole of it.
-      recurrent: of each recurrent layer.
-      head: of the head.
+      convolutions: for each layer of the backbone, the prefixes of its convolution and normalization, or one prefix
+        for a residual block.
+      recurrent: prefix of each recurrent layer.
+      head: prefix of the head.
     """
 
     convolutions: tuple[tuple[str, str] | str, ...]
@@ -59,13 +60,13 @@ class Names(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What was found in a state dict.
+    """Layout of a state dict.
 
     Attributes:
-      name: of the layout.
-      model: what it says of the model: arguments of `jaxcrnn.model.ModelConfig`.
-      names: of its parts.
-      assumed: what it does not say, and was taken for granted; a line each.
+      name: name of the layout.
+      model: arguments of `jaxcrnn.model.ModelConfig` that follow from the state dict.
+      names: key prefixes.
+      assumed: assumptions that the state dict cannot confirm, one line each.
     """
 
     name: str
@@ -75,22 +76,22 @@ class Layout(NamedTuple):
 
 
 def recognise(state: Arrays, *, height: int = 32, pools: str = "") -> Layout:
-    """The layout of a state dict, by its keys and shapes.
+    """Detect the layout of a state dict from its keys and shapes.
 
     Args:
-      state: names and arrays, without ``module.`` before the names.
-      height: rows of the images that the model takes.
-      pools: poolings of a sequential model, such as ``2x2,2x2,-,2x1,4x1``; empty to guess them.
+      state: names and arrays, without a prefix such as ``module.``.
+      height: height of the model's images in pixels.
+      pools: poolings of a sequential model, such as ``2x2,2x2,-,2x1,4x1``; empty to infer them.
 
     Raises:
-      UserError: it is none that is known, naming keys and what was expected.
+      UserError: the layout is unknown or not supported (naming keys and what was expected).
     """
     if pools and "cnn.0.weight" not in state:
-        raise UserError(f"--pools {pools} is for sequential checkpoints; expected none for this one")
+        raise UserError(f"--pools {pools} applies to sequential checkpoints only; drop it for this one")
     if any(key.startswith("Transformation.") for key in state):
-        raise UserError("the checkpoint straightens its images first (Transformation.*, TPS); expected one without")
+        raise UserError("the checkpoint has a spatial transformer (Transformation.*, TPS); expected one without")
     if any(key.startswith(("Prediction.attention_cell", "decoder.")) for key in state):
-        raise UserError("the checkpoint decodes with attention; expected one trained with CTC")
+        raise UserError("the checkpoint uses an attention decoder; expected one trained with CTC")
     if "cnn.conv0.weight" in state and "map_to_seq.weight" in state:
         names = Names(_numbered("cnn.conv{}", "cnn.batchnorm{}", 7), ("map_to_seq", "rnn1", "rnn2"), "dense")
         return _layout(GITYCC, state, {"backbone": "vgg-gitycc"}, names, ("linear", "lstm", "lstm"))
@@ -104,7 +105,7 @@ def recognise(state: Arrays, *, height: int = 32, pools: str = "") -> Layout:
         return _sequential(state, height, pools)
     keys = sorted(state)
     shown = ", ".join(keys[:6]) + (", ..." if len(keys) > 6 else "")
-    raise UserError(f"the keys are of no known layout: {shown or 'there are none'}; expected {EXPECTED}")
+    raise UserError(f"unknown layout with keys {shown or '(none)'}; expected {EXPECTED}")
 
 
 def _numbered(conv: str, norm: str, count: int) -> tuple[tuple[str, str], ...]:
@@ -118,12 +119,12 @@ def _crnn_names() -> Names:
 
 def _get(state: Arrays, key: str) -> np.ndarray:
     if key not in state:
-        raise UserError(f"the checkpoint lacks {key}; it has {', '.join(sorted(state)[:6])} ...")
+        raise UserError(f"missing key {key}; the checkpoint has {', '.join(sorted(state)[:6])} ...")
     return state[key]
 
 
 def _layout(name: str, state: Arrays, model: dict[str, Any], names: Names, kinds: tuple[str, ...]) -> Layout:
-    """Fills in what the shapes say: sizes, directions, colors, classes."""
+    """Build a layout whose sizes, directions, colors and classes follow from the shapes."""
     words, hidden = [], 0
     for kind, prefix in zip(kinds, names.recurrent, strict=True):
         if kind == "linear":
@@ -136,9 +137,11 @@ def _layout(name: str, state: Arrays, model: dict[str, Any], names: Names, kinds
     last = int(_get(state, _conv_name(names.convolutions[-1]) + ".weight").shape[0])
     own = layers_of(model["backbone"])[-1].features
     imported = Imported(
-        two_biases=True, channels=0 if last == own else last, rows="mean" if name == DTRB else "flat",
+        two_biases=True,
+        channels=0 if last == own else last,
+        rows="mean" if name == DTRB else "flat",
         colors=int(first.shape[1]),
-    )  # fmt: skip
+    )
     model = {
         **model, "hidden": hidden, "imported": imported,
         "recurrent": " ".join(kind if size == hidden else f"{kind}:{size}" for kind, size in words),
@@ -155,13 +158,13 @@ def _conv_name(names: tuple[str, str] | str) -> str:
 def _dtrb(state: Arrays) -> Layout:
     base = "FeatureExtraction.ConvNet."
     if base + "conv0_1.weight" in state:
-        backbone, found = "resnet", _RESNET
+        backbone, prefixes = "resnet", _RESNET
     else:
-        backbone, found = "vgg-dtrb", _VGG_DTRB
-    convolutions = tuple(base + one if isinstance(one, str) else (base + one[0], base + one[1]) for one in found)
+        backbone, prefixes = "vgg-dtrb", _VGG_DTRB
+    convolutions = tuple(base + one if isinstance(one, str) else (base + one[0], base + one[1]) for one in prefixes)
     count = len({key.split(".")[1] for key in state if key.startswith("SequenceModeling.")})
     if not count:
-        raise UserError("the checkpoint has no SequenceModeling.*; expected one with its two LSTMs")
+        raise UserError("missing keys SequenceModeling.*; expected a checkpoint with two LSTMs")
     recurrent = tuple(f"SequenceModeling.{i}.{part}" for i in range(count) for part in ("rnn", "linear"))
     names = Names(convolutions, recurrent, "Prediction")
     return _layout(DTRB, state, {"backbone": backbone}, names, ("lstm", "linear") * count)
@@ -170,14 +173,14 @@ def _dtrb(state: Arrays) -> Layout:
 def _ours(state: Arrays) -> Layout:
     count = len({key.split(".")[1] for key in state if key.startswith("backbone.conv")})
     names = Names(_numbered("backbone.conv{}", "backbone.norm{}", count), ("lstm0", "lstm1"), "head")
-    known = {7: "vgg", 5: "small", 3: "tiny"}
-    if count not in known:
+    backbones = {7: "vgg", 5: "small", 3: "tiny"}
+    if count not in backbones:
         raise UserError(f"the checkpoint has {count} convolutions; expected 7 (vgg), 5 (small) or 3 (tiny)")
-    return _layout(OURS, state, {"backbone": known[count]}, names, ("lstm", "lstm"))
+    return _layout(OURS, state, {"backbone": backbones[count]}, names, ("lstm", "lstm"))
 
 
 def _sequential(state: Arrays, height: int, pools: str) -> Layout:
-    """Layers by their place in a list: what has no weights leaves a gap."""
+    """Detect layers by their index in ``nn.Sequential``, where layers without weights leave gaps."""
     places = sorted({int(key.split(".")[1]) for key in state if re.fullmatch(r"cnn\.\d+\.weight", key)})
     convs = [n for n in places if state[f"cnn.{n}.weight"].ndim == 4]
     norms = {n for n in places if f"cnn.{n}.running_mean" in state}
@@ -190,30 +193,37 @@ def _sequential(state: Arrays, height: int, pools: str) -> Layout:
         spelled.append(f"{weight.shape[0]}{'n' * norm}{biased}{kernel}")
         names.append((f"cnn.{n}", f"cnn.{n + 1}"))
         gaps.append(following is None or following - n - 1 - norm > 1)  # more than an activation
-    given = [word.strip() for word in pools.split(",")] if pools else _guessed(spelled, gaps, height)
-    if len(given) != len(convs) or any(not re.fullmatch(r"-|[1-9]\d?x[1-9]", word) for word in given):
-        raise UserError(f"--pools {pools}: expected {len(convs)} of them, one after each convolution, such as "
-                        f"{','.join(_guessed(spelled, gaps, height))}")  # fmt: skip
-    backbone = " ".join(one + ("" if pool == "-" else f"p{pool}") for one, pool in zip(spelled, given, strict=True))
+    listed = [word.strip() for word in pools.split(",")] if pools else _inferred(spelled, gaps, height)
+    if len(listed) != len(convs) or any(not re.fullmatch(r"-|[1-9]\d?x[1-9]", word) for word in listed):
+        raise UserError(
+            f"--pools {pools}: expected {len(convs)} values, one for each convolution, such as "
+            f"{','.join(_inferred(spelled, gaps, height))}"
+        )
+    backbone = " ".join(one + ("" if pool == "-" else f"p{pool}") for one, pool in zip(spelled, listed, strict=True))
     matches = (re.fullmatch(r"rnn\.(\d+)\.weight_hh_l(\d)", key) for key in state)
     lstms = sorted((int(match[1]), int(match[2])) for match in matches if match)
-    heads = [key.removesuffix(".weight") for key in state
-             if key.endswith(".weight") and state[key].ndim == 2 and not key.startswith(("cnn.", "rnn."))]  # fmt: skip
+    heads = [
+        key.removesuffix(".weight")
+        for key in state
+        if key.endswith(".weight") and state[key].ndim == 2 and not key.startswith(("cnn.", "rnn."))
+    ]
     if len(heads) != 1 or not lstms:
-        raise UserError(f"a sequential checkpoint with {len(lstms)} LSTMs and {len(heads)} linear layers outside them; "
-                        f"expected rnn.0 and one linear layer, or {EXPECTED}")  # fmt: skip
+        raise UserError(
+            f"a sequential checkpoint with {len(lstms)} LSTMs and {len(heads)} linear heads; expected at "
+            f"least one LSTM (rnn.0) and one head, or {EXPECTED}"
+        )
     recurrent = tuple(f"rnn.{place}._l{layer}" for place, layer in lstms)
-    found = _layout(
+    layout = _layout(
         SEQUENTIAL, state, {"backbone": backbone}, Names(tuple(names), recurrent, heads[0]), ("lstm",) * len(recurrent)
     )
-    found.model["height"] = height
-    guess = "poolings as given" if pools else f"poolings {','.join(given)} (--pools)"
-    found.assumed.append(f"{guess}; convolutions of stride 1 padded to keep their size; ReLU after each")
-    return found
+    layout.model["height"] = height
+    poolings = "poolings from --pools" if pools else f"poolings {','.join(listed)} (--pools)"
+    layout.assumed.append(f"{poolings}, stride-1 convolutions with size-preserving padding, and ReLU after each")
+    return layout
 
 
-def _guessed(spelled: list[str], gaps: list[bool], height: int) -> list[str]:
-    """Halves, the first two of columns too, and at the end what leaves one row."""
+def _inferred(spelled: list[str], gaps: list[bool], height: int) -> list[str]:
+    """Infer poolings: 2x2 at the first two gaps, then 2x1, and at the end what leaves one row."""
     pools, seen = [], 0
     for i, gap in enumerate(gaps):
         pools.append(("2x2" if seen < 2 else "2x1") if gap and i < len(gaps) - 1 else "-")
@@ -224,17 +234,17 @@ def _guessed(spelled: list[str], gaps: list[bool], height: int) -> list[str]:
 
 
 def _lstm_key(prefix: str, part: str, end: str) -> str:
-    """``rnn.0`` has its first layer, ``rnn.0._l1`` its second."""
+    """Return the key of an LSTM parameter; ``rnn.0`` is the first layer, ``rnn.0._l1`` the second."""
     stem, _, layer = prefix.rpartition("._l")
     return f"{stem}.{part}_l{layer}{end}" if stem else f"{prefix}.{part}_l0{end}"
 
 
 def table(layout: Layout, state: Arrays) -> Iterator[tuple[str, Path, int | None]]:
-    """Which key holds which array of the variables.
+    """Map the keys of a checkpoint to the arrays of the variables.
 
     Yields:
-      The key, the path of the array, and where the key's array is one of several that lie along a new first axis (the
-      directions of an LSTM), its place there.
+      The key, the path of the array, and the index along a new first axis if several keys are stacked to one array
+      (the directions of an LSTM), else None.
     """
     names, model = layout.names, layout.model
     layers = layers_of(model["backbone"], model["imported"].channels)
@@ -282,27 +292,27 @@ def _conv(layer: Layer, names: tuple[str, str], at: Path, i: int) -> Iterator[tu
 
 
 def fields_of(model: Any) -> dict[str, Any]:
-    """The fields of a `jaxcrnn.model.ModelConfig`, as `Layout` has them."""
+    """Return the fields of a `jaxcrnn.model.ModelConfig`, as in `Layout.model`."""
     return {field.name: getattr(model, field.name) for field in fields(model)}
 
 
 def turned(array: np.ndarray, back: bool = False) -> np.ndarray:
-    """Torch's order of axes to flax's, or ``back``: convolutions ``[O,I,H,W]`` and ``[H,W,I,O]``, matrices."""
+    """Transpose from torch to flax, or ``back``: convolutions ``[O,I,H,W]`` to ``[H,W,I,O]``, and matrices."""
     if array.ndim == 4:
         return array.transpose(3, 2, 0, 1) if back else array.transpose(2, 3, 1, 0)
     return array.T
 
 
 def variables_of(layout: Layout, state: Arrays) -> tuple[dict[str, Any], dict[str, int]]:
-    """The variables that a state dict holds.
+    """Convert a state dict to variables.
 
-    Every key is used exactly once; counters of batches (``num_batches_tracked``) are no variables.
+    Every key is used exactly once. Batch counters (``num_batches_tracked``) are returned separately.
 
     Returns:
       ``{"params": ..., "batch_stats": ...}``, and the counters.
 
     Raises:
-      UserError: a key is missing, or left over.
+      UserError: a key is missing or unexpected.
     """
     left, parts = dict(state), defaultdict[Path, dict[int | None, np.ndarray]](dict)
     for key, path, place in table(layout, state):
@@ -311,7 +321,7 @@ def variables_of(layout: Layout, state: Arrays) -> tuple[dict[str, Any], dict[st
     counters = {key: int(left.pop(key)) for key in list(left) if key.endswith(".num_batches_tracked")}
     if left:
         shown = ", ".join(f"{key} {list(left[key].shape)}" for key in sorted(left)[:5])
-        raise UserError(f"{layout.name}: {len(left)} keys that the layout does not have: {shown}")
+        raise UserError(f"{layout.name}: {len(left)} unexpected keys: {shown}")
     out: dict[str, Any] = {"params": {}, "batch_stats": {}}
     for path, arrays in parts.items():
         value = arrays[None] if None in arrays else np.stack([arrays[k] for k in range(len(arrays))])
@@ -323,23 +333,23 @@ def variables_of(layout: Layout, state: Arrays) -> tuple[dict[str, Any], dict[st
 
 
 def classes_moved(variables: Mapping[str, Any], by: int) -> dict[str, Any]:
-    """The variables with the classes of the head moved round: 1 takes the last to the first place, -1 back."""
+    """Rotate the classes of the head: 1 moves the last class to the front, -1 moves it back."""
     params = variables["params"]
     head = {name: np.roll(np.asarray(a), by, -1) for name, a in params["head"].items()}
     return {**variables, "params": {**params, "head": head}}
 
 
 def state_of(layout: Layout, variables: Mapping[str, Any], counters: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """The state dict that `variables_of` takes back, bit for bit.
+    """Convert variables to a state dict, the exact inverse of `variables_of`.
 
     Args:
-      layout: as `recognise` found it.
+      layout: layout that `recognise` returned.
       variables: ``{"params": ..., "batch_stats": ...}``.
-      counters: of `variables_of`.
+      counters: batch counters that `variables_of` returned.
     """
-    known = _blocks_around(layout, variables)
+    blocks = _blocks_around(layout, variables)
     out: dict[str, np.ndarray] = {}
-    for key, path, place in table(layout, known):
+    for key, path, place in table(layout, blocks):
         value: Any = variables
         for name in path:
             value = value[name]
@@ -348,24 +358,26 @@ def state_of(layout: Layout, variables: Mapping[str, Any], counters: Mapping[str
 
 
 def as_crnn_pytorch(model: Mapping[str, Any], variables: Mapping[str, Any]) -> tuple[Layout, dict[str, Any]]:
-    """A model that is shaped like crnn.pytorch's, in its layout; biases it does not have are 0.
+    """Convert a model with the architecture of crnn.pytorch to its layout; missing biases are 0.
 
     Args:
-      model: the fields of a `jaxcrnn.model.ModelConfig`.
+      model: fields of a `jaxcrnn.model.ModelConfig`.
       variables: ``{"params": ..., "batch_stats": ...}``.
 
     Raises:
-      UserError: it has another shape.
+      UserError: the model has another architecture.
     """
     kinds, imported = [word.partition(":")[0] for word in model["recurrent"].split()], model["imported"]
     if model["backbone"] not in ("vgg", "vgg-crnn") or kinds != ["bilstm", "linear", "bilstm"] or imported.channels:
-        raise UserError(f"the model is {model['backbone']}, {model['recurrent']}; crnn.pytorch's is vgg or vgg-crnn, "
-                        "bilstm linear bilstm")  # fmt: skip
+        raise UserError(
+            f"the model is {model['backbone']}, {model['recurrent']}; expected crnn.pytorch's vgg or "
+            "vgg-crnn, bilstm linear bilstm"
+        )
     ours = {"model.standardize": model["standardize"], "model.height": model["height"],
             "imported.black": imported.black, "imported.white": imported.white}  # fmt: skip
     for (name, value), expected in zip(ours.items(), (False, 32, -1.0, 1.0), strict=True):
         if value != expected:
-            raise UserError(f"{name} is {value}; crnn.pytorch's model has no place for it, expected {expected}")
+            raise UserError(f"{name} is {value}, which crnn.pytorch does not support; expected {expected}")
     params = {name: dict(part) for name, part in variables["params"].items()}
     params["backbone"] = {
         name: {"bias": np.zeros(part["kernel"].shape[-1], np.float32), **part} if "kernel" in part else part
@@ -378,7 +390,7 @@ def as_crnn_pytorch(model: Mapping[str, Any], variables: Mapping[str, Any]) -> t
 
 
 def _blocks_around(layout: Layout, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The keys of convolutions around blocks, for those that have one."""
+    """Return the keys of the shortcut convolutions, for residual blocks that have one."""
     parts = variables["params"]["backbone"]
     return {
         f"{name}.{_IN_BLOCK[2][0]}.weight": np.zeros(0)

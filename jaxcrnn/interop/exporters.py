@@ -1,4 +1,4 @@
-"""A trained recogniser for programs without this package."""
+"""Exporters of trained recognisers to formats that do not need this package."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.nn.backbones import Block, layers_of
 from jaxcrnn.runs.folder import open_weights
 
-LEAST = 16  # pixels of width that every backbone makes a frame of
+LEAST = 16  # width in pixels that gives at least one frame with every backbone
 
 
 def export(source: Path, out: Path, kind: str, checkpoint: str = "best", *, trust_code: bool = False) -> str:
-    """Write a recogniser for other programs.
+    """Export a recogniser for other programs.
 
     Args:
       source: run folder, or a folder exported as safetensors.
-      out: folder or file to make; it gets this name once it is complete.
+      out: folder or file to create; it gets this name once it is complete.
       kind: one of `FORMATS`.
       checkpoint: ``"best"``, ``"latest"`` or a step.
       trust_code: whether the modules that the loss of a run names may be imported, which runs their code.
@@ -48,7 +48,7 @@ def export(source: Path, out: Path, kind: str, checkpoint: str = "best", *, trus
     """
     reader = recognizer.load(source, checkpoint, trust_code=trust_code)
     if out.exists():
-        raise UserError(f"--out {out}: is there already; expected a new name")
+        raise UserError(f"--out {out}: already exists; expected a new name")
     part = out.with_name(out.name + ".part")
     try:
         made = FORMATS[kind](reader, source, part)
@@ -67,11 +67,11 @@ def _new_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"{out}: {error.strerror or error}; expected a folder that can be made") from None
+        raise UserError(f"{out}: {error.strerror or error}; expected a folder that can be created") from None
 
 
 def _served(reader: Recognizer, out: Path, name: str, data: bytes) -> str:
-    """A folder of one file, the charset and what a program must know of images and classes; and how much that is."""
+    """Write a folder of one file, the charset and facts about images and classes, and return the size."""
     _new_folder(out)
     (out / name).write_bytes(data)
     reader.charset.save(out / recognizer.CHARSET)
@@ -83,27 +83,30 @@ def _served(reader: Recognizer, out: Path, name: str, data: bytes) -> str:
 
 def _facts(reader: Recognizer) -> dict[str, Any]:
     return {
-        "format": recognizer.FORMAT, "version": __version__, "model": recognizer.facts_of(reader.model),
-        "images": dataclasses.asdict(reader.limits), "charset_hash": reader.charset.hash,
-    }  # fmt: skip
+        "format": recognizer.FORMAT,
+        "version": __version__,
+        "model": recognizer.facts_of(reader.model),
+        "images": dataclasses.asdict(reader.limits),
+        "charset_hash": reader.charset.hash,
+    }
 
 
 def to_safetensors(reader: Recognizer, source: Path, out: Path) -> str:
-    """A folder of ``model.safetensors``, ``config.json``, ``charset.txt`` and a model card."""
+    """Write a folder of ``model.safetensors``, ``config.json``, ``charset.txt`` and a model card."""
     _new_folder(out)
     arrays = recognizer.flattened(reader.variables)
     (out / recognizer.WEIGHTS).write_bytes(save(arrays, metadata={"format": recognizer.FORMAT}))
     (out / recognizer.CONFIG).write_text(json.dumps(_facts(reader), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     reader.charset.save(out / recognizer.CHARSET)
     (out / recognizer.CARD).write_text(card(reader, source), encoding="utf-8")
-    return f"{sum(a.nbytes for a in arrays.values()) / 1e6:.1f} MB of weights; jaxcrnn.load({str(out)!r}) reads with it"
+    return f"{sum(a.nbytes for a in arrays.values()) / 1e6:.1f} MB of weights; load it with jaxcrnn.load({str(out)!r})"
 
 
 def card(reader: Recognizer, source: Path) -> str:
-    """What a model hub shows: facts alone, with gaps where only the person who trained it knows."""
+    """Write a model card for a model hub, with gaps to be filled in by the person who trained the model."""
     model, characters = reader.model, "".join(reader.charset.characters[:60])
     shown = characters + (" ..." if len(reader.charset) > 60 else "")
-    wide = f"{reader.limits.stretch} pixels wide" if reader.limits.stretch else "as wide as they are"
+    wide = f"{reader.limits.stretch} pixels wide" if reader.limits.stretch else "any width"
     return f"""---
 library_name: jaxcrnn
 pipeline_tag: image-to-text
@@ -114,16 +117,17 @@ tags:
 - jax
 ---
 
-# A text recogniser
+# Text-line recogniser
 
-A CRNN (convolutions, recurrent layers, CTC) that reads one line of text from an image.
+A CRNN (convolutional and recurrent layers, trained with CTC) that reads a single line of text from an image.
 
 | | |
 |---|---|
 | characters | {len(reader.charset)}: `{shown.replace("|", " ").replace("`", " ")}` |
-| backbone, recurrent layers | {model.backbone}, {model.recurrent} |
-| images | gray, {model.height} pixels high, {wide}, black {model.imported.black:g}, white {model.imported.white:g} |
-| made by | jaxcrnn {__version__} |
+| backbone | {model.backbone} |
+| recurrent layers | {model.recurrent} |
+| input | gray, {model.height} pixels high, {wide}, black = {model.imported.black:g}, white = {model.imported.white:g} |
+| exported with | jaxcrnn {__version__} |
 
 ```python
 import jaxcrnn
@@ -132,13 +136,13 @@ reader = jaxcrnn.load("this folder")
 print(reader.recognize(["line.png"])[0].text)
 ```
 
-Training data, accuracy, licence: not stated yet.
+Training data, accuracy and licence: to be added by the author.
 """
 
 
 def function(reader: Recognizer) -> Callable[[Any, Any], Any]:
     """``(images [B,H,W,1] float32 in [-1, 1], widths [B] int32) -> (logits [B,T,C], lengths [B])``."""
-    # What runs on every device, whatever this one is.
+    # Implementations that run on every device.
     model = CRNN(dataclasses.replace(reader.model, head="dense", conv="xla", lstm="scan"))
 
     def read(images: Any, widths: Any) -> tuple[Any, Any]:
@@ -149,48 +153,56 @@ def function(reader: Recognizer) -> Callable[[Any, Any], Any]:
 
 
 def to_stablehlo(reader: Recognizer, source: Path, out: Path) -> str:
-    """A folder of ``model.bin`` (`jax.export`, any batch and width, for CPU, CUDA and TPU), charset and facts."""
+    """Write a folder of ``model.bin`` (`jax.export`, any batch and width, CPU, CUDA and TPU), charset and facts."""
     try:
         import flatbuffers  # noqa: F401
     except ImportError:
-        raise UserError(f"{out}: StableHLO needs the package flatbuffers; expected the extra 'export'") from None
+        raise UserError(f"{out}: StableHLO needs the package flatbuffers; install the extra 'export'") from None
     scope = jax.export.SymbolicScope([f"w >= {LEAST}"])
     shape = jax.export.symbolic_shape(f"b, {reader.model.height}, w, 1", scope=scope)
     exported = jax.export.export(jax.jit(function(reader)), platforms=["cpu", "cuda", "tpu"])(
         jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape[:1], jnp.int32)
     )
     size = _served(reader, out, "model.bin", bytes(exported.serialize()))
-    return f"{size} of StableHLO for cpu, cuda and tpu; docs/open-doors.md has its loader"
+    return f"{size} of StableHLO for cpu, cuda and tpu; see docs/open-doors.md for a loader"
 
 
 def to_onnx(reader: Recognizer, source: Path, out: Path) -> str:
-    """A folder of ``model.onnx`` (``images [batch,H,width,1] -> logits``), charset and facts, by way of PyTorch."""
+    """Write a folder of ``model.onnx`` (``images [batch,H,width,1] -> logits``, via PyTorch), charset and facts."""
     state_dicts.package(out)
-    layers = [{"block": layer.features} if isinstance(layer, Block) else layer._asdict()
-              for layer in layers_of(reader.model.backbone, reader.model.imported.channels)]  # fmt: skip
+    layers = [
+        {"block": layer.features} if isinstance(layer, Block) else layer._asdict()
+        for layer in layers_of(reader.model.backbone, reader.model.imported.channels)
+    ]
     of_images = {name: getattr(reader.model.imported, name) for name in ("rows", "colors", "black", "white")}
     facts = of_images | {"standardize": reader.model.standardize, "height": reader.model.height}
     spec = json.dumps({**facts, "layers": layers, "recurrent": reader.model.layers()})
     arrays = {name.replace(".", "/"): value for name, value in recognizer.flattened(reader.variables).items()}
     with tempfile.TemporaryDirectory() as folder:
-        given, made = Path(folder) / "spec.npz", Path(folder) / "model.onnx"
-        np.savez(given, spec=np.asarray(spec), **arrays)  # type: ignore[arg-type]
-        command = [sys.executable, "-m", "torch_ref.twin", str(given), str(made)]
+        weights, made = Path(folder) / "spec.npz", Path(folder) / "model.onnx"
+        np.savez(weights, spec=np.asarray(spec), **arrays)  # type: ignore[arg-type]
+        command = [sys.executable, "-m", "torch_ref.twin", str(weights), str(made)]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise UserError(f"{out}: not written as ONNX: {last[:200]}; expected the extra 'onnx'")
+            raise UserError(f"{out}: ONNX export failed: {last[:200]}; it needs the extra 'onnx'")
         data = made.read_bytes()
     return _served(reader, out, "model.onnx", data) + " of ONNX"
 
 
 def to_torch_ref(reader: Recognizer, source: Path, out: Path) -> str:
-    """A state dict for ``torch_ref.model.CRNN``."""
+    """Write a state dict for ``torch_ref.model.CRNN``."""
     model = reader.model
     plain = ModelConfig(
-        model.backbone, model.hidden, model.dropout, model.standardize, model.dtype, model.head,
-        num_classes=model.num_classes, blank=model.blank,
-    )  # fmt: skip
+        model.backbone,
+        model.hidden,
+        model.dropout,
+        model.standardize,
+        model.dtype,
+        model.head,
+        num_classes=model.num_classes,
+        blank=model.blank,
+    )
     other = [
         f"{section}.{f.name}={getattr(ours, f.name)}"
         for section, ours, theirs in (("model", model, plain), ("imported", model.imported, plain.imported))
@@ -200,15 +212,17 @@ def to_torch_ref(reader: Recognizer, source: Path, out: Path) -> str:
     if model.backbone not in ("vgg", "small", "tiny"):
         other.insert(0, f"model.backbone={model.backbone}")
     if other:
-        raise UserError(f"{source}: {', '.join(other)}, which torch_ref has not; expected two BiLSTMs after vgg, small "
-                        "or tiny with all else as by default, or --format original for a converted run")  # fmt: skip
+        raise UserError(
+            f"{source}: {', '.join(other)}: not supported by torch_ref; expected two BiLSTMs after vgg, "
+            "small or tiny with defaults otherwise, or --format original for a converted run"
+        )
     state = to_torch(reader.variables)
     state_dicts.write(out, state)
     return f"{len(state)} arrays for torch_ref.model.CRNN"
 
 
 def to_crnn_pytorch(reader: Recognizer, source: Path, out: Path) -> str:
-    """A state dict for crnn.pytorch's ``models/crnn.py``."""
+    """Write a state dict for crnn.pytorch's ``models/crnn.py``."""
     layout, variables = checkpoint_layouts.as_crnn_pytorch(checkpoint_layouts.fields_of(reader.model), reader.variables)
     if reader.model.blank:
         variables = checkpoint_layouts.classes_moved(variables, 1)
@@ -218,11 +232,11 @@ def to_crnn_pytorch(reader: Recognizer, source: Path, out: Path) -> str:
 
 
 def to_original(reader: Recognizer, source: Path, out: Path) -> str:
-    """The state dict in the layout a converted run came in."""
+    """Write a state dict in the layout that a converted run was imported from."""
     run = open_weights(source)
     state = importer.original(run, reader.variables)
     state_dicts.write(out, state)
-    return f"{len(state)} arrays as in the checkpoint that {source} was converted from"
+    return f"{len(state)} arrays in the layout of the checkpoint that {source} was converted from"
 
 
 FORMATS: dict[str, Callable[[Recognizer, Path, Path], str]] = {

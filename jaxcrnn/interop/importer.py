@@ -1,4 +1,4 @@
-"""A run folder from another program's checkpoint."""
+"""Importing another program's checkpoint as a run folder."""
 
 from __future__ import annotations
 
@@ -24,27 +24,35 @@ from jaxcrnn.train import TrainConfig, init_state, state_shapes
 
 
 def import_checkpoint(
-    source: Path, out: Path, charset: Charset, *, blank: str = "first", height: int = 32, width: int = 0,
-    black: float = -1.0, white: float = 1.0, pools: str = "",
-) -> list[str]:  # fmt: skip
-    """Make a run folder from another program's checkpoint.
+    source: Path,
+    out: Path,
+    charset: Charset,
+    *,
+    blank: str = "first",
+    height: int = 32,
+    width: int = 0,
+    black: float = -1.0,
+    white: float = 1.0,
+    pools: str = "",
+) -> list[str]:
+    """Import another program's checkpoint as a run folder.
 
     Args:
-      source: checkpoint of PyTorch or safetensors.
-      out: run folder to make.
+      source: PyTorch or safetensors checkpoint.
+      out: run folder to create.
       charset: characters in the order of their classes.
       blank: position of the model's blank, ``"first"`` or ``"last"``.
       height: height of the model's images in pixels.
-      width: width in pixels that lines are stretched to; 0 keeps the ratio of width and height.
+      width: width in pixels that lines are stretched to; 0 keeps the aspect ratio.
       black: value of a black pixel.
       white: value of a white pixel.
       pools: pooling of a sequential model (`jaxcrnn.interop.checkpoint_layouts.recognise`).
 
     Returns:
-      Lines of text that describe the model and what was assumed about it.
+      Lines of text that describe the model and the assumptions about it.
 
     Raises:
-      UserError: the checkpoint is damaged, has an unknown layout or does not fit the charset, or ``out`` exists.
+      UserError: the checkpoint is corrupted, has an unknown layout or does not match the charset, or ``out`` exists.
     """
     state = state_dicts.read(source)
     _check_floats(source, state)
@@ -55,9 +63,9 @@ def import_checkpoint(
     except UserError as error:
         raise UserError(f"{source}: {error}{state_dicts.hint(state)}") from None
     except (IndexError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:  # too few axes
-        raise UserError(f"{source}: shapes that no such model has ({first_line(error)[:100]})") from None
+        raise UserError(f"{source}: shapes do not match the layout ({first_line(error)[:100]})") from None
     if other := _other_floats(state):
-        layout.assumed.append(f"weights of {', '.join(other)} are kept as float32")
+        layout.assumed.append(f"{', '.join(other)} weights are converted to float32")
     model = ModelConfig(**{name: value for name, value in layout.model.items() if name != "num_classes"})
     config = Config(model=model, imported=model.imported, data=DataConfig(stretch=width))
     facts = {
@@ -74,54 +82,62 @@ def import_checkpoint(
         shutil.rmtree(made.folder, ignore_errors=True)
         raise
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    shape = "as wide as they are" if not width else f"stretched to {width} px"
-    color = "gray" if model.imported.colors == 1 else "gray, three times over: the weights are for color"
+    shape = "of any width" if not width else f"stretched to {width} px"
+    color = "gray" if model.imported.colors == 1 else "gray repeated in three channels (the weights expect color)"
     return [
-        f"{source}: {layout.name}, {len(state)} arrays, each used once; {count:,} parameters",
-        f"  {model.backbone}, then {model.recurrent}; {charset.num_classes} classes",
+        f"{source}: {layout.name} layout, {len(state)} arrays, each used once; {count:,} parameters",
+        f"  backbone {model.backbone}, recurrent layers {model.recurrent}, {charset.num_classes} classes",
         *(f"  assumed: {line}" for line in layout.assumed),
-        f"  images {model.height} px high, {shape}, {color}, black {model.imported.black:g} and white "
+        f"  assumed images: {model.height} px high, {shape}, {color}, black {model.imported.black:g} and white "
         f"{model.imported.white:g} (--height, --width, --black, --white)",
     ]
 
 
 def _check_floats(source: Path, state: Mapping[str, np.ndarray]) -> None:
-    strange = [name for name, a in state.items() if a.dtype.kind != "f" and not name.endswith("num_batches_tracked")]
-    if strange:
-        kind = state[strange[0]].dtype
-        raise UserError(f"{source}: {strange[0]} is {kind}; expected floating point numbers")
+    invalid = [name for name, a in state.items() if a.dtype.kind != "f" and not name.endswith("num_batches_tracked")]
+    if invalid:
+        kind = state[invalid[0]].dtype
+        raise UserError(f"{source}: {invalid[0]} is {kind}; expected floating-point numbers")
 
 
 def _other_floats(state: Mapping[str, np.ndarray]) -> list[str]:
-    """Floating-point types other than float32."""
+    """List the floating-point types other than float32."""
     return sorted({str(a.dtype) for a in state.values() if a.dtype.kind == "f"} - {"float32"})
 
 
 def converted(
-    state: Mapping[str, np.ndarray], charset: Charset, *, height: int = 32, pools: str = "", black: float = -1.0,
-    white: float = 1.0, blank: str = "first",
-) -> tuple[checkpoint_layouts.Layout, dict[str, Any], dict[str, int]]:  # fmt: skip
-    """The variables of a state dict.
+    state: Mapping[str, np.ndarray],
+    charset: Charset,
+    *,
+    height: int = 32,
+    pools: str = "",
+    black: float = -1.0,
+    white: float = 1.0,
+    blank: str = "first",
+) -> tuple[checkpoint_layouts.Layout, dict[str, Any], dict[str, int]]:
+    """Convert a state dict to variables.
 
     Args:
       state: names and arrays.
-      charset: its characters, in the order of their classes.
-      height: rows of the images that the model takes.
-      pools: of a sequential model (`jaxcrnn.interop.checkpoint_layouts.recognise`).
-      black: what a black pixel is to it.
-      white: what a white one is.
-      blank: where its blank is; ``"last"`` is moved to the first place.
+      charset: characters in the order of their classes.
+      height: height of the model's images in pixels.
+      pools: pooling of a sequential model (`jaxcrnn.interop.checkpoint_layouts.recognise`).
+      black: value of a black pixel.
+      white: value of a white pixel.
+      blank: position of the blank; ``"last"`` is moved to the first class.
 
     Returns:
-      What was found, with the model's arguments; ``{"params": ..., "batch_stats": ...}``; and the counters of batches.
+      The layout, with the model's arguments; ``{"params": ..., "batch_stats": ...}``; and the batch counters.
 
     Raises:
-      UserError: an unknown layout, a key missing or left over, a shape or a number of classes that does not fit.
+      UserError: the layout is unknown, a key is missing or unexpected, or a shape or the number of classes is wrong.
     """
     layout = checkpoint_layouts.recognise(state, height=height, pools=pools)
     if layout.model["num_classes"] != charset.num_classes:
-        raise UserError(f"{layout.model['num_classes']} classes, {layout.names.head}.weight says; the charset's "
-                        f"{len(charset)} characters and the blank are {charset.num_classes}")  # fmt: skip
+        raise UserError(
+            f"{layout.names.head}.weight has {layout.model['num_classes']} classes; expected "
+            f"{charset.num_classes} (the charset's {len(charset)} characters and the blank)"
+        )
     imported = dataclasses.replace(layout.model["imported"], black=black, white=white)
     layout.model.update(height=height, imported=imported)
     model = ModelConfig(**layout.model)
@@ -139,45 +155,47 @@ def _check_shapes(
 ) -> None:
     shapes = state_shapes(TrainConfig(model))
     expected = {"params": shapes.params, "batch_stats": shapes.batch_stats}
-    known = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(expected)}
+    missing = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(expected)}
     keys = {path: key for key, path, _ in checkpoint_layouts.table(layout, state)}
     for path, leaf in jax.tree_util.tree_leaves_with_path(dict(variables)):
         names = tuple(str(part.key) for part in path)
-        wanted = known.pop(jax.tree_util.keystr(path), None)
-        if wanted != leaf.shape:
-            raise UserError(f"{layout.name}: {keys[names]} makes {list(leaf.shape)}; expected "
-                            f"{'none' if wanted is None else list(wanted)} in such a model of {model.height} rows "
-                            "(--height)")  # fmt: skip
-    if known:
-        raise UserError(f"{layout.name}: no key makes {next(iter(known))}")
+        shape = missing.pop(jax.tree_util.keystr(path), None)
+        if shape != leaf.shape:
+            raise UserError(
+                f"{layout.name}: {keys[names]} gives shape {list(leaf.shape)}; expected "
+                f"{'none' if shape is None else list(shape)} for images of height {model.height} "
+                "(--height)"
+            )
+    if missing:
+        raise UserError(f"{layout.name}: no key gives {next(iter(missing))}")
 
 
 def saved_layout(run: folder.Run) -> tuple[checkpoint_layouts.Layout, dict[str, int], str] | None:
-    """Where the weights of a converted run came from: layout, counters, the blank's place; None for other runs."""
+    """Return the layout, batch counters and blank position of a converted run; None for other runs."""
     facts = run.facts().get("converted")
     if not facts:
         return None
-    given = facts["names"]
-    convolutions = tuple(one if isinstance(one, str) else (one[0], one[1]) for one in given["convolutions"])
-    names = checkpoint_layouts.Names(convolutions, tuple(given["recurrent"]), given["head"])
+    saved = facts["names"]
+    convolutions = tuple(one if isinstance(one, str) else (one[0], one[1]) for one in saved["convolutions"])
+    names = checkpoint_layouts.Names(convolutions, tuple(saved["recurrent"]), saved["head"])
     model = checkpoint_layouts.fields_of(run.train_config.model)
     return checkpoint_layouts.Layout(facts["layout"], model, names, []), facts["counters"], facts["blank"]
 
 
 def original(run: folder.Run, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The state dict in the layout that a converted run came in.
+    """Convert the current variables of a run back to the layout that it was imported from.
 
     Args:
-      run: made by ``jaxcrnn convert``.
-      variables: ``{"params": ..., "batch_stats": ...}``, as they are now.
+      run: run made by ``jaxcrnn convert``.
+      variables: ``{"params": ..., "batch_stats": ...}``.
 
     Raises:
-      UserError: the run was not converted from anything.
+      UserError: the run was not made by ``jaxcrnn convert``.
     """
-    found = saved_layout(run)
-    if found is None:
-        raise UserError(f"{run.folder}: was not made by 'jaxcrnn convert'; expected a run that was")
-    layout, counters, blank = found
+    saved = saved_layout(run)
+    if saved is None:
+        raise UserError(f"{run.folder}: has no original layout; expected a run made by 'jaxcrnn convert'")
+    layout, counters, blank = saved
     if blank == "last":
         variables = checkpoint_layouts.classes_moved(variables, -1)
     return checkpoint_layouts.state_of(layout, variables, counters)

@@ -1,4 +1,4 @@
-"""A trained recogniser for other programs: `load` and `Recognizer.recognize`.
+"""Python interface to a trained recogniser: `load` and `Recognizer.recognize`.
 
 reader = jaxcrnn.load("runs/plates")
 for line in reader.recognize(["a.png", "b.png"]):
@@ -36,14 +36,14 @@ CONFIG, WEIGHTS, CHARSET, CARD = "config.json", "model.safetensors", "charset.tx
 
 @dataclass(frozen=True)
 class Recognizer:
-    """A model that reads lines of text. See `load`.
+    """A trained recogniser for lines of text, loaded by `load`.
 
     Attributes:
-      model: its shape.
+      model: configuration of the model.
       variables: ``{"params": ..., "batch_stats": ...}``.
-      charset: its characters.
-      limits: sizes an image may have; bytes and pixels never more than a new run allows, whatever the folder says.
-        Where yours may be larger: ``dataclasses.replace(recognizer, limits=...)``.
+      charset: charset of the model.
+      limits: bounds on image sizes, capped at the defaults of a new run. To read larger images, use
+        ``dataclasses.replace(recognizer, limits=...)``.
     """
 
     model: ModelConfig
@@ -52,20 +52,20 @@ class Recognizer:
     limits: Limits
 
     def recognize(self, images: Sequence[Any], *, batch_size: int = 16) -> list[Line]:
-        """Reads lines.
+        """Read the text of each image.
 
         Args:
-          images: each a path, the bytes of an image file, an array ``[h,w]`` or ``[h,w,3]`` of uint8, or Pillow's.
-          batch_size: lines at a time.
+          images: paths, bytes of image files, uint8 arrays ``[h,w]`` or ``[h,w,3]``, or Pillow images.
+          batch_size: lines in a batch.
 
         Returns:
-          For each image a `jaxcrnn.decoding.evaluate.Line`: name, text and confidence.
+          A `jaxcrnn.decoding.evaluate.Line` (name, text and confidence) for each image.
 
         Raises:
-          UserError: an image cannot be read, or is too large.
+          UserError: an image cannot be read or is too large.
         """
         if isinstance(images, str | bytes | Path) or not isinstance(images, Sequence):
-            raise UserError(f"recognize: a {type(images).__name__}; expected a list of images")
+            raise UserError(f"recognize: got a {type(images).__name__}; expected a list of images")
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; expected 1 or more")
         config = for_reading(TrainConfig(self.model))
@@ -78,15 +78,16 @@ class Recognizer:
         if isinstance(image, np.ndarray):
             colors = image.shape[2:] in ((), (1,), (3,))
             if image.dtype != np.uint8 or image.ndim not in (2, 3) or not colors or 0 in image.shape:
-                raise UserError(f"{name}: an array of {image.dtype} {list(image.shape)}; expected uint8 [h, w] or "
-                                "[h, w, 3]")  # fmt: skip
+                raise UserError(
+                    f"{name}: an array of {image.dtype} {list(image.shape)}; expected uint8 [h, w] or [h, w, 3]"
+                )
             image = Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
         if isinstance(image, Image.Image):
             gray = to_gray(image, self.limits, name)
         elif isinstance(image, str | Path | bytes):
             gray = read_gray(image, self.limits, name)
         else:
-            raise UserError(f"{name}: a {type(image).__name__}; expected a path, bytes, an array or Pillow's image")
+            raise UserError(f"{name}: a {type(image).__name__}; expected a path, bytes, an array or a Pillow image")
         return fit_height(gray, self.model.height, self.limits, name)
 
 
@@ -95,20 +96,20 @@ def _name(image: Any, number: int) -> str:
 
 
 def load(folder: str | Path, checkpoint: str = "best", *, trust_code: bool = False) -> Recognizer:
-    """A recogniser from a run folder, or from one that ``jaxcrnn export --format safetensors`` wrote.
+    """Load a recogniser from a run folder or from a folder written by ``jaxcrnn export --format safetensors``.
 
     Args:
-      folder: either.
-      checkpoint: of a run folder: ``"best"``, ``"latest"`` or a step.
+      folder: run folder or exported folder.
+      checkpoint: checkpoint of a run folder: ``"best"``, ``"latest"`` or a step.
       trust_code: whether the modules that the loss of a run names may be imported, which runs their code.
 
     Raises:
-      UserError: neither, damaged, made for another charset, or a run whose code is not trusted.
+      UserError: the folder is neither, is corrupted or made for another charset, or its code is not trusted.
     """
     folder = Path(folder)
     if (folder / CONFIG).is_file():
         if checkpoint != "best":
-            raise UserError(f"{folder}: an exported model has one state; expected no checkpoint, found {checkpoint!r}")
+            raise UserError(f"{folder}: an exported model has no checkpoints; drop the checkpoint {checkpoint!r}")
         return _exported(folder)
     run = open_run(folder, trust_code)
     state, _ = run.state(checkpoint)
@@ -124,38 +125,42 @@ def _exported(folder: Path) -> Recognizer:
     try:
         facts = json.loads(read_text(folder / CONFIG, SMALL))
         if facts["format"] != FORMAT:
-            raise UserError(f"{folder / CONFIG}: of format {facts['format']!r}; expected {FORMAT!r}")
+            raise UserError(f"{folder / CONFIG}: format {facts['format']!r}; expected {FORMAT!r}")
         model, limits = _model_of(facts["model"]), _made(Limits, facts["images"])
         expected = str(facts["charset_hash"])
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{folder / CONFIG}: no facts of an exported model ({first_line(error)})") from None
+        raise UserError(f"{folder / CONFIG}: not the config of an exported model ({first_line(error)})") from None
     charset = Charset.from_file(folder / CHARSET, "first" if model.blank == 0 else "last")
     if charset.hash != expected:
-        raise UserError(f"{folder / CHARSET}: {len(charset)} characters with hash {charset.hash}; the model was made "
-                        f"for others (hash {expected})")  # fmt: skip
+        raise UserError(
+            f"{folder / CHARSET}: {len(charset)} characters with hash {charset.hash}; expected the model's "
+            f"charset with hash {expected}"
+        )
     if model.num_classes != charset.num_classes or model.blank not in (0, charset.num_classes - 1):
-        raise UserError(f"{folder / CONFIG}: {model.num_classes} classes, blank {model.blank}; the charset's "
-                        f"{len(charset)} characters and the blank are {charset.num_classes}")  # fmt: skip
+        raise UserError(
+            f"{folder / CONFIG}: {model.num_classes} classes, blank {model.blank}; expected "
+            f"{charset.num_classes} (the charset's {len(charset)} characters and the blank)"
+        )
     try:
         arrays = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise UserError(f"{folder / WEIGHTS}: truncated, or no safetensors file ({first_line(error)})") from None
+        raise UserError(f"{folder / WEIGHTS}: truncated, or not a safetensors file ({first_line(error)})") from None
     return Recognizer(model, unflattened(arrays, model, folder / WEIGHTS), charset, limits.of_stranger())
 
 
 def facts_of(model: ModelConfig) -> dict[str, Any]:
-    """A model as ``config.json`` has it: its fields, with those of ``imported`` among them."""
+    """Convert a model to its entries in ``config.json``, with the fields of ``imported`` inlined."""
     own = {f.name: getattr(model, f.name) for f in fields(model) if f.name != "imported"}
     return own | asdict(model.imported)
 
 
 def _model_of(values: Any) -> ModelConfig:
-    """The model that `facts_of` wrote.
+    """Read the model that `facts_of` wrote.
 
     Raises:
-      ValueError: an unknown key, or a value of the wrong type.
+      ValueError: a key is unknown, or a value has the wrong type.
     """
     names = {f.name for f in fields(Imported)}
     if not isinstance(values, dict) or "imported" in values:
@@ -165,53 +170,54 @@ def _model_of(values: Any) -> ModelConfig:
 
 
 def _made(kind: type, values: Any) -> Any:
-    known = {f.name: type(f.default) for f in fields(kind)}
-    if not isinstance(values, dict) or not values.keys() <= known.keys():
-        raise ValueError(f"{kind.__name__} has no {sorted(set(values) - known.keys())}")
+    types = {f.name: type(f.default) for f in fields(kind)}
+    if not isinstance(values, dict) or not values.keys() <= types.keys():
+        raise ValueError(f"{kind.__name__} has no {sorted(set(values) - types.keys())}")
     for name, value in values.items():
-        if type(value) is not known[name] and not (known[name] is float and type(value) is int):
-            raise ValueError(f"{name} is {value!r}; expected {known[name].__name__}")
+        if type(value) is not types[name] and not (types[name] is float and type(value) is int):
+            raise ValueError(f"{name} is {value!r}; expected {types[name].__name__}")
         if isinstance(value, int) and value < 0:
             raise ValueError(f"{name} is {value}; expected 0 or more")
     return kind(**values)
 
 
 def flattened(variables: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Arrays by their names: ``params.backbone.conv0.kernel``."""
+    """Flatten variables to a dict with names such as ``params.backbone.conv0.kernel``."""
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     return {".".join(str(part.key) for part in path): np.ascontiguousarray(leaf) for path, leaf in leaves}
 
 
 def unflattened(arrays: dict[str, np.ndarray], model: ModelConfig, path: Path) -> dict[str, Any]:
-    """The variables of a model from arrays by their names. Arrays in float16 become float32.
+    """Restore the variables of a model from `flattened` arrays; float16 is converted to float32.
 
     Raises:
-      UserError: a name is missing or left over, or a shape is not the model's; ``path`` is what messages call it.
+      UserError: a name is missing or unexpected, or a shape is wrong; ``path`` names the file in messages.
     """
     try:
         shapes = state_shapes(TrainConfig(model))
     except UserError:
         raise
-    except Exception as error:  # sizes beyond what an array may have
-        raise UserError(f"{path.parent / CONFIG}: no such model can be made ({first_line(error)[:100]})") from None
+    except Exception as error:  # sizes that are too large for an array
+        raise UserError(f"{path.parent / CONFIG}: invalid model ({first_line(error)[:100]})") from None
     expected = {"params": shapes.params, "batch_stats": shapes.batch_stats}
     left = dict(arrays)
 
     def take(place: Any, leaf: Any) -> np.ndarray:
         name = ".".join(str(part.key) for part in place)
         if name not in left:
-            raise UserError(f"{path}: lacks {name}, which the model of {CONFIG} has")
+            raise UserError(f"{path}: missing {name}, which the model of {CONFIG} has")
         value = left.pop(name)
-        if value.dtype == np.float16:  # stored in half the bytes; always computed in float32
+        if value.dtype == np.float16:  # a storage format; computations use float32
             value = value.astype(np.float32)
         if value.dtype.kind == "f" and not np.isfinite(value).all():
-            raise UserError(f"{path}: {name} has values that are not finite numbers")
+            raise UserError(f"{path}: {name} has non-finite values")
         if value.shape != leaf.shape or value.dtype != leaf.dtype:
-            raise UserError(f"{path}: {name} is {value.dtype} {list(value.shape)}; expected {leaf.dtype} "
-                            f"{list(leaf.shape)}")  # fmt: skip
+            raise UserError(
+                f"{path}: {name} is {value.dtype} {list(value.shape)}; expected {leaf.dtype} {list(leaf.shape)}"
+            )
         return value
 
     out: dict[str, Any] = jax.tree_util.tree_map_with_path(take, expected)
     if left:
-        raise UserError(f"{path}: has {', '.join(sorted(left)[:5])} besides what the model of {CONFIG} has")
+        raise UserError(f"{path}: unexpected {', '.join(sorted(left)[:5])}, which the model of {CONFIG} does not have")
     return out

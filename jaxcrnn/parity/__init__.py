@@ -1,1 +1,1 @@
-"""The ladder that compares every number with the PyTorch reference."""
+"""Parity checks: every number compared with the PyTorch reference."""

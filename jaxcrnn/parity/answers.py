@@ -1,6 +1,6 @@
-"""This package's answers to a parity task: every quantity of every flow, by name.
+"""jaxcrnn's answers to a parity task: every quantity of every loss variant, by name.
 
-`jaxcrnn.parity.ladder` makes the task; ``torch_ref.answers`` is the twin of this module.
+`jaxcrnn.parity.ladder` creates the task; ``torch_ref.answers`` is the PyTorch port of this module.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ OPS = ("logits", "features", "centers", "counts", "lengths", "labels", "label_le
 
 @contextlib.contextmanager
 def _exact(dtype: str) -> Iterator[None]:
-    """The precision of a task.
+    """Set the precision of a task.
 
-    Mixed integer widths are all that x64 mode adds; they need no strictness. An accelerator would shorten float32
-    products to 10 bits of mantissa or fewer.
+    Strict dtype promotion is off, because x64 mode mixes integer widths. Matrix products use full float32, because
+    accelerators would round their inputs to 10 bits of mantissa or fewer.
     """
     with (
         jax.enable_x64(dtype == "float64"),
@@ -46,72 +46,72 @@ def _exact(dtype: str) -> Iterator[None]:
 
 
 def answer(arrays: Mapping[str, np.ndarray]) -> Answers:
-    """All the answers to a task, in the task's precision."""
+    """Compute all answers to a task, in its precision."""
     task = json.loads(str(arrays["task"]))
     with _exact(task["dtype"]):
         return {name: np.asarray(value) for name, value in _answer(task, arrays).items()}
 
 
 def answer_ops(arrays: Mapping[str, np.ndarray]) -> Answers:
-    """The answers of the lowest rung alone; of the arrays of a task it needs those of ``OPS``."""
+    """Compute the answers of the lowest rung only, which needs the arrays of ``OPS``."""
     task = json.loads(str(arrays["task"]))
     with _exact(task["dtype"]):
         return {name: np.asarray(value) for name, value in _lowest(task, arrays).items()}
 
 
 def _lowest(task: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
-    given = {name: jnp.asarray(arrays[name]) for name in OPS}
-    return {f"ops/{name}": value for name, value in jax.jit(_ops, static_argnums=1)(given, task["blank"]).items()}
+    inputs = {name: jnp.asarray(arrays[name]) for name in OPS}
+    return {f"ops/{name}": value for name, value in jax.jit(_ops, static_argnums=1)(inputs, task["blank"]).items()}
 
 
 def _answer(task: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    given = {name: jnp.asarray(value) for name, value in arrays.items() if name != "task"}
+    inputs = {name: jnp.asarray(value) for name, value in arrays.items() if name != "task"}
     variables = convert.from_torch(
         {name.removeprefix("model/"): value for name, value in arrays.items() if name.startswith("model/")}
     )
     model = ModelConfig(**task["model"], conv=task["conv"], dtype=task["dtype"], dropout=0.0)
-    batch = Batch(*(given[f"batch/{name}"] for name in Batch._fields))
+    batch = Batch(*(inputs[f"batch/{name}"] for name in Batch._fields))
     out: dict[str, Any] = {}
     if task["base"]:
-        out |= _lowest(task, given)
-        out |= _forward(model, variables, batch, given)
+        out |= _lowest(task, inputs)
+        out |= _forward(model, variables, batch, inputs)
     for preset, spelled in task["losses"].items():
         parts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in spelled.items()}
         config = LossConfig(**parts)
-        out |= _one_loss(replace(config, ignored=()), preset, given, task["blank"])
+        out |= _one_loss(replace(config, ignored=()), preset, inputs, task["blank"])
         for number, optim in enumerate(task["optim"]):
             train = TrainConfig(model, config, OptimConfig(**optim), AugmentConfig(probability=0.0))
             if number == 0:
-                out |= _gradients(train, preset, variables, batch, given)
-            out |= _steps(train, preset, task["steps"], variables, batch, given)
+                out |= _gradients(train, preset, variables, batch, inputs)
+            out |= _steps(train, preset, task["steps"], variables, batch, inputs)
         if preset in PRESETS:
-            # torch_ref answers 1 where it spells a preset of that name in another way than the task.
+            # torch_ref answers 1 if its preset of that name has other parts than the task's.
             out[f"loss/{preset}/spelled"] = np.zeros(())
     return out
 
 
-def _ops(given: Mapping[str, jax.Array], blank: int) -> dict[str, jax.Array]:
-    logits, features, start = given["logits"], given["features"], given["centers"]
-    known = (given["lengths"], given["labels"], given["label_lengths"])
-    out = {"is_feasible": ctc.is_feasible(*known)}
+def _ops(inputs: Mapping[str, jax.Array], blank: int) -> dict[str, jax.Array]:
+    logits, features, start = inputs["logits"], inputs["features"], inputs["centers"]
+    labels = (inputs["lengths"], inputs["labels"], inputs["label_lengths"])
+    out = {"is_feasible": ctc.is_feasible(*labels)}
     per_sample = {
-        "ctc_loss": lambda x: ctc.ctc_loss(x, *known, blank=blank),
-        "focal_ctc": lambda x: losses.focal_ctc(x, *known, blank=blank),
-        "ace.paper": lambda x: losses.ace(x, *known, blank=blank, variant="paper"),
-        "ace.paddle": lambda x: losses.ace(x, *known, blank=blank, variant="paddle"),
+        "ctc_loss": lambda x: ctc.ctc_loss(x, *labels, blank=blank),
+        "focal_ctc": lambda x: losses.focal_ctc(x, *labels, blank=blank),
+        "ace.paper": lambda x: losses.ace(x, *labels, blank=blank, variant="paper"),
+        "ace.paddle": lambda x: losses.ace(x, *labels, blank=blank, variant="paddle"),
     }
     for name, loss in per_sample.items():
         out |= {name: loss(logits), f"{name}.gradient": jax.grad(lambda x, loss=loss: loss(x).mean())(logits)}
-    out["slot_posteriors"] = ctc.slot_posteriors(logits, *known, blank=blank)
-    out["best_path"] = ctc.best_path(logits, *known, blank=blank)
-    state = CenterState(start, given["counts"])
+    out["slot_posteriors"] = ctc.slot_posteriors(logits, *labels, blank=blank)
+    out["best_path"] = ctc.best_path(logits, *labels, blank=blank)
+    state = CenterState(start, inputs["counts"])
     assignments = {
-        "counted": assign.counted(logits, *known, blank=blank),
-        "counted.ignored": assign.counted(logits, *known, blank=blank, ignored=(2,)),
-        "predicted": assign.predicted(logits, known[0], blank=blank),
-        "predicted.skip_blank": assign.predicted(logits, known[0], blank=blank, skip_blank=True),
-        **{f"aligned.{f}": assign.aligned(logits, *known, blank=blank, frames=f) for f in assign.FRAMES},
-        "posterior": assign.posterior(logits, *known, blank=blank),
+        "counted": assign.counted(logits, *labels, blank=blank),
+        "counted.ignored": assign.counted(logits, *labels, blank=blank, ignored=(2,)),
+        "predicted": assign.predicted(logits, labels[0], blank=blank),
+        "predicted.skip_blank": assign.predicted(logits, labels[0], blank=blank, skip_blank=True),
+        **{f"aligned.{f}": assign.aligned(logits, *labels, blank=blank, frames=f) for f in assign.FRAMES},
+        "posterior": assign.posterior(logits, *labels, blank=blank),
     }
     for name, assignment in assignments.items():
         out |= {f"{name}.{part}": value for part, value in assignment._asdict().items()}
@@ -121,7 +121,7 @@ def _ops(given: Mapping[str, jax.Array], blank: int) -> dict[str, jax.Array]:
             out |= _of_centers(f"{name}.{reduction}", features, start, assignment, rivals, reduction)
         moved = centers.delta(state, features, assignment, alpha=0.3)
         out |= {f"{name}.delta": moved.centers, f"{name}.delta.counts": moved.counts}
-    grown = centers.accumulate(state, features, logits, *known, blank=blank)
+    grown = centers.accumulate(state, features, logits, *labels, blank=blank)
     return out | {"accumulate": grown.centers, "accumulate.counts": grown.counts}
 
 
@@ -141,12 +141,12 @@ def _of_centers(
     return out | {f"{name}.gradient": moved.centers}
 
 
-def _forward(model: ModelConfig, variables: Any, batch: Batch, given: Mapping[str, Any]) -> dict[str, Any]:
+def _forward(model: ModelConfig, variables: Any, batch: Batch, inputs: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    params, dtype = variables["params"], given["logits"].dtype
+    params, dtype = variables["params"], inputs["logits"].dtype
     lstm = jax.jit(BiLSTM(model.hidden, dtype).apply)
-    lines: Any = lstm({"params": params["lstm1"]}, given["rows"], given["row_lengths"])
-    for b, n in enumerate(given["row_lengths"].tolist()):
+    lines: Any = lstm({"params": params["lstm1"]}, inputs["rows"], inputs["row_lengths"])
+    for b, n in enumerate(inputs["row_lengths"].tolist()):
         out[f"blocks/bilstm.{b}"] = lines[b, :n]
     convolutions = {
         "params": params["backbone"],
@@ -178,30 +178,30 @@ def _forward(model: ModelConfig, variables: Any, batch: Batch, given: Mapping[st
     return out
 
 
-def _one_loss(config: LossConfig, preset: str, given: Mapping[str, Any], blank: int) -> dict[str, Any]:
-    batch = Batch(given["logits"], given["lengths"], given["labels"], given["label_lengths"])
-    state = CenterState(given["centers"], given["counts"]) if config.has_centers else None
+def _one_loss(config: LossConfig, preset: str, inputs: Mapping[str, Any], blank: int) -> dict[str, Any]:
+    batch = Batch(inputs["logits"], inputs["lengths"], inputs["labels"], inputs["label_lengths"])
+    state = CenterState(inputs["centers"], inputs["counts"]) if config.has_centers else None
 
     @jax.jit
     def value_and_gradients(logits: jax.Array, features: jax.Array) -> Any:
         def loss(logits: jax.Array, features: jax.Array) -> Any:
-            outputs = Outputs(logits, features, given["lengths"])
+            outputs = Outputs(logits, features, inputs["lengths"])
             value, (info, _) = objective.loss_terms(objective.flow(config), outputs, batch, state, blank=blank)
             return value, info
 
         return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(logits, features)
 
-    (value, info), (d_logits, d_features) = value_and_gradients(given["logits"], given["features"])
+    (value, info), (d_logits, d_features) = value_and_gradients(inputs["logits"], inputs["features"])
     out = {"loss": value, "d_logits": d_logits, "d_features": d_features}
     out |= {name: info[name] for name in ("ctc_sum", "focal_sum", "ace_sum", "center", "push") if name in info}
     return {f"loss/{preset}/{name}": value for name, value in out.items()}
 
 
 def _gradients(
-    config: TrainConfig, preset: str, variables: Any, batch: Batch, given: Mapping[str, Any]
+    config: TrainConfig, preset: str, variables: Any, batch: Batch, inputs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Of the whole loss through the model, by every parameter and by the features."""
-    state = CenterState(given["start/centers"], given["start/counts"]) if config.loss.has_centers else None
+    """Compute the gradients of the whole loss by every parameter and by the features."""
+    state = CenterState(inputs["start/centers"], inputs["start/counts"]) if config.loss.has_centers else None
 
     @jax.jit
     def gradients(params: Any) -> Any:
@@ -209,7 +209,7 @@ def _gradients(
             parts = {"params": params, "batch_stats": variables["batch_stats"]}
             model = CRNN(config.model)
             out: Any = model.apply(parts, batch.images, batch.widths, train=True, mutable=["batch_stats"])[0]
-            # The features with something added that is 0: its gradient is theirs, through the head too.
+            # The gradient by an added zero is the gradient by the features, including the path through the head.
             features = out.features + nothing
             logits = features @ params["head"]["kernel"] + params["head"]["bias"][None, None]
             shown = out._replace(features=features, logits=logits)
@@ -227,9 +227,9 @@ def _gradients(
 
 
 def _steps(
-    config: TrainConfig, preset: str, count: int, variables: Any, batch: Batch, given: Mapping[str, Any]
+    config: TrainConfig, preset: str, count: int, variables: Any, batch: Batch, inputs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    start = CenterState(given["start/centers"], given["start/counts"])
+    start = CenterState(inputs["start/centers"], inputs["start/counts"])
     key = jax.random.key(0)
     state = init_state(config, key, variables=variables, centers=start if config.loss.has_centers else None)
     step = jax.jit(train_step)
@@ -251,12 +251,12 @@ def _steps(
 
 
 def _moments(prefix: str, state: Any, stats: Any) -> dict[str, Any]:
-    """The optimizer's moments under torch's names; after one step of SGD the momentum is the gradient."""
+    """Return the optimizer's moments under torch's names; after one step of SGD the momentum is the gradient."""
     out = {}
     for ours, theirs in (("trace", "momentum_buffer"), ("mu", "exp_avg"), ("nu", "exp_avg_sq")):
-        found = optax.tree.get(state.opt_state, ours)
-        if found is not None:
-            for name, value in convert.to_torch({"params": found, "batch_stats": stats}).items():
+        moments = optax.tree.get(state.opt_state, ours)
+        if moments is not None:
+            for name, value in convert.to_torch({"params": moments, "batch_stats": stats}).items():
                 if "running" not in name and "bias_hh" not in name:
                     out[f"{prefix}/{theirs}.{name}"] = value
     return out

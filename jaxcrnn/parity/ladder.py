@@ -1,8 +1,8 @@
-"""The parity ladder: both frameworks answer one task, and every answer is compared by name.
+"""Parity ladder: both implementations answer one task, and all answers are compared by name.
 
-The task is arrays and a JSON text. `jaxcrnn.parity.answers` answers it here, ``torch_ref`` in a process of its own, so
-neither package imports the other. Rungs: operations, blocks, the forward pass, each preset's loss with its gradients,
-one step, several steps.
+The task consists of arrays and a JSON text. `jaxcrnn.parity.answers` answers it in this process and ``torch_ref`` in a
+subprocess, so neither package imports the other. The rungs are operations, blocks, the forward pass, the loss of each
+preset with its gradients, one step, and ten steps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jaxcrnn.optim import OptimConfig
 from jaxcrnn.parity.answers import Answers
 from jaxcrnn.types import Batch
 
-NOTHING = 1e-8  # an array smaller than this all over is compared with this instead of with itself
+NOTHING = 1e-8  # lower bound of the maximum that errors are divided by
 TOLERANCES = {
     "float64": {
         "ops": 1e-9,
@@ -39,7 +39,7 @@ TOLERANCES = {
         "step 1": 1e-9,
         "step 10": 1e-6,
     },
-    # What was measured with room for another machine; Adam's steps depend on the signs of gradients that are all but 0.
+    # Measured errors with a margin for other machines; Adam's steps depend on the signs of gradients close to 0.
     "float32": {
         "ops": 2e-5,
         "blocks": 2e-5,
@@ -57,15 +57,15 @@ OPTIM = {
 
 
 class Rung(NamedTuple):
-    """One line of the ladder.
+    """One row of the ladder.
 
     Attributes:
-      name: such as ``"step 10"``.
-      part: the preset and optimizer, or the operation.
-      arrays: how many were compared.
-      error: the largest ``max|a - b| / max|b|`` among them.
-      worst: the array it comes from.
-      tolerance: what it may be.
+      name: name of the rung, such as ``"step 10"``.
+      part: preset and optimizer, or operation.
+      arrays: number of compared arrays.
+      error: largest ``max|a - b| / max|b|`` among them.
+      worst: name of the array with the largest error.
+      tolerance: maximum error.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Rung(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether the error is within the tolerance; not a number is not."""
+        """Whether the error is within the tolerance; NaN is not."""
         return self.error <= self.tolerance
 
 
@@ -92,27 +92,27 @@ def make_task(
     base: bool = True,
     seed: int = 0,
 ) -> Answers:
-    """Numbers for both sides to work on, none of them from data.
+    """Create a task: random inputs for both implementations.
 
     Args:
-      model: of the variables.
+      model: configuration of the model.
       variables: ``{"params": ..., "batch_stats": ...}``.
-      presets: which to take the last rungs of.
+      presets: presets for the loss, gradient and step rungs.
       optimizers: ``"sgd"``, ``"adamw"`` or both.
-      loss: another loss to take them of besides, under the name ``"run"``.
+      loss: another loss for these rungs, under the name ``"run"``.
       dtype: ``"float64"`` or ``"float32"``.
-      base: ask for the rungs that belong to no preset: operations, blocks and the forward pass.
-      seed: of the numbers.
+      base: include the rungs that do not depend on the preset: operations, blocks and the forward pass.
+      seed: random seed of the inputs.
     """
     rng = np.random.default_rng(seed)
     frames, classes, size = 14, 9, 5
-    known = {name: LossConfig(name) for name in presets}
+    variants = {name: LossConfig(name) for name in presets}
     if loss is not None:
-        known["run"] = loss
+        variants["run"] = loss
     task: dict[str, Any] = {
         "model": {name: getattr(model, name) for name in ("backbone", "hidden", "standardize", "num_classes", "blank")},
-        "losses": {name: _spelled(config) for name, config in known.items()},
-        "presets": list(known),
+        "losses": {name: _spelled(config) for name, config in variants.items()},
+        "presets": list(variants),
         "optim": [_without(asdict(OPTIM[name]), "ema") for name in optimizers],
         "steps": 10,
         "conv": model.conv,
@@ -123,7 +123,7 @@ def make_task(
     logits = rng.normal(size=(6, frames, classes)) * 3
     lengths = np.asarray([frames, frames, 9, 6, 1, 0], np.int32)
     labels, label_lengths = _labels_that_are_read(rng, logits, lengths, task["blank"], 5)
-    labels[1, :3], label_lengths[1] = 3, 3  # repeats that fit, and repeats that do not
+    labels[1, :3], label_lengths[1] = 3, 3  # feasible repeats, then infeasible ones
     labels[3, :4], label_lengths[3] = 3, 4
     features, start = rng.normal(size=(6, frames, size)), rng.normal(size=(classes, size))
     floats: dict[str, Any] = {
@@ -148,7 +148,7 @@ def make_task(
 
 
 def _spelled(config: LossConfig) -> dict[str, Any]:
-    # The reference has no functions of a user's.
+    # The reference does not support user-defined functions.
     return _without(asdict(config) | config.parts._asdict(), "preset", "rule", "terms")
 
 
@@ -157,7 +157,7 @@ def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _labels_that_are_read(rng: Any, logits: Any, lengths: Any, blank: int, slots: int) -> tuple[Any, Any]:
-    """Labels of which every other one is what greedy decoding reads, so that the count gate lets some pass."""
+    """Make labels of which every other one equals the greedy decoding, so that some pass the count gate."""
     ids, counts = (np.asarray(a) for a in decode.greedy(jnp.asarray(logits), jnp.asarray(lengths), blank=blank))
     slots = max(slots, int(counts.max()))
     characters = [c for c in range(logits.shape[2]) if c != blank]
@@ -180,7 +180,7 @@ def _batch(rng: Any, model: ModelConfig, variables: Mapping[str, Any]) -> Batch:
 
 
 def ask_torch(task: Answers) -> Answers:
-    """The answers of ``torch_ref``, from a process of its own.
+    """Run ``torch_ref`` in a subprocess and return its answers.
 
     Raises:
       UserError: torch is not installed.
@@ -192,7 +192,7 @@ def ask_torch(task: Answers) -> Answers:
         command = [sys.executable, "-m", "torch_ref", str(question), str(reply)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if "No module named 'torch" in done.stderr or "No module named torch_ref" in done.stderr:
-            raise UserError("torch_ref gave no answer: torch is not installed; expected the extra 'torch'")
+            raise UserError("torch_ref cannot run because torch is not installed; install the extra 'torch'")
         if done.returncode:
             raise RuntimeError(f"torch_ref failed:\n{done.stderr}")
         with np.load(reply) as answers:
@@ -200,7 +200,7 @@ def ask_torch(task: Answers) -> Answers:
 
 
 def compare(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], dtype: str) -> list[Rung]:
-    """The ladder, lowest rung first. An answer that one side lacks is an infinite error."""
+    """Build the ladder, lowest rung first; an answer that one side lacks counts as an infinite error."""
     groups: dict[tuple[str, str], dict[str, float]] = {}
     for name in sorted(ours.keys() | theirs.keys()):
         rung, _, rest = name.partition("/")

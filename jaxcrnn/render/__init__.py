@@ -1,1 +1,1 @@
-"""Rendered lines: glyph atlas, texts, looks, renderer, streams."""
+"""Rendered lines: glyph atlas, texts, rendering parameters, renderer and streams."""

@@ -1,4 +1,4 @@
-"""Glyph atlases: every character of a charset in every typeface, drawn once, as gray tiles of one size."""
+"""Glyph atlases: every character of a charset in every typeface, as gray tiles of one size."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from jaxcrnn.charset import name_of
 from jaxcrnn.errors import UserError
 
 SIZE = 40  # rows and columns of a tile
-EM = 32  # pixels of the em square, which stands in the middle of the tile
-BASELINE = 31  # row of the baseline: four fifths and a little of the em from its top, as in most CJK fonts
-FORMAT = 1  # of the files; another number makes cached ones stale
+EM = 32  # size in pixels of the em square, which is centered in the tile
+BASELINE = 31  # row of the baseline: a little over four fifths of the em from its top, as in most CJK fonts
+FORMAT = 1  # version of the files; changing it invalidates cached ones
 SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
 PLACES = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts", "/Library/Fonts",
           "/System/Library/Fonts", "~/Library/Fonts", "C:/Windows/Fonts")  # fmt: skip
@@ -32,12 +32,12 @@ class Atlas(NamedTuple):
     """Glyphs of N characters in F typefaces.
 
     Attributes:
-      characters: of N code points.
+      characters: N code points.
       fonts: F names.
-      tiles: ``[F,N,40,40]`` uint8 ink, 255 where the glyph is; the em is 32 pixels, the middle of the glyph's advance
-        is the middle of the tile, and all baselines are on row 31.
-      advances: ``[F,N]`` float32, how wide the glyph is set, in ems.
-      present: ``[F,N]`` bool; a glyph that a font lacks has an empty tile and is never to be drawn.
+      tiles: ``[F,N,40,40]`` uint8 ink, 255 inside the glyph; the em is 32 pixels, the advance of the glyph is centered
+        in the tile, and all baselines are on row 31.
+      advances: ``[F,N]`` float32 advance widths in ems.
+      present: ``[F,N]`` bool; glyphs that a font lacks have an empty tile and must not be drawn.
     """
 
     characters: str
@@ -47,52 +47,55 @@ class Atlas(NamedTuple):
     present: np.ndarray
 
     def missing(self) -> dict[str, str]:
-        """The characters that each font lacks, for fonts that lack some."""
-        lacking = {name: "".join(c for c, there in zip(self.characters, row, strict=True) if not there)
-                   for name, row in zip(self.fonts, self.present, strict=True)}  # fmt: skip
+        """Return the characters missing in each font, for fonts that lack some."""
+        lacking = {
+            name: "".join(c for c, there in zip(self.characters, row, strict=True) if not there)
+            for name, row in zip(self.fonts, self.present, strict=True)
+        }
         return {name: characters for name, characters in lacking.items() if characters}
 
     def lacking(self, most: int = 20) -> list[str]:
-        """A line for each font that lacks characters, with the first of them."""
+        """Describe the characters missing in each font, one line per font."""
         return [
-            f"{name} lacks {len(missing)} of {len(self.characters)} characters: "
+            f"{name} is missing {len(missing)} of {len(self.characters)} characters: "
             + " ".join(c if c.isprintable() else name_of(c) for c in missing[:most])
             + (" ..." if len(missing) > most else "")
             for name, missing in self.missing().items()
         ]
 
     def only(self, fonts: Sequence[str]) -> Atlas:
-        """The same characters in some of the fonts.
+        """Select some of the fonts.
 
         Raises:
-          UserError: a name that is none of them.
+          UserError: a name is unknown.
         """
         for name in fonts:
             if name not in self.fonts:
-                raise UserError(f"{name!r} is no typeface here; expected some of {', '.join(self.fonts)}")
+                raise UserError(f"unknown typeface {name!r}; expected some of {', '.join(self.fonts)}")
         at = [self.fonts.index(name) for name in fonts]
-        return self._replace(fonts=tuple(fonts), tiles=self.tiles[at], advances=self.advances[at],
-                             present=self.present[at])  # fmt: skip
+        return self._replace(
+            fonts=tuple(fonts), tiles=self.tiles[at], advances=self.advances[at], present=self.present[at]
+        )
 
     def select(self, characters: str) -> Atlas:
-        """The same fonts for other characters, in their order; those the atlas lacks are not present in any font."""
+        """Select characters in a given order; those that the atlas lacks are not present in any font."""
         index = {c: i for i, c in enumerate(self.characters)}
         at = np.asarray([index.get(c, -1) for c in characters], np.int64)
-        known = at >= 0
+        has = at >= 0
         return Atlas(
             characters,
             self.fonts,
-            np.where(known[None, :, None, None], self.tiles[:, at], 0).astype(np.uint8),
-            np.where(known, self.advances[:, at], 1.0).astype(np.float32),
-            self.present[:, at] & known,
+            np.where(has[None, :, None, None], self.tiles[:, at], 0).astype(np.uint8),
+            np.where(has, self.advances[:, at], 1.0).astype(np.float32),
+            self.present[:, at] & has,
         )
 
 
 def find_fonts(folder: str | Path | None = None) -> list[Path]:
-    """Font files in a folder and below it, or, without one, where systems keep theirs, in the order of their names.
+    """Find font files at any depth of a folder, or in the system's font folders by default, sorted by name.
 
     Raises:
-      UserError: the folder does not exist or has no font.
+      UserError: the folder does not exist or has no fonts.
     """
     if folder is None:
         places = [Path(place).expanduser() for place in PLACES]
@@ -100,29 +103,29 @@ def find_fonts(folder: str | Path | None = None) -> list[Path]:
         places = [Path(folder)]
     else:
         raise UserError(f"{folder}: no such folder; expected one with fonts ({', '.join(SUFFIXES)})")
-    found = [path for place in places for path in place.rglob("*") if path.suffix.lower() in SUFFIXES]
-    if folder is not None and not found:
-        raise UserError(f"{folder}: no font in it; expected files named {', '.join('*' + s for s in SUFFIXES)}")
-    return sorted(found, key=lambda path: path.name)
+    fonts = [path for place in places for path in place.rglob("*") if path.suffix.lower() in SUFFIXES]
+    if folder is not None and not fonts:
+        raise UserError(f"{folder}: no fonts; expected files named {', '.join('*' + s for s in SUFFIXES)}")
+    return sorted(fonts, key=lambda path: path.name)
 
 
 def system_fonts(characters: str) -> list[Path]:
-    """The system's fonts that have at least half of the given characters.
+    """Find system fonts that have at least half of the given characters.
 
     Raises:
-      UserError: there is none.
+      UserError: there are none.
     """
-    wanted = {ord(c) for c in characters}
+    codes = {ord(c) for c in characters}
     usable = []
     for path in find_fonts():
         try:
             have = _characters_of(path)
         except UserError:
-            continue  # another program's broken font is not ours to report; --fonts names those to use
-        if 2 * len(wanted & have) >= len(wanted):
+            continue  # broken system fonts are ignored; fonts of a folder are reported
+        if 2 * len(codes & have) >= len(codes):
             usable.append(path)
     if not usable:
-        raise UserError("no font of this system has half of the characters; give --fonts FOLDER with fonts that do")
+        raise UserError("no system font has half of the characters; give --fonts FOLDER with fonts that do")
     return usable
 
 
@@ -133,19 +136,19 @@ def build(
     cached: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Atlas:
-    """Draws an atlas, or reads it from the user's cache, where it is kept by the contents of fonts and charset.
+    """Draw an atlas, or load it from the user's cache, whose keys are hashes of the fonts and characters.
 
     Args:
-      characters: to draw; a font may lack some.
-      fonts: TrueType or OpenType files; of a collection the first face is taken.
-      cached: look into the cache, and write there.
-      progress: called with the number of fonts done, and of all.
+      characters: characters to draw; fonts may lack some.
+      fonts: TrueType or OpenType files; the first face of a collection is used.
+      cached: whether to use the cache.
+      progress: called with the number of fonts done and the total.
 
     Raises:
-      UserError: a file is no font that FreeType reads, or the package fonttools is not installed.
+      UserError: FreeType cannot read a font, or the package fonttools is not installed.
     """
     if not fonts:
-        raise UserError("no fonts given; expected at least one")
+        raise UserError("the list of fonts is empty; expected at least one font")
     digest = hashlib.sha256(f"{FORMAT} {SIZE} {EM} {BASELINE} {characters}".encode())
     for path in fonts:
         digest.update(path.name.encode() + hashlib.sha256(_read(path)).digest())
@@ -154,7 +157,7 @@ def build(
         try:
             return load(kept)
         except UserError:
-            kept.unlink(missing_ok=True)  # half written, or of other software: drawn again
+            kept.unlink(missing_ok=True)  # corrupted or outdated, so drawn again
     drawn = []
     for number, path in enumerate(fonts):
         progress(number, len(fonts))
@@ -166,13 +169,13 @@ def build(
             kept.parent.mkdir(parents=True, exist_ok=True)
             save(atlas, kept)
         except OSError:
-            pass  # a cache that cannot be written costs seconds next time, nothing else
+            pass  # without a cache, drawing takes seconds next time
     return atlas
 
 
 def save(atlas: Atlas, path: Path) -> None:
-    """Writes an atlas as one compressed file of arrays."""
-    # Written aside and renamed, so that a stopped program leaves no half file behind.
+    """Write an atlas as one compressed file of arrays."""
+    # Written to a temporary name first, so that an interrupted program leaves no partial file.
     aside = path.with_name(f"{path.stem}-{os.getpid()}.part.npz")
     np.savez_compressed(
         aside,
@@ -187,36 +190,36 @@ def save(atlas: Atlas, path: Path) -> None:
 
 
 def load(path: Path) -> Atlas:
-    """Reads an atlas.
+    """Load an atlas.
 
     Raises:
-      UserError: the file is no atlas of this format.
+      UserError: the file is not an atlas of this format.
     """
     try:
         with path.open("rb") as raw, np.load(raw) as file:
             if int(file["format"]) != FORMAT:
-                raise UserError(f"{path}: an atlas of format {int(file['format'])}; expected {FORMAT}")
+                raise UserError(f"{path}: atlas format {int(file['format'])}; expected {FORMAT}")
             fonts = tuple(str(name) for name in file["fonts"])
-            found = Atlas(str(file["characters"]), fonts, file["tiles"], file["advances"], file["present"])
-        each = len(fonts), len(found.characters)
-        if (found.tiles.shape, found.advances.shape, found.present.shape) != ((*each, SIZE, SIZE), each, each):
-            raise ValueError(f"glyphs of shape {found.tiles.shape} for {each[0]} fonts and {each[1]} characters")
-        return found
+            atlas = Atlas(str(file["characters"]), fonts, file["tiles"], file["advances"], file["present"])
+        each = len(fonts), len(atlas.characters)
+        if (atlas.tiles.shape, atlas.advances.shape, atlas.present.shape) != ((*each, SIZE, SIZE), each, each):
+            raise ValueError(f"glyphs of shape {atlas.tiles.shape} for {each[0]} fonts and {each[1]} characters")
+        return atlas
     except UserError:
         raise
-    except Exception as error:  # zip, zlib and numpy have each their own for broken bytes
-        raise UserError(f"{path}: no glyph atlas ({first_line(error)}); expected one written by this program") from None
+    except Exception as error:  # zip, zlib and numpy raise different exceptions
+        raise UserError(f"{path}: not a glyph atlas ({first_line(error)}); expected one written by jaxcrnn") from None
 
 
 @cache
 def embedded() -> Atlas:
-    """The atlas in the package: look-alike groups, digits and Latin letters in Song, Kai and Hei."""
+    """Load the package's own atlas: look-alike groups, digits and Latin letters in Song, Kai and Hei."""
     with resources.as_file(resources.files("jaxcrnn") / "resources" / "atlas.npz") as path:
         return load(path)
 
 
 def of_fonts(fonts: str, characters: str) -> Atlas:
-    """The atlas of some characters in ``"embedded"`` or ``"system"`` fonts, or in those of a folder.
+    """Load the atlas of some characters in ``"embedded"`` or ``"system"`` fonts, or in those of a folder.
 
     Raises:
       UserError: as `system_fonts`, `find_fonts` and `build`.
@@ -234,17 +237,17 @@ def _read(path: Path) -> bytes:
 
 
 def _characters_of(path: Path) -> set[int]:
-    """The code points that a font maps to a glyph of its own."""
+    """Return the code points that a font maps to a glyph."""
     try:
         from fontTools.ttLib import TTFont, TTLibError
     except ImportError:
-        raise UserError("fonts need the package fonttools; expected the extra 'data'") from None
+        raise UserError("reading fonts needs the package fonttools; install the extra 'data'") from None
     try:
         with path.open("rb") as file, TTFont(file, fontNumber=0, lazy=True) as font:
             table = font.getBestCmap() or {}
     except (TTLibError, OSError, AssertionError, KeyError, ValueError) as error:
         raise UserError(
-            f"{path}: no font ({str(error) or type(error).__name__}); expected TrueType or OpenType"
+            f"{path}: not a font ({str(error) or type(error).__name__}); expected TrueType or OpenType"
         ) from None
     return {code for code, glyph in table.items() if glyph != ".notdef"}
 
@@ -254,7 +257,7 @@ def _draw(path: Path, characters: str) -> tuple[np.ndarray, np.ndarray, np.ndarr
     try:
         font = ImageFont.truetype(str(path), EM, layout_engine=ImageFont.Layout.BASIC)
     except OSError as error:
-        raise UserError(f"{path}: FreeType does not read it ({error}); expected TrueType or OpenType") from None
+        raise UserError(f"{path}: FreeType cannot read it ({error}); expected TrueType or OpenType") from None
     tiles = np.zeros((len(characters), SIZE, SIZE), np.uint8)
     advances = np.ones(len(characters), np.float32)
     present = np.zeros(len(characters), bool)
@@ -265,17 +268,17 @@ def _draw(path: Path, characters: str) -> tuple[np.ndarray, np.ndarray, np.ndarr
         image = Image.new("L", (SIZE, SIZE))
         ImageDraw.Draw(image).text(((SIZE - advance) / 2, BASELINE), character, fill=255, font=font, anchor="ls")
         tiles[i], advances[i] = np.asarray(image), advance / EM
-        # A font may map a character to an empty glyph: that is as good as none, unless nothing is what it looks like.
+        # An empty glyph counts as missing, except for characters that are blank by nature.
         present[i] = bool(tiles[i].any()) or is_space(character)
     return tiles, advances, present
 
 
 def is_space(character: str) -> bool:
-    """Whether a character leaves no ink."""
+    """Return whether a character leaves no ink."""
     return unicodedata.category(character) in ("Zs", "Cf", "Cc")
 
 
 def common(characters: Iterable[str], atlas: Atlas) -> str:
-    """Those of the characters that at least one font of the atlas has."""
+    """Select the characters that at least one font of the atlas has."""
     drawn = {atlas.characters[i] for i in np.flatnonzero(np.any(atlas.present, axis=0))}
     return "".join(c for c in characters if c in drawn)

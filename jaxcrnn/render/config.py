@@ -1,4 +1,4 @@
-"""How rendered lines may look: the ranges that the renderer draws from, at three levels."""
+"""Rendering parameters: the ranges that rendered lines are drawn from, at three levels."""
 
 from __future__ import annotations
 
@@ -13,35 +13,37 @@ from jaxcrnn.errors import UserError
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class RenderConfig:
-    """How lines may look; every line draws its own values uniformly. Lengths are in ems unless said otherwise.
+    """Ranges of the rendering parameters; each line samples its own values uniformly.
+
+    Lengths are in ems and grays in a range of 2 unless stated otherwise.
 
     Attributes:
-      level: the values that those not given are taken from: ``"easy"``, ``"medium"`` or ``"hard"``.
-      height: H, rows of the images.
-      width: W, columns of the images, a multiple of 8; a line that is longer is set narrower.
-      smallest: em of the smallest line, as a share of the height.
-      largest: em of the largest.
-      narrow: narrowest setting, 1 is the font's own.
-      size: relative change of each character's size, both ways.
-      loose: widest space between characters.
-      pitch: change of each space, both ways.
-      baseline: shift of each character up or down.
-      margin: widest paper left of the first and right of the last character.
-      offset: shift of the line up or down, as a share of the height.
-      slant: horizontal shift for each unit of height, both ways.
-      rotation: in radians, both ways; less for a line so long that its ends would leave the image.
-      perspective: relative growth from one end to the other and from top to bottom, both ways.
-      wave: amplitude of a smooth wave in both directions.
-      bold: how far strokes grow, of a pixel.
-      thin: how far they shrink.
-      lowres: largest factor of a reduction and enlargement.
-      blur: largest standard deviation of a blur in pixels.
-      contrast: least contrast of ink and paper, of a range of 2.
-      texture: largest standard deviation of the paper's unevenness, of a range of 2.
-      noise: of the noise.
-      blocks: largest quantisation step of 8x8 blocks' frequencies, of a range of 2, as JPEG leaves them.
-      rule: probability of each of four straight lines: above, below, left, right.
-      invert: probability that black and white are exchanged.
+      level: preset that the other keys default to: ``"easy"``, ``"medium"`` or ``"hard"``.
+      height: height H of the images in pixels.
+      width: width W of the images in pixels, a multiple of 8; longer lines are condensed to fit.
+      smallest: smallest font size (em), as a share of the height.
+      largest: largest font size (em), as a share of the height.
+      narrow: strongest horizontal condensing; 1 is the font's own width.
+      size: maximum relative change of each character's size, up or down.
+      loose: maximum letter spacing.
+      pitch: maximum change of each letter space, up or down.
+      baseline: maximum shift of each character, up or down.
+      margin: maximum margin left of the first and right of the last character.
+      offset: maximum shift of the line, up or down, as a share of the height.
+      slant: maximum horizontal shear, as shift per unit of height, to either side.
+      rotation: maximum rotation in radians, either way; less for lines so long that their ends would leave the image.
+      perspective: maximum relative growth from one end to the other and from top to bottom, either way.
+      wave: maximum amplitude of a smooth wave, in both directions.
+      bold: maximum growth of strokes in pixels.
+      thin: maximum shrinking of strokes in pixels.
+      lowres: maximum factor of downsampling and upsampling.
+      blur: maximum standard deviation of the blur in pixels.
+      contrast: minimum contrast between ink and paper.
+      texture: maximum standard deviation of the paper's texture.
+      noise: maximum standard deviation of the noise.
+      blocks: maximum quantization step of the frequencies of 8x8 blocks, as in JPEG.
+      rule: probability of each of four straight lines: above, below, left and right of the text.
+      invert: probability that black and white are swapped.
     """
 
     level: str = "medium"

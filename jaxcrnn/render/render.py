@@ -1,7 +1,7 @@
-"""Lines of text rendered on the device from a glyph atlas: a pure function of key, glyphs and labels.
+"""Rendering text lines on the device from a glyph atlas, as a pure function of key, glyphs and labels.
 
-`draw` draws how a line looks, `paint` paints it; `render` does both for a batch. What a line looks like follows from
-its own key alone, so it is the same by itself, in any batch and under any sharding.
+`draw` samples the appearance of a line and `paint` paints it; `render` does both for a batch. The appearance depends on
+the line's own key only, so it is the same in any batch and under any sharding.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from jaxcrnn.render.atlas import EM, SIZE, Atlas
 from jaxcrnn.render.config import RenderConfig
 
 RULES = 4  # above, below, left, right
-GRID = (4, 24)  # nodes of the paper's texture, rows and columns
-FINE = 2  # places a pixel at which the character is looked up
-# Tiles as they are, and averaged along the line for lines so narrow that single columns would be missed: the weights,
-# and from how many tile columns a pixel on they are used.
+GRID = (4, 24)  # rows and columns of the grid of the paper's texture
+FINE = 2  # positions per pixel at which the character is looked up
+# Original tiles, and tiles averaged along the line for lines so narrow that single columns would be missed: weights,
+# and the number of tile columns per pixel from which they are used.
 SOFT = (((1.0,), 0.0), ((0.25, 0.5, 0.25), 1.5), ((0.125, 0.25, 0.25, 0.25, 0.125), 2.6))
 
 
@@ -40,12 +40,15 @@ class Glyphs(NamedTuple):
 
     @classmethod
     def of(cls, atlas: Atlas, charset: Charset) -> Glyphs:
-        """The glyphs of a charset by class, the blank among them. A character that no font has leaves no ink."""
+        """Select the glyphs of a charset by class, including the blank; characters without a glyph leave no ink."""
         chosen = atlas.select("".join(charset.characters))
         parts = (chosen.tiles, chosen.advances, chosen.present)
         tiles, advances, present = (np.insert(part, charset.blank, 0, axis=1) for part in parts)
-        return cls(jnp.asarray(np.stack([_softened(tiles, weights) for weights, _ in SOFT])), jnp.asarray(advances),
-                   jnp.asarray(present))  # fmt: skip
+        return cls(
+            jnp.asarray(np.stack([_softened(tiles, weights) for weights, _ in SOFT])),
+            jnp.asarray(advances),
+            jnp.asarray(present),
+        )
 
 
 def _softened(tiles: np.ndarray, weights: tuple[float, ...]) -> np.ndarray:
@@ -56,31 +59,31 @@ def _softened(tiles: np.ndarray, weights: tuple[float, ...]) -> np.ndarray:
 
 
 class Look(NamedTuple):
-    """What was drawn for one line of L slots; the paintings of two looks that are equal are equal.
+    """Sampled appearance of one line of L slots, which determines its painting.
 
     Attributes:
-      fonts: ``[F]`` float32, the greatest is the line's typeface among those that have a character.
-      em: in pixels.
+      fonts: ``[F]`` float32 preferences; each character is set in the preferred font that has it.
+      em: font size in pixels.
       narrow: horizontal scale.
       sizes: ``[L]`` relative size of each character.
       gaps: ``[L]`` space after each character, in ems.
       rises: ``[L]`` shift of each character downwards, in ems.
-      margins: ``[2]`` in ems.
-      offset: of the line's middle, in pixels.
-      slant: pixels to the right for each pixel upwards.
-      rotation: in radians.
-      perspective: ``[2]`` along the line and down.
+      margins: ``[2]`` margins in ems.
+      offset: vertical offset of the line's middle, in pixels.
+      slant: pixels to the right per pixel upwards.
+      rotation: rotation in radians.
+      perspective: ``[2]`` growth along the line and downwards.
       wave: ``[4]`` amplitudes across and along in pixels, and their phases.
-      weight: from -1 (thinner by a pixel) to 1 (bolder by a pixel).
-      lowres: factor of the reduction, at least 1.
+      weight: stroke weight from -1 (thinner by a pixel) to 1 (bolder by a pixel).
+      lowres: downsampling factor, at least 1.
       blur: standard deviation in pixels.
       ink: gray of the strokes, in [-1, 1].
       paper: gray of the paper.
-      texture: ``[4,24]`` unevenness of the paper at the nodes of a grid over the image.
-      noise: ``[H,W]``.
-      blocks: quantisation step.
-      rules: ``[4,4]`` of the lines above, below, left and right: strength, place, thickness in pixels, tilt.
-      invert: whether black and white are exchanged.
+      texture: ``[4,24]`` deviations of the paper's gray at the nodes of a grid over the image.
+      noise: ``[H,W]`` added noise.
+      blocks: quantization step.
+      rules: ``[4,4]`` strength, position, thickness in pixels and tilt of the lines above, below, left and right.
+      invert: whether black and white are swapped.
     """
 
     fonts: Array
@@ -108,18 +111,18 @@ class Look(NamedTuple):
 
 
 def render(key: Array, glyphs: Glyphs, labels: Array, lengths: Array, config: RenderConfig) -> tuple[Array, Array]:
-    """Renders a batch of lines.
+    """Render a batch of lines.
 
     Args:
-      key: one PRNG key for the batch, of which sample b takes ``fold_in(key, b)``; or ``[B]`` keys, one a line, such as
-        ``fold_in(key(seed), index)``.
-      glyphs: see `Glyphs`.
-      labels: ``[B,L]`` class ids; what stands beyond ``lengths`` is not looked at.
+      key: one PRNG key for the batch, from which sample b uses ``fold_in(key, b)``; or ``[B]`` keys, one per line, such
+        as ``fold_in(key(seed), index)``.
+      glyphs: glyphs of the charset.
+      labels: ``[B,L]`` class ids; ignored beyond ``lengths``.
       lengths: ``[B]`` label lengths; 0 gives a line of width 0.
-      config: static under jit.
+      config: rendering parameters, static under jit.
 
     Returns:
-      ``images [B,H,W,1]`` float32 in [-1, 1], white from their widths on, and ``widths [B]`` int32.
+      ``images [B,H,W,1]`` float32 in [-1, 1], white beyond their widths, and ``widths [B]`` int32.
     """
     keys = key if key.ndim else jax.vmap(lambda b: jax.random.fold_in(key, b))(jnp.arange(labels.shape[0]))
     looks = jax.vmap(lambda k: draw(k, config, glyphs.present.shape[0], labels.shape[1]))(keys)
@@ -128,7 +131,7 @@ def render(key: Array, glyphs: Glyphs, labels: Array, lengths: Array, config: Re
 
 
 def draw(key: Array, config: RenderConfig, fonts: int, slots: int) -> Look:
-    """Draws how one line looks. Values of one character do not depend on how many slots there are."""
+    """Sample the appearance of one line; values of a character do not depend on the number of slots."""
     one, both = jax.random.uniform, lambda k, shape=(): jax.random.uniform(k, shape, minval=-1.0, maxval=1.0)
     keys = iter(jax.random.split(key, 24))
     em = config.height * one(next(keys), minval=config.smallest, maxval=config.largest)
@@ -172,7 +175,7 @@ def _noise(key: Array, config: RenderConfig) -> Array:
 
 
 def paint(look: Look, glyphs: Glyphs, labels: Array, length: Array, config: RenderConfig) -> tuple[Array, Array]:
-    """Paints one line.
+    """Paint one line.
 
     Returns:
       The image ``[H,W]`` and its width.
@@ -180,7 +183,7 @@ def paint(look: Look, glyphs: Glyphs, labels: Array, length: Array, config: Rend
     columns = config.width
     inside = jnp.arange(labels.shape[0]) < length
     classes = jnp.where(inside, labels, 0)
-    # The line's typeface is its favourite of those that have the character.
+    # Each character uses the preferred typeface among those that have it.
     fonts = jnp.argmax(jnp.where(glyphs.present[:, classes], look.fonts[:, None], -1.0), 0)
     scale = look.em * look.narrow
     wide = glyphs.advances[fonts, classes] * look.sizes
@@ -191,7 +194,7 @@ def paint(look: Look, glyphs: Glyphs, labels: Array, length: Array, config: Rend
     width = jnp.where(length > 0, jnp.ceil(natural * squeeze - 1e-3).astype(jnp.int32), 0)
     ends = (margins[0] + jnp.cumsum(room)) * squeeze
     starts = ends - room * squeeze
-    # Which character stands where along the line; an inverse table, so that no pixel compares with every character.
+    # Table from positions along the line to characters, so that pixels need no comparison with every character.
     along = (jnp.arange(columns * FINE, dtype=jnp.float32) + 0.5) / FINE
     table = ((along[:, None] >= ends[None, :]) & inside[None, :]).sum(1, dtype=jnp.int32)
 
@@ -215,7 +218,7 @@ def paint(look: Look, glyphs: Glyphs, labels: Array, length: Array, config: Rend
 
 
 def _unwarped(look: Look, width: Array, config: RenderConfig) -> tuple[Array, Array]:
-    """Where each pixel of the image comes from: along the line in pixels, and below its middle."""
+    """Map each pixel of the image to its position along the line and below the line's middle, in pixels."""
     half = jnp.maximum(width / 2, 1.0)
     y = jnp.arange(config.height, dtype=jnp.float32)[:, None] - ((config.height - 1) / 2 + look.offset)
     x = jnp.arange(config.width, dtype=jnp.float32)[None, :] + 0.5 - half
@@ -225,7 +228,7 @@ def _unwarped(look: Look, width: Array, config: RenderConfig) -> tuple[Array, Ar
     turned_y = jnp.cos(angle) * y - jnp.sin(angle) * x
     far = 1 + look.perspective[0] * turned_x / half + look.perspective[1] * turned_y / config.height
     across, along, phase_y, phase_x = look.wave
-    # Stretched so that its nearer end still ends with the image.
+    # Stretched so that the nearer end of the line stays in the image.
     line_x = (
         turned_x * (1 + jnp.abs(look.perspective[0])) / far
         + look.slant * turned_y
@@ -236,20 +239,20 @@ def _unwarped(look: Look, width: Array, config: RenderConfig) -> tuple[Array, Ar
 
 
 def _sample(tiles: Array, index: Array, x: Array, y: Array) -> Array:
-    """Bilinear lookup in tile ``index`` at each pixel, empty outside: one gather of four neighbours."""
+    """Sample tile ``index`` bilinearly at each pixel with one gather of four neighbours; 0 outside the tile."""
     left, top = jnp.floor(x), jnp.floor(y)
     columns = left.astype(jnp.int32)[..., None] + jnp.asarray([0, 1, 0, 1])[None, None]
     rows = top.astype(jnp.int32)[..., None] + jnp.asarray([0, 0, 1, 1])[None, None]
     inside = (columns >= 0) & (columns < SIZE) & (rows >= 0) & (rows < SIZE)
     flat = (index[..., None] * SIZE + jnp.clip(rows, 0, SIZE - 1)) * SIZE + jnp.clip(columns, 0, SIZE - 1)
-    found = jnp.where(inside, tiles.reshape(-1)[flat].astype(jnp.float32) / 255, 0.0)
+    values = jnp.where(inside, tiles.reshape(-1)[flat].astype(jnp.float32) / 255, 0.0)
     right, down = x - left, y - top
     weights = jnp.stack([(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down], -1)
-    return (found * weights).sum(-1)
+    return (values * weights).sum(-1)
 
 
 def _weigh(ink: Array, weight: Array) -> Array:
-    """Strokes grown or shrunk: mixed with the largest or smallest of each pixel and its four neighbours."""
+    """Grow or shrink strokes: blend each pixel with the maximum or minimum over its four neighbours and itself."""
     padded = jnp.pad(ink, 1)
     neighbours = [padded[1:-1, :-2], padded[1:-1, 2:], padded[:-2, 1:-1], padded[2:, 1:-1]]
     bold, thin = ink, ink
@@ -259,7 +262,7 @@ def _weigh(ink: Array, weight: Array) -> Array:
 
 
 def _ruled(look: Look, x: Array, y: Array, width: Array) -> Array:
-    """Straight lines beside the text, as forms and tables have them."""
+    """Draw straight lines around the text, as in forms and tables."""
     strength, place, thickness, tilt = look.rules.T
     half = look.em / 2
     high, low = -half * (1.02 + 0.25 * place[0]), half * (1.02 + 0.25 * place[1])
@@ -277,12 +280,12 @@ def _ruled(look: Look, x: Array, y: Array, width: Array) -> Array:
 
 
 def _hats(positions: Array, nodes: int) -> Array:
-    """``[len(positions), nodes]`` weights of linear interpolation between nodes at 0, 1, 2 ..."""
+    """Return ``[len(positions), nodes]`` weights of linear interpolation between nodes at 0, 1, 2 ..."""
     return jnp.maximum(0.0, 1 - jnp.abs(positions[:, None] - jnp.arange(nodes, dtype=jnp.float32)[None, :]))
 
 
 def _reduced(ink: Array, factor: Array) -> Array:
-    """Down by a factor with averaging, and up again by linear interpolation, in both directions."""
+    """Downsample by a factor with averaging and upsample with linear interpolation, in both directions."""
 
     def matrix(n: int) -> Array:
         cells = (jnp.arange(n, dtype=jnp.float32) + 0.5) * factor - 0.5
@@ -308,22 +311,22 @@ def _blurred(ink: Array, deviation: Array) -> Array:
 
 
 def _spread(texture: Array, config: RenderConfig) -> Array:
-    """The texture's grid over the whole image, interpolated."""
+    """Interpolate the texture's grid over the whole image."""
     rows = jnp.linspace(0.0, GRID[0] - 1.0, config.height)
     last = GRID[1] - 1.0
     columns = jnp.arange(config.width, dtype=jnp.float32) / config.height * 3
-    columns = last - jnp.abs(columns % (2 * last) - last)  # there and back on long lines
+    columns = last - jnp.abs(columns % (2 * last) - last)  # mirrored on long lines
     return _hats(rows, GRID[0]) @ texture @ _hats(columns, GRID[1]).T
 
 
 def _quantised(image: Array, step: Array) -> Array:
-    """Frequencies of 8x8 blocks rounded to multiples of a step that grows with the frequency."""
+    """Round the frequencies of 8x8 blocks to multiples of a step that grows with the frequency."""
     k = np.arange(8)
     cosines = np.cos(np.pi * (k[None, :] + 0.5) * k[:, None] / 8) * np.where(k[:, None] == 0, np.sqrt(1 / 8), 0.5)
     basis = jnp.asarray(cosines, jnp.float32)  # [frequency, pixel], orthonormal
     height, width = image.shape
     blocks = image.reshape(height // 8, 8, width // 8, 8)
-    found = jnp.einsum("fy,aybx,gx->abfg", basis, blocks, basis)
+    frequencies = jnp.einsum("fy,aybx,gx->abfg", basis, blocks, basis)
     steps = step * (1 + jnp.asarray(k[:, None] + k[None, :], jnp.float32))[None, None] / 2
-    rounded = jnp.where(steps > 1e-4, jnp.round(found / jnp.maximum(steps, 1e-4)) * steps, found)
+    rounded = jnp.where(steps > 1e-4, jnp.round(frequencies / jnp.maximum(steps, 1e-4)) * steps, frequencies)
     return jnp.einsum("fy,abfg,gx->aybx", basis, rounded, basis).reshape(height, width)

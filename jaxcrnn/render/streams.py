@@ -1,4 +1,4 @@
-"""Batches that are rendered while training, and batches mixed of several parts."""
+"""Streams of rendered batches, and streams that mix several others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from jaxcrnn.render.render import Glyphs, render
 from jaxcrnn.render.texts import Texts, length_classes
 from jaxcrnn.types import Batch
 
-AHEAD = 2  # batches whose rendering is asked for before they are needed
+AHEAD = 2  # batches whose rendering is dispatched in advance
 
 
 @partial(jax.jit, static_argnames="config")
@@ -35,24 +35,24 @@ def _render(
 
 
 def _width(config: RenderConfig, pitch: float, longest: int) -> int:
-    """Pixels that are enough for a line of so many characters, a multiple of 16."""
+    """Return a width in pixels, a multiple of 16, for lines of up to ``longest`` characters."""
     pixels = config.height * (pitch * longest + 2 * config.margin * config.largest)
     return int(-(-pixels // 16) * 16)
 
 
 class RenderedBatches:
-    """Rendered lines as a `Stream`: line ``step * B + b`` is a function of ``(seed, step, b)``.
+    """A `Stream` of rendered lines: line ``step * B + b`` is a function of ``(seed, step, b)``.
 
-    All lines of a batch have lengths of one class, so that short lines are not padded to the width of long ones.
+    All lines of a batch belong to one length class, so that short lines are not padded to the width of long ones.
 
     Args:
-      texts: what is written.
-      charset: spells it.
-      glyphs: of the charset.
-      config: how lines look; its width is set here.
-      batch_size: lines a step.
-      seed: of the looks, and of the order of lengths.
-      rows: which rows of every batch this process renders, from and to; all of them by default.
+      texts: texts to render.
+      charset: charset of the texts.
+      glyphs: glyphs of the charset.
+      config: rendering parameters; the width is set here.
+      batch_size: lines in a batch.
+      seed: seed of the rendering and of the order of length classes.
+      rows: range of the rows of every batch that this process renders; all of them by default.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class RenderedBatches:
     @property
     def fingerprint(self) -> str:
         glyphs = hashlib.sha256(np.asarray(self.glyphs.tiles[0]).tobytes() + np.asarray(self.glyphs.present).tobytes())
-        known = {
+        parts = {
             "glyphs": glyphs.hexdigest(),
             "text": asdict(self.texts.config),
             "render": asdict(self.configs[0]),
             "seed": self.seed,
         }
-        spelled = repr(sorted(known.items())) + self.charset.hash + "\n".join(self.texts.pieces or self.texts.groups)
+        spelled = repr(sorted(parts.items())) + self.charset.hash + "\n".join(self.texts.pieces or self.texts.groups)
         return hashlib.sha256(spelled.encode()).hexdigest()
 
     def training(self, start: int, stop: int) -> Generator[tuple[Planned, Batch], None, None]:
@@ -102,7 +102,7 @@ class RenderedBatches:
         for b, index in enumerate(indices.tolist()):
             ids = self.charset.encode(self.texts.draw(index, *self.lengths[bucket]))
             labels[b, : len(ids)], lengths[b] = ids, len(ids)
-        if not len(indices):  # all of this batch's rendered lines are other processes'
+        if not len(indices):  # other processes render all lines of this batch
             nothing = np.zeros((0, self.configs[bucket].height, self.buckets[bucket], 1), np.float32)
             return Planned(bucket, indices), Batch(*map(jnp.asarray, (nothing, lengths, labels, lengths)))
         key = jax.random.key(self.seed)
@@ -111,15 +111,15 @@ class RenderedBatches:
 
 
 class RenderedLines:
-    """A fixed number of rendered lines as a data set (`jaxcrnn.data.source.Source`): line i follows from seed and i.
+    """A data set (`jaxcrnn.data.source.Source`) of rendered lines: line i is a function of seed and i.
 
     Args:
-      texts: what is written.
-      charset: spells it.
-      glyphs: of the charset.
-      config: how lines look; its width is set here.
-      count: of lines.
-      seed: of the looks.
+      texts: texts to render.
+      charset: charset of the texts.
+      glyphs: glyphs of the charset.
+      config: rendering parameters; the width is set here.
+      count: number of lines.
+      seed: seed of the rendering.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class RenderedLines:
         self._images: list[np.ndarray] = []
         size = min(count, 64)
         for start in range(0, count, size):
-            indices = np.arange(start, start + size, dtype=np.uint32)  # a last batch that is not full draws too many
+            indices = np.arange(start, start + size, dtype=np.uint32)  # the last batch may render more than needed
             written = [charset.encode(texts.draw(i)) for i in indices.tolist()]
             labels = np.zeros((size, texts.config.longest), np.int32)
             for b, ids in enumerate(written):
@@ -163,10 +163,10 @@ class RenderedLines:
 
 
 class MixedBatches:
-    """Several streams as one: every batch has a fixed number of lines of each.
+    """A stream that takes a fixed number of lines from each of several others for every batch.
 
     Args:
-      parts: whose batch sizes add up to that of the whole.
+      parts: streams, whose batch sizes add up to that of the mixed stream.
     """
 
     def __init__(self, parts: Sequence[Stream]) -> None:
@@ -197,7 +197,7 @@ class MixedBatches:
 
 
 def _padded(batch: Batch, width: int, slots: int) -> Batch:
-    """White paper to the right, and free label slots."""
+    """Pad a batch with white to the right and with empty label slots."""
     right, free = width - batch.images.shape[2], slots - batch.labels.shape[1]
     images = jnp.pad(batch.images, ((0, 0), (0, 0), (0, right), (0, 0)), constant_values=1.0)
     return batch._replace(images=images, labels=jnp.pad(batch.labels, ((0, 0), (0, free))))

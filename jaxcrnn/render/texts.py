@@ -1,4 +1,4 @@
-"""Text to render: every line a function of seed and index alone."""
+"""Random texts to render, as a function of only seed and index."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ GROUPS = Path(__file__).parents[1] / "resources" / "groups.txt"
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Lines rendered while training.
+    """Texts of lines rendered during training.
 
     Attributes:
-      share: of every batch that is rendered; 1 trains on rendered lines alone and needs no label file.
-      source: ``"uniform"`` over the charset, ``"lookalikes"``, or a UTF-8 text file to take pieces of.
-      fonts: ``"embedded"`` for the typefaces in the package (about 360 characters), ``"system"``, or a folder.
-      typefaces: names of those to render in, as training prints them; empty for all.
-      groups: file of look-alike groups for ``"lookalikes"``; empty for those in the package.
-      bias: share of the characters that ``"lookalikes"`` draws from a group, each group as often as another.
-      repeat: probability that a character is the one before it again, which CTC must part with a blank.
-      shortest: characters of the shortest line.
-      longest: of the longest.
-      pitch: room for a character in a batch, as a share of the height; a line that needs more is set narrower.
-      widths: classes of lengths, each padded to its own width; each costs one compilation.
+      share: share of rendered lines in every batch; 1 trains on rendered lines only and needs no label file.
+      source: ``"uniform"`` over the charset, ``"lookalikes"``, or a UTF-8 text file to take pieces from.
+      fonts: ``"embedded"`` for the typefaces of the package (about 360 characters), ``"system"``, or a folder.
+      typefaces: names of the typefaces to use, as training prints them; empty for all.
+      groups: file of look-alike groups for ``"lookalikes"``; empty for the package's own.
+      bias: share of the characters that ``"lookalikes"`` draws from groups, with equal probability for each group.
+      repeat: probability that a character repeats the previous one, which CTC must separate with a blank.
+      shortest: minimum characters of a line.
+      longest: maximum characters of a line.
+      pitch: width reserved for a character in a batch, as a share of the height; longer lines are condensed to fit.
+      widths: number of length classes, each padded to its own width; each costs one compilation.
     """
 
     share: float = 0.0
@@ -59,36 +59,36 @@ class TextConfig:
         if self.longest > 500:
             raise UserError(f"text.longest is {self.longest}; expected 500 or less")
         if self.groups and self.source != "lookalikes":
-            raise UserError(f"text.groups is for text.source=lookalikes; the source is {self.source!r}")
+            raise UserError(f"text.groups requires text.source=lookalikes; the source is {self.source!r}")
         if not (self.source and self.fonts):
-            raise UserError("text.source and text.fonts: expected a word or a path, found nothing")
+            raise UserError("text.source or text.fonts is empty; expected a name or a path")
         if self.widths < 1:
             raise UserError(f"text.widths is {self.widths}; expected 1 or more")
         if not 0.1 <= self.pitch <= 4:
             raise UserError(f"text.pitch is {self.pitch}; expected 0.1 to 4, a share of the height")
 
     def with_whole_paths(self, base: Path = Path()) -> TextConfig:
-        """The same from any working folder, paths that are not whole being relative to ``base``."""
+        """Copy with absolute paths; relative ones are resolved against ``base``."""
         paths = {"source": KINDS, "fonts": ("embedded", "system"), "groups": ("",)}
-        given: dict[str, Any] = {name: getattr(self, name) for name in paths}
-        whole = {name: str((base / given[name]).resolve()) for name, words in paths.items() if given[name] not in words}
-        return replace(self, **(given | whole))
+        own: dict[str, Any] = {name: getattr(self, name) for name in paths}
+        whole = {name: str((base / own[name]).resolve()) for name, words in paths.items() if own[name] not in words}
+        return replace(self, **(own | whole))
 
 
 class Texts:
-    """Random texts over some characters.
+    """Random texts over a set of characters.
 
     Args:
-      config: what to draw.
-      characters: those that can be rendered and spelled.
-      seed: two seeds give two sequences.
+      config: parameters of the texts.
+      characters: characters that can be rendered and encoded.
+      seed: seed of the sequence of texts.
 
     Attributes:
-      left_out: characters of the groups or of the text file that are not among ``characters``, with their counts.
-      too_short: pieces of the text file that are shorter than the shortest line and are not used.
+      left_out: skipped characters of the groups or of the text file, with their counts.
+      too_short: number of skipped pieces of the text file that are shorter than ``config.shortest``.
 
     Raises:
-      UserError: nothing can be drawn, or a file cannot be read.
+      UserError: no text can be drawn, or a file cannot be read.
     """
 
     def __init__(self, config: TextConfig, characters: str, seed: int) -> None:
@@ -99,27 +99,26 @@ class Texts:
         self.groups: Sequence[str] = ()
         self.pieces: list[str] = []
         if not characters:
-            raise UserError("no character can be rendered; expected fonts that have the charset's characters")
+            raise UserError("no character can be rendered; expected fonts with characters of the charset")
         if config.source == "lookalikes":
             whole = read_groups(config.groups or GROUPS)
-            self.groups = [kept for kept in (self._known(group) for group in whole) if len(kept) > 1]
+            self.groups = [kept for kept in (self._drawable_part(group) for group in whole) if len(kept) > 1]
             if not self.groups:
                 raise UserError(f"{config.groups or GROUPS.name}: no group has two characters of the charset")
         elif config.source != "uniform":
-            # A character that cannot be drawn parts a line in two: nothing is joined that did not stand together.
+            # Lines are split at characters that cannot be drawn, so that pieces are contiguous in the file.
             for line in read_text(config.source).split("\n"):
-                known = self._known(line.removesuffix("\r"), gap="\n")
-                pieces = known.split("\n")
+                pieces = self._drawable_part(line.removesuffix("\r"), gap="\n").split("\n")
                 self.pieces += [piece for piece in pieces if len(piece) >= config.shortest]
                 self.too_short += sum(0 < len(piece) < config.shortest for piece in pieces)
             if not self.pieces:
                 raise UserError(
-                    f"{config.source}: no line of {config.shortest} characters of the charset; expected UTF-8 text, "
+                    f"{config.source}: no line with {config.shortest} characters of the charset; expected UTF-8 text, "
                     f"or one of {', '.join(KINDS)}"
                 )
             self._ends = np.cumsum([len(piece) for piece in self.pieces])
 
-    def _known(self, text: str, gap: str = "") -> str:
+    def _drawable_part(self, text: str, gap: str = "") -> str:
         kept = []
         for c in text:
             if c in self._drawable:
@@ -130,9 +129,9 @@ class Texts:
         return "".join(kept)
 
     def draw(self, index: int, shortest: int | None = None, longest: int | None = None) -> str:
-        """Text ``index``, of a length between two others than the config's where those are given.
+        """Draw text ``index``, with a length between ``shortest`` and ``longest`` (those of the config by default).
 
-        A piece of a text file may be shorter than that: it is taken whole.
+        A piece of a text file that is shorter is used as a whole.
         """
         rng = np.random.default_rng([self.seed, index])
         low, high = shortest or self.config.shortest, longest or self.config.longest
@@ -154,7 +153,7 @@ class Texts:
 
 
 def length_classes(config: TextConfig) -> list[tuple[int, int]]:
-    """The lengths from shortest to longest in about equal parts.
+    """Split the lengths from shortest to longest into classes of about equal size.
 
     >>> length_classes(TextConfig(shortest=1, longest=12, widths=3))
     [(1, 4), (5, 8), (9, 12)]

@@ -1,1 +1,1 @@
-"""What a run or a comparison shows: tables, pages, charts."""
+"""Reports of runs and comparisons: tables, the HTML page, panels and charts."""

@@ -1,4 +1,4 @@
-"""Small charts as SVG text: they stand in a page of one file, scale, and take their colors from the page's style."""
+"""Small scalable SVG charts, which take their colors from the style of the page."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from html import escape
 
 from markupsafe import Markup
 
-WIDTH, HEIGHT = 360, 230  # as wide as a phone, so that text is not shrunk there
+WIDTH, HEIGHT = 360, 230  # the width of a phone, so that text is not shrunk there
 LEFT, RIGHT, TOP, BOTTOM = 46, 16, 10, 36
-# Beside color, each series has strokes of its own, for people who do not tell the colors apart.
+# Series differ in dashes as well as in color, for color-blind readers.
 DASHES = ("", "6 3", "2 3", "9 3 2 3", "1 2", "12 4")
 
 
 def series_style(number: int) -> str:
-    """The attributes of a line of a chart and of its key."""
+    """Return the SVG attributes of a series in a chart and in its legend."""
     dash = DASHES[number % len(DASHES)]
     return f'class="s{number % 8}"' + (f' stroke-dasharray="{dash}"' if dash else "")
 
@@ -30,16 +30,16 @@ def line_chart(
     zero: bool = False,
     order: Sequence[str] = (),
 ) -> Markup:
-    """Lines over a common axis, with a key.
+    """Draw a line chart with a legend.
 
     Args:
-      series: points ``(x, y)`` by name; a point that is not finite is left out.
-      title: read out by screen readers.
-      x_label: under the axis.
-      y_label: beside it.
-      percent: the values are shares.
-      zero: the axis begins at 0.
-      order: all names of a page, so that each has the same color and strokes in every chart.
+      series: points ``(x, y)`` by name; non-finite points are skipped.
+      title: title for screen readers.
+      x_label: label of the x axis.
+      y_label: label of the y axis.
+      percent: format values as percentages.
+      zero: start the y axis at 0.
+      order: all names of a page, so that each has the same style in every chart.
     """
     drawn = {
         name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)] for name, points in series.items()
@@ -82,7 +82,7 @@ def line_chart(
 
 
 def key(names: Mapping[str, int]) -> Markup:
-    """What the lines of a chart stand for, each name with its number."""
+    """Draw the legend of a chart from names and series numbers."""
     items = "".join(
         f'<li><svg class="key" viewBox="0 0 26 8" aria-hidden="true"><line {series_style(n)} x1="0" x2="26" y1="4" '
         f'y2="4"/></svg>{escape(name)}</li>'
@@ -92,12 +92,12 @@ def key(names: Mapping[str, int]) -> Markup:
 
 
 def intervals(bars: Mapping[str, tuple[float, float, float]], *, title: str, x_label: str) -> Markup:
-    """Estimates with their intervals, one below the other, in points of a hundred.
+    """Draw estimates with their intervals, in percentage points.
 
     Args:
-      bars: ``(value, low, high)`` by name, as shares.
-      title: read out by screen readers.
-      x_label: under the axis.
+      bars: ``(value, low, high)`` by name, as fractions.
+      title: title for screen readers.
+      x_label: label of the x axis.
     """
     if not bars:
         return Markup("<p>{}: nothing to draw.</p>").format(title)
@@ -122,16 +122,16 @@ def intervals(bars: Mapping[str, tuple[float, float, float]], *, title: str, x_l
         parts.append(f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
         parts.append(f'<line class="bar" x1="{across(low):.1f}" x2="{across(high):.1f}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="dot" cx="{across(value):.1f}" cy="{y}" r="4"/>')
-    said = "; ".join(f"{name} {v:+.2f}, from {low:+.2f} to {high:+.2f}" for name, (v, low, high) in scaled.items())
-    return _figure(parts, f"{title}. {said}.", height=height)
+    spoken = "; ".join(f"{name} {v:+.2f}, from {low:+.2f} to {high:+.2f}" for name, (v, low, high) in scaled.items())
+    return _figure(parts, f"{title}. {spoken}.", height=height)
 
 
 def scatter(points: Sequence[tuple[float, float, str, int]], *, title: str) -> Markup:
-    """Characters at places of a plane.
+    """Draw characters at points of a plane.
 
     Args:
       points: ``(x, y, character, series)``.
-      title: read out by screen readers.
+      title: title for screen readers.
     """
     if not points:
         return Markup("<p>{}: nothing to draw.</p>").format(title)
@@ -160,7 +160,7 @@ def _number(value: float, percent: bool) -> str:
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers from one at or below ``low`` to one at or above ``high``.
+    """Choose round tick values from one at or below ``low`` to one at or above ``high``.
 
     >>> ticks(0.0, 0.93)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]

@@ -1,4 +1,4 @@
-"""A recogniser looked into, character by character: where it saw each, how sure it was, what its feature was."""
+"""Positions, probabilities and features of the characters that a recogniser reads."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from jaxcrnn.types import Batch, TrainState
 
 
 class Seen(NamedTuple):
-    """What was read in one line.
+    """Reading of one line.
 
     Attributes:
-      item: the line's number in the corpus.
-      text: what was read.
-      probabilities: of each character read, where it was most probable.
-      places: of each character read, its middle in pixels.
+      item: index of the line in the corpus.
+      text: text that was read.
+      probabilities: highest probability of each character that was read.
+      places: middle of each character that was read, in pixels.
     """
 
     item: int
@@ -37,13 +37,13 @@ class Seen(NamedTuple):
 
 
 class Features(NamedTuple):
-    """Features of N characters that are written, at the frame of the true label's best path where each is surest.
+    """Features of N true characters, each at its most probable frame on the best path of the true label.
 
     Attributes:
-      vectors: ``[N,D]`` float32.
-      classes: ``[N]`` int32.
-      items: ``[N]`` the line of each.
-      places: ``[N]`` its middle in pixels.
+      vectors: ``[N,D]`` float32 features.
+      classes: ``[N]`` int32 class ids.
+      items: ``[N]`` index of each character's line.
+      places: ``[N]`` middle of each character in pixels.
     """
 
     vectors: np.ndarray
@@ -57,11 +57,16 @@ def _look(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, Arr
     logits: Array = out.logits  # type: ignore[union-attr]
     lengths: Array = out.lengths  # type: ignore[union-attr]
     probabilities = jax.nn.softmax(logits.astype(jnp.float32), -1)
-    found = assign.aligned(logits, lengths, batch.labels, batch.label_lengths, blank=config.model.blank, frames="best")
+    labels = batch.labels, batch.label_lengths
+    assignment = assign.aligned(logits, lengths, *labels, blank=config.model.blank, frames="best")
     return {
-        "best": jnp.argmax(logits, -1), "sure": probabilities.max(-1), "lengths": lengths,
-        "features": out.features, "classes": found.classes, "weights": found.weights,  # type: ignore[union-attr]
-    }  # fmt: skip
+        "best": jnp.argmax(logits, -1),
+        "sure": probabilities.max(-1),
+        "lengths": lengths,
+        "features": out.features,  # type: ignore[union-attr]
+        "classes": assignment.classes,
+        "weights": assignment.weights,
+    }
 
 
 _run_look = jax.jit(_look)
@@ -70,35 +75,36 @@ _run_look = jax.jit(_look)
 def look(
     config: TrainConfig, state: TrainState, charset: Charset, corpus: Corpus, *, batch_size: int = 32, buckets: int = 6
 ) -> tuple[list[Seen], Features]:
-    """Reads a corpus and keeps what stands behind each character.
+    """Read a corpus, and return the readings with character details and the features of the true characters.
 
     Args:
-      config: the run's.
-      state: the run's.
-      charset: the run's.
-      corpus: lines, audited.
-      batch_size: lines at a time.
-      buckets: width buckets, each one compilation.
+      config: configuration of the run.
+      state: state of the run.
+      charset: charset of the run.
+      corpus: audited lines.
+      batch_size: lines in a batch.
+      buckets: number of width buckets; each costs one compilation.
     """
     seen: list[Seen] = []
     parts: list[tuple[np.ndarray, ...]] = []
     batches = Batches(corpus, plans.choose(corpus.widths, buckets), batch_size)
     for planned, batch in batches.in_order():
         out = jax.device_get(_run_look(config, state, batch))
-        wide = batches.buckets[planned.bucket] / out["best"].shape[1]  # pixels a frame
+        wide = batches.buckets[planned.bucket] / out["best"].shape[1]  # pixels per frame
         for row, item in enumerate(planned.items.tolist()):
             frames = int(out["lengths"][row])
             seen.append(_seen(item, out["best"][row, :frames], out["sure"][row, :frames], charset, wide))
             used = np.flatnonzero(out["weights"][row, :frames] > 0)
-            parts.append((out["features"][row, used], out["classes"][row, used], np.full(len(used), item),
-                          (used + 0.5) * wide))  # fmt: skip
+            parts.append(
+                (out["features"][row, used], out["classes"][row, used], np.full(len(used), item), (used + 0.5) * wide)
+            )
     order = np.argsort([one.item for one in seen], kind="stable")
     vectors, classes, items, places = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return [seen[i] for i in order], Features(vectors.astype(np.float32), classes, items, places)
 
 
 def _seen(item: int, best: np.ndarray, sure: np.ndarray, charset: Charset, wide: float) -> Seen:
-    """Runs of the same class are one character, as `jaxcrnn.decode.greedy` reads them."""
+    """Collapse runs of the same class to one character, as `jaxcrnn.decode.greedy` does."""
     ids, probabilities, places = [], [], []
     starts = np.flatnonzero(np.diff(best, prepend=-1))
     for start, stop in zip(starts, [*starts[1:], len(best)], strict=True):
@@ -110,11 +116,11 @@ def _seen(item: int, best: np.ndarray, sure: np.ndarray, charset: Charset, wide:
 
 
 def plane(sets: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Sets of vectors ``[N,D]`` in the plane of their own first two principal components, each ``[N,2]``.
+    """Project each set of vectors ``[N,D]`` on its own first two principal components, giving ``[N,2]``.
 
-    Each set has a plane of its own, because two trained models do not share their axes. All are scaled by the root mean
-    square distance to their mean, and a set of as many vectors as the first is turned or mirrored to lie as that does
-    (orthogonal Procrustes), so that only how characters stand to each other differs.
+    Each set has its own plane, because two trained models do not share their axes. All sets are scaled by the root mean
+    square distance to their mean. A set with as many vectors as the first is rotated or mirrored to match it
+    (orthogonal Procrustes), so that only relative positions differ.
     """
     flat: list[np.ndarray] = []
     for vectors in sets:
@@ -129,8 +135,11 @@ def plane(sets: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def separation(vectors: np.ndarray, classes: np.ndarray, groups: Sequence[Sequence[int]]) -> float:
-    """How far look-alikes are apart: the mean over pairs of one group of the distance of their means, by the root mean
-    square distance of characters to their own mean. Larger is better told apart; 0 where there is no pair."""
+    """Measure the separation of look-alikes; higher is better, and 0 means that there are no pairs.
+
+    It is the mean distance between the means of two characters of a group, divided by the root mean square distance of
+    characters to their own mean.
+    """
     means = {int(c): vectors[classes == c].mean(0) for c in np.unique(classes)}
     spread = np.sqrt(np.mean([np.square(v - means[int(c)]).sum() for v, c in zip(vectors, classes, strict=True)]))
     pairs = [

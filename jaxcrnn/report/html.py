@@ -1,5 +1,8 @@
-"""The report as one HTML file that needs nothing else: no script, no address outside, light and dark, phone and screen
-reader. The template escapes every text that comes from data; what these functions return is HTML (`Markup`)."""
+"""Building blocks of the report page, a self-contained HTML file.
+
+The page has no scripts, loads nothing, supports light and dark mode, and works on phones and with screen readers. The
+template escapes every text that comes from data; the functions return HTML (`Markup`).
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,14 @@ TEMPLATE = "report.html.j2"
 
 @cache
 def _macros() -> Any:
-    """The template's macros; each returns `Markup`, with every argument escaped that is not."""
+    """Load the macros of the template, which return `Markup` and escape all arguments that are not `Markup`."""
     environment = Environment(
-        loader=PackageLoader("jaxcrnn", "resources"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("jaxcrnn", "resources"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     return environment.get_template(TEMPLATE).module
 
 
@@ -36,38 +42,38 @@ class Section(NamedTuple):
 
 
 def page(title: str, lead: str, sections: Sequence[Section]) -> Markup:
-    """The whole file.
+    """Build the whole page.
 
     Args:
-      title: as text.
+      title: title as plain text.
       lead: HTML before the sections.
-      sections: with HTML bodies.
+      sections: sections with HTML bodies.
     """
     return Markup(_macros().page(title, lead, sections))
 
 
 def text(*paragraphs: str) -> Markup:
-    """Paragraphs of plain text."""
+    """Build paragraphs from plain texts."""
     return Markup(_macros().text(paragraphs))
 
 
 def subheading(words: str) -> Markup:
-    """A heading inside a section."""
+    """Build a heading inside a section."""
     return Markup(_macros().subheading(words))
 
 
 def bullets(items: Sequence[str]) -> Markup:
-    """A list of plain texts."""
+    """Build a list from plain texts."""
     return Markup(_macros().bullets(items))
 
 
 def details(summary: str, body: str) -> Markup:
-    """HTML that is folded away until it is asked for."""
+    """Build a collapsed block of HTML."""
     return Markup(_macros().details(summary, body))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], label: str) -> Markup:
-    """A table that scrolls by itself where the screen is narrow, by keyboard, too."""
+    """Build a table that scrolls on narrow screens, also by keyboard."""
     numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(head))]
     return Markup(_macros().table(head, rows, numeric, label))
 
@@ -77,52 +83,52 @@ def _is_number(cell: object) -> bool:
 
 
 def charts(figures: Sequence[tuple[str, str]]) -> Markup:
-    """Charts with captions, side by side where there is room."""
+    """Build a grid of charts with captions."""
     return Markup(_macros().charts(figures))
 
 
 def cards(items: Sequence[str]) -> Markup:
-    """Boxes of HTML, side by side where there is room."""
+    """Build a grid of boxes with HTML."""
     return Markup(_macros().cards(items))
 
 
 def picture(gray: np.ndarray, alt: str, kind: str) -> Markup:
-    """A gray image ``[h,w]`` inside the page."""
+    """Build an embedded gray image ``[h,w]``."""
     data = base64.b64encode(to_png(gray)).decode()
     return Markup(_macros().picture(data, alt, kind, gray.shape[1], gray.shape[0]))
 
 
 def span(words: str) -> Markup:
-    """A text in a line."""
+    """Build an inline text."""
     return Markup(_macros().span(words))
 
 
 def confusion_card(written: str, read: str, picture: str, truth: str, text: str, note: str) -> Markup:
-    """A confusion with a line in which it happens.
+    """Build a card for a confusion, with an example line.
 
     Args:
-      written: HTML that shows the character written.
-      read: HTML that shows what was read for it.
-      picture: HTML of the line.
-      truth: of the line.
-      text: what was read there.
-      note: how often it happens.
+      written: HTML that shows the true character.
+      read: HTML that shows the character that was read.
+      picture: HTML of the line's image.
+      truth: true text of the line.
+      text: text that was read.
+      note: frequency of the confusion.
     """
     return Markup(_macros().confusion_card(written, read, picture, truth, text, note))
 
 
 def line_card(picture: str, truth: str, text: str | None, note: str) -> Markup:
-    """A line.
+    """Build a card for a line.
 
     Args:
-      picture: HTML of the line.
-      truth: of the line.
-      text: what was read there, None where that is the truth.
-      note: why the line is shown.
+      picture: HTML of the line's image.
+      truth: true text of the line.
+      text: text that was read, None if it is correct.
+      note: reason for showing the line.
     """
     return Markup(_macros().line_card(picture, truth, text, note))
 
 
 def group_keys(groups: Sequence[str]) -> Markup:
-    """What the colors of a map stand for."""
+    """Build the legend of a map, one color per group."""
     return Markup(_macros().group_keys(groups))

@@ -1,4 +1,4 @@
-"""The parts of a report page, made of logs and of what recognisers read."""
+"""Sections of the report page, built from logs and readings."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from jaxcrnn.report import charts, html
 from jaxcrnn.report.features import Features, Seen, plane, separation
 from jaxcrnn.runs import metrics_log
 
-POINTS = 120  # of a curve; a longer log is averaged
+POINTS = 120  # maximum points of a curve; longer logs are averaged
 CARDS = 12
-SERIES = 8  # of a chart, as many as the page has colors
-MAPPED = 6  # groups whose characters are drawn on the map
-MARKS = 260  # characters on it
+SERIES = 8  # maximum series of a chart, the number of colors of the page
+MAPPED = 6  # maximum groups on the feature map
+MARKS = 260  # maximum characters on the feature map
 
 
 class Reader(NamedTuple):
-    """A recogniser that has read some lines."""
+    """Readings and features of a recogniser."""
 
     name: str
     seen: list[Seen]
@@ -37,21 +37,21 @@ Log = list[dict[str, Any]]
 
 
 def logged(folders: Mapping[str, Sequence[Path]]) -> dict[str, list[Log]]:
-    """The rows of ``metrics.jsonl`` of every run of each name."""
+    """Read ``metrics.jsonl`` of every run of each name."""
     return {
         name: [metrics_log.read(folder / metrics_log.NAME).rows for folder in runs] for name, runs in folders.items()
     }
 
 
 def over_steps(logged: Mapping[str, Sequence[Log]], key: str) -> dict[str, list[tuple[float, float]]]:
-    """One value of the logs over the steps, averaged over the runs of each name."""
+    """Extract one value of the logs over the steps, averaged over the runs of each name."""
     curves = {}
     for name, runs in logged.items():
         values: dict[int, list[float]] = defaultdict(list)
         for row in itertools.chain.from_iterable(runs):
             if (value := metrics_log.number(row, key)) is not None:
                 values[row["step"]].append(value)
-        points = [(step, float(np.mean(found))) for step, found in sorted(values.items())]
+        points = [(step, float(np.mean(at_step))) for step, at_step in sorted(values.items())]
         if points:
             size = -(-len(points) // POINTS)
             chunks = [points[i : i + size] for i in range(0, len(points), size)]
@@ -60,86 +60,94 @@ def over_steps(logged: Mapping[str, Sequence[Log]], key: str) -> dict[str, list[
 
 
 def curves(logged: Mapping[str, Sequence[Log]], *, alone: bool) -> str:
-    """Loss and accuracy while training.
+    """Build charts of loss and accuracy during training.
 
     Args:
-      logged: of each name.
-      alone: whether it is one run; center losses of several are sums of different things, which no axis fits.
+      logged: logs of each name.
+      alone: whether the page shows a single run; the center losses of several runs are not comparable.
     """
-    known = (
-        ("CTC loss", "ctc", "nats", False), ("Lines right while training", "line_accuracy", "lines", True),
-        ("Lines right, validation", "val_line_accuracy", "lines", True), ("Center loss", "center", "loss", False),
+    measures = (
+        ("CTC loss", "ctc", "nats", False), ("Line accuracy, training", "line_accuracy", "lines", True),
+        ("Line accuracy, validation", "val_line_accuracy", "lines", True), ("Center loss", "center", "loss", False),
     )  # fmt: skip
     figures = []
-    for caption, key, unit, percent in known if alone else known[:-1]:
-        if found := over_steps(logged, key):
-            chart = charts.line_chart(found, title=caption, x_label="step", y_label=unit, percent=percent, zero=percent,
-                                   order=[*logged])  # fmt: skip
+    for caption, key, unit, percent in measures if alone else measures[:-1]:
+        if curve := over_steps(logged, key):
+            chart = charts.line_chart(
+                curve, title=caption, x_label="step", y_label=unit, percent=percent, zero=percent, order=[*logged]
+            )
             figures.append((caption, chart))
-    return html.charts(figures) if figures else html.text("No log is there.")
+    return html.charts(figures) if figures else html.text("There are no training logs.")
 
 
 def distances(logged: Mapping[str, Sequence[Log]]) -> str:
-    """How far features are from their own center and from the look-alike's."""
+    """Build charts of the distances from features to their own center and to the look-alike's center."""
     figures = []
-    known = (
+    measures = (
         ("To the own center", "distance_to_own"), ("To the look-alike's center", "distance_to_lookalike"),
         ("Between both centers", "distance_between"),
     )  # fmt: skip
-    for caption, key in known:
-        if found := over_steps(logged, key):
+    for caption, key in measures:
+        if curve := over_steps(logged, key):
             chart = charts.line_chart(
-                found, title=caption, x_label="step", y_label="distance", zero=True, order=[*logged]
+                curve, title=caption, x_label="step", y_label="distance", zero=True, order=[*logged]
             )
             figures.append((caption, chart))
     if not figures:
-        return html.text("The loss keeps no centers, so there are no distances.")
-    said = ("Means over the frames that belong to a character. The look-alike of a frame is the most probable class "
-            "other than its own.")  # fmt: skip
-    return html.text(said) + html.charts(figures)
+        return html.text("The loss has no centers, so there are no distances.")
+    explained = (
+        "Means over the frames that are assigned to a character. The look-alike of a frame is the most probable class "
+        "other than its own."
+    )
+    return html.text(explained) + html.charts(figures)
 
 
 def confused(
     readers: Sequence[Reader], corpus: Corpus, groups: Sequence[str], glyphs: Atlas, counted: Mapping[str, int]
 ) -> str:
-    """The most frequent confusions of the first reader as pictures, and how often each reader makes them.
+    """Show the most frequent confusions of the first reader, and how often each reader makes them.
 
     Args:
-      readers: the first one's confusions are shown.
-      corpus: what they read.
-      groups: of look-alikes.
-      glyphs: that characters are drawn with.
-      counted: lines that the readers' names stand for, shown in the text.
+      readers: readers, of which the first one's confusions are shown.
+      corpus: lines that they read.
+      groups: look-alike groups.
+      glyphs: glyphs to show characters with.
+      counted: numbers of lines by description, for the text.
     """
     texts = corpus.texts
     scored = [confusions.score([s.text for s in r.seen], texts, groups) for r in readers]
-    found = scored[0].confusions
-    if not found:
-        return html.text(f"{readers[0].name} read every character right.")
+    frequent = scored[0].confusions
+    if not frequent:
+        return html.text(f"No confusions: {readers[0].name} read every character correctly.")
     counts = [{(c.written, c.read): c.times for c in one.confusions} for one in scored]
     head = ["written", "read", "look-alikes", *(r.name for r in readers), "of"]
     rows = [
-        [confusions.shown(c.written), confusions.shown(c.read), "yes" if c.alike else "",
-         *(count.get((c.written, c.read), 0) for count in counts), c.among or ""]
-        for c in found[:30]
-    ]  # fmt: skip
+        [
+            confusions.shown(c.written),
+            confusions.shown(c.read),
+            "yes" if c.alike else "",
+            *(count.get((c.written, c.read), 0) for count in counts),
+            c.among or "",
+        ]
+        for c in frequent[:30]
+    ]
     first = readers[0]
     items = []
-    for c in found[:CARDS]:
+    for c in frequent[:CARDS]:
         if example := _example(first, corpus, texts, (c.written, c.read), groups):
             items.append(_card(c, example, first.seen, corpus, texts, glyphs))
     lines = ", ".join(f"{name}: {count} lines" for name, count in counted.items())
     return (
-        html.text(f"The most frequent confusions of {first.name}, each with a line in which it happens ({lines}).")
+        html.text(f"The most frequent confusions of {first.name}, each with an example line ({lines}).")
         + html.cards(items)
-        + html.table(head, rows, "Confusions and how often each recogniser makes them")
+        + html.table(head, rows, "Confusions by recogniser")
     )
 
 
 def _example(
     reader: Reader, corpus: Corpus, texts: Sequence[str], pair: tuple[str, str], groups: Sequence[str]
 ) -> tuple[int, float | None] | None:
-    """A line with the confusion, the one it was surest in, and how sure it was of the character."""
+    """Find the example of a confusion with the highest probability, and return the line and the probability."""
     group = confusions.members(groups)
     best: tuple[int, float | None] | None = None
     for seen in reader.seen:
@@ -156,12 +164,16 @@ def _example(
 
 
 def _card(
-    c: confusions.Confusion, example: tuple[int, float | None], seen: Sequence[Seen], corpus: Corpus,
-    texts: Sequence[str], glyphs: Atlas,
-) -> str:  # fmt: skip
+    c: confusions.Confusion,
+    example: tuple[int, float | None],
+    seen: Sequence[Seen],
+    corpus: Corpus,
+    texts: Sequence[str],
+    glyphs: Atlas,
+) -> str:
     item, sure = example
-    line = html.picture(corpus.image(item), f"a line that reads {texts[item]}", "line")
-    how = "" if sure is None else f", {sure:.1%} sure of {confusions.shown(c.read)}"
+    line = html.picture(corpus.image(item), f"image of the line {texts[item]}", "line")
+    how = "" if sure is None else f" ({sure:.1%} for {confusions.shown(c.read)})"
     text = (seen[item].text or "(nothing)") + how
     return html.confusion_card(glyph(c.written, glyphs), glyph(c.read, glyphs), line, texts[item], text, _often(c))
 
@@ -172,7 +184,7 @@ def _often(c: confusions.Confusion) -> str:
 
 
 def glyph(character: str, glyphs: Atlas) -> str:
-    """A character as a picture, or as text where no font has it."""
+    """Show a character as a picture, or as text if no font has it."""
     index = glyphs.characters.find(character) if character else -1
     there = np.flatnonzero(glyphs.present[:, index]).tolist() if index >= 0 else []
     if there:
@@ -181,10 +193,10 @@ def glyph(character: str, glyphs: Atlas) -> str:
 
 
 def feature_map(readers: Sequence[Reader], charset: Charset, groups: Sequence[str]) -> str:
-    """Features of characters in a plane, one map a reader, colored by group."""
-    chosen, said = _chosen(readers[-1], charset, groups)
+    """Build one map of character features for each reader, colored by group."""
+    chosen, number = _chosen(readers[-1], charset, groups)
     if not chosen:
-        return html.text("No two characters of a group are in the data, so there is nothing to map.")
+        return html.text("No feature map: the data contain no two characters of a look-alike group.")
     classes = {c: n for n, group in enumerate(chosen) for c in group}
     figures = []
     within = [np.flatnonzero(np.isin(r.features.classes, list(classes))) for r in readers]
@@ -192,46 +204,46 @@ def feature_map(readers: Sequence[Reader], charset: Charset, groups: Sequence[st
     for reader, inside, flat in zip(readers, within, planes, strict=True):
         vectors, ids = reader.features.vectors, reader.features.classes
         apart = separation(vectors[inside], ids[inside], chosen)
-        # Spread over all of them: they come in the order of their lines' widths.
+        # Evenly spaced, because the characters are sorted by the widths of their lines.
         chosen_marks = np.unique(np.linspace(0, len(inside) - 1, MARKS).astype(int))
         points = [
             (float(x), float(y), charset.name(int(c)), classes[int(c)])
             for (x, y), c in zip(flat[chosen_marks], ids[inside][chosen_marks], strict=True)
         ]
-        title = f"{reader.name}: look-alikes {apart:.2f} spreads apart"
+        title = f"{reader.name}: separation of look-alikes {apart:.2f}"
         figures.append((title, charts.scatter(points, title=f"Map of character features, {title}")))
     keys = html.group_keys(["".join(charset.name(c) for c in group) for group in chosen])
     explained = (
-        "Each character stands where its feature lies in the plane of the first two principal components of that "
-        "recogniser's own features, turned to lie as the first; a group has one color. The number in the title is "
-        "measured in all dimensions: the distance between the means of two look-alikes, divided by the root mean "
-        f"square distance of characters to their own mean. {said} At most {MARKS} characters stand on a map."
+        "Each character is placed at its feature's projection on the first two principal components of that "
+        "recogniser's features, rotated to match the first map. Each group has one color. The separation is computed "
+        "in all dimensions: the distance between the means of two look-alikes, divided by the root mean square "
+        f"distance of characters to their own mean. {number} At most {MARKS} characters are shown on a map."
     )
     return html.text(explained) + keys + html.charts(figures)
 
 
 def _chosen(reader: Reader, charset: Charset, groups: Sequence[str]) -> tuple[list[list[int]], str]:
-    """The groups with most characters in the data, at least two of each group."""
+    """Choose the groups with most characters in the data and at least two different ones."""
     ids, counts = np.unique(reader.features.classes, return_counts=True)
-    found = dict(zip(ids.tolist(), counts.tolist(), strict=True))
-    known = set(charset.characters)
+    occurrences = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    characters = set(charset.characters)
     scored = []
     for group in groups:
-        inside = [c for c in (charset.encode(m)[0] for m in group if m in known) if found.get(c, 0) > 1]
+        inside = [c for c in (charset.encode(m)[0] for m in group if m in characters) if occurrences.get(c, 0) > 1]
         if len(inside) > 1:
-            scored.append((sum(found[c] for c in inside), inside))
+            scored.append((sum(occurrences[c] for c in inside), inside))
     scored.sort(key=lambda one: -one[0])
-    return [inside for _, inside in scored[:MAPPED]], f"{min(len(scored), MAPPED)} of {len(scored)} groups are drawn."
+    return [inside for _, inside in scored[:MAPPED]], f"{min(len(scored), MAPPED)} of {len(scored)} groups are shown."
 
 
 def lines(reader: Reader, corpus: Corpus, times: Mapping[int, float], most: int = 8) -> str:
-    """The hardest lines, misread ones first and of those the least sure, and the slowest.
+    """Show the hardest lines (misread ones first, sorted by their least probable character) and the slowest lines.
 
     Args:
-      reader: whose.
-      corpus: the lines.
-      times: milliseconds a line, by item.
-      most: of each.
+      reader: reader of the lines.
+      corpus: lines that were read.
+      times: milliseconds per line, by item.
+      most: number of lines of each kind.
     """
     texts = corpus.texts
     hardest = sorted(reader.seen, key=lambda s: (s.text == texts[s.item], min(s.probabilities, default=0.0)))[:most]
@@ -240,11 +252,11 @@ def lines(reader: Reader, corpus: Corpus, times: Mapping[int, float], most: int 
     def card(item: int, what: str) -> str:
         seen = reader.seen[item]
         wrong = None if seen.text == texts[item] else seen.text or "(nothing)"
-        picture = html.picture(corpus.image(item), f"a line that reads {texts[item]}", "line")
+        picture = html.picture(corpus.image(item), f"image of the line {texts[item]}", "line")
         return html.line_card(picture, texts[item], wrong, what)
 
-    hard = [card(s.item, f"least sure character {min(s.probabilities, default=0.0):.1%}") for s in hardest]
+    hard = [card(s.item, f"least probable character {min(s.probabilities, default=0.0):.1%}") for s in hardest]
     slow = [card(item, f"{times[item]:.1f} ms in a batch, {corpus.widths[item]} px wide") for item in slowest]
     return (
-        html.subheading(f"Hardest of {reader.name}") + html.cards(hard) + html.subheading("Slowest") + html.cards(slow)
+        html.subheading(f"Hardest for {reader.name}") + html.cards(hard) + html.subheading("Slowest") + html.cards(slow)
     )

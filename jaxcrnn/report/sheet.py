@@ -1,4 +1,4 @@
-"""Groups of look-alikes drawn as one image."""
+"""Images of look-alike groups."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from jaxcrnn.render.atlas import SIZE, Atlas
 
 
 def glyph_sheet(glyphs: Atlas, groups: Sequence[str], columns: int = 8) -> Image.Image:
-    """Draw groups as a sheet of numbered boxes, each with one row a typeface.
+    """Draw groups as a sheet of numbered boxes, each with one row per typeface.
 
     Args:
       glyphs: glyphs of every character of the groups.
       groups: look-alike groups.
-      columns: boxes side by side.
+      columns: number of boxes in a row.
     """
     index = {c: i for i, c in enumerate(glyphs.characters)}
     fonts, widest = len(glyphs.fonts), max(map(len, groups))

@@ -1,4 +1,4 @@
-"""Results as tables and files."""
+"""Results as text tables and JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def score_table(scores: dict[str, metrics.Score], absent: dict[str, str]) -> str:
-    """One row a rule."""
+    """Format scores, one row per rule."""
     rows: list[Sequence[object]] = [
         (
             rule,
@@ -28,40 +28,40 @@ def score_table(scores: dict[str, metrics.Score], absent: dict[str, str]) -> str
         )
         for rule, s in scores.items()
     ]
-    text = table(("rule", "lines right", "characters right", "1-NED", "lines", "edits"), rows)
+    text = table(("rule", "line accuracy", "character accuracy", "1-NED", "lines", "edits"), rows)
     return "\n".join([text, *(f"{rule}: not measured: {why}" for rule, why in absent.items())])
 
 
 def parity_table(ladder: Sequence[Rung]) -> str:
-    """One row a rung."""
+    """Format the parity ladder, one row per rung."""
     rows = [
         (r.name, r.part, r.arrays, f"{r.error:.1e}", f"{r.tolerance:.0e}", "" if r.holds else "FAILS", r.worst)
         for r in ladder
     ]
-    return table(("rung", "of", "arrays", "error", "allowed", "", "largest in"), rows)
+    return table(("rung", "part", "arrays", "error", "tolerance", "", "largest in"), rows)
 
 
 def position_table(result: Evaluation) -> str:
-    """Accuracy of each position of the text."""
+    """Format the accuracy at each position of the text."""
     rows = metrics.by_position([line.text for line in result.lines], result.truths)
     return table(
-        ("position", "characters", "right", "accuracy"),
+        ("position", "characters", "correct", "accuracy"),
         [(i, total, right, f"{right / total:.2%}") for i, (total, right) in enumerate(rows, start=1)],
     )
 
 
 def mistakes(result: Evaluation, most: int = 5) -> str:
-    """The first misread lines."""
+    """Format the first misread lines."""
     wrong = [(line, truth) for line, truth in zip(result.lines, result.truths, strict=True) if line.text != truth]
     if not wrong:
-        return "every line was read right"
+        return "no mistakes: every line was read correctly"
     rows = [(line.name, f"{line.confidence:.3f}", repr(truth), repr(line.text)) for line, truth in wrong[:most]]
     more = f"\n... and {len(wrong) - most} more misread lines" if len(wrong) > most else ""
     return table(("misread line", "confidence", "written", "read"), rows) + more
 
 
 def evaluation_json(result: Evaluation, corpus: Corpus, facts: dict[str, Any]) -> str:
-    """Everything `jaxcrnn evaluate` measured, as JSON."""
+    """Format everything that ``jaxcrnn evaluate`` measured as JSON."""
     scores, absent = result.scores()
     values = {
         **facts,

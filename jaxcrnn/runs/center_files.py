@@ -1,4 +1,4 @@
-"""Files of centers: ours (safetensors) and PaddleOCR's (a pickle, of which nothing but arrays is taken)."""
+"""Files of class centers: safetensors, and PaddleOCR's pickle (restricted to arrays)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMAT = "jaxcrnn centers 1"
 
 
 def save(path: Path, state: CenterState, charset: Charset) -> None:
-    """Writes centers with their counts, the charset and its hash.
+    """Write centers with their counts, the charset and its hash.
 
     Raises:
       UserError: the file cannot be written.
@@ -39,16 +39,16 @@ def save(path: Path, state: CenterState, charset: Charset) -> None:
 
 
 def load(path: Path, charset: Charset, size: int, instead: str = "") -> CenterState:
-    """Reads centers for a charset and a feature size.
+    """Read centers for a charset and a feature size.
 
     Args:
-      path: made by `save`, or PaddleOCR's ``train_center.pkl``: a dict of class ids and arrays.
-      charset: the run's.
-      size: D.
-      instead: what else an error says may be given.
+      path: file written by `save`, or PaddleOCR's ``train_center.pkl``: a dict from class ids to arrays.
+      charset: charset of the run.
+      size: feature size D.
+      instead: alternatives to a file, for error messages.
 
     Raises:
-      UserError: no such file, a truncated one, another charset (naming characters) or another feature size.
+      UserError: the file is missing or truncated, or was made for another charset (naming characters) or feature size.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected centers made by 'jaxcrnn centers estimate'{instead}")
@@ -56,7 +56,7 @@ def load(path: Path, charset: Charset, size: int, instead: str = "") -> CenterSt
         pickled = file.read(1) == b"\x80"
     state = _from_pickle(path, charset) if pickled else _from_safetensors(path, charset)
     if not (jnp.isfinite(state.centers).all() and jnp.isfinite(state.counts).all()):
-        raise UserError(f"{path}: has centers that are not finite numbers")
+        raise UserError(f"{path}: non-finite centers; expected finite numbers")
     if state.centers.shape[1] != size:
         raise UserError(
             f"{path}: centers of size {state.centers.shape[1]}; expected {size}, the size of the model's features"
@@ -70,20 +70,20 @@ def _from_safetensors(path: Path, charset: Charset) -> CenterState:
             facts = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: truncated, or no safetensors file ({first_line(error)})") from None
+        raise UserError(f"{path}: truncated, or not a safetensors file ({first_line(error)})") from None
     if facts.get("format") != FORMAT or set(arrays) != set(CenterState._fields):
-        raise UserError(f"{path}: no file of centers; expected one made by 'jaxcrnn centers estimate'")
+        raise UserError(f"{path}: not a file of centers; expected one made by 'jaxcrnn centers estimate'")
     if facts.get("charset_hash") != charset.hash:
         try:
-            theirs = difference(Charset(json.loads(facts["characters"]), facts["blank"]), charset)
+            reason = f", which {difference(Charset(json.loads(facts['characters']), facts['blank']), charset)}"
         except (KeyError, TypeError, ValueError, RecursionError):
-            theirs = "does not say which"
-        raise UserError(f"{path}: made for another charset: it {theirs}")
+            reason = " (the file does not record which)"
+        raise UserError(f"{path}: centers were made for a different charset{reason}")
     return CenterState(*(jnp.asarray(arrays[name], jnp.float32) for name in CenterState._fields))
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Builds numpy arrays and scalars; anything else in the file is refused before it is called."""
+    """Unpickler for numpy arrays and scalars; rejects everything else before it is called."""
 
     ALLOWED = frozenset(
         (f"numpy.{core}.{module}", name)
@@ -93,30 +93,30 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
+            raise pickle.UnpicklingError(f"refusing to unpickle {module}.{name}: only numpy arrays are allowed")
         return super().find_class(module, name)
 
 
 def _from_pickle(path: Path, charset: Charset) -> CenterState:
-    expected = "expected PaddleOCR's dict of class ids and arrays of numbers"
+    expected = "expected PaddleOCR's dict from class ids to arrays of numbers"
     if charset.blank != 0:
-        raise UserError(f"{path}: PaddleOCR's classes begin with the blank; this charset has it last")
+        raise UserError(f"{path}: PaddleOCR centers have the blank first, but this run has data.blank=last")
     try:
         with path.open("rb") as file:
-            found = _ArraysOnly(file).load()
-    except Exception as error:  # a broken pickle raises almost anything
-        raise UserError(f"{path}: not read: {first_line(error)}; {expected}") from None
+            content = _ArraysOnly(file).load()
+    except Exception as error:  # a broken pickle may raise anything
+        raise UserError(f"{path}: cannot be read: {first_line(error)}; {expected}") from None
     try:
-        rows = {int(key): np.asarray(value, np.float32).reshape(-1) for key, value in found.items()}
+        rows = {int(key): np.asarray(value, np.float32).reshape(-1) for key, value in content.items()}
         sizes = {row.size for row in rows.values()}
         (size,) = sizes
     except (AttributeError, TypeError, ValueError):
         raise UserError(f"{path}: {expected}, all of one size") from None
     for key in rows:
         if not 0 <= key < charset.num_classes:
-            raise UserError(f"{path}: class {key}; expected 0 to {charset.num_classes - 1}, as the charset has them")
+            raise UserError(f"{path}: class {key} is not in the charset; expected 0 to {charset.num_classes - 1}")
     centers, counts = np.zeros((charset.num_classes, size), np.float32), np.zeros(charset.num_classes, np.float32)
     for key, row in rows.items():
-        # How many frames are behind a center is not in the file: seen, or not.
+        # The file has no frame counts; 1 marks a class that was seen.
         centers[key], counts[key] = row, 1
     return CenterState(jnp.asarray(centers), jnp.asarray(counts))

@@ -1,4 +1,4 @@
-"""What differs between two configurations, and which differences a saved state does not fit."""
+"""Differences between two configurations, and which of them a saved state is incompatible with."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Change(NamedTuple):
 
     Attributes:
       key: ``section.key``.
-      before: its value in the first, None if the file has none.
-      now: its value in the second.
+      before: value in the first configuration, None if it is not set there.
+      now: value in the second configuration.
     """
 
     key: str
@@ -28,12 +28,12 @@ class Change(NamedTuple):
     now: Any
 
     def shown(self, template: str) -> str:
-        """A part of a message: ``{key}``, ``{before}`` and ``{now}`` of the template, values as JSON."""
+        """Fill ``{key}``, ``{before}`` and ``{now}`` of a template, with values as JSON."""
         return template.format(key=self.key, before=json.dumps(self.before), now=json.dumps(self.now))
 
 
 def between(before: Config, now: Config) -> list[Change]:
-    """The keys that differ, but for those of ``mesh``, which may change with every resume."""
+    """List the keys that differ, except those of ``mesh``, which may change with every resume."""
     olds, news = _values(before), _values(now)
     return [
         Change(key, olds.get(key), news.get(key))
@@ -43,17 +43,17 @@ def between(before: Config, now: Config) -> list[Change]:
 
 
 def unfit(before: Config, now: Config, charset: Charset, source: str) -> list[Change]:
-    """The changes that a state saved under the first configuration does not fit.
+    """List the changes that make a saved state incompatible.
 
     Args:
-      before: of the saved state.
-      now: the configuration to resume with.
-      charset: of both.
-      source: what messages call ``now``.
+      before: configuration of the saved state.
+      now: configuration to resume with.
+      charset: charset of both.
+      source: name of ``now`` in messages.
 
     Returns:
-      Those that do not fit with all other keys as they were; every change if only several together do not fit; an
-      empty list if all fit.
+      The changes that are incompatible on their own; all changes if they are incompatible only in combination; an
+      empty list if the state is compatible.
     """
     if _same_state(before, now, charset):
         return []
@@ -76,6 +76,6 @@ def _same_state(one: Config, two: Config, charset: Charset) -> bool:
 
 
 def _values(config: Config) -> dict[str, Any]:
-    """The values of a configuration by ``section.key``, as its file has them."""
+    """Return the values of a configuration by ``section.key``, as they are written to its file."""
     sections: dict[str, dict[str, Any]] = yaml.safe_load(to_yaml(config))
     return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}

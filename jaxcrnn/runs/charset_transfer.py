@@ -1,4 +1,4 @@
-"""Transfer to another charset: rows of the head, the moments and the centers move by character."""
+"""Transfer to another charset: rows of the head, optimizer moments and centers are mapped by character."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def transfer(tree: Any, fresh: Any, old: Charset, new: Charset) -> Any:
 
     Args:
       tree: a `jaxcrnn.types.TrainState` or a part of one, for the old charset.
-      fresh: the same for the new charset, newly initialized: the values of characters that are new.
+      fresh: the same for the new charset, newly initialized; supplies the values of new characters.
       old: charset of ``tree``.
       new: charset of the result.
 
@@ -41,22 +41,22 @@ def transfer(tree: Any, fresh: Any, old: Charset, new: Charset) -> Any:
 
 
 def started(before: TrainState, fresh: TrainState, old: Charset, new: Charset) -> tuple[TrainState, list[str]]:
-    """The state before the first step of a new training, with everything that another one has learnt.
+    """Build the initial state of a new training from the state of another one.
 
     Args:
       before: a state for the old charset.
-      fresh: a new state for the new charset; what ``before`` does not have comes from here.
+      fresh: a new state for the new charset; supplies what ``before`` does not have.
       old: charset of ``before``.
       new: charset of the result.
 
     Returns:
-      The state, its schedule at the start, and what was transferred in addition to the weights: ``"moments"`` if both
-      have the same optimizer, ``"centers"`` if both have centers.
+      The state, with its schedule at the start, and the names of what was transferred in addition to the weights:
+      ``"moments"`` if both have the same optimizer, ``"centers"`` if both have centers.
     """
     structures: list[Any] = [jax.tree.structure(state.opt_state) for state in (before, fresh)]
     same = structures[0] == structures[1]
     both = before.centers is not None and fresh.centers is not None
-    if not same:  # the weights that evaluation uses: the average itself is not continued
+    if not same:  # start from the averaged weights that evaluation uses; the average itself is not continued
         before = before._replace(params=optim.averaged(before.params, before.opt_state))
 
     def shared(state: TrainState) -> TrainState:

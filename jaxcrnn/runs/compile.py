@@ -1,4 +1,4 @@
-"""Devices and compilation: platform choices and programs of a run, decided here and nowhere else."""
+"""Devices and compilation: the only module that resolves platform choices and compiles the step of a run."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Program = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, A
 
 
 def is_nvidia(device: Any) -> bool:
-    """Whether a device is a CUDA device of this machine."""
+    """Return whether a device is a CUDA device of this machine."""
     return device.platform == "gpu" and "cuda" in device.client.platform_version.lower()
 
 
 def for_device(model: ModelConfig, device: Any = None) -> ModelConfig:
-    """The model with ``conv`` and ``lstm`` resolved for a device.
+    """Resolve ``conv`` and ``lstm`` of a model for a device.
 
-    ``conv="auto"`` is ``"winograd"`` on CPUs and ``"xla"`` elsewhere; ``lstm="auto"`` is ``"scan"``, which is faster
-    than cuDNN where both were measured (docs/speed.md). ``"cudnn"`` becomes ``"scan"`` where there is no NVIDIA GPU.
+    ``conv="auto"`` is ``"winograd"`` on CPUs and ``"xla"`` elsewhere; ``lstm="auto"`` is ``"scan"``, which was faster
+    than cuDNN in all measurements (docs/speed.md). ``"cudnn"`` becomes ``"scan"`` without an NVIDIA GPU.
 
     Args:
-      model: any.
-      device: of jax, here or only described; default: the first one of this process.
+      model: configuration of the model.
+      device: jax device, or a description of one; default: the first one of this process.
 
     >>> for_device(ModelConfig(), jax.devices("cpu")[0]).conv
     'winograd'
@@ -51,17 +51,17 @@ def for_device(model: ModelConfig, device: Any = None) -> ModelConfig:
 
 
 def for_training(config: TrainConfig, mesh: Mesh) -> TrainConfig:
-    """The configuration of a step as the devices of a mesh compute it: the same numbers but for rounding."""
+    """Resolve the configuration of a step for the devices of a mesh; results change only by rounding."""
     model = for_device(config.model, mesh.devices.flat[0])
     return dataclasses.replace(config, model=model, ops=ops(mesh, model.num_classes))
 
 
 def for_reading(config: TrainConfig, device: Any = None) -> TrainConfig:
-    """The configuration that reads lines on a device: platform choices and ``model.inference_dtype`` resolved.
+    """Resolve the configuration for inference on a device, including ``model.inference_dtype``.
 
     Args:
-      config: of a run.
-      device: of jax; default: the first one of this process.
+      config: configuration of a run.
+      device: jax device; default: the first one of this process.
     """
     device = jax.devices()[0] if device is None else device
     model, dtype = for_device(config.model, device), config.model.inference_dtype
@@ -71,16 +71,16 @@ def for_reading(config: TrainConfig, device: Any = None) -> TrainConfig:
 
 
 def compile_step(config: TrainConfig, state: TrainState, batch: Batch, key: jax.Array, mesh: Mesh) -> Program:
-    """Compiles the train step for one batch shape.
+    """Compile the train step for one batch shape.
 
-    The new state takes the old one's memory and its shardings; ``info`` is on every device.
+    The new state reuses the memory and the shardings of the old one; ``info`` is replicated to every device.
 
     Args:
-      config: what a step computes; resolved for the mesh here (`for_training`).
+      config: configuration of the step; resolved for the mesh here (`for_training`).
       state: arrays, or shapes with shardings.
-      batch: of the shapes to compile for, arrays or shapes with shardings.
-      key: of the run.
-      mesh: of the run.
+      batch: arrays, or shapes with shardings, to compile for.
+      key: PRNG key of the run.
+      mesh: device mesh of the run.
 
     Returns:
       ``program(state, batch, key) -> (state, info)``.
@@ -88,7 +88,7 @@ def compile_step(config: TrainConfig, state: TrainState, batch: Batch, key: jax.
     resolved = for_training(config, mesh)
 
     def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, Any]]:
-        # Gathered once: XLA would otherwise partition products that nobody asked it to.
+        # Gathered once, to keep XLA from partitioning further products.
         return train_step(resolved, state._replace(params=gathered(mesh, state.params)), batch, key)
 
     shardings = jax.tree.map(lambda a: a.sharding, state), everywhere(mesh)
@@ -97,20 +97,20 @@ def compile_step(config: TrainConfig, state: TrainState, batch: Batch, key: jax.
 
 
 def cache_programs() -> None:
-    """Lets jax cache compiled programs in the user's cache folder, unless its own variable names another one."""
+    """Enable jax's compilation cache in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR is set."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 
 
 @contextmanager
 def uncached() -> Iterator[None]:
-    """Programs that are compiled inside are neither read from the cache nor written to it."""
+    """Disable the compilation cache in a context."""
     from jax.experimental.compilation_cache import compilation_cache
 
     before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     try:
         jax.config.update("jax_enable_compilation_cache", False)
-        compilation_cache.reset_cache()  # or the first compilation of the process has decided for all
+        compilation_cache.reset_cache()  # the first compilation of a process decides whether the cache is used
         yield
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
@@ -118,10 +118,10 @@ def uncached() -> Iterator[None]:
 
 
 def trim_heap() -> bool:
-    """Returns freed memory to the system, once: what a compilation has used, which no step needs again.
+    """Return freed memory to the system once, after a compilation whose memory no step needs again.
 
     Returns:
-      Whether some was returned; never outside Linux and glibc.
+      Whether memory was returned; always False outside Linux and glibc.
     """
     if sys.platform != "linux":
         return False

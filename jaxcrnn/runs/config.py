@@ -1,4 +1,4 @@
-"""The whole configuration: one frozen dataclass, read from YAML and overridden by ``key=value``."""
+"""Configuration of a run: one frozen dataclass, read from YAML and overridden with ``section.key=value``."""
 
 from __future__ import annotations
 
@@ -29,20 +29,19 @@ from jaxcrnn.render.texts import TextConfig
 from jaxcrnn.runs.trainer import LoopConfig
 from jaxcrnn.train import TrainConfig
 
-# Keys of earlier versions: those with another name now, and those that were removed, with the value that is still read
-# because it changed nothing.
+# Keys of earlier versions: renamed ones, and removed ones with the one value that is still accepted (it had no effect).
 MOVED = {f"model.{f.name}": f"imported.{f.name}" for f in dataclasses.fields(Imported)}
 REMOVED: dict[str, tuple[Any, str]] = {
-    "data.repeat_rare": (0, "it improved no score (docs/real-lines.md); delete it, or train with version 0.1"),
-    "run.steps_per_call": (1, "steps are always run one by one; delete it, the results are the same"),
+    "data.repeat_rare": (0, "it improved no score (docs/real-lines.md); delete the key, or train with version 0.1"),
+    "run.steps_per_call": (1, "steps always run one by one; delete the key, the results are the same"),
 }
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything a run is made of.
+    """Complete configuration of a run.
 
-    ``model.num_classes`` and ``model.blank`` follow from the charset, ``model.imported`` is the section ``imported``.
+    ``model.num_classes`` and ``model.blank`` follow from the charset; ``model.imported`` is the section ``imported``.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -61,16 +60,16 @@ class Config:
 
     @property
     def portable(self) -> Config:
-        """The same without the choices that follow the device, which change no number but for rounding."""
+        """Copy without device-dependent choices, which affect results only by rounding."""
         chosen = dataclasses.replace(self.model, conv="auto", lstm="auto", inference_dtype="auto")
         return dataclasses.replace(self, model=chosen)
 
     def for_charset(self, charset: Charset, flow: Flow | None = None) -> TrainConfig:
-        """What a step computes, with the number of classes filled in.
+        """Build the configuration of a train step, with the number of classes filled in.
 
         Args:
-          charset: the run's.
-          flow: the functions that ``loss`` names by import paths (`jaxcrnn.runs.extensions.resolve`).
+          charset: charset of the run.
+          flow: functions that ``loss`` names by import paths (`jaxcrnn.runs.extensions.resolve`).
         """
         self.loss.check_classes(charset.num_classes)
         model = dataclasses.replace(self.model, num_classes=charset.num_classes, blank=charset.blank)
@@ -78,59 +77,59 @@ class Config:
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = (), base: Config | None = None) -> Config:
-    """Defaults (or ``base``), then a YAML file, then ``section.key=value`` overrides.
+    """Load a configuration: defaults (or ``base``), then a YAML file, then ``section.key=value`` overrides.
 
     Raises:
-      UserError: an unknown key (with the nearest known one), or a value of the wrong type or range.
+      UserError: an unknown key (with the closest valid one), or a value of the wrong type or range.
     """
     return build([(read_yaml(path), str(path))] if path else [], overrides, base)
 
 
 class _OnceEach(yaml.SafeLoader):
-    """Refuses a key that stands twice; YAML's own reader keeps the last and says nothing."""
+    """YAML loader that rejects duplicate keys, of which PyYAML silently keeps the last."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for key, _ in node.value:
             if keys.count(key.value) > 1:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"duplicate key {key.value!r}", problem_mark=key.start_mark)
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: str | Path) -> Any:
-    """What a YAML file holds, ``{}`` for nothing.
+    """Read a YAML file; an empty one gives ``{}``.
 
     Raises:
-      UserError: the file cannot be read or is not YAML, naming the line.
+      UserError: the file cannot be read or is not valid YAML (naming the line).
     """
     text = read_text(path, SMALL)
     try:
-        if _depth(text) > 100:  # the parser would need minutes, or all of the stack
+        if _depth(text) > 100:  # the parser would take minutes or overflow the stack
             raise RecursionError
         return yaml.load(text, _OnceEach) or {}
     except RecursionError:
         raise UserError(f"{path}: YAML nested too deeply; expected sections of keys and values") from None
-    except ValueError as error:  # a date or a number that is none
-        raise UserError(f"{path}: not YAML: {first_line(error)}") from None
+    except ValueError as error:  # an invalid date or number
+        raise UserError(f"{path}: invalid YAML: {first_line(error)}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or first_line(error)
-        raise UserError(f"{path}{at}: not YAML: {problem}") from None
+        raise UserError(f"{path}{at}: invalid YAML: {problem}") from None
 
 
 def _depth(text: str) -> int:
-    """How many brackets are open at once."""
+    """Return the maximum number of nested brackets."""
     steps = [1 if c in "[{" else -1 for c in text if c in "[]{}"]
     return max(itertools.accumulate(steps), default=0)
 
 
-def build(given: Sequence[tuple[Any, str]], overrides: Sequence[str] = (), base: Config | None = None) -> Config:
-    """As `load`, from sections of keys and values, each with the name that messages call it by."""
+def build(sources: Sequence[tuple[Any, str]], overrides: Sequence[str] = (), base: Config | None = None) -> Config:
+    """Build a configuration as `load` does, from pairs of sections and the name that messages use for their source."""
     values: dict[str, Any] = {}
     if base:
         _merge(values, yaml.safe_load(to_yaml(base)), "the run")
-    for sections, source in given:
+    for sections, source in sources:
         _merge(values, sections, source)
     for override in overrides:
         name, equals, text = override.partition("=")
@@ -145,11 +144,11 @@ def build(given: Sequence[tuple[Any, str]], overrides: Sequence[str] = (), base:
         _merge(values, {section: {key: value}}, shown)
     if "render" in values:
         values["render"] = _look(values["render"].get("level", "")) | values["render"]
-    return Config(**{name: _section(name)(**given) for name, given in values.items()})
+    return Config(**{name: _section(name)(**entries) for name, entries in values.items()})
 
 
 def _look(level: str) -> dict[str, Any]:
-    """What lines look like at a level, which single values of a file or an option then replace."""
+    """Return the rendering parameters of a level, which single values of a file or an option then override."""
     look = LEVELS.get(level, RenderConfig())
     return {key: getattr(look, key) for key in keys(RenderConfig) if key != "level"}
 
@@ -162,15 +161,15 @@ _hints = functools.cache(get_type_hints)
 
 
 def keys(section: type) -> dict[str, dataclasses.Field[Any]]:
-    """The keys a section of the file may have."""
+    """Return the valid keys of a section."""
     return {f.name: f for f in dataclasses.fields(section) if not f.metadata.get("derived")}
 
 
-def _merge(values: dict[str, Any], given: Any, source: str) -> None:
-    if not isinstance(given, dict):
-        raise UserError(f"{source}: expected sections such as 'optim:', found {type(given).__name__}")
-    for name, entries in given.items():
-        _known(name, [f.name for f in dataclasses.fields(Config)], source, "section")
+def _merge(values: dict[str, Any], sections: Any, source: str) -> None:
+    if not isinstance(sections, dict):
+        raise UserError(f"{source}: expected sections such as 'optim:', found {type(sections).__name__}")
+    for name, entries in sections.items():
+        _check_name(name, [f.name for f in dataclasses.fields(Config)], source, f"unknown section {name!r}")
         if not isinstance(entries, dict):
             raise UserError(f"{source}: section {name!r} is {entries!r}; expected keys and values")
         for key, value in entries.items():
@@ -178,27 +177,27 @@ def _merge(values: dict[str, Any], given: Any, source: str) -> None:
                 continue
             target, _, moved = MOVED.get(f"{name}.{key}", f"{name}.").partition(".")
             section, own = _section(target), moved or key
-            _known(own, list(keys(section)), source, f"key of {name!r}")
+            _check_name(own, list(keys(section)), source, f"unknown key {own!r} in {name!r}")
             values.setdefault(target, {})[own] = _convert(value, _hints(section)[own], f"{source}: {name}.{key}")
 
 
 def _is_removed(name: str, key: Any, value: Any, source: str) -> bool:
-    """Whether a key is one of an earlier version and has the value that changed nothing.
+    """Return whether a key was removed and has the one value that is still accepted.
 
     Raises:
-      UserError: it has another value.
+      UserError: it was removed and has another value.
     """
     old = f"{name}.{key}"
     if old not in REMOVED or key in keys(_section(name)):
         return False
     default, reason = REMOVED[old]
     if type(value) is bool or value != default:
-        raise UserError(f"{source}: {old} is {value!r}; the key was removed in 0.2: {reason}")
+        raise UserError(f"{source}: {old} is {value!r}, but the key was removed in version 0.2: {reason}")
     return True
 
 
 def without_removed(sections: dict[str, Any]) -> dict[str, Any]:
-    """Sections of keys and values that an earlier version wrote, without the keys that there are no more."""
+    """Drop removed keys from sections that an earlier version wrote."""
     return {
         name: {k: v for k, v in entries.items() if f"{name}.{k}" not in REMOVED or k in keys(_section(name))}
         if isinstance(entries, dict)
@@ -207,15 +206,15 @@ def without_removed(sections: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _known(name: Any, known: list[str], source: str, what: str) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(str(name), known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-        raise UserError(f"{source}: {name!r} is no {what}; {hint}")
+def _check_name(name: Any, valid: list[str], source: str, problem: str) -> None:
+    if name not in valid:
+        near = difflib.get_close_matches(str(name), valid, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(valid)}"
+        raise UserError(f"{source}: {problem}; {hint}")
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
-    if get_origin(kind) is types.UnionType:  # None leaves the choice to a preset
+    if get_origin(kind) is types.UnionType:  # None: set by the preset
         kinds = [k for k in get_args(kind) if k is not type(None)]
         return None if value is None else _convert(value, kinds[0], where)
     if get_origin(kind) is tuple:
@@ -240,12 +239,12 @@ _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 
 
 def to_yaml(config: Config) -> str:
-    """The file that `load` reads back to an equal config."""
+    """Write the YAML that `load` reads back as an equal configuration."""
     values = {
         f.name: {key: _plain(getattr(getattr(config, f.name), key)) for key in keys(_section(f.name))}
         for f in dataclasses.fields(Config)
     }
-    # Spelled out, the values of one level would stay when another is asked for.
+    # Values of the level itself are omitted, or they would override those of another level chosen later.
     look = _look(config.render.level)
     values["render"] = {key: value for key, value in values["render"].items() if value != look.get(key)}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

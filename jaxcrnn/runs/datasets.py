@@ -1,4 +1,4 @@
-"""What a run trains and validates on: sources opened, looked at, and made into batches."""
+"""Training and validation data of a run: open sources, audit them, and build batches."""
 
 from __future__ import annotations
 
@@ -25,47 +25,49 @@ Corpora = tuple[Corpus | None, Corpus | None]
 
 
 def source(config: configs.Config) -> Source | None:
-    """The lines to read, of one data set or of several joined; None where all are rendered.
+    """Open the training sets as one joined source; None if all lines are rendered.
 
     Raises:
-      UserError: a data set cannot be opened, or the weights are not one for each.
+      UserError: a data set cannot be opened, or the number of weights is wrong.
     """
     if config.text.share >= 1:
         return None
     weights, count = config.data.weights, 1 + len(config.data.more)
     if weights and (len(weights) != count or not all(0 < weight < math.inf for weight in weights)):
-        raise UserError(f"data.weights are {list(weights)}; expected a number above 0 for each of {count} training "
-                        "sets (--data A B, or data.train and data.more)")  # fmt: skip
+        raise UserError(
+            f"data.weights are {list(weights)}; expected a number above 0 for each of {count} training "
+            "sets (--data A B, or data.train and data.more)"
+        )
     return open_sources((config.data.train, *config.data.more), config.data.limits)
 
 
 def validation(config: configs.Config) -> Source | None:
-    """The lines to validate on, or None."""
+    """Open the validation set, or return None without one."""
     return open_source(config.data.val, config.data.limits) if config.data.val else None
 
 
 def charset(config: configs.Config, source: Source | None) -> Charset:
-    """The charset of a new run: that of a file, of the labels, or of the embedded atlas.
+    """Return the charset of a new run: from its file, from the labels, or of the embedded atlas.
 
     Raises:
-      UserError: none of them gives one.
+      UserError: none of them is available.
     """
     if config.data.charset:
         return Charset.from_file(config.data.charset, config.data.blank)
     if source is None:
         if config.text.fonts != "embedded":
-            raise UserError("no charset to render; give --charset FILE, one character a line")
+            raise UserError("no charset to render; give --charset FILE, one character per line")
         return Charset(atlas.embedded().characters, config.data.blank)
     texts = [source.text(i) for i in range(len(source))]
     if not any(texts):
         faults = source.faults
-        found = f"{faults[0].where}: {faults[0].detail} (1 of {len(faults)} faults)" if faults else ""
-        raise UserError(found or f"{config.data.train}: no label has a character; expected path<TAB>text")
+        first = f"{faults[0].where}: {faults[0].detail} (first of {len(faults)} faults)" if faults else ""
+        raise UserError(first or f"{config.data.train}: all labels are empty; expected path<TAB>text")
     return Charset.from_labels(texts, config.data.blank)
 
 
 def facts(corpora: Corpora) -> dict[str, Any]:
-    """What ``run.json`` says of the data."""
+    """Return the entries of ``run.json`` about the data."""
     return {
         name: {"lines": len(corpus), "left_out": corpus.left_out, "faults": corpus.counts()}
         for name, corpus in zip(("train", "val"), corpora, strict=True)
@@ -76,46 +78,46 @@ def facts(corpora: Corpora) -> dict[str, Any]:
 def audited(
     config: configs.Config, charset: Charset, train: Source | None, val: Source | None, skip_bad: bool
 ) -> Corpora:
-    """Both sets after a look at every line, with a table of each.
+    """Audit both sets and print a table for each.
 
     Raises:
-      UserError: there are faults that are not to be skipped, or no line is left.
+      UserError: there are faults and ``skip_bad`` is not set, or no line is usable.
     """
     corpus = audit_lines(config, charset, train, keep_text_faults=False) if train is not None else None
     if corpus is not None:
         print(audit_table("training set", corpus))
-    # A validation line the charset cannot spell is an error of the recogniser: leaving it out would flatter.
-    looked_at = audit_lines(config, charset, val, keep_text_faults=skip_bad) if val is not None else None
-    if looked_at is not None:
-        print(audit_table("validation set", looked_at))
+    # Validation lines with characters outside the charset count as errors; skipping them would inflate the accuracy.
+    validated = audit_lines(config, charset, val, keep_text_faults=skip_bad) if val is not None else None
+    if validated is not None:
+        print(audit_table("validation set", validated))
         used = {corpus.source.identity(int(i)) for i in corpus.indices} if corpus is not None else set()
-        shared = used & {looked_at.source.identity(int(i)) for i in looked_at.indices}
+        shared = used & {validated.source.identity(int(i)) for i in validated.indices}
         if shared:
-            print(f"warning: {len(shared)} images are in both sets; validation will look better than it is")
-    bad = sum(len(found.faults) for found in (corpus, looked_at) if found is not None)
+            print(f"warning: {len(shared)} images are in both sets; validation scores will be too optimistic")
+    bad = sum(len(audited.faults) for audited in (corpus, validated) if audited is not None)
     if bad and not skip_bad:
-        raise UserError(f"{bad} faults in the data, listed above; mend them, or leave such rows out with --skip-bad")
+        raise UserError(f"{bad} faults in the data, listed above; fix them, or skip those rows with --skip-bad")
     if corpus is not None and not len(corpus):
-        raise UserError("no usable line in the training set")
-    if looked_at is not None and not len(looked_at):
-        raise UserError("no usable line in the validation set")
-    return corpus, looked_at
+        raise UserError("no usable lines in the training set")
+    if validated is not None and not len(validated):
+        raise UserError("no usable lines in the validation set")
+    return corpus, validated
 
 
 Rows = tuple[int, int]
 
 
 def stream(config: configs.Config, charset: Charset, corpus: Corpus | None, rows: Rows | None = None) -> Stream:
-    """The batches of a run: read lines, of one set or of several by weight, rendered lines, or some of each.
+    """Build the batches of a run: lines read from one or several weighted data sets, rendered lines, or both.
 
     Args:
-      config: the run's.
-      charset: the run's.
-      corpus: the lines to read, or None.
-      rows: which rows of every batch this process makes, from and to; all of them by default.
+      config: configuration of the run.
+      charset: charset of the run.
+      corpus: lines to read, or None.
+      rows: range of the rows of every batch that this process builds; all of them by default.
 
     Raises:
-      UserError: a part would have no line of a batch.
+      UserError: a part would have no line in a batch.
     """
     data, text = config.data, config.text
     rows = rows or (0, data.batch_size)
@@ -123,8 +125,10 @@ def stream(config: configs.Config, charset: Charset, corpus: Corpus | None, rows
     parts: list[Stream] = []
     if corpus is not None:
         if rendered == data.batch_size or (text.share and not rendered):
-            raise UserError(f"text.share is {text.share}; of {data.batch_size} lines (data.batch_size) that leaves no "
-                            f"line to be {'read' if rendered else 'rendered'}")  # fmt: skip
+            raise UserError(
+                f"text.share is {text.share}, which leaves none of the {data.batch_size} lines of a batch "
+                f"(data.batch_size) to be {'read' if rendered else 'rendered'}"
+            )
         parts += _read(config, corpus, data.batch_size - rendered, rows)
     if rendered:
         parts.append(_rendered(config, charset, rendered, _of_part(rows, data.batch_size - rendered, rendered)))
@@ -132,13 +136,13 @@ def stream(config: configs.Config, charset: Charset, corpus: Corpus | None, rows
 
 
 def _of_part(rows: Rows, start: int, count: int) -> Rows:
-    """Which rows of a part that begins at ``start`` of the batch are among ``rows`` of the batch."""
+    """Intersect ``rows`` of the batch with a part of ``count`` rows that begins at row ``start``."""
     first, last = (min(max(row - start, 0), count) for row in rows)
     return first, last
 
 
 def _read(config: configs.Config, corpus: Corpus, count: int, rows: Rows) -> list[Stream]:
-    """Batches of the lines read: one stream, or one for each weight."""
+    """Build the batches of lines read: one stream, or one for each weight."""
     data = config.data
     widths = plans.choose(corpus.widths, data.buckets)
     mixed = bool(config.text.share) or (bool(data.weights) and len(data.more) > 0)
@@ -154,16 +158,16 @@ def _read(config: configs.Config, corpus: Corpus, count: int, rows: Rows) -> lis
     for number, (path, each) in enumerate(zip(paths, lines, strict=True)):
         own = corpus.only(np.flatnonzero(of_part == number))
         if not each or not len(own):
-            lacking = f"no usable line in {path}" if each else f"data.weights leave no line of {count} for {path}"
-            raise UserError(f"{lacking}; expected at least one of each training set in a batch")
-        print(f"{each} of {count} lines a step from {path}, {len(own)} lines")
+            reason = f"no usable lines in {path}" if each else f"data.weights leave none of {count} lines for {path}"
+            raise UserError(f"{reason}; expected at least one line of each training set in a batch")
+        print(f"{each} of {count} lines per step from {path} ({len(own)} lines)")
         parts.append(Batches(own, widths, each, **how, rows=_of_part(rows, start, each)))
         start += each
     return parts
 
 
 def typefaces(text: TextConfig, characters: str) -> atlas.Atlas:
-    """The glyphs to render with."""
+    """Load the glyphs to render with."""
     glyphs = atlas.of_fonts(text.fonts, characters)
     return glyphs.only(text.typefaces) if text.typefaces else glyphs
 
@@ -171,7 +175,7 @@ def typefaces(text: TextConfig, characters: str) -> atlas.Atlas:
 def writing(
     config: configs.Config, charset: Charset, seed: int, glyphs: atlas.Atlas | None = None
 ) -> tuple[Texts, Charset, Glyphs]:
-    """What rendered lines are made of: texts of a seed, their spelling, their glyphs (those of the configuration)."""
+    """Return what rendered lines need: the texts of a seed, the charset, and the glyphs (by default the configured)."""
     characters = "".join(charset.characters)
     glyphs = glyphs or typefaces(config.text, characters)
     return Texts(config.text, atlas.common(characters, glyphs), seed), charset, Glyphs.of(glyphs, charset)
@@ -186,9 +190,9 @@ def _rendered(config: configs.Config, charset: Charset, count: int, rows: Rows) 
     for line in glyphs.lacking():
         print(f"  {line}")
     if len(texts.characters) < len(characters):
-        print(f"  {len(characters) - len(texts.characters)} characters are in no typeface and are never rendered")
+        print(f"  {len(characters) - len(texts.characters)} characters are missing in all typefaces and never rendered")
     if texts.left_out:
-        print(f"  {sum(texts.left_out.values())} characters of {text.source} left out: not in the charset or typefaces")
+        print(f"  skipped {sum(texts.left_out.values())} characters of {text.source} outside the charset or typefaces")
     if texts.too_short:
-        print(f"  {texts.too_short} pieces of {text.source} left out: shorter than {text.shortest} (text.shortest)")
+        print(f"  skipped {texts.too_short} pieces of {text.source} shorter than {text.shortest} (text.shortest)")
     return RenderedBatches(*written, config.render, count, config.run.seed, rows)

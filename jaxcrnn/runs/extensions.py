@@ -1,7 +1,7 @@
-"""Functions from outside the package: import paths of a loss, and whether they may be imported.
+"""User-defined loss functions: import paths in the config, and whether they may be imported.
 
-An import path runs the code of its module. A config that the user wrote is trusted; one that was read from a run folder
-is not, unless its paths are allowed (`Trust`).
+Importing a path runs the code of its module. A config that the user wrote is trusted; one read from a run folder is
+not, unless its paths are allowed (`Trust`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from jaxcrnn.objective import CenterRule, Flow, LossConfig, Term, flow, loss_ter
 from jaxcrnn.train import TrainConfig
 from jaxcrnn.types import Batch, Outputs
 
-# What may be imported: True for everything, some import paths, or a mapping from import paths to the objects that
-# stand for them, of which none is imported.
+# What may be imported: True for everything, a collection of import paths, or a mapping from import paths to objects
+# that replace them without an import.
 Trust = bool | Collection[str]
 
 PATH = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*)")  # my_package.my_module:my_function
@@ -41,21 +41,24 @@ _EXPECTED = {
 
 
 def paths(loss: LossConfig) -> dict[str, str]:
-    """The import paths of a loss, each with the key that has it.
+    """Return the import paths of a loss, each with its configuration key.
 
     Raises:
       UserError: a value is not an import path, or a term's weight is not a number.
     """
-    return {_term(text)[1] if key == "terms" else _checked(text, key): key
-            for key, texts in loss.import_paths.items() for text in texts}  # fmt: skip
+    return {
+        _term(text)[1] if key == "terms" else _checked(text, key): key
+        for key, texts in loss.import_paths.items()
+        for text in texts
+    }
 
 
 def named(settings: Iterable[str], sections: Any = None) -> set[str]:
-    """The import paths that a user gives, and thereby trusts.
+    """Collect the import paths that the user passes on the command line, and thereby trusts.
 
     Args:
-      settings: ``section.key=value``, as of ``--set``.
-      sections: what the file of ``--config`` holds.
+      settings: ``section.key=value`` strings of ``--set``.
+      sections: content of the ``--config`` file.
     """
     texts = [text for key, _, text in (setting.partition("=") for setting in settings) if key in KEYS]
     loss = sections.get("loss") if isinstance(sections, dict) else None
@@ -65,33 +68,34 @@ def named(settings: Iterable[str], sections: Any = None) -> set[str]:
 
 
 def check_trusted(loss: LossConfig, trust: Trust, source: str) -> None:
-    """Refuses a loss that names code that is not trusted.
+    """Check that a loss names trusted code only.
 
     Raises:
-      UserError: naming ``source``, the modules and how to allow them.
+      UserError: it does not (naming ``source``, the modules and how to allow them).
     """
     allowed: Collection[str] = [trust] if isinstance(trust, str) else [] if isinstance(trust, bool) else trust
     refused = {path: key for path, key in paths(loss).items() if trust is not True and path not in allowed}
     if refused:
         modules = ", ".join(dict.fromkeys(path.partition(":")[0] for path in refused))
         shown = ", ".join(f"loss.{key}={path}" for path, key in refused.items())
-        raise UserError(f"{source}: {shown} would run the code of {modules}; if you trust it, allow it with "
-                        "--trust-code (from Python: trust=True, or trust_code=True of jaxcrnn.load)")  # fmt: skip
+        raise UserError(
+            f"{source}: {shown} would run the code of {modules}; if you trust it, use --trust-code "
+            "(in Python trust=True, or trust_code=True of jaxcrnn.load)"
+        )
 
 
 def resolve(loss: LossConfig, trust: Trust = True, source: str = "the configuration") -> Flow | None:
-    """The flow of a loss, None for one that names nothing outside the package.
+    """Build the flow of a loss with import paths; None for a loss without them.
 
-    Modules are searched for in the working directory as well, after everything installed.
+    Modules are also searched for in the working directory, after all installed ones.
 
     Args:
-      loss: which may have import paths.
-      trust: which of them may be imported; by default all, for a loss that the user wrote.
-      source: of the loss, for messages.
+      loss: loss, which may have import paths.
+      trust: import paths that may be imported; all by default, for a loss that the user wrote.
+      source: name of the loss's source in messages.
 
     Raises:
-      UserError: a path that is not trusted, a module that cannot be imported, a name that it lacks, or one that is
-        not what its key expects.
+      UserError: an untrusted path, a module that cannot be imported, a missing name, or an object of the wrong type.
     """
     if not loss.import_paths:
         return None
@@ -110,13 +114,13 @@ def resolve(loss: LossConfig, trust: Trust = True, source: str = "the configurat
 
 
 def try_out(config: TrainConfig) -> None:
-    """Traces the functions from outside once, on a small batch of shapes, so that a mistake in them stops no training.
+    """Trace user-defined functions once on small shapes, so that errors in them appear before training.
 
     Args:
-      config: of a run; without a flow of its own nothing is tried.
+      config: configuration of a run; without a flow of its own nothing is traced.
 
     Raises:
-      UserError: naming the import paths, the error and the line it came from.
+      UserError: tracing failed (naming the import paths, the error and its line).
     """
     if config.flow is None:
         return
@@ -140,8 +144,9 @@ def try_out(config: TrainConfig) -> None:
         shapes = [[a.shape for a in jax.tree.leaves(tree)] for tree in (centers, moved)]
         if type(centers) is not type(moved) or shapes[0] != shapes[1]:
             name = type(moved).__name__
-            raise ValueError(f"the update returned {name} of shapes {shapes[1]}; expected CenterState of "
-                             f"shapes {shapes[0]}")  # fmt: skip
+            raise ValueError(
+                f"the update returned {name} of shapes {shapes[1]}; expected CenterState of shapes {shapes[0]}"
+            )
 
     whole, real = jax.ShapeDtypeStruct((B,), jnp.int32), jnp.float32
     images = jax.ShapeDtypeStruct((B, model.height, 4 * T, 1), real)
@@ -167,7 +172,7 @@ def _checked(text: str, key: str) -> str:
 
 
 def _term(text: str) -> tuple[float, str]:
-    """Weight and path of ``0.1*module:function``."""
+    """Split ``0.1*module:function`` into weight and path."""
     factor, star, path = text.rpartition("*")
     try:
         weight = float(factor) if star else 1.0
@@ -183,27 +188,28 @@ def _imported(path: str, key: str) -> Any:
     module, _, name = path.partition(":")
     place = os.getcwd()
     if not {place, ""} & set(sys.path):
-        sys.path.append(place)  # last, so that no file there stands in for an installed module
+        sys.path.append(place)  # last, so that no file there shadows an installed module
         importlib.invalidate_caches()
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise UserError(f"loss.{key}={path}: importing {module} failed: {first_line(error)}") from None
         raise UserError(
-            f"loss.{key}={path}: there is no module {error.name}; expected it in {place} or installed"
+            f"loss.{key}={path}: module {error.name} not found; expected it in {place} or installed"
         ) from None
     except (Exception, SystemExit) as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{frame.filename}, line {frame.lineno}"
-        raise UserError(f"loss.{key}={path}: importing {module} failed: {type(error).__name__}: {first_line(error)} "
-                        f"({where})") from None  # fmt: skip
-    if not hasattr(found, name):
-        near = difflib.get_close_matches(name, vars(found), 1)
+        raise UserError(
+            f"loss.{key}={path}: importing {module} failed: {type(error).__name__}: {first_line(error)} ({where})"
+        ) from None
+    if not hasattr(imported, name):
+        near = difflib.get_close_matches(name, vars(imported), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        where = getattr(found, "__file__", None) or "built in"
+        where = getattr(imported, "__file__", None) or "built in"
         raise UserError(f"loss.{key}={path}: {module} ({where}) has no {name!r}{hint}")
-    return getattr(found, name)
+    return getattr(imported, name)
 
 
 def _fitting(value: Any, path: str, key: str) -> Any:

@@ -1,7 +1,7 @@
-"""``metrics.jsonl``: the rows that training writes, and reading them back.
+"""``metrics.jsonl``: rows that training writes, and how to read them back.
 
-`Window` sums what the steps since the last row add up to. A file that is read may end in the middle of a row, or come
-from somebody else.
+`Window` aggregates the steps since the last row. The reader accepts files with a truncated last row and files that
+other programs wrote.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ NAME = "metrics.jsonl"
 MAX_STEP = 2**53  # larger integers are not exact as floats
 
 COUNTS = ("correct", "infeasible", "assigned_samples", "assigned_frames", "centers_moved")
-NAMED = ("loss", "ctc_sum", "focal_sum", "ace_sum", "center", "push", "grad_norm")  # other terms come after these
+NAMED = ("loss", "ctc_sum", "focal_sum", "ace_sum", "center", "push", "grad_norm")  # user-defined terms follow these
 
 
 class Log(NamedTuple):
-    """The rows of a file.
+    """Rows of a metrics file.
 
     Attributes:
-      lines: as they stand there.
-      rows: what each of these holds; ``step`` is an int.
-      broken: how many lines are no row; one that was being written when the run died does not count.
+      lines: text lines of the valid rows.
+      rows: their parsed values; ``step`` is an int.
+      broken: number of invalid lines, not counting a truncated last one.
     """
 
     lines: list[str]
@@ -41,7 +41,7 @@ class Log(NamedTuple):
 
 
 def read(path: Path) -> Log:
-    """All rows of a file; none if there is no such file."""
+    """Read all rows of a file; a missing file has none."""
     log, broken = Log([], [], 0), 0
     if not path.is_file():
         return log
@@ -59,24 +59,24 @@ def read(path: Path) -> Log:
 
 
 def number(row: dict[str, Any], key: str) -> float | None:
-    """A number of a row, None where it has none of that name."""
+    """Return a number of a row, or None if the row has no such number."""
     value: Any = row.get(key)
     return float(value) if type(value) in (int, float) and abs(value) <= sys.float_info.max else None
 
 
 class Window:
-    """Sums over the steps since the last row of the log; of a skipped step only its samples count."""
+    """Sums over the steps since the last log row; skipped steps only count their samples."""
 
     def __init__(self, charset: Charset) -> None:
         self.charset = charset
         self.loss = self.correct = self.speed = 0.0
-        self.taken = False  # before the first row there is nothing to show
+        self.taken = False  # whether a row has been written, and progress can be shown
         self._reset()
 
     def _reset(self) -> None:
         self.began = time.monotonic()
         self.sums: dict[str, float] = {}
-        self.others: dict[str, None] = {}  # names of the terms from outside the package, in order
+        self.others: dict[str, None] = {}  # names of user-defined terms, in order
         self.last: Any = None
 
     def add(self, info: dict[str, Any]) -> None:
@@ -99,7 +99,7 @@ class Window:
             self.sums[name] = self.sums.get(name, 0) + value
 
     def take(self, config: TrainConfig, step: int) -> dict[str, Any]:
-        """The row of the log, and a new window."""
+        """Return the log row, and start a new window."""
         self.taken = True
         seconds = max(time.monotonic() - self.began, 1e-9)
         sums = self.sums
@@ -131,14 +131,14 @@ class Window:
             return {}
         row: dict[str, Any] = {name: int(sums[name]) for name in ("assigned_samples", "assigned_frames")}
         row["centers_moved"] = sums["centers_moved"] / max(sums.get("good_steps", 0), 1)
-        # With no frame assigned there is no mean distance: such a row has none.
+        # Without assigned frames there are no mean distances.
         if sums["weight"]:
             row |= {f"distance_{name}": sums[name] / sums["weight"] for name in ("to_own", "to_lookalike", "between")}
             row |= {name: self._named(getattr(self.last, name)) for name in ("hardest", "easiest")}
         return row
 
     def _named(self, frames: Any) -> list[dict[str, Any]]:
-        """The extreme frames of the newest step, with characters for classes."""
+        """Describe the extreme frames of the newest step, with characters instead of class ids."""
         named = [self.charset.name(int(c)) for c in np.maximum(frames.classes, 0)]
         rivals = [self.charset.name(int(c)) for c in np.maximum(frames.rivals, 0)]
         return [
@@ -155,7 +155,7 @@ def _is_term(value: Any) -> bool:
 
 
 def rounded(value: Any) -> Any:
-    """A number as JSON: the digits of its float32 value, None if it is not finite."""
+    """Convert a number for JSON: round it to float32, and replace non-finite values with None."""
     if isinstance(value, int | list):
         return value
     return float(np.float32(value)) if math.isfinite(value) else None

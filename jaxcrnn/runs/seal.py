@@ -1,6 +1,6 @@
-"""What can be checked about a checkpoint without reading its arrays: its checksum manifest, its shapes, its metadata.
+"""Checkpoint verification without reading arrays: checksum manifest, shapes and metadata.
 
-The manifest is written after the last file of a checkpoint and verified before it is read.
+The manifest is written after the last file of a checkpoint, and verified before the checkpoint is loaded.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from jaxcrnn.errors import UserError
 from jaxcrnn.types import TrainState
 
 MANIFEST, SHAPES = "files.json", "shapes"
-# What a manifest must be complete about; orbax and people may leave other files beside these.
+# Folders whose files must all be in the manifest; orbax and users may leave other files next to them.
 _FOLDERS = ("state", "extra")
 
 
 class Damaged(UserError):
-    """A checkpoint that cannot be read, or whose files differ from those that were saved."""
+    """A checkpoint is unreadable, or its files do not match their checksums."""
 
 
 def seal(folder: Path) -> None:
-    """Write the manifest of a checkpoint: size and CRC-32 of each of its files.
+    """Write the checksum manifest of a checkpoint: size and CRC-32 of each of its files.
 
     Args:
-      folder: the checkpoint.
+      folder: folder of the checkpoint.
 
     Raises:
       OSError: a file cannot be read, or the manifest cannot be written.
@@ -40,15 +40,15 @@ def seal(folder: Path) -> None:
 
 
 def is_sealed(folder: Path) -> bool:
-    """Whether a checkpoint has a manifest; one whose save was killed after the last file is complete without it."""
+    """Return whether a checkpoint has a manifest; a save killed after its last file is complete without one."""
     return (folder / MANIFEST).exists()
 
 
 def verify(folder: Path) -> None:
-    """Compare the files of a checkpoint with its manifest; does nothing where there is none (see `is_sealed`).
+    """Compare the files of a checkpoint with its manifest; does nothing without a manifest (see `is_sealed`).
 
     Args:
-      folder: the checkpoint.
+      folder: folder of the checkpoint.
 
     Raises:
       Damaged: a file is missing, unexpected or changed, or the manifest cannot be read.
@@ -65,18 +65,19 @@ def verify(folder: Path) -> None:
     if wrong:
         name = wrong[0]
         if name not in saved:
-            what = f"is not among those of {MANIFEST}"
+            what = f"is not listed in {MANIFEST}"
         elif name not in files:
             what = "is missing"
         elif files[name][0] != saved[name][0]:
             what = f"has {files[name][0]} bytes instead of {saved[name][0]}"
         else:
-            what = "is not what was saved"
-        raise Damaged(f"{folder}: damaged: {name} {what}" + f", one of {len(wrong)} such files" * (len(wrong) > 1))
+            what = "does not match its checksum"
+        more = f" ({len(wrong)} damaged files in total)" * (len(wrong) > 1)
+        raise Damaged(f"{folder}: damaged: {name} {what}{more}")
 
 
 def _files(folder: Path) -> dict[str, list[int]]:
-    """Size and CRC-32 of every file of a checkpoint but its manifest."""
+    """Compute size and CRC-32 of every file of a checkpoint except its manifest."""
     paths = (p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(MANIFEST))
     return {str(p.relative_to(folder)): [p.stat().st_size, _crc(p)] for p in paths}
 
@@ -90,37 +91,37 @@ def _crc(path: Path) -> int:
 
 
 def shapes_of(state: TrainState) -> dict[str, list[int]]:
-    """The shape of every array of a state, by its path."""
+    """Return the shape of every array of a state, by its path."""
     return {jax.tree_util.keystr(path): list(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
 def facts_for(folder: Path, template: TrainState) -> dict[str, Any]:
-    """The facts saved with a state, after comparing its shapes with those expected.
+    """Load the facts saved with a state, after comparing its shapes with the expected ones.
 
     Args:
-      folder: the checkpoint.
-      template: a state of the shapes expected.
+      folder: folder of the checkpoint.
+      template: state with the expected shapes.
 
     Raises:
-      UserError: an array has another shape.
-      Exception: the file cannot be read; which one depends on what it holds.
+      UserError: an array has an unexpected shape.
+      Exception: the file cannot be read; the type depends on its content.
     """
     facts: dict[str, Any] = json.loads((folder / "extra" / "metadata").read_bytes())
     saved, expected = facts.pop(SHAPES), shapes_of(template)
     for name in sorted(saved.keys() | expected.keys()):
         if saved.get(name) != expected.get(name):
             raise UserError(
-                f"{folder}: not a checkpoint of this run's model: {name} is {saved.get(name)}, "
-                f"the configuration makes it {expected.get(name)}"
+                f"{folder}: not a checkpoint of this run's model: {name} has shape {saved.get(name)}; "
+                f"expected {expected.get(name)} from the configuration"
             )
     return facts
 
 
 def accuracy(folder: Path) -> float | None:
-    """The validation accuracy saved with a checkpoint, None if there was no validation.
+    """Read the validation accuracy saved with a checkpoint; None if there was no validation.
 
     Raises:
-      Damaged: it cannot be read.
+      Damaged: the file cannot be read.
     """
     file = folder / "metrics" / "metrics"
     try:
@@ -130,10 +131,10 @@ def accuracy(folder: Path) -> float | None:
 
 
 def check_metadata(folder: Path) -> None:
-    """Check orbax's own metadata of a checkpoint, if there are any.
+    """Check orbax's own metadata of a checkpoint, if present.
 
     Raises:
-      Damaged: they are not a JSON object.
+      Damaged: the metadata are not a JSON object.
     """
     file = folder / "_CHECKPOINT_METADATA"
     try:
@@ -144,7 +145,7 @@ def check_metadata(folder: Path) -> None:
 
 
 def put_aside(folder: Path) -> None:
-    """Move a damaged checkpoint out of its folder, to ``damaged-STEP`` beside that."""
+    """Quarantine a damaged checkpoint: move it to ``damaged-STEP`` in the run folder."""
     run, name, number = folder.parent.parent, f"damaged-{folder.name}", 1
     place = run / name
     while place.exists():

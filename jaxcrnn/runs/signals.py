@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop: heard between steps, and while a batch is waited for."""
+"""Signals that stop a training: handled between steps and while waiting for a batch."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-# Clouds, Kubernetes and SLURM send the first; `sbatch --signal=USR1@120` the second.
+# Clouds, Kubernetes and SLURM send SIGTERM; `sbatch --signal=USR1@120` sends SIGUSR1.
 PREEMPTED = (signal.SIGTERM, signal.SIGUSR1) if hasattr(signal, "SIGUSR1") else (signal.SIGTERM,)
 
 
 class _Told(Exception):
-    """A notice came while a batch was waited for."""
+    """A signal arrived while waiting for a batch."""
 
 
 class Notices(list[int]):
-    """Signals received; ``waiting`` while nothing is under way that one may not interrupt."""
+    """Signals received so far; ``waiting`` is True while a signal may interrupt at once."""
 
     waiting = False
 
 
-def until_told(found: Iterator[T], stopping: Notices, *, alone: bool) -> Iterator[T]:
-    """Elements until there are no more, or until a notice comes while one is waited for.
+def until_told(batches: Iterator[T], stopping: Notices, *, alone: bool) -> Iterator[T]:
+    """Yield batches until there are no more, or until a signal arrives while waiting for one.
 
-    A file system that does not answer may take longer than whoever sent the notice waits.
+    Waiting for a hanging file system may take longer than the grace period of a preemption.
 
     Args:
-      found: the elements.
-      stopping: of `stop_flag`.
-      alone: whether this process may stop by itself; otherwise an element is waited for whatever comes.
+      batches: batches of the training.
+      stopping: signals of `stop_flag`.
+      alone: whether this process may stop by itself; otherwise signals do not interrupt the wait.
     """
     while True:
         try:
             stopping.waiting = alone
-            item = next(found)
+            item = next(batches)
             stopping.waiting = False
         except (_Told, StopIteration):
             stopping.waiting = False
@@ -45,7 +45,7 @@ def until_told(found: Iterator[T], stopping: Notices, *, alone: bool) -> Iterato
 
 @contextmanager
 def stop_flag() -> Iterator[Notices]:
-    """A list that fills when SIGINT, or what preemption notices send, comes; a second SIGINT interrupts at once."""
+    """Yield a list that collects SIGINT and preemption signals; a second SIGINT interrupts at once."""
     received = Notices()
 
     def note(number: int, _: Any) -> None:
@@ -57,7 +57,7 @@ def stop_flag() -> Iterator[Notices]:
 
     try:
         before = {s: signal.signal(s, note) for s in (signal.SIGINT, *PREEMPTED)}
-    except ValueError:  # not the main thread: whoever runs us there handles signals
+    except ValueError:  # not the main thread, whose owner handles signals
         before = {}
     try:
         yield received

@@ -1,4 +1,4 @@
-"""How a run starts: from nothing, from another run, or where it stopped; and how it is driven to its end."""
+"""Starting, fine-tuning and resuming runs."""
 
 from __future__ import annotations
 
@@ -32,15 +32,17 @@ from jaxcrnn.types import CenterState, TrainState
 
 
 def charset_of(origin: Run, config: configs.Config) -> Charset:
-    """The charset of the run to fine-tune.
+    """Return the charset of the run to fine-tune.
 
     Raises:
-      UserError: ``config`` asks for another charset or another blank.
+      UserError: ``config`` has another charset or another blank.
     """
     if config.data.blank != origin.config.data.blank:
-        raise UserError(f"data.blank is {config.data.blank!r}, and {origin.folder} was trained with the blank "
-                        f"{origin.config.data.blank}")  # fmt: skip
-    # The run's own file may be gone by now; what is in the run's folder is the charset.
+        raise UserError(
+            f"data.blank is {config.data.blank!r}, but {origin.folder} was trained with data.blank="
+            f"{origin.config.data.blank}"
+        )
+    # The run's original charset file may no longer exist; the run folder has a copy.
     if config.data.charset and config.data.charset != origin.config.data.charset:
         same_charset(origin, Charset.from_file(config.data.charset, config.data.blank), config.data.charset)
     return origin.charset
@@ -55,18 +57,18 @@ def first_state(
     grow: bool = False,
     centers: str | None = None,
 ) -> tuple[TrainState | None, dict[str, Any]]:
-    """The state before the first step, None if training makes it from the seed, and facts about its origin.
+    """Build the initial state (None if training creates it from the seed) and the facts about its origin.
 
     Args:
       config: configuration of the new run.
       charset: charset of the new run.
-      origin: run whose weights to take.
-      checkpoint: which of its checkpoints; ``"best"`` by default.
+      origin: run to load the weights from.
+      checkpoint: checkpoint of ``origin``; ``"best"`` by default.
       grow: whether ``charset`` may differ from that of ``origin``.
-      centers: file of centers; None or a name of `jaxcrnn.objective.CHOICES` leaves their start to ``config.loss``.
+      centers: file of centers; None or a name of `jaxcrnn.objective.CHOICES` lets ``config.loss`` initialize them.
 
     Raises:
-      UserError: a file cannot be read, or the weights or centers do not fit the configuration.
+      UserError: a file cannot be read, or the weights or centers are incompatible with the configuration.
     """
     train_config, variables = config.for_charset(charset, extensions.resolve(config.loss)), None
     extensions.try_out(train_config)
@@ -76,8 +78,8 @@ def first_state(
         same_model(origin, train_config.model)
         facts["init_from"] = {"run": str(origin.folder.resolve()), "step": step}
         if not grow and (converted := origin.facts().get("converted")):
-            facts["converted"] = converted  # the weights still have that layout
-        print(f"going on from {origin.folder}, checkpoint of step {step}")
+            facts["converted"] = converted  # the weights can still be exported to that layout
+        print(f"initialized from {origin.folder}, checkpoint of step {step}")
         variables = eval_variables(before)
     loaded = None
     if centers and centers not in CHOICES["start"]:
@@ -85,8 +87,8 @@ def first_state(
         loaded = center_files.load(path, charset, config.model.features, ", or one of zeros, normal, head")
         unseen = int((loaded.counts == 0).sum())
         facts["centers"] = {"file": str(path.resolve()), "classes_never_seen": unseen}
-        print(f"centers from {path}; {unseen} of {charset.num_classes} classes were never seen and start at 0")
-    if not (origin or loaded):  # training makes a fresh state itself, from the seed
+        print(f"loaded centers from {path}; {unseen} of {charset.num_classes} classes were never seen and start at 0")
+    if not (origin or loaded):  # training creates the state itself, from the seed
         center_rules.check_start(flow_of(train_config).rule)
         return None, facts
     key = jax.random.key(config.run.seed)
@@ -104,18 +106,20 @@ def _grown(
     centers: CenterState | None,
     facts: dict[str, Any],
 ) -> TrainState:
-    """All that was learnt, under another charset; ``centers`` replace those of the run."""
+    """Transfer a trained state to another charset; ``centers``, if any, replace those of the run."""
     kept = [c for c in new.characters if c in old]
     if not kept:
-        raise UserError("--grow: the charsets share no character; expected some of the run's in the new one")
+        raise UserError("--grow: the new charset shares no character with the run's; expected some in common")
     own = before if centers is None else before._replace(centers=None)
     if own.centers is not None and center_rules.is_estimated(flow_of(config).rule):
-        # Nothing was estimated for new characters: they start at 0, as classes do that were never seen.
+        # New characters have no estimate; their centers start at 0, like those of classes never seen.
         centers = center_rules.zeros(config.model.num_classes, config.model.features)
     state, moved = charset_transfer.started(own, init_state(config, key, centers=centers), old, new)
     facts["grown"] = {"kept": len(kept), "new": len(new) - len(kept), "gone": len(old) - len(kept), "moved": moved}
-    print(f"{len(kept)} characters kept, {len(new) - len(kept)} new, {len(old) - len(kept)} gone; moved with them: "
-          f"{', '.join(['weights', *moved])}")  # fmt: skip
+    print(
+        f"charset: {len(kept)} characters kept, {len(new) - len(kept)} added, {len(old) - len(kept)} removed; "
+        f"transferred {', '.join(['weights', *moved])}"
+    )
     return state
 
 
@@ -130,27 +134,27 @@ def begin(
     *,
     skip_bad: bool = False,
 ) -> bool:
-    """Make a run folder and train.
+    """Create a run folder and train.
 
     Args:
       config: configuration of the run.
       charset: charset of the run.
-      source: lines to train on, None if all are rendered.
+      source: lines to train on, or None if all are rendered.
       validation: lines to validate on, or None.
-      out: folder to make.
+      out: folder to create.
       facts: entries of ``run.json``; those about the data are added.
-      first: the state before the first step; from the seed by default.
-      skip_bad: drop rows with faults instead of stopping.
+      first: initial state; created from the seed by default.
+      skip_bad: skip rows with faults instead of stopping.
 
     Returns:
       Whether the run finished; a signal may have stopped it.
 
     Raises:
-      UserError: the data, the folder or the machine do not allow it.
+      UserError: the data have faults, the folder cannot be created, or training fails.
     """
     facts["skip_bad"] = skip_bad
     corpora = datasets.audited(config, charset, source, validation, skip_bad)
-    # Before the folder: what stops it leaves nothing behind.
+    # Before the folder is created, so that an error leaves nothing behind.
     mesh, batches = _batches(config, charset, corpora[0])
     facts["data"] = datasets.facts(corpora)
     run = processes.first_makes(
@@ -160,23 +164,25 @@ def begin(
 
 
 def resume(run: Run, *, overrides: Sequence[str] = (), charset_file: str | None = None, skip_bad: bool = False) -> bool:
-    """Continue a run where it stopped.
+    """Resume a run where it stopped.
 
     Args:
-      run: the run.
-      overrides: ``key=value`` changes of its configuration, of ``mesh`` only.
-      charset_file: file that must hold the charset of the run.
-      skip_bad: drop rows with faults, as the run does if it began so.
+      run: run to resume.
+      overrides: ``key=value`` changes of its configuration; only keys of ``mesh``.
+      charset_file: charset file that must match the charset of the run.
+      skip_bad: skip rows with faults instead of stopping; always so if the run was started that way.
 
     Returns:
       Whether the run finished.
 
     Raises:
-      UserError: the checkpoints are gone, or the data changed.
+      UserError: the checkpoints are missing, or the data changed.
     """
-    if not agreed(len(written(run.folder / CHECKPOINTS))) and (began := run.facts().get("init_from")):
-        raise UserError(f"{run.folder}: began with the weights of {began['run']} and has no checkpoint; expected one: "
-                        "move it back, or remove the folder and start again")  # fmt: skip
+    if not agreed(len(written(run.folder / CHECKPOINTS))) and (initial := run.facts().get("init_from")):
+        raise UserError(
+            f"{run.folder}: initialized from {initial['run']} but has no checkpoint; restore the "
+            "checkpoints, or remove the folder and start again"
+        )
     changes = say_changes(run)
     print("".join(f"{line}\n" for line in changes), end="")
     run = dataclasses.replace(run, config=configs.load(None, overrides, run.config))
@@ -192,7 +198,7 @@ def resume(run: Run, *, overrides: Sequence[str] = (), charset_file: str | None 
 
 
 def _batches(config: configs.Config, charset: Charset, corpus: Corpus | None) -> tuple[Mesh, Stream]:
-    """The devices, and the batches, or this process's rows of them."""
+    """Create the mesh and the stream of batches (this process's rows of them)."""
     mesh = make_mesh(config.mesh)
     rows = my_rows(mesh, config.data.batch_size)
     return mesh, datasets.stream(config, charset, corpus, rows)
@@ -208,29 +214,42 @@ def _go(
 ) -> bool:
     loop = run.config.run
     print(f"charset of {len(run.charset)} characters; buckets {', '.join(map(str, batches.buckets))} px", end="; ")
-    print(f"{batches.steps_per_epoch} steps an epoch, {run.config.optim.steps} in all")
+    print(f"{batches.steps_per_epoch} steps per epoch, {run.config.optim.steps} in total")
     if mesh.size > 1:
-        print(f"{mesh.size} devices: the batch over {mesh.shape['data']}, the classes over {mesh.shape['model']}; "
-              f"{jax.process_count()} processes")  # fmt: skip
+        print(
+            f"{mesh.size} devices: batch sharded over {mesh.shape['data']}, classes over {mesh.shape['model']}; "
+            f"{jax.process_count()} processes"
+        )
     with _alone(run.folder), _console.make() as shown, _tracker(run.folder) as track:
-        done = fit(run.train_config, loop, run.charset, batches, val, run.folder, shown, track, first,
-                   mesh, run.config.mesh.fsdp)  # fmt: skip
+        done = fit(
+            run.train_config,
+            loop,
+            run.charset,
+            batches,
+            val,
+            run.folder,
+            shown,
+            track,
+            first,
+            mesh,
+            run.config.mesh.fsdp,
+        )
     totals = done.totals
     if done.step > run.config.optim.steps:
-        print(f"{run.folder} is at step {done.step}, beyond optim.steps={run.config.optim.steps}: nothing to do")
+        print(f"{run.folder} is at step {done.step}, past optim.steps={run.config.optim.steps}; nothing to do")
         return True
     print(
         f"{'stopped' if done.stopped else 'finished'} at step {done.step}; {totals.samples} samples seen, "
         f"{totals.infeasible_samples} infeasible, {totals.skipped_steps} steps skipped, "
-        f"{corpus.left_out if corpus is not None else 0} lines left out, {done.programs} step programs compiled"
+        f"{corpus.left_out if corpus is not None else 0} lines skipped, {done.programs} step programs compiled"
     )
     if totals.worker_restarts:
-        print(f"worker processes were started anew {totals.worker_restarts} times")
+        print(f"worker processes restarted {totals.worker_restarts} times")
     if done.stopped:
         trust = " --trust-code" if run.config.loss.import_paths else ""
-        print(f"go on with: jaxcrnn train --resume {run.folder}{trust}")
+        print(f"resume with: jaxcrnn train --resume {run.folder}{trust}")
     else:
-        print(f"the run is in {run.folder}")
+        print(f"run saved to {run.folder}")
     return not done.stopped
 
 
@@ -245,7 +264,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 class _tracker:
-    """TensorBoard files next to ``metrics.jsonl``, where tensorboardX is installed."""
+    """Write TensorBoard files next to ``metrics.jsonl`` if tensorboardX is installed."""
 
     def __init__(self, folder: Path) -> None:
         try:

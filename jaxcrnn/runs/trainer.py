@@ -1,4 +1,4 @@
-"""The training loop: batches in, steps, validation, checkpoints, logs; stops cleanly and resumes exactly."""
+"""Training loop: steps, validation, checkpoints and logs; stops cleanly on signals and resumes exactly."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ SKIPS_IN_A_ROW = 10
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How training is run, none of which changes what a step computes.
+    """Training loop: seed, and how often to validate, log and save.
 
     Attributes:
-      seed: of parameters, order and augmentation.
-      eval_every: steps between two validations and checkpoints.
-      log_every: steps summed up in one row of ``metrics.jsonl``.
-      keep: newest checkpoints kept; the best by validation accuracy stays besides.
+      seed: random seed of the parameters, the sample order and the augmentation.
+      eval_every: steps between validations; a checkpoint is saved at each.
+      log_every: steps aggregated into one row of ``metrics.jsonl``.
+      keep: number of newest checkpoints to keep; the best by validation accuracy is kept as well.
     """
 
     seed: int = 0
@@ -64,7 +64,7 @@ class LoopConfig:
 
 @dataclass
 class Totals:
-    """Counts over the whole run, carried through checkpoints."""
+    """Counts over the whole run, saved in checkpoints."""
 
     samples: int = 0
     skipped_steps: int = 0
@@ -74,7 +74,7 @@ class Totals:
 
 @dataclass
 class Fit:
-    """How a training ended."""
+    """Result of a training."""
 
     state: TrainState
     step: int
@@ -96,25 +96,25 @@ def fit(
     mesh: Mesh | None = None,
     fsdp: bool = False,
 ) -> Fit:
-    """Trains to the end of the schedule, from the newest checkpoint in the folder or from the start.
+    """Train to the end of the schedule, from the newest checkpoint in the folder or from the start.
 
     Args:
-      config: what a step computes.
-      loop: how the run is run.
-      charset: the run's.
-      batches: of the training set.
+      config: configuration of the train step.
+      loop: configuration of the training loop.
+      charset: charset of the run.
+      batches: stream of training batches.
       validation: lines to validate on, or None.
-      folder: the run's folder; ``checkpoints`` and ``metrics.jsonl`` are written there.
-      console: where progress goes.
+      folder: run folder; ``checkpoints`` and ``metrics.jsonl`` are written there.
+      console: console for progress.
       track: called with every row of ``metrics.jsonl``.
-      first: the state before the first step; default: `jaxcrnn.train.init_state` with the seed's key.
-      mesh: the devices (`jaxcrnn.parallel.mesh.make_mesh`); default: one. With several processes each of them calls
-        this, and the first alone writes logs.
-      fsdp: share large arrays of the state over the devices of the batch (`jaxcrnn.parallel.mesh.of_state`).
+      first: initial state; default: `jaxcrnn.train.init_state` with the seed's key.
+      mesh: device mesh (`jaxcrnn.parallel.mesh.make_mesh`); default: one device. With several processes each calls
+        this function, and only process 0 writes logs.
+      fsdp: shard large arrays of the state over the devices of the batch (`jaxcrnn.parallel.mesh.of_state`).
 
     Raises:
-      UserError: the data differs from the checkpoint's, a checkpoint cannot be written, or ten steps in a row had
-        gradients that are not finite.
+      UserError: the data differ from the checkpoint's, a checkpoint cannot be written, or ten steps in a row had
+        non-finite gradients.
     """
     mesh = mesh or make_mesh(MeshConfig(1))
     key = jax.random.key(loop.seed)
@@ -126,21 +126,35 @@ def fit(
         if agreed(len(checkpoints.steps)):
             state, extra, step = checkpoints.restore_newest(shapes, places, console.line)
             if extra["data"] != fingerprint:
-                raise UserError(f"{folder}: the training data changed since step {step}; a resumed run needs the same")
+                raise UserError(
+                    f"{folder}: the training data changed since step {step}; resuming requires the same data"
+                )
             totals = Totals(**extra["totals"])
             console.line(f"resumed at step {step}")
         else:
-            # Bound to its devices as a restored one is: both run the same program, and one that was cached
-            # (`jaxcrnn.runs.compile.cache_programs`) serves a resumed run too.
-            _say_lost(folder, loop.eval_every, console)
+            # Placed on the devices like a restored state, so that new and resumed runs share one cached program
+            # (`jaxcrnn.runs.compile.cache_programs`).
+            _warn_lost(folder, loop.eval_every, console)
             state = place(first or init_state(config, key), places)
-            if first:  # or a run that died before its first checkpoint would be resumed from somewhere else
+            if first:  # otherwise a run killed before its first checkpoint would be resumed from other weights
                 checkpoints.save(state, {"data": fingerprint, "totals": asdict(totals)}, None)
         log = folder / metrics_log.NAME if jax.process_index() == 0 else Path(os.devnull)
         run = _Run(
-            config, loop, charset, batches, validation, log, console, track, checkpoints, totals,
-            place(key, everywhere(mesh)), fingerprint, mesh, fsdp,
-        )  # fmt: skip
+            config,
+            loop,
+            charset,
+            batches,
+            validation,
+            log,
+            console,
+            track,
+            checkpoints,
+            totals,
+            place(key, everywhere(mesh)),
+            fingerprint,
+            mesh,
+            fsdp,
+        )
         try:
             return run.go(state)
         except BrokenPipeError:
@@ -152,32 +166,34 @@ def fit(
             if isinstance(error, OSError):
                 what = f"{error.filename or folder}: {error.strerror or first_line(error)}"
             kept = ", ".join(map(str, checkpoints.steps)) or "none"
-            raise UserError(f"{what}; the run stopped, checkpoints kept: {kept}") from None
+            raise UserError(f"{what}; training stopped, available checkpoints: {kept}") from None
 
 
-def _say_lost(folder: Path, eval_every: int, console: Plain) -> None:
-    """Says that a run without checkpoints had begun, and refuses where it must have had some.
+def _warn_lost(folder: Path, eval_every: int, console: Plain) -> None:
+    """Warn that a run without checkpoints restarts, or raise if its checkpoints must have been removed.
 
     Raises:
-      UserError: the log goes further than the second save, which begins when the first is on the disk.
+      UserError: the log extends beyond the second save, which starts only when the first is on disk.
     """
     log = folder / metrics_log.NAME
     last = max((row["step"] for row in metrics_log.read(log).rows), default=0)
     if last > 2 * eval_every:
-        raise UserError(f"{folder}: {log.name} has rows up to step {last} and checkpoints holds none; expected "
-                        "those that were saved: move them back, or start in another folder")  # fmt: skip
+        raise UserError(
+            f"{folder}: {log.name} reaches step {last} but checkpoints/ is empty; restore the checkpoints "
+            "or use a new folder"
+        )
     if last:
-        console.line(f"no checkpoint: begins anew; rows of {log.name} up to step {last} are left out")
+        console.line(f"no checkpoint found; restarting, and discarding rows of {log.name} up to step {last}")
 
 
 def restarts(batches: Stream) -> int:
-    """How often worker processes of a stream, or of its parts, were started anew."""
+    """Return how often worker processes of a stream, or of its parts, were restarted."""
     return sum(getattr(part, "restarts", 0) for part in getattr(batches, "parts", [batches]))
 
 
 @dataclass
 class _Run:
-    """The moving parts of one call of `fit`."""
+    """State of one call of `fit`."""
 
     config: TrainConfig
     loop: LoopConfig
@@ -190,13 +206,13 @@ class _Run:
     checkpoints: Checkpoints
     totals: Totals
     key: jax.Array
-    fingerprint: str  # hashes every row of the data: once a run, not once a checkpoint
+    fingerprint: str  # computed once per run, because it hashes every row of the data
     mesh: Mesh
     fsdp: bool
     programs: dict[int, Program] = field(default_factory=dict)
     skipped: deque[int] = field(default_factory=lambda: deque(maxlen=SKIPS_IN_A_ROW))
     accuracy: float = math.nan
-    paused: float = 0.0  # seconds spent compiling and validating, which say nothing about the steps to come
+    paused: float = 0.0  # seconds spent compiling and validating, excluded from the ETA
 
     def __post_init__(self) -> None:
         self.window = Window(self.charset)
@@ -220,12 +236,12 @@ class _Run:
                 program = self._program(bucket, batch, state)
                 with jax.transfer_guard("disallow"):
                     state, info = program(state, batch, self.key)
-                # The info of the step before is fetched while this one runs, so the device never waits for us.
+                # The info of the previous step is fetched while this one runs, so that the device never waits.
                 if pending:
                     self._account(step - 1, pending, names)
                 pending, step = info, step + 1
-                told = self._told(stopping, step)
-                due = step % self.loop.eval_every == 0 or step == stop or told
+                stopped = self._is_stopped(stopping, step)
+                due = step % self.loop.eval_every == 0 or step == stop or stopped
                 if due or step % self.loop.log_every == 0:
                     self._account(step - 1, pending, names)
                     pending = None
@@ -233,13 +249,13 @@ class _Run:
                 if self.window.taken:
                     self._show(step, stop, began, step - start)
                 if due:
-                    # A run told to stop saves at once: validation can wait, the sender of the signal may not.
-                    scored = not told or step == stop
+                    # After a signal the state is saved without validation, because a kill may follow soon.
+                    scored = not stopped or step == stop
                     self._save(state, self._validate(log, step, state) if scored else None)
                     saved = step
-                if told:
+                if stopped:
                     break
-            if pending:  # told while a batch was waited for
+            if pending:  # a signal arrived while waiting for a batch
                 self._account(step - 1, pending, names)
                 self._log(log, step, self.window.take(self.config, step))
         if saved != step:
@@ -252,24 +268,24 @@ class _Run:
             self.totals,
         )
 
-    def _told(self, stopping: Notices, step: int) -> bool:
-        """Whether to stop here: what one process was told, all of them hear at the same step."""
+    def _is_stopped(self, stopping: Notices, step: int) -> bool:
+        """Return whether to stop after this step; a signal to one process stops all of them at the same step."""
         if jax.process_count() == 1:
             return bool(stopping)
         from jax.experimental import multihost_utils
 
-        # Asked when a row of the log is due: it costs a word from every process.
+        # Only when a log row is due, because it needs an all-gather.
         return step % self.loop.log_every == 0 and bool(
             multihost_utils.process_allgather(np.int32(len(stopping))).any()
         )
 
     def _sent(self, batches: Iterator[tuple[Planned, Batch]]) -> Iterator[tuple[int, Batch]]:
-        """Batches on the devices, with their buckets: sent here, because a step may not touch the host."""
+        """Yield batches on the devices, with their buckets; the step itself is not allowed to transfer data."""
         for planned, batch in batches:
             yield planned.bucket, assemble(batch, of_batch(self.mesh))
 
     def _program(self, bucket: int, batch: Batch, state: TrainState) -> Program:
-        """The step compiled for one bucket's shapes; a shape it was not made for is an error, never a recompilation."""
+        """Return the step compiled for a bucket; an unexpected shape is an error and never recompiles."""
         if bucket not in self.programs:
             began = time.monotonic()
             self.programs[bucket] = compile_step(self.config, state, batch, self.key, self.mesh)
@@ -292,13 +308,11 @@ class _Run:
         self.skipped.append(step)
         broken = [name for name, bad in zip(names, info["nonfinite"], strict=True) if bad]
         shown = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
-        self.console.line(
-            f"step {step} skipped: not finite: {'gradients of ' + shown if broken else 'the loss or a center'}"
-        )
+        self.console.line(f"step {step} skipped: non-finite {'gradients of ' + shown if broken else 'loss or centers'}")
         if len(self.skipped) == SKIPS_IN_A_ROW:
             raise UserError(
-                f"{SKIPS_IN_A_ROW} steps in a row ({self.skipped[0]} to {step}) had gradients that are not finite; "
-                f"checkpoints kept: {self.checkpoints.steps or 'none'}; try a lower optim.learning_rate or "
+                f"{SKIPS_IN_A_ROW} steps in a row ({self.skipped[0]} to {step}) had non-finite gradients; "
+                f"available checkpoints: {self.checkpoints.steps or 'none'}; try a lower optim.learning_rate or "
                 "loss.center_rate"
             )
 
@@ -335,7 +349,7 @@ class _Run:
             score = result.score()
             more = {"val_character_accuracy": score.character_accuracy, "val_1_ned": score.normalized_similarity}
             self.accuracy = score.line_accuracy
-        except ImportError:  # a machine without rapidfuzz still validates, by lines alone
+        except ImportError:  # without rapidfuzz only the line accuracy is available
             right = sum(line.text == truth for line, truth in zip(result.lines, result.truths, strict=True))
             more, self.accuracy = {}, right / len(result.lines)
         validated = {"val_loss": result.loss, "val_line_accuracy": self.accuracy, **more}
@@ -347,7 +361,7 @@ class _Run:
         return self.accuracy
 
     def _whole(self, state: TrainState) -> TrainState:
-        """The state with the parameters that FSDP shards gathered, as validation reads them."""
+        """Gather the parameters that FSDP shards, for validation."""
         if not self.fsdp:
             return state
         return jax.jit(lambda state: state, out_shardings=of_state(self.mesh, state))(state)
@@ -359,15 +373,15 @@ class _Run:
 
 
 def _truncate(path: Path, step: int, console: Plain) -> None:
-    """Drops the rows of steps that will be taken again, after a run that died between two checkpoints."""
+    """Drop log rows after the resumed step, which a run killed between two checkpoints leaves behind."""
     if not path.exists():
         if step:
             console.line(f"warning: {path} is missing; its rows up to step {step} are lost")
         return
-    found = metrics_log.read(path)
-    if found.broken:
-        console.line(f"{path}: {found.broken} rows cannot be read and are left out; expected a JSON object with a step")
-    kept = "".join(f"{line}\n" for line, row in zip(found.lines, found.rows, strict=True) if row["step"] <= step)
+    saved = metrics_log.read(path)
+    if saved.broken:
+        console.line(f"{path}: skipped {saved.broken} unreadable rows; expected JSON objects with a step")
+    kept = "".join(f"{line}\n" for line, row in zip(saved.lines, saved.rows, strict=True) if row["step"] <= step)
     if kept.encode() != path.read_bytes():
         with written_whole(path) as part:
             part.write_text(kept, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Auditing the lines that a run reads: faults are listed, counted, and skipped only if asked."""
+"""Auditing the lines that a run reads: faults are listed and counted, and skipped only on request."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from jaxcrnn.runs.folder import CONFIG, Run
 def audit_lines(
     config: configs.Config, charset: Charset, source: Source, *, keep_text_faults: bool, limits: Limits | None = None
 ) -> Corpus:
-    """Audit every row of a data set, showing progress if it takes long.
+    """Audit every row of a data set, and show progress if it takes long.
 
     Args:
-      config: supplies the model's height and frames, the cache size and the number of workers.
-      charset: characters that a label may have.
+      config: supplies the image height and frames of the model, the cache size and the number of workers.
+      charset: allowed characters of labels.
       source: rows to audit.
       keep_text_faults: as in `jaxcrnn.data.audit.audit`.
       limits: bounds on images; those of ``config`` by default.
@@ -35,7 +35,7 @@ def audit_lines(
 
     def progress(done: int) -> None:
         if done % 500 == 0 and time.monotonic() - began > 2:
-            shown.progress(done, len(source), "lines looked at")
+            shown.progress(done, len(source), "lines checked")
 
     with shown:
         return audit(
@@ -62,20 +62,20 @@ def usable_lines(
     max_bytes: int | None = None,
     shown_on: TextIO | None = None,
 ) -> Corpus:
-    """The lines of data sets that a run can use, after listing the faults of the others.
+    """Return the lines of data sets that a run can use, after listing the faults of the others.
 
     Args:
       run: supplies the charset, the size of images and the limits.
       paths: data sets to read.
       keep_text_faults: as in `jaxcrnn.data.audit.audit`.
-      skip_bad: drop rows with faults instead of stopping.
+      skip_bad: skip rows with faults instead of stopping.
       allow_outside: whether label files may name images outside their folder.
       max_pixels: as in `limits_of`.
       max_bytes: as in `limits_of`.
-      shown_on: stream that faults are listed on; stdout by default.
+      shown_on: stream to list faults on; stdout by default.
 
     Raises:
-      UserError: there are faults that are not to be skipped, or no line is left.
+      UserError: there are faults and ``skip_bad`` is not set, or no line is usable.
     """
     limits = limits_of(run, outside=allow_outside, max_pixels=max_pixels, max_bytes=max_bytes)
     source, path = open_sources(paths, limits), ", ".join(paths)
@@ -89,48 +89,48 @@ def usable_lines(
 def limits_of(
     run: Run, *, outside: bool = False, max_pixels: int | None = None, max_bytes: int | None = None
 ) -> Limits:
-    """Bounds on the images that a run reads, safe even if the run's config comes from a stranger.
+    """Return bounds on the images that a run reads, which are safe even for the config of an untrusted run.
 
     Args:
-      run: its bounds apply where they are tighter than the defaults.
+      run: its bounds apply if they are tighter than the defaults.
       outside: whether label files may name images outside their folder.
-      max_pixels: most pixels of an image; None for the bound of the run, or the default if that is tighter.
-      max_bytes: most bytes of an image; None likewise.
+      max_pixels: maximum pixels of an image; None for the bound of the run, or the default if that is tighter.
+      max_bytes: maximum bytes of an image; None likewise.
 
     Raises:
       UserError: a bound below 1.
     """
     own = run.config.data.limits
     limits = dataclasses.replace(own.of_stranger(), outside=outside)
-    for name, given in (("max_pixels", max_pixels), ("max_bytes", max_bytes)):
-        asked, taken = getattr(own, name), getattr(limits, name)
-        if given is not None and given < 1:
-            raise UserError(f"--{name.replace('_', '-')} {given}: expected 1 or more")
-        if given is None and asked > taken:
-            print(f"{run.folder / CONFIG}: data.{name} is {asked:,}; {taken:,} holds here, as long as no "
-                  f"--{name.replace('_', '-')} says otherwise", file=sys.stderr)  # fmt: skip
-        bound: dict[str, Any] = {name: given or taken}
+    for name, option in (("max_pixels", max_pixels), ("max_bytes", max_bytes)):
+        configured, capped, flag = getattr(own, name), getattr(limits, name), f"--{name.replace('_', '-')}"
+        if option is not None and option < 1:
+            raise UserError(f"{flag} {option}: expected 1 or more")
+        if option is None and configured > capped:
+            print(
+                f"{run.folder / CONFIG}: ignoring data.{name}={configured:,}; using {capped:,} (override with {flag})",
+                file=sys.stderr,
+            )
+        bound: dict[str, Any] = {name: option or capped}
         limits = dataclasses.replace(limits, **bound)
     return limits
 
 
 def check_usable(corpus: Corpus, path: str, *, keep_text_faults: bool, skip_bad: bool) -> None:
-    """Stop if there are faults that are not to be skipped, or if no line is left.
+    """Check that no faults have to be skipped without permission, and that a line is usable.
 
     Raises:
-      UserError: either.
+      UserError: there are faults and ``skip_bad`` is not set, or no line is usable.
     """
     unusable = [fault for fault in corpus.faults if not (keep_text_faults and fault.kind in TEXT_KINDS)]
     if unusable and not skip_bad:
-        raise UserError(
-            f"{path}: {len(unusable)} faults, listed above; mend them, or leave such rows out with --skip-bad"
-        )
+        raise UserError(f"{path}: {len(unusable)} faults, listed above; fix them, or skip those rows with --skip-bad")
     if not len(corpus):
-        raise UserError(f"{path}: no usable line")
+        raise UserError(f"{path}: no usable lines")
 
 
 def validation_path(run: Run, path: str | None) -> str:
-    """``path``, or the run's validation set if there is none.
+    """Return ``path``, or the run's validation set if it is empty.
 
     Raises:
       UserError: there is neither.

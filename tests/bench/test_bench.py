@@ -53,7 +53,7 @@ def test_without_a_reference_the_rest_is_measured(monkeypatch, capsys):
     monkeypatch.setattr(run.sys, "executable", "/bin/false")
     assert main(["bench", *TINY, "--rounds", "1", "--only", "product"]) == 0
     shown = capsys.readouterr().out
-    assert "not measured: torch: the reference ended without a word" in shown
+    assert "not measured: torch: the PyTorch process exited without output" in shown
     assert "GFLOP/s" in shown
 
 
@@ -105,11 +105,11 @@ def test_what_does_not_fit_is_a_row(monkeypatch, tmp_path, capsys):
     [(["--classes", "1"], "--classes 1: expected 2 or more"), (["--batch", "0"], "--batch 0: expected 1 to 1,000,000"),
      (["--width", "3000000000"], "--width 3000000000: expected 1 to"), (["--only", ","], "--only ''"),
      (["--dtype", "float64"], "--dtype float64: expected one of float32, bfloat16"),
-     (["--compile", "--no-torch"], "--compile and --no-torch"), (["--out", "nowhere/x.json"], "nowhere/x.json"),
+     (["--compile", "--no-torch"], "cannot be combined"), (["--out", "nowhere/x.json"], "nowhere/x.json"),
      (["--data", "nowhere.txt", "--only", "data"], "nowhere.txt"),
      (["--lstm", "gru"], "expected one of auto, scan, cudnn"),
-     (["--width", "20"], "--width 20 makes 6 frames; expected at least 20"), (["--rounds", "0"], "--rounds 0"),
-     (["--only", "step,steps"], "--only 'steps': expected some of product,step"),
+     (["--width", "20"], "--width 20 gives 6 frames; expected at least 20"), (["--rounds", "0"], "--rounds 0"),
+     (["--only", "step,steps"], "--only 'steps': unknown case; expected some of product, step"),
      (["--backbone", "vgg16"], "or layers such as"), (["--dtype", "half"], "expected one of float32")],
 )  # fmt: skip
 def test_refused(options, message, capsys):

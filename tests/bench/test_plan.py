@@ -40,8 +40,8 @@ def test_a_step_for_the_devices_here(tmp_path, capsys):
     arguments = ["plan", *TINY, "mesh.data=4", "mesh.model=2", "model.head=fused", "loss.preset=flow1"]
     assert main([*arguments, "--out", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "8 devices, the batch over 4, the classes over 2" in shown
-    assert "8 lines a step (2 a device)" in shown
+    assert "8 devices, batch sharded over 4, classes over 2" in shown
+    assert "8 lines per step (2 per device)" in shown
     found = json.loads(out.read_text())
     # Of the head, and half of each on a device; the same of both moments, and centers.
     kernel, bias = 16 * 16 * 4, 16 * 4
@@ -55,7 +55,7 @@ def test_a_step_for_the_devices_here(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--device", "v5e"], "expected a TPU and its topology"), (["--device", "gpu:2x2"], "expected a TPU"),
+    [(["--device", "v5e"], "expected a TPU generation"), (["--device", "gpu:2x2"], "expected a TPU"),
      (["--classes", "1"], "--classes 1: expected 2 or more"), (["--set", "mesh.data=16"], "only 8 are available"),
      (["--set", "mesh.data=8", "data.batch_size=12"], "expected a multiple of mesh.data=8"),
      (["--out", "nowhere/plan.json"], "nowhere/plan.json: No such file or directory"),
@@ -70,7 +70,7 @@ def test_a_tpu_without_its_compiler(capsys):
     if importlib.util.find_spec("libtpu"):
         pytest.skip("the extra 'tpu' is installed")
     assert main(["plan", "--device", "v5e:2x2"]) == 2
-    assert "expected the extra 'tpu'" in capsys.readouterr().err
+    assert "needs the extra 'tpu'" in capsys.readouterr().err
 
 
 @pytest.mark.slow

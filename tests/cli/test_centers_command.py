@@ -1,4 +1,4 @@
-"""Training with centers as a user runs it: presets, two stages, files of centers and what is wrong with them."""
+"""Training with centers on the command line: presets, two stages, and errors in files of centers."""
 
 import json
 import pickle
@@ -190,7 +190,7 @@ def other_charset(tmp_path, reader):
 
 
 def center_mistakes(reader, centers_file, tmp_path):
-    """What can be wrong with centers and their start: options, and the line each gets."""
+    """Invalid centers and initializations: options, and the expected message."""
     first = ["--init-from", str(reader), "--preset", "flow2", "--out", str(tmp_path / "out")]
     size = np.zeros((12, 32), np.float32)
 
@@ -215,37 +215,38 @@ def center_mistakes(reader, centers_file, tmp_path):
     part.write_bytes(pickle.dumps({0: np.zeros(32)})[:-20])
     return {
         "no such file": ([*first, "--centers", "no.st"], "no.st: no such file; expected centers made by"),
-        "truncated": ([*first, "--centers", str(cut)], "cut.safetensors: truncated, or no safetensors file"),
+        "truncated": ([*first, "--centers", str(cut)], "cut.safetensors: truncated, or not a safetensors file"),
         "empty file": ([*first, "--centers", str(empty)], "empty.safetensors: truncated"),
-        "not centers": ([*first, "--centers", str(foreign)], "no file of centers; expected one made by"),
+        "not centers": ([*first, "--centers", str(foreign)], "not a file of centers; expected one made by"),
         "another charset": (
-            [*first, "--centers", saved("c.st", size, "0123456789y")], "it has unexpected characters 'y', lacks 'x'"),
+            [*first, "--centers", saved("c.st", size, "0123456789y")], "'y', lacks 'x'"),
         "another order": ([*first, "--centers", saved("o.st", size, "x0123456789")], "in a different order"),
         "another size": ([*first, "--centers", saved("s.st", size[:, :9])], "centers of size 9; expected 32"),
-        "a pickle that calls": ([*first, "--centers", str(evil)], "asks for builtins.print, which is no array"),
+        "a pickle that calls": ([*first, "--centers", str(evil)], "refusing to unpickle builtins.print"),
         "a pickle of two sizes": ([*first, "--centers", str(odd)], "all of one size"),
-        "a class too many": ([*first, "--centers", str(beyond)], "class 12; expected 0 to 11"),
-        "a pickle cut short": ([*first, "--centers", str(part)], "part.pkl: not read"),
-        "flow2 without centers": (first, "loss.start is 'estimate' (preset 'flow2'), which needs a file of centers"),
-        "centers for ctc": ([*first[:2], *first[4:], "--centers", "head"], "the preset 'ctc' keeps no centers"),
+        "a class too many": ([*first, "--centers", str(beyond)], "class 12 is not in the charset; expected 0 to 11"),
+        "a pickle cut short": ([*first, "--centers", str(part)], "part.pkl: cannot be read"),
+        "flow2 without centers": (first, "loss.start is 'estimate' (preset 'flow2')"),
+        "centers for ctc": ([*first[:2], *first[4:], "--centers", "head"], "the preset 'ctc' has no centers"),
         "unknown preset": ([*first, "--preset", "flow3"],
                            "expected one of ctc, flow1, flow1-torch, flow2, aligned, posterior; did you mean 'flow2'"),
         "a run's charset differs": ([*first, "--centers", "head", "--charset", str(other_charset(tmp_path, reader))],
-                                    "it has unexpected characters 'y', lacks 'x'"),
+                                    "'y', lacks 'x'"),
         "another model": ([*first, "--centers", "head", "--set", "model.hidden=8"],
-                          "do not fit this configuration: model.hidden is 8 instead of 16"),
+                          "weights are incompatible with this configuration: model.hidden is 8 instead of 16"),
         "weight without assignment": ([*first[:2], *first[4:], "--set", "loss.weight=0.1"],
                                       "loss.assignment is 'none'"),
         "unknown update": ([*first, "--set", "loss.update=wen"], "'wen'; expected one of fixed, delta, gradient"),
         "ignored beyond": ([*first, "--centers", "head", "--set", "loss.ignored=[40]"], "class 40; expected 0 to 11"),
         "blank elsewhere": ([*first, "--centers", "head", "--set", "data.blank=last"],
-                            "was trained with the blank first"),
+                            "was trained with data.blank=first"),
         "charset by --set": (
             [*first, "--centers", "head", "--set", f"data.charset={other_charset(tmp_path, reader)}"],
-            "it has unexpected characters 'y', lacks 'x'"),
-        "checkpoint of nothing": (["--data", "x", "--checkpoint", "3"], "give --init-from RUN"),
-        "centers contradicted": ([*first, "--centers", "head", "--set", "loss.start=zeros"], "contradict each other"),
-        "not finite": ([*first, "--centers", saved("n.st", size * np.nan)], "not finite numbers"),
+            "'y', lacks 'x'"),
+        "checkpoint of nothing": (["--data", "x", "--checkpoint", "3"], "--checkpoint requires --init-from RUN"),
+        "centers contradicted": ([*first, "--centers", "head", "--set", "loss.start=zeros"],
+                                 "--centers head contradicts loss.start=zeros"),
+        "not finite": ([*first, "--centers", saved("n.st", size * np.nan)], "non-finite centers"),
         "ignored no list": ([*first, "--set", "loss.ignored=x"], "expected values in brackets"),
         "negative weight": ([*first, "--set", "loss.weight=-1"], "loss.weight is -1.0; expected 0 or more"),
     }  # fmt: skip
@@ -284,7 +285,7 @@ def test_paddles_pickle_is_read(tmp_path):
 
 def test_saving_where_nothing_can_be_saved(tmp_path):
     state = CenterState(np.zeros((4, 2), np.float32), np.zeros(4, np.float32))
-    with pytest.raises(UserError, match="expected a file that can be written"):
+    with pytest.raises(UserError, match="expected a writable file"):
         center_files.save(tmp_path / "no" / "c.safetensors", state, Charset("abc"))
 
 

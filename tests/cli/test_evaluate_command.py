@@ -23,7 +23,7 @@ def test_evaluation_does_not_depend_on_the_batch_size(run_folder, lines_file, ca
 def test_a_tampered_run_is_refused(broken_copy, capsys):
     copy = broken_copy("charset.txt", lambda text: text.replace("0", "x"))
     assert main(["evaluate", str(copy)]) == 2
-    assert "trained with another charset" in capsys.readouterr().err
+    assert "does not match the charset of the training" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_model_is_refused(broken_copy, capsys):

@@ -1,4 +1,4 @@
-"""What all commands share: a file each, help for every option and key, and a start without jax."""
+"""Common properties of all commands: one file each, help for every option and key, and startup without jax."""
 
 import subprocess
 import sys
@@ -86,7 +86,7 @@ def test_help_fits_the_terminal(columns, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(columns + 2))
     with pytest.raises(SystemExit):
         main(["train", "--help"])
-    text = capsys.readouterr().out.split("keys of --config")[1]
+    text = capsys.readouterr().out.split("configuration keys (for --config and --set)")[1]
     wide = [line for line in text.split("\n") if len(line) > columns and "=" not in line]
     assert wide == []
     assert max(map(len, text.split("\n"))) > columns * 0.8

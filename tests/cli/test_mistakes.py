@@ -11,7 +11,7 @@ MISTAKES = {
     "no out": (["train", "--data", "{data}"], "give --out FOLDER"),
     "missing label file": (["train", "--data", "{tmp}/no.txt", "--out", "{tmp}/x"], "no.txt: No such file"),
     "label file is an image": (["train", "--data", "{image}", "--out", "{tmp}/x"], "is not UTF-8"),
-    "out is taken": (["train", "--data", "{data}", "--out", "{run}"], "already holds a run; --resume"),
+    "out is taken": (["train", "--data", "{data}", "--out", "{run}"], "already contains a run; use --resume"),
     "out is a file": (["train", "--data", "{data}", "--out", "{image}"], "is not empty"),
     "bad key": (["train", "--data", "{data}", "--out", "{tmp}/x", "--set", "optim.step=3"], "did you mean 'steps'"),
     "missing config": (["train", "--config", "{tmp}/no.yaml"], "no.yaml: No such file"),
@@ -19,17 +19,17 @@ MISTAKES = {
     "resume nothing": (["train", "--resume", "{tmp}"], "not a run folder"),
     "resume with options": (
         ["train", "--resume", "{run}", "--set", "optim.steps=3"],
-        "leave out --config, --set (but of mesh.*)",
+        "drop --config, --out and --set (except mesh.*)",
     ),
-    "no such checkpoint": (["evaluate", "{run}", "--checkpoint", "77"], "no checkpoint of step 77; there are [4, 8]"),
+    "no such checkpoint": (["evaluate", "{run}", "--checkpoint", "77"], "no checkpoint of step 77; available: [4, 8]"),
     "odd checkpoint": (["evaluate", "{run}", "--checkpoint", "last"], "expected best, latest or one of the steps"),
     "another charset": (
         ["evaluate", "{run}", "--charset", "{chars}"],
-        "it has unexpected characters 'x', lacks '0' '1' '2' '3' '4' ...",
+        "'x', lacks '0' '1' '2' '3' '4' ...",
     ),
     "batch size 0": (["evaluate", "{run}", "--batch-size", "0"], "expected 1 or more"),
     "missing image": (["recognize", "{run}", "{tmp}/no.png"], "no.png: no such file"),
-    "folder without images": (["recognize", "{run}", "{tmp}/empty"], "no image in this folder"),
+    "folder without images": (["recognize", "{run}", "{tmp}/empty"], "no images in this folder"),
     "predictions nowhere": (["evaluate", "{run}", "--predictions", "{tmp}/no/p.txt"], "p.txt: No such file"),
 }
 

@@ -1,4 +1,4 @@
-"""`jaxcrnn train` as a user runs it, on a few rendered lines and a very small model."""
+"""`jaxcrnn train` on the command line, with a few rendered lines and a very small model."""
 
 import functools
 import json
@@ -129,7 +129,7 @@ def test_an_image_deleted_under_way_names_what_is_kept(lines_file, tmp_path, cap
     settings = ["--set", "run.eval_every=2", "data.cache_mb=0", "data.workers=1"]
     assert main(train_args(tmp_path / lines_file.name, tmp_path / "run", *settings, steps=40, val=False)) == 2
     said = capsys.readouterr().err.strip()
-    assert re.search(r"\d+\.png: no such file; the run stopped, checkpoints kept: 2(, \d+)*$", said)
+    assert re.search(r"\d+\.png: no such file; training stopped, available checkpoints: 2(, \d+)*$", said)
 
 
 def test_a_finished_run_resumes_to_nothing(run_folder, capsys):
@@ -153,7 +153,7 @@ def test_ten_broken_steps_in_a_row_stop_the_run(lines_file, tmp_path, capsys, mo
     assert main(train_args(lines_file, tmp_path / "run", *config, val=False)) == 2
     captured = capsys.readouterr()
     assert "10 steps in a row" in captured.err
-    assert "skipped: not finite: gradients of [" in captured.out
+    assert "skipped: non-finite gradients of [" in captured.out
     assert leaves(tmp_path / "run")[1] < 40
 
 
@@ -176,10 +176,10 @@ def bad_labels(tmp_path, rows):
         ("no tab", "malformed line"),
         ("none of its rows has one", "malformed line"),
         ("none.png\ta", "none.png: no such file"),
-        ("zero.png\ta", "zero.png: the file is empty (0 bytes)"),
+        ("zero.png\ta", "zero.png: empty file (0 bytes)"),
         ("cut.png\ta", "truncated"),
         ("long.png\ta", "30000x32 becomes 30000 px wide"),
-        ("thin.png\ta", "'a' needs 1 frames (one a character, one between repeats); its image of 1 px has 0"),
+        ("thin.png\ta", "'a' needs 1 frames (one per character, one between repeats); its image of 1 px has 0"),
         ("a.png\tz", "'z' (U+007A) in 'z'"),
         ("a.png\t", "has no text"),
     ],
@@ -200,13 +200,13 @@ def test_skip_bad_counts_what_it_leaves_out(lines_file, tmp_path, capsys):
     data = lines_file.parent / "more.txt"
     data.write_text(text)
     assert main([*train_args(data, tmp_path / "run", val=False), "--skip-bad"]) == 0
-    assert "2 lines left out" in capsys.readouterr().out
+    assert "2 lines skipped" in capsys.readouterr().out
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert facts["data"]["train"]["faults"] == {"missing image": 1, "image listed twice": 1}
     assert main(["evaluate", str(tmp_path / "run"), "--data", str(data)]) == 2
     capsys.readouterr()
     assert main(["evaluate", str(tmp_path / "run"), "--data", str(data), "--skip-bad"]) == 0
-    assert "24 lines read, 2 left out" in capsys.readouterr().out
+    assert "24 lines read, 2 skipped" in capsys.readouterr().out
 
 
 def test_changed_data_cannot_be_resumed(broken_copy, capsys, lines_file):

@@ -21,11 +21,11 @@ def test_the_walk_ends_with_what_is_wrong(tmp_path, monkeypatch):
     for page in range(2, len(data) // 4096):
         data[page * 4096 + 16 : page * 4096 + 64] = b"\xf0\xff" * 24  # where its nodes are
     file.write_bytes(data)
-    assert damage(tmp_path / "l").startswith("reading it ends with ")
+    assert damage(tmp_path / "l").startswith("reading it failed with exit code ")
 
 
 def test_a_walk_that_cannot_begin_does_not_blame_the_file(tmp_path, monkeypatch):
     write_lmdb(tmp_path / "l", SyntheticLines(0, 3, "0123456789"))
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(UserError, match=r"data\.mdb: could not be looked at: reading it ends with 1"):
+    with pytest.raises(UserError, match=r"data\.mdb: could not be checked: reading it failed with exit code 1"):
         damage(tmp_path / "l")

@@ -95,7 +95,7 @@ def test_a_format_holds_the_lines_and_goes_through_others(name, tmp_path, capsys
     assert len({source.identity(i) for i in range(len(source))}) == len(source)
     out = tmp_path / "out"
     assert main(["data", "convert", str(path), str(out)]) == 0
-    assert f"{len(source)} lines in {out}; all read back and equal; 0 left out" in capsys.readouterr().out
+    assert f"{len(source)} lines in {out}; verified by reading back; 0 skipped" in capsys.readouterr().out
     assert contents(open_source(out)) == sorted(expected)
 
 
@@ -126,16 +126,16 @@ def test_a_stopped_conversion_goes_on(tmp_path, monkeypatch, capsys):
         patched.setattr(LabelFile, "__getitem__", stopped)
         assert main(["data", "convert", str(label_file), str(out), "--set", "data.workers=1"]) == 130
     close(out)
-    with pytest.raises(UserError, match="a conversion that was stopped after 4 of 5 lines"):
+    with pytest.raises(UserError, match=r"incomplete conversion \(4 of 5 lines\)"):
         LmdbLines(out)
     close(out)
     assert main(["data", "convert", str(label_file), str(out)]) == 0
     assert "5 lines in" in (shown := capsys.readouterr().out)
-    assert "4 of them by an earlier call" in shown
+    assert "(4 from an earlier call)" in shown
     other = tmp_path / "other"
     other.mkdir()
     assert main(["data", "convert", str(write_lines(other, SyntheticLines(1, 6))), str(out)]) == 2
-    assert "holds 5 samples of another data set" in capsys.readouterr().err
+    assert "contains 5 samples of another data set" in capsys.readouterr().err
     assert contents(LmdbLines(out)) == contents(SOURCE)
 
 
@@ -151,25 +151,25 @@ def test_a_folder_of_something_else_is_not_written_to(tmp_path, capsys):
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     put(foreign, {"00000_cat": b"1", "image-000000001": b"2"})
-    refused(foreign, "holds unknown samples of another data set")
+    refused(foreign, "contains unknown samples of another data set")
     folder = as_names(tmp_path)
-    refused(folder, "expected a new folder, or one of a conversion")
-    refused(folder / "inside", "is inside the data set itself", folder)
-    refused("", "no folder to write")
+    refused(folder, "expected a new folder, or an interrupted conversion")
+    refused(folder / "inside", "inside the source data set", folder)
+    refused("", "no output folder")
     out = tmp_path / "lmdb"
     assert main(["data", "convert", str(label_file), str(out)]) == 0
     kept = (tmp_path / "3.png").read_bytes()
     Image.new("L", (30, 32)).save(tmp_path / "3.png")
-    refused(out, "the data set changed since an earlier call", label_file)
+    refused(out, "the data set changed since the conversion was interrupted", label_file)
     (tmp_path / "3.png").write_bytes(kept)
     close(tmp_path / "lmdb")
     put(tmp_path / "lmdb", {"label-000000002": b"other"})
-    refused(tmp_path / "lmdb", "label-000000002: not the label of")
+    refused(tmp_path / "lmdb", "label-000000002: differs from the label of")
     close(tmp_path / "lmdb")
     size = (tmp_path / "lmdb" / "data.mdb").stat().st_size
     with (tmp_path / "lmdb" / "data.mdb").open("r+b") as file:
         file.truncate(8192)
-    refused(tmp_path / "lmdb", f"the file is cut short: 8,192 of {size:,} bytes")
+    refused(tmp_path / "lmdb", f"truncated file: 8,192 of {size:,} bytes")
 
 
 @pytest.mark.parametrize("name", ["a.array_record", "shards"])
@@ -183,8 +183,8 @@ def test_array_records_are_refused_with_one_line(name, tmp_path, capsys):
     file.write_bytes(b"x")
     assert main(["train", "--data", str(path), "--out", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        f"jaxcrnn: {file}: ArrayRecord is no longer read (jaxcrnn 0.1 was the last to); expected LMDB, as "
-        "'jaxcrnn data convert' writes it"
+        f"jaxcrnn: {file}: ArrayRecord is not supported since jaxcrnn 0.2; expected LMDB, as written by "
+        "'jaxcrnn data convert'"
     ]
 
 
@@ -211,23 +211,23 @@ def test_a_broken_sample_is_counted_and_loses_nothing_else(tmp_path, capsys):
     assert "4 faults, listed above" in capsys.readouterr().err
     assert main(["data", "convert", str(folder), str(tmp_path / "out"), "--skip-bad"]) == 0
     assert "1 lines in" in (shown := capsys.readouterr().out)
-    assert "4 left out" in shown
+    assert "4 skipped" in shown
 
 
 def test_lmdbs_that_are_none(tmp_path):
     folder = as_lmdb(tmp_path)
     put(folder, {}, ["num-samples"])
-    with pytest.raises(UserError, match="has no key 'num-samples'; expected the number of samples"):
+    with pytest.raises(UserError, match="missing key 'num-samples'; expected the number of samples"):
         LmdbLines(folder)
     put(folder, {"num-samples": b"many"})
     with pytest.raises(UserError, match="'num-samples' is b'many'"):
         LmdbLines(folder)
     put(folder, {"num-samples": b"300000000"})
-    with pytest.raises(UserError, match="'num-samples' is 300000000 and there are 16 keys"):
+    with pytest.raises(UserError, match="'num-samples' is 300000000, but there are only 16 keys"):
         LmdbLines(folder)
     for name, data, why in (
-        ("empty", b"", r"the file is empty \(0 bytes\)"),
-        ("text", b"this is no LMDB" * 1000, "not read as LMDB"),
+        ("empty", b"", r"empty file \(0 bytes\)"),
+        ("text", b"this is no LMDB" * 1000, "cannot be opened as LMDB"),
         ("pipe", None, "not a regular file"),
     ):
         (tmp_path / name).mkdir()
@@ -247,20 +247,20 @@ def test_a_truncated_lmdb_gets_one_line(tmp_path, capsys):
     (cut / "data.mdb").write_bytes(data[: len(data) // 2])
     assert main(["data", "audit", str(cut)]) == 2
     captured = capsys.readouterr()
-    assert f"the file is cut short: {len(data) // 2:,} of {len(data):,} bytes" in captured.err
+    assert f"truncated file: {len(data) // 2:,} of {len(data):,} bytes" in captured.err
     assert len(captured.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("l.json", "{", "line 1: not JSON"),
+        ("l.json", "{", "line 1: invalid JSON"),
         ("l.json", "[1]", "a JSON list; expected mmocr"),
-        ("l.json", "{}", "no lines in it"),
+        ("l.json", "{}", "no lines"),
         ("l.json", "[" * 100_000, "nested too deeply"),
         ("l.csv", "a.png,b\n", "line 1: 'a.png,b'; expected the header filename,words"),
-        ("l.csv", "filename,words\n", "no lines in it"),
-        ("folder/readme.md", "", "no lines in it; expected LMDBs, a labels.csv"),
+        ("l.csv", "filename,words\n", "no lines"),
+        ("folder/readme.md", "", "no lines; expected LMDBs, a labels.csv"),
     ],
 )
 def test_files_that_are_none(name, text, message, tmp_path):

@@ -142,13 +142,13 @@ def test_the_commands(run_folder, lines_file, tmp_path, capsys):
     """A model of the labels and a lexicon, in both commands that read."""
     assert main(["lm", "train", str(lines_file), "--labels", "--order", "3", "--out", str(tmp_path / "m.lm")]) == 0
     texts = [row.split("\t")[1] for row in lines_file.read_text().splitlines()]
-    assert f"of {len(texts)} lines and" in capsys.readouterr().out
+    assert f"from {len(texts)} lines and" in capsys.readouterr().out
     (tmp_path / "words.txt").write_text("".join(f"{text}\n" for text in texts[:5]) + "xyz\n")
     name = next(iter(lines_file.parent.glob("*.png")))
     options = ["--lm", str(tmp_path / "m.lm"), "--best", "3", "--beam", "8", "--lexicon", str(tmp_path / "words.txt")]
     assert main(["recognize", str(run_folder), str(name), "--json", "--characters", *options]) == 0
     said = capsys.readouterr()
-    assert "1 of 6 words left out, they have characters outside the charset: x y z" in said.err
+    assert "skipped 1 of 6 words with characters outside the charset: x y z" in said.err
     found = json.loads(said.out)
     assert found["text"] in texts[:5]
     assert len(found["characters"]) == len(found["text"])
@@ -187,16 +187,16 @@ def test_best_path_with_details_is_the_same_text(run_folder):
     ("arguments", "message"),
     [
         (["lm", "train", "{none}", "--out", "{new}"], "expected a readable UTF-8 text file"),
-        (["lm", "train", "{empty}", "--out", "{new}"], "no line with a character"),
+        (["lm", "train", "{empty}", "--out", "{new}"], "all lines are empty"),
         (["lm", "train", "{text}", "--order", "0", "--out", "{new}"], "--order 0: expected 1 to 8"),
-        (["lm", "train", "{text}", "--out", "{none}/x"], "a new file in a folder that exists"),
-        (["lm", "train", "{text}", "--out", "{text}"], "a new file in a folder that exists"),
-        (["recognize", "{run}", "{text}", "--characters"], "--characters is for --json; expected --json --characters"),
-        (["recognize", "{run}", "{text}", "--lm-weight", "2"], "--lm-weight is for --lm"),
-        (["recognize", "{run}", "{text}", "--beam", "2", "--best", "3"], "--best 3: expected --beam 2 or fewer"),
+        (["lm", "train", "{text}", "--out", "{none}/x"], "a new file in an existing folder"),
+        (["lm", "train", "{text}", "--out", "{text}"], "a new file in an existing folder"),
+        (["recognize", "{run}", "{text}", "--characters"], "--characters requires --json"),
+        (["recognize", "{run}", "{text}", "--lm-weight", "2"], "--lm-weight requires --lm"),
+        (["recognize", "{run}", "{text}", "--beam", "2", "--best", "3"], "--best 3: expected at most the beam width"),
         (["recognize", "{run}", "{text}", "--beam", "0"], "--beam 0: expected 1 to 1000"),
         (["recognize", "{run}", "{text}", "--lexicon", "{none}"], "expected a readable UTF-8 text file"),
-        (["recognize", "{run}", "{text}", "--lexicon", "{text}"], "no word of the lexicon is spelled"),
+        (["recognize", "{run}", "{text}", "--lexicon", "{text}"], "no word of the lexicon consists of"),
         (
             ["recognize", "{run}", "{text}", "--lm", "{text}"],
             "expected n-grams in the ARPA format",

@@ -134,24 +134,24 @@ def changed(old, new):
 
 
 WRONG = {
-    "none": (None, r"m.lm: no such file; expected n-grams in the ARPA format, as 'jaxcrnn lm train' writes them"),
+    "none": (None, r"m.lm: no such file; expected n-grams in the ARPA format, as written by 'jaxcrnn lm train'"),
     "empty": ("", r"m.lm: no line \\data\\; expected n-grams in the ARPA format"),
     "of version 0.1": (b'\x10\x00\x00\x00\x00\x00\x00\x00{"__metadata__":{"format":"jaxcrnn ngrams 1"}}\xff\xfe',
-                       "m.lm: n-grams in the format of version 0.1; make them again with 'jaxcrnn lm train'"),
+                       "m.lm: n-grams in the format of version 0.1; retrain with 'jaxcrnn lm train'"),
     "no UTF-8": (b"\\data\\\n\xff", "m.lm, line 2: byte 0xff is not UTF-8"),
-    "cut short": (OTHERS[: OTHERS.index("-0.3")], r"no line \\end\\; .*; is the file cut short\?"),
-    "a line less": (changed("-0.3 b <space>\n", ""), "3 n-grams of order 2, but 'ngram 2=4'; is the file cut short"),
-    "no n-grams": ("\\data\\\n\\end\\\n", "no n-grams in it"),
-    "no count": (changed("ngram 2=4", "ngram 2=x"), "line 5: 'ngram 2=x'; expected 'ngram 2=COUNT', 8 orders at most"),
+    "cut short": (OTHERS[: OTHERS.index("-0.3")], r"no line \\end\\; .*; is the file truncated\?"),
+    "a line less": (changed("-0.3 b <space>\n", ""), "3 n-grams of order 2, but 'ngram 2=4'; is the file truncated"),
+    "no n-grams": ("\\data\\\n\\end\\\n", "no n-grams; expected"),
+    "no count": (changed("ngram 2=4", "ngram 2=x"), "line 5: 'ngram 2=x'; expected 'ngram 2=COUNT', at most 8 orders"),
     "too many orders": (changed("ngram 2=4", "".join(f"ngram {n}=0\n" for n in range(2, 10))), "line 12: 'ngram 9=0'"),
     "sections swapped": (changed("\\2-grams:", "\\3-grams:"), r"line 15: \\3-grams:; expected \\2-grams: or \\end"),
-    "words": (changed("-0.7\tb", "-0.7\tbanana"), "line 12: 'banana' is not one character; expected character n-grams"),
+    "words": (changed("-0.7\tb", "-0.7\tbanana"), "line 12: 'banana' is not a single character; expected"),
     "a token less": (changed("-0.2 a b", "-0.2 a"), "line 17: '-0.2 a'; expected a log probability, 2 tokens"),
     "no number": (changed("-0.2 a b", "x a b"), "line 17: could not convert string to float: 'x'"),
     "more than 1": (changed("-0.2 a b", "0.2 a b"), "line 17: '0.2 a b': expected log10 of a probability"),
     "not a number": (changed("-0.25", "nan"), "line 11: '-0.6 a nan': expected .* a finite back-off weight"),
     "duplicate": (changed("-0.2 a b", "-0.2 <s> a"), "line 17: duplicate n-gram '-0.2 <s> a'"),
-    "beyond Unicode": (changed("-0.7\tb", "-0.7\t<U+FFFFFF>"), "line 12: '<U.FFFFFF>' is not one character"),
+    "beyond Unicode": (changed("-0.7\tb", "-0.7\t<U+FFFFFF>"), "line 12: '<U.FFFFFF>' is not a single character"),
 }  # fmt: skip
 
 

@@ -95,7 +95,7 @@ def test_a_stopped_comparison_goes_on(comparison, plan, tmp_path, monkeypatch, c
     assert len(predictions(out)) == 5 + 3  # and three charsets
     assert main(["compare", str(plan), "--out", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "[1/4] ctc, seed 0: finished before" in shown
+    assert "[1/4] ctc, seed 0: already finished" in shown
     assert "not distinguishable" in shown
     assert predictions(out) == predictions(comparison)
     known = {"baseline", "arms", "seeds", "speeds", "missing", "damaged"}
@@ -113,12 +113,12 @@ def test_estimated_centers_come_from_the_start(comparison, tmp_path, monkeypatch
     path.write_text(first.replace("seeds: [0, 1]", "seeds: [0]"), encoding="utf-8")
     (out / "ctc" / "seed-0" / "full.txt").unlink()
     assert main(["compare", str(path), "--out", str(out)]) == 2
-    assert "not one of 4 lines is recognised exactly" in capsys.readouterr().err
+    assert "none of 4 lines is recognised exactly" in capsys.readouterr().err
     given = CenterState(np.full((366, 16), 0.5, np.float32), np.ones(366, np.float32))
     asked = []
     monkeypatch.setattr(run, "estimate_centers", lambda *a, **k: asked.append(1) or (given, 3))
     assert main(["compare", str(path), "--out", str(out)]) == 0
-    assert "centers from 3 of 4 lines; 0 classes never seen" in capsys.readouterr().out
+    assert "centers estimated from 3 of 4 lines; 0 classes never seen" in capsys.readouterr().out
     assert (out / "start" / "seed-0" / "centers.safetensors").exists()
     assert asked == [1]
     log = (out / "flow2" / "seed-0" / "metrics.jsonl").read_text().splitlines()
@@ -140,30 +140,30 @@ def test_demo(tmp_path, monkeypatch, capsys):
     assert "jaxcrnn recognize" in capsys.readouterr().out
     monkeypatch.setattr(run, "compare", lambda plan, out: None)
     assert main(["demo", "--out", str(out)]) == 0
-    assert f"go on with: jaxcrnn demo --out {out}" in capsys.readouterr().out
+    assert f"resume with: jaxcrnn demo --out {out}" in capsys.readouterr().out
 
 
 BAD = {
     "arms: {}": "arms is {}; expected names",
-    "arms: {ctc: {}, a/b: {}}": "'a/b' cannot be the name of an arm",
-    "arms: {ctc: {}, x: {optim: {steps: 3}}}": "arms.x takes 3 steps and ctc 2",
-    "arms: {ctc: {}, x: {data: {batch_size: 8}}}": "arms.x has another 'data' than ctc",
+    "arms: {ctc: {}, a/b: {}}": "arms: invalid name 'a/b'",
+    "arms: {ctc: {}, x: {optim: {steps: 3}}}": "arms.x takes 3 steps, but ctc takes 2",
+    "arms: {ctc: {}, x: {data: {batch_size: 8}}}": "arms.x and ctc differ in 'data'",
     "arms: {ctc: {}, x: {loss: {preset: flow9}}}": "loss.preset is 'flow9'",
-    "arms: {ctc: {}, x: {los: {}}}": "arms.x: 'los' is no section",
+    "arms: {ctc: {}, x: {los: {}}}": "arms.x: unknown section 'los'",
     "arms: {ctc: {}}\nbaseline: x": "baseline is 'x'; expected one of the arms: ctc",
     "arms: {ctc: {}}\nseeds: 3": "seeds is 3; expected whole numbers below 2147483648 in brackets",
     "arms: {ctc: {}}\nseeds: [1, 1]": "expected each once",
-    "arms: {ctc: {}}\nstart: {loss: {preset: flow1}}": "the loss keeps centers; expected plain CTC",
+    "arms: {ctc: {}}\nstart: {loss: {preset: flow1}}": "the loss has centers; expected plain CTC",
     "arms: {ctc: {}}\ntests: {line: 3}": "expected some of lines, seed",
     "arms: {ctc: {}}\ntests: {lines: 0}": "at least 1 line",
-    "arms: {ctc: {}}\nrms: 1": "'rms' is no key of a comparison",
-    "arms: {ctc: {}, tests: {}}": "'tests' cannot be the name of an arm",
-    "arms: {ctc: {}, ctc: {}}": "line 2: not YAML: the key 'ctc' stands twice",
+    "arms: {ctc: {}}\nrms: 1": "unknown key 'rms'",
+    "arms: {ctc: {}, tests: {}}": "arms: invalid name 'tests'",
+    "arms: {ctc: {}, ctc: {}}": "line 2: invalid YAML: duplicate key 'ctc'",
     "arms: {ctc: {}}\ngroups: [1]": "groups is [1]; expected a file",
     "arms: {ctc: {}}\nseeds: [99999999999999999999]": "expected whole numbers below",
     "arms: {ctc: {}}\ntests: {seed: 99999999999999999999}": "a seed from 0 to",
-    "arms: {ctc: {}}\ntests: {lines: 3, files: {a: b}}": "tests.lines: for rendered tests",
-    "arms: {ctc: {}}\ntests: {files: {charset: b}}": "'charset' cannot be the name of a test set",
+    "arms: {ctc: {}}\ntests: {lines: 3, files: {a: b}}": "tests.lines cannot be combined with tests.files",
+    "arms: {ctc: {}}\ntests: {files: {charset: b}}": "tests.files: invalid name 'charset'",
     "arms: {ctc: {}}\nconfig: {text: {share: 1.0}}\ntests: {typefaces: [none]}": "none",
     "arms: {ctc: {}}\nconfig: {text: {share: 1.0}}\ngroups: nowhere.txt": "nowhere.txt: No such file",
     "- 1": "expected keys such as 'arms:', found list",
@@ -183,7 +183,11 @@ def test_plans_that_are_none(text, tmp_path, capsys):
 
 
 OTHERS = {
-    "weight": ("flow1: {loss: {preset: flow1}}", "flow1: {loss: {preset: flow1, weight: 3}}", "settings than the plan"),
+    "weight": (
+        "flow1: {loss: {preset: flow1}}",
+        "flow1: {loss: {preset: flow1, weight: 3}}",
+        "settings than the plan's",
+    ),
     "start": (
         "start: {optim: {steps: 2}}",
         "start: {optim: {steps: 3}}",
@@ -194,8 +198,12 @@ OTHERS = {
         "model: {hidden: 16}",
         "start/seed-0: was trained with other settings",
     ),
-    "tests": ("tests: {lines: 6", "tests: {lines: 7", "the test sets there are of another recipe"),
-    "groups": ("estimate_lines: 4", "estimate_lines: 4\ngroups: own.txt", "the test sets there are of another recipe"),
+    "tests": ("tests: {lines: 6", "tests: {lines: 7", "the existing test sets were made with other settings"),
+    "groups": (
+        "estimate_lines: 4",
+        "estimate_lines: 4\ngroups: own.txt",
+        "the existing test sets were made with other settings",
+    ),
 }
 
 
@@ -223,7 +231,7 @@ def test_what_was_read_is_of_these_lines(comparison, plan, tmp_path, capsys):
     rows = labels.read_text(encoding="utf-8").splitlines()
     labels.write_text("\n".join([rows[0].split("\t")[0] + "\t一", *rows[1:]]) + "\n", encoding="utf-8")
     assert main(["compare", str(plan), "--out", str(out)]) == 2
-    assert "start/seed-0/full.txt: predictions of other lines than full has" in capsys.readouterr().err
+    assert "start/seed-0/full.txt: predictions for other lines than those of full" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -241,13 +249,13 @@ def test_a_half_finished_comparison_is_shown(comparison, tmp_path, capsys):
     assert found.missing == 2
     assert found.seeds == {"start": 1, "ctc": 1, "flow1": 0}
     said = " ".join(found.warnings())
-    assert "2 runs are missing yet." in said
-    assert "metrics.jsonl is damaged: the speed is not known." in said
+    assert "2 runs have not finished." in said
+    assert "metrics.jsonl is corrupted; the speed is unknown." in said
     assert main(["report", str(out), "--checkpoint", "latest"]) == 2
-    assert "is a comparison, whose runs are shown as they ended" in capsys.readouterr().err
+    assert "is a comparison, which always uses the last checkpoints" in capsys.readouterr().err
     (out / "comparison.json").write_text("[]")
     assert main(["report", str(out)]) == 2
-    assert "no comparison; expected what" in capsys.readouterr().err
+    assert "not a comparison; expected the --out" in capsys.readouterr().err
 
 
 class Checker(HTMLParser):
@@ -289,7 +297,15 @@ def test_the_page_is_whole_and_loads_nothing(report):
     assert all(load.startswith(("#", "data:")) for load in checker.loads)
     assert not re.search(r"url\(|@import|https?:", text)
     assert all(checker.alts)
-    for heading in ("Accuracy", "Differences", "Curves", "Confusions", "Distances", "Features before", "Hardest"):
+    for heading in (
+        "Accuracy",
+        "Differences",
+        "Training curves",
+        "Confusions",
+        "Distances",
+        "features before",
+        "Hardest",
+    ):
         assert heading in text
     assert "another seed" not in text
 

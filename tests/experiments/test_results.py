@@ -45,7 +45,7 @@ def test_verdicts(tmp_path):
     assert rated.of == 3 * 80 * 4
     assert rated.rate.low < 0.2 < rated.rate.high
     assert found.warnings() == [
-        "Differences are in points, with 95 % intervals of a paired bootstrap over lines and seeds."
+        "Differences are in percentage points, with 95 % intervals of a paired bootstrap over lines and seeds."
     ]
     assert "recall" in results.SHOWN  # who reads nothing takes nothing for its look-alike
     # Seeds that only one of both has are no pairs.
@@ -56,7 +56,7 @@ def test_verdicts(tmp_path):
     assert few.seeds["same"] == 1
     # Of the seed that both have, with which they read alike; the rates are those of all seeds of each.
     assert few.arms["lookalike"]["same"]["substituted"].gain == (0, 0, 0)
-    assert "is compared with ctc of these seeds alone" in " ".join(few.warnings())
+    assert "is compared with ctc on the shared seeds only" in " ".join(few.warnings())
     assert "this proves nothing" in " ".join(few.warnings())
     assert few.missing == 2
     # One seed proves nothing, and says so; arms with fewer seeds are paired with what both have.
@@ -65,7 +65,9 @@ def test_verdicts(tmp_path):
     for seed in (1, 2):
         for arm in ("ctc", "same", "good", "bad"):
             shutil.rmtree(tmp_path / arm / f"seed-{seed}", ignore_errors=True)
-    assert "another seed may say the opposite, so this proves nothing" in " ".join(results.collect(tmp_path).warnings())
+    assert "another seed may give the opposite result, so this proves nothing" in " ".join(
+        results.collect(tmp_path).warnings()
+    )
 
 
 def test_a_run_that_has_not_read_every_set_is_missing(tmp_path):
@@ -79,14 +81,14 @@ def test_a_run_that_has_not_read_every_set_is_missing(tmp_path):
     found = results.collect(folder, replicates=50)
     assert found.missing == 1
     assert found.seeds == {"ctc": 2, "x": 1}
-    assert "1 runs are missing yet." in found.warnings()
+    assert "1 run has not finished." in found.warnings()
 
 
 def test_many_intervals_come_with_a_warning(tmp_path):
     """Three are judged for each arm."""
     folder = made_up(tmp_path, {"ctc": 0.2, **{f"arm{i}": 0.1 for i in range(7)}}, seeds=(0,), lines=10)
     told = " ".join(results.collect(folder, replicates=50).warnings())
-    assert "Of 21 intervals of 95 %, about 1 leave out 0 by chance alone." in told
+    assert "Of 21 intervals of 95 %, about 1 are expected to exclude 0 by chance." in told
 
 
 def test_the_median_speed_of_an_arm(tmp_path):
@@ -108,7 +110,7 @@ def test_predictions_of_other_lines_are_not_compared(tmp_path):
     made_up(tmp_path, {"ctc": 0.2, "other": 0.2}, seeds=(0,))
     path = tmp_path / "other" / "seed-0" / "lookalike.txt"
     path.write_text(path.read_text(encoding="utf-8").replace("0\t", "99\t", 1), encoding="utf-8")
-    with pytest.raises(Exception, match="predictions of other lines than the other runs'"):
+    with pytest.raises(Exception, match="predictions for other lines than in the other runs"):
         results.collect(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""A recogniser for programs without this package: every format read again, by what people would read it with."""
+"""Exported recognisers: every format is read back by the program that it is meant for."""
 
 import io
 import json
@@ -191,7 +191,7 @@ def test_three_lines_of_python(run_of, tmp_path):
     assert lines[0].name == str(tmp_path / "a.png")
     assert len({(line.text, line.confidence) for line in lines}) == 1
     for wrong, what in ((gray / 255, "image 0: an array of float64"), (tmp_path / "b.png", "b.png: no such file"),
-                        (b"", "image 0: the file is empty"), (gray[:0], "uint8"), (None, "a NoneType; expected a path"),
+                        (b"", "image 0: empty file"), (gray[:0], "uint8"), (None, "a NoneType; expected a path"),
                         (np.zeros((4, 4, 2), np.uint8), "uint8")):  # fmt: skip
         with pytest.raises(UserError, match=what):
             reader.recognize([wrong])
@@ -228,24 +228,26 @@ def test_half_precision_files_are_read_as_float32(run_of, tmp_path):
 
 WRONG = {
     "no config": (lambda f: (f / "config.json").unlink(), "not a run folder, config.yaml is missing"),
-    "config cut": (_edit("config.json", lambda d: d[:50]), r"config\.json: no facts of an exported model"),
-    "config nested": (_edit("config.json", lambda d: b"[" * 100000), r"config\.json: no facts"),
-    "config a list": (_edit("config.json", lambda d: b"[]"), r"config\.json: no facts"),
-    "another format": (_facts(format="x"), r"of format 'x'; expected 'jaxcrnn model 1'"),
+    "config cut": (_edit("config.json", lambda d: d[:50]), r"config\.json: not the config of an exported model"),
+    "config nested": (_edit("config.json", lambda d: b"[" * 100000), r"config\.json: not the config"),
+    "config a list": (_edit("config.json", lambda d: b"[]"), r"config\.json: not the config"),
+    "another format": (_facts(format="x"), r"format 'x'; expected 'jaxcrnn model 1'"),
     "an unknown key": (_model(flavor=1), r"ModelConfig has no \['flavor'\]"),
     "a number as text": (_model(hidden="6"), "hidden is '6'; expected int"),
     "no text": (_model(recurrent=None), "recurrent is None; expected str"),
     "below nothing": (_model(num_classes=-1), "num_classes is -1; expected 0 or more"),
-    "no classes": (_model(num_classes=0), r"0 classes, blank 0; the charset's 10 characters and the blank are 11"),
+    "no classes": (_model(num_classes=0),
+                   r"0 classes, blank 0; expected 11 \(the charset's 10 characters and the blank\)"),
     "an unknown backbone": (_model(backbone="big"), r"model\.backbone is 'big'"),
     "another size": (_model(hidden=7), r"model\.safetensors: params\.\S+ is float32 \[.*; expected float32"),
     "another backbone": (_model(backbone="small"), r"model\.safetensors: batch_stats\.\S+ is"),
     "no charset": (lambda f: (f / "charset.txt").unlink(), r"charset\.txt: No such file"),
     "another charset": (_edit("charset.txt", lambda d: d + b"x\n"), "11 characters with hash"),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors: truncated, or no"),
-    "weights cut": (_edit("model.safetensors", lambda d: d[:-9]), r"model\.safetensors: truncated, or no"),
-    "weights empty": (_edit("model.safetensors", lambda d: b""), r"model\.safetensors: truncated, or no"),
-    "hostile sizes": (_edit("model.safetensors", lambda d: b"\xff" * 8 + d[8:]), "truncated, or no safetensors"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors: truncated, or not"),
+    "weights cut": (_edit("model.safetensors", lambda d: d[:-9]), r"model\.safetensors: truncated, or not"),
+    "weights empty": (_edit("model.safetensors", lambda d: b""), r"model\.safetensors: truncated, or not"),
+    "hostile sizes": (_edit("model.safetensors", lambda d: b"\xff" * 8 + d[8:]),
+                      "truncated, or not a safetensors file"),
 }  # fmt: skip
 
 
@@ -262,16 +264,16 @@ def test_wrong_folders_get_one_line(name, run_of, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{run}", "--format", "torch", "--out", "{run}"], "is there already; expected a new name"),
+        (["{run}", "--format", "torch", "--out", "{run}"], "already exists; expected a new name"),
         (["{none}", "--format", "safetensors", "--out", "{new}"], "not a run folder"),
-        (["{run}", "--format", "original", "--out", "{new}"], "was not made by 'jaxcrnn convert'"),
-        (["{run}", "--format", "crnn.pytorch", "--out", "{new}"], "crnn.pytorch's is vgg or vgg-crnn"),
+        (["{run}", "--format", "original", "--out", "{new}"], "has no original layout"),
+        (["{run}", "--format", "crnn.pytorch", "--out", "{new}"], "expected crnn.pytorch's vgg or vgg-crnn"),
         (
             ["{odd}", "--format", "torch", "--out", "{new}"],
             "model.backbone=8p2x2 12nbp2x2 16, model.recurrent=linear:5 lstm:7 linear:4, model.height=24, "
             "imported.two_biases=True",
         ),
-        (["{run}", "--format", "stablehlo", "--out", "{file}/x"], "expected a folder that can be made"),
+        (["{run}", "--format", "stablehlo", "--out", "{file}/x"], "expected a folder that can be created"),
         (["{run}", "--format", "safetensors", "--out", "{new}", "--checkpoint", "7"], "no checkpoint of step 7"),
     ],
 )

@@ -63,7 +63,7 @@ def digits(tmp_path):
 
 
 class Unsafe:
-    """A pickle that runs a command when it is read as one."""
+    """A pickle that runs a command when it is loaded."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -106,7 +106,7 @@ def test_the_command(state, digits, tmp_path, capsys):
     arguments = ["convert", str(tmp_path / "w.pth"), "--charset", str(digits), "--pools", "32x1"]
     for blank in ("first", "last"):
         assert main([*arguments, "--out", str(tmp_path / blank), "--blank", blank]) == 0
-    assert "sequential, 8 arrays, each used once; " in capsys.readouterr().out
+    assert "sequential layout, 8 arrays, each used once; " in capsys.readouterr().out
     first, last = (open_run(tmp_path / blank) for blank in ("first", "last"))
     kernels = [eval_variables(run.state()[0])["params"]["head"]["kernel"] for run in (first, last)]
     np.testing.assert_array_equal(kernels[0][:, -1], kernels[1][:, 0])
@@ -143,48 +143,53 @@ def _dtrb(extra):
 
 
 WRONG = {
-    "no file": (_file(lambda state: None), [], "no such file; expected a checkpoint"),
-    "empty": (_file(lambda state: b""), [], "the file is empty"),
-    "text": (_file(lambda state: b"hello, world, this is text"), [], "not read as weights alone"),
-    "truncated": (_truncated, [], "not read as weights alone"),
-    "safetensors cut": (_file(lambda state: b"\x40" + b"\0" * 7 + b'{"a":'), [], "truncated, or no safetensors"),
-    "a module": (_file(lambda state: narrow()), [], "asks for more than arrays"),
-    "a list": (_file(lambda state: [torch.zeros(2)]), [], "holds a list; expected a state dict"),
-    "numbers": (_file(lambda state: {"a": 1}), [], "holds a dict of a; expected a state dict"),
-    "no keys": (_file(lambda state: {}), [], "holds a dict; expected a state dict"),
-    "foreign": (_file(lambda state: {"fc.weight": torch.zeros(2, 2)}), [], "of no known layout: fc.weight; expected"),
-    "straightened": (_file(_dtrb("Transformation.x")), [], "straightens its images first"),
-    "attention": (_file(_dtrb("Prediction.attention_cell.i2h.weight")), [], "decodes with attention"),
-    "no LSTMs": (_file(_dtrb("Prediction.weight")), [], "no SequenceModeling"),
-    "a key less": (_file(lambda s: tensors(_without(s, "fc.bias"))), [], "lacks fc.bias"),
+    "no file": (_file(lambda state: None), [], "no such file; expected a PyTorch"),
+    "empty": (_file(lambda state: b""), [], "empty file"),
+    "text": (_file(lambda state: b"hello, world, this is text"), [], "cannot be read as weights"),
+    "truncated": (_truncated, [], "cannot be read as weights"),
+    "safetensors cut": (_file(lambda state: b"\x40" + b"\0" * 7 + b'{"a":'), [], "truncated, or not a safetensors"),
+    "a module": (_file(lambda state: narrow()), [], "contains more than arrays"),
+    "a list": (_file(lambda state: [torch.zeros(2)]), [], "contains a list; expected a state dict"),
+    "numbers": (_file(lambda state: {"a": 1}), [], "contains a dict of a; expected a state dict"),
+    "no keys": (_file(lambda state: {}), [], "contains a dict; expected a state dict"),
+    "foreign": (_file(lambda state: {"fc.weight": torch.zeros(2, 2)}), [],
+                "unknown layout with keys fc.weight; expected"),
+    "straightened": (_file(_dtrb("Transformation.x")), [], "has a spatial transformer"),
+    "attention": (_file(_dtrb("Prediction.attention_cell.i2h.weight")), [], "uses an attention decoder"),
+    "no LSTMs": (_file(_dtrb("Prediction.weight")), [], "missing keys SequenceModeling"),
+    "a key less": (_file(lambda s: tensors(_without(s, "fc.bias"))), [], "missing key fc.bias"),
     "no LSTM": (_file(lambda s: tensors({k: v for k, v in s.items() if "rnn" not in k})), [], "with 0 LSTMs"),
-    "a key more": (_file(lambda s: tensors(s | {"cnn.9.gamma": np.zeros(3)})), [], "not have: cnn.9.gamma [3]"),
-    "two heads": (_file(lambda s: tensors(s | {"a.weight": np.zeros((2, 2))})), [], "2 linear layers"),
-    "a shape": (_file(lambda s: tensors(s | {"fc.bias": np.zeros(9)})), [], r"fc.bias makes [9]; expected [11]"),
-    "rows": (_file(tensors), ["--height", "48", "--pools", "24x1"], "rnn.0.weight_ih_l0 makes [1, 4, 20]"),
+    "a key more": (_file(lambda s: tensors(s | {"cnn.9.gamma": np.zeros(3)})), [],
+                   "1 unexpected keys: cnn.9.gamma [3]"),
+    "two heads": (_file(lambda s: tensors(s | {"a.weight": np.zeros((2, 2))})), [], "2 linear heads"),
+    "a shape": (_file(lambda s: tensors(s | {"fc.bias": np.zeros(9)})), [], r"fc.bias gives shape [9]; expected [11]"),
+    "rows": (_file(tensors), ["--height", "48", "--pools", "24x1"], "rnn.0.weight_ih_l0 gives shape [1, 4, 20]"),
     "too low": (_file(tensors), ["--height", "16", "--pools", "32x1"], "model.height is 16; too small"),
-    "pools": (_file(tensors), ["--pools", "2x2,2x2"], "expected 1 of them"),
-    "pool": (_file(tensors), ["--pools", "big"], "expected 1 of them"),
-    "the charset": (_file(tensors), ["--charset", "short.txt"], "11 classes, fc.weight says; the charset's 2"),
+    "pools": (_file(tensors), ["--pools", "2x2,2x2"], "expected 1 values, one for each"),
+    "pool": (_file(tensors), ["--pools", "big"], "expected 1 values, one for each"),
+    "the charset": (_file(tensors), ["--charset", "short.txt"], "fc.weight has 11 classes; expected 3"),
     "no charset": (_file(tensors), ["--charset", "none.txt"], "none.txt: No such file"),
     "pixels": (_file(tensors), ["--black", "1"], "imported.black and imported.white are both 1"),
-    "not finite": (_file(lambda s: tensors(s | {"fc.bias": np.full(11, np.nan)})), [], "fc.bias has values that"),
-    "beyond float32": (_file(lambda s: tensors(s | {"fc.bias": np.full(11, 1e300)})), [], "not finite numbers of"),
+    "not finite": (_file(lambda s: tensors(s | {"fc.bias": np.full(11, np.nan)})), [], "fc.bias has non-finite values"),
+    "beyond float32": (_file(lambda s: tensors(s | {"fc.bias": np.full(11, 1e300)})), [], "values beyond float32"),
     "repeated": (_file(lambda s: tensors(s) | {"fc.bias": torch.zeros(1).expand(10**12)}), [], "repeats 4 bytes"),
-    "nothing in it": (_file(lambda s: tensors(s | {"fc.bias": np.zeros((4, 1, 0, 0))})), [], "1, 0, 0] has no number"),
+    "nothing in it": (_file(lambda s: tensors(s | {"fc.bias": np.zeros((4, 1, 0, 0))})), [], "1, 0, 0] is empty"),
     "shapes alone": (_file(lambda s: tensors(s) | {"fc.bias": torch.zeros(11, device="meta")}), [], "(device meta)"),
     "a prefix on some": (_file(lambda s: tensors(s, "model.") | {"loss.w": torch.ones(2)}), [],
-                         "8 of 9 names begin with 'model.', which is left out only where all do: loss.w does not"),
-    "another pickle": (_file(lambda s: pickle.dumps({"a": 1}, protocol=4)), [], "not read as weights alone: a pickle"),
-    "a folder": (lambda state, folder: (folder / "w.pth").mkdir(), [], "a folder; expected a checkpoint"),
-    "complex": (_file(lambda s: tensors(s | {"fc.bias": np.zeros(11, np.complex64)})), [], "plain real numbers"),
-    "sparse": (_file(lambda s: tensors(s) | {"fc.bias": torch.zeros(11).to_sparse()}), [], "plain real numbers"),
-    "one number": (_file(lambda s: tensors(s | {"cnn.0.weight": np.float32(1)})), [], "shapes that no such model"),
-    "a flat LSTM": (_file(lambda s: tensors(s | {"rnn.0.weight_hh_l0": np.zeros(9)})), [], "shapes that no such model"),
-    "whole numbers": (_file(lambda s: tensors(s | {"fc.bias": np.zeros(11, np.int8)})), [], "expected floating point"),
+                         "8 of 9 names start with 'model.', which is removed only if all do (loss.w does not)"),
+    "another pickle": (_file(lambda s: pickle.dumps({"a": 1}, protocol=4)), [],
+                       "cannot be read as weights: the pickle"),
+    "a folder": (lambda state, folder: (folder / "w.pth").mkdir(), [], "is a folder; expected a PyTorch"),
+    "complex": (_file(lambda s: tensors(s | {"fc.bias": np.zeros(11, np.complex64)})), [], "dense real numbers"),
+    "sparse": (_file(lambda s: tensors(s) | {"fc.bias": torch.zeros(11).to_sparse()}), [], "dense real numbers"),
+    "one number": (_file(lambda s: tensors(s | {"cnn.0.weight": np.float32(1)})), [], "shapes do not match the layout"),
+    "a flat LSTM": (_file(lambda s: tensors(s | {"rnn.0.weight_hh_l0": np.zeros(9)})), [],
+                    "shapes do not match the layout"),
+    "whole numbers": (_file(lambda s: tensors(s | {"fc.bias": np.zeros(11, np.int8)})), [], "expected floating-point"),
     "no pixel": (_file(tensors), ["--black", "nan"], "imported.black is nan; expected a finite number"),
     "too wide": (_file(tensors), ["--width", "99999"], "data.stretch is 99999; expected 1 to data.max_width=4096"),
-    "pools elsewhere": (_file(lambda s: {"cnn.conv0.weight": torch.zeros(1)}), ["--pools", "2x2"], "is for sequential"),
+    "pools elsewhere": (_file(lambda s: {"cnn.conv0.weight": torch.zeros(1)}), ["--pools", "2x2"],
+                        "applies to sequential"),
     "a run there": (_file(tensors), ["--out", "."], "is not empty; expected a new folder"),
 }  # fmt: skip
 
@@ -206,8 +211,8 @@ def test_a_pickle_never_runs(digits, tmp_path, capsys):
     mark = tmp_path / "ran"
     (tmp_path / "plain").write_bytes(pickle.dumps({"a": Unsafe(mark)}))
     torch.save({"a": Unsafe(mark)}, tmp_path / "torch")
-    reasons = {"plain": "a pickle of a kind that torch.save does not write", "torch": "it asks for more than arrays"}
+    reasons = {"plain": "the pickle was not written by torch.save", "torch": "the pickle contains more than arrays"}
     for name, reason in reasons.items():
         assert main(["convert", str(tmp_path / name), "--charset", str(digits), "--out", str(tmp_path / "run")]) == 2
-        assert f"not read as weights alone: {reason}" in capsys.readouterr().err
+        assert f"cannot be read as weights: {reason}" in capsys.readouterr().err
     assert not mark.exists()

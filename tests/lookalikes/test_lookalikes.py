@@ -106,7 +106,7 @@ def test_tables_are_taken_with_a_grain_of_salt(tmp_path, capsys):
     assert "1 pairs with a space or '#' dropped" in capsys.readouterr().out
     assert main([*plain, "--fonts", "embedded", "--out", str(tmp_path / "g.txt")]) == 0
     shown = capsys.readouterr().out
-    assert "gbsn00lp lacks 2 of 5 characters: # 龘" in shown
+    assert "gbsn00lp is missing 2 of 5 characters: # 龘" in shown
     assert "1 of 3 pairs of t.txt (2 with a character that no font has)" in shown
 
 
@@ -124,18 +124,18 @@ def test_given_pairs_score_as_neighbours_do():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--out", "{tmp}/g.txt"], "nothing to find look-alikes by"),
+        (["--out", "{tmp}/g.txt"], "no source of look-alikes"),
         (["--table", "{tmp}/t.txt", "--out", "{tmp}/g.txt"], "give --charset FILE"),
-        (["--fonts", "embedded", "--out", "{tmp}/no/g.txt"], "expected a file in a folder that exists"),
+        (["--fonts", "embedded", "--out", "{tmp}/no/g.txt"], "expected a file in an existing folder"),
         (["--fonts", "{tmp}/none", "--charset", "{tmp}/c.txt", "--out", "{tmp}/g.txt"], "no such folder"),
-        (["--table", "{tmp}/t.txt", "--out", "{tmp}/g.txt", "--picture", "{tmp}/g.png"], "--picture draws glyphs"),
+        (["--table", "{tmp}/t.txt", "--out", "{tmp}/g.txt", "--picture", "{tmp}/g.png"], "--picture requires --fonts"),
         (
             ["--fonts", "embedded", "--out", "{tmp}/g.png", "--picture", "{tmp}/g.png"],
-            "given to --out and to --picture",
+            "used for both --out and --picture",
         ),
-        (["--fonts", "embedded", "--out", "{tmp}/g.txt", "--picture", "{tmp}/g.xyz"], "no ending of an image"),
+        (["--fonts", "embedded", "--out", "{tmp}/g.txt", "--picture", "{tmp}/g.xyz"], "unknown image suffix"),
         (["--fonts", "embedded", "--out", "{tmp}/g.txt", "--largest", "1"], "--largest 1: expected 2 or more"),
-        (["--fonts", "embedded", "--out", "{tmp}/g.txt", "--data", "d.txt"], "--data is what --run reads"),
+        (["--fonts", "embedded", "--out", "{tmp}/g.txt", "--data", "d.txt"], "--data requires --run"),
         (["--fonts", "embedded", "--similarity", "2", "--out", "{tmp}/g.txt"], "expected more than 0, at most 1"),
         (["--fonts", "embedded", "--charset", "{tmp}/one.txt", "--out", "{tmp}/g.txt"], "no look-alikes found among 2"),
     ],
@@ -153,5 +153,5 @@ def test_mistakes_get_one_line(arguments, message, tmp_path, capsys):
 def test_groups_that_cannot_be_written(tmp_path):
     from jaxcrnn.errors import UserError
 
-    with pytest.raises(UserError, match="expected a file that can be written"):
+    with pytest.raises(UserError, match="expected a writable file"):
         write_groups(tmp_path / "no" / "g.txt", ["ab"])

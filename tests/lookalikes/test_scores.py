@@ -104,8 +104,8 @@ def test_score_command(layout, tmp_path, capsys):
     [
         ("a.png\t末\n", "line 1: 'a.png\\t末'; expected path<TAB>prediction<TAB>truth"),
         ("a.png\t末\t未\n0 [a] [b\n", "line 2: '0 [a] [b'"),
-        ("0 [a] [b] [c]\n", "line 1: '0 [a] [b] [c]'; which bracket ends the prediction cannot be told"),
-        ("", "no line in it"),
+        ("0 [a] [b] [c]\n", "line 1: '0 [a] [b] [c]' is ambiguous"),
+        ("", "no lines; expected"),
     ],
 )
 def test_predictions_that_are_none(text, message, tmp_path, capsys):

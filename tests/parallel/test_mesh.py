@@ -284,7 +284,7 @@ def test_one_of_two_processes_is_stopped_or_killed(lines_file, tmp_path, sent):
     ((out, _), (_, _)) = (process.communicate(timeout=300) for process in both)
     if sent == signal.SIGTERM:
         assert [process.returncode for process in both] == [0, 0]
-        assert "go on with: jaxcrnn train --resume" in out
+        assert "resume with: jaxcrnn train --resume" in out
     else:
         assert both[0].returncode
     step = open_run(run).state("latest")[1]
@@ -331,6 +331,6 @@ def test_two_processes_of_four_devices_are_one_of_eight(whole, tmp_path):
     assert "checkpoints/8: damaged: " in first[0][0]
     assert (part / "damaged-8").is_dir()
     assert "resumed at step 4" in first[0][0]
-    assert "8 devices: the batch over 8, the classes over 1; 2 processes" in first[0][0]
+    assert "8 devices: batch sharded over 8, classes over 1; 2 processes" in first[0][0]
     assert not second[0][0]
     same_end(part, whole)

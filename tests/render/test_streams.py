@@ -123,7 +123,7 @@ def test_several_sets_by_weight(lines_file, tmp_path, capsys):
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, **paths))
     corpora = datasets.audited(config, CHARSET, datasets.source(config), None, skip_bad=False)
     mixed = datasets.stream(config, CHARSET, corpora[0])
-    assert f"3 of 4 lines a step from {lines_file}, 24 lines\n1 of 4" in capsys.readouterr().out
+    assert f"3 of 4 lines per step from {lines_file} (24 lines)\n1 of 4" in capsys.readouterr().out
     texts = {"first": set(), "second": set()}
     for _, batch in mixed.training(0, 8):
         for b in range(4):
@@ -146,20 +146,26 @@ def test_several_sets_by_weight(lines_file, tmp_path, capsys):
         (["--data", "{lines}", "{lines}", "--set", "data.weights=[1, -2]"], "above 0 for each of 2 training sets"),
         (
             ["--data", "{lines}", "{other}", "--set", "data.weights=[1, 99]"],
-            "data.weights leave no line of 32 for {lines}",
+            "data.weights leave none of 32 lines for {lines}",
         ),
         (["--data", "{lines}", "{lines}"], "24 faults in the data"),
-        (["--data", "{lines}", "--set", "text.share=1"], "text.share=1 leaves nothing to read"),
+        (["--data", "{lines}", "--set", "text.share=1"], "unused, because text.share=1 renders every line"),
         (["--data", "{lines}", "{lines}", "--set", "data.weights=[1, .nan]"], "above 0 for each of 2 training sets"),
-        (["--set", "text.share=1", "text.groups=g.txt"], "text.groups is for text.source=lookalikes"),
+        (["--set", "text.share=1", "text.groups=g.txt"], "text.groups requires text.source=lookalikes"),
         (["--set", "text.share=1", "text.longest=100000"], "text.longest is 100000; expected 500 or less"),
-        (["--set", "text.share=1", "text.typefaces=[Song]"], "'Song' is no typeface here; expected some of gbsn00lp"),
+        (["--set", "text.share=1", "text.typefaces=[Song]"], "unknown typeface 'Song'; expected some of gbsn00lp"),
         (["--set", "render.noise=.nan"], "render.noise is nan; expected 0 or more"),
         (["--set", "render.margin=.inf"], "render.margin is inf; expected 0 or more"),
         (["--set", "render.contrast=5"], "render.contrast is 5.0; expected 2 or less"),
         ([], "give --data FILE"),
-        (["--data", "{lines}", "--set", "text.share=0.01"], "leaves no line to be rendered"),
-        (["--data", "{lines}", "--set", "text.share=0.99"], "leaves no line to be read"),
+        (
+            ["--data", "{lines}", "--set", "text.share=0.01"],
+            "leaves none of the 32 lines of a batch (data.batch_size) to be rendered",
+        ),
+        (
+            ["--data", "{lines}", "--set", "text.share=0.99"],
+            "leaves none of the 32 lines of a batch (data.batch_size) to be read",
+        ),
         (["--set", "text.share=1", "text.fonts=/nowhere", "data.charset={chars}"], "/nowhere: no such folder"),
         (["--set", "text.share=1", "text.fonts=system"], "no charset to render; give --charset FILE"),
         (["--set", "render.level=harder"], "'harder'; expected easy, medium or hard"),

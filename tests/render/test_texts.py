@@ -60,7 +60,7 @@ def test_pieces_of_a_file_stand_in_it_and_nothing_is_joined(tmp_path):
     ("config", "characters", "message"),
     [
         ({"source": "nowhere.txt"}, "ab", "nowhere.txt: No such file"),
-        ({"source": "{short}", "shortest": 3}, "ab", "no line of 3 characters of the charset"),
+        ({"source": "{short}", "shortest": 3}, "ab", "no line with 3 characters of the charset"),
         ({"source": "lookalikes"}, "ab", "no group has two characters"),
         ({}, "", "no character can be rendered"),
     ],

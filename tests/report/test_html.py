@@ -38,9 +38,9 @@ def test_a_label_is_text_in_every_panel(reader):
     for made in (shown, lines, mapped, page):
         assert isinstance(made, Markup)
         assert "<script" not in made
-    assert "read &lt;script&gt;alert(1)&lt;/script&gt;, 50.0% sure of l" in shown
-    assert "<p>read &lt;script&gt;alert" in lines
-    assert lines.count("<p>read ") == 2
+    assert "read: &lt;script&gt;alert(1)&lt;/script&gt; (50.0% for l)" in shown
+    assert "<p>read: &lt;script&gt;alert" in lines
+    assert lines.count("<p>read: ") == 2
     assert page.count("<svg") == 3
     assert page.count("<img ") == 5
     assert '<li class="f0">&lt;&gt;</li>' in mapped

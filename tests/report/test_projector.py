@@ -46,5 +46,5 @@ def test_it_is_written_again_and_needs_no_torch(tmp_path, monkeypatch):
 
 def test_without_tensorboardx_there_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(UserError, match="needs the package tensorboardX; expected the extra 'track'"):
+    with pytest.raises(UserError, match="needs the package tensorboardX; install the extra 'track'"):
         projector.write(tmp_path, features(3), CORPUS, CHARSET)

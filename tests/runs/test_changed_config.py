@@ -29,13 +29,13 @@ def test_what_fits_is_said_and_gone_on_with(trained, capsys):
     edit(trained, "seed: 0", "seed: 3")
     assert main(["train", "--resume", str(trained)]) == 0
     out = capsys.readouterr().out
-    assert "config.yaml was changed: optim.steps is 6, was 4" in out
-    assert "config.yaml was changed: run.seed is 3, was 0" in out
-    assert "the order of the lines changes" in out
+    assert "config.yaml was edited: optim.steps is 6, was 4" in out
+    assert "config.yaml was edited: run.seed is 3, was 0" in out
+    assert "this changes the sample order" in out
     assert "finished at step 6" in out
     assert json.loads((trained / "run.json").read_text())["config"]["optim"]["steps"] == 6
     assert main(["train", "--resume", str(trained)]) == 0
-    assert "was changed" not in capsys.readouterr().out
+    assert "was edited" not in capsys.readouterr().out
 
 
 def test_a_configuration_of_an_earlier_version_has_not_changed(trained, tmp_path):
@@ -50,7 +50,7 @@ def test_a_configuration_of_an_earlier_version_has_not_changed(trained, tmp_path
     facts["config"]["model"]["black"] = 0.5
     (run / "run.json").write_text(json.dumps(facts))
     (said,) = folder.say_changes(folder.open_run(run))
-    assert said.endswith("config.yaml was changed: imported.black is -1.0, was 0.5")
+    assert said.endswith("config.yaml was edited: imported.black is -1.0, was 0.5")
 
 
 @pytest.mark.parametrize(("value", "told"), [("0.0", False), ("0.1", True)])
@@ -64,10 +64,10 @@ def test_a_run_of_before_keys_were_removed(trained, tmp_path, capsys, value, tol
     (run / "run.json").write_text(json.dumps(facts))
     if told:
         assert main(["train", "--resume", str(run)]) == 2
-        assert "config.yaml: data.repeat_rare is 0.1; the key was removed in 0.2" in capsys.readouterr().err
+        assert "config.yaml: data.repeat_rare is 0.1, but the key was removed in version 0.2" in capsys.readouterr().err
         edit(run, f"  repeat_rare: {value}\n", "")
     assert main(["train", "--resume", str(run)]) == 0
-    assert "was changed" not in capsys.readouterr().out
+    assert "was edited" not in capsys.readouterr().out
 
 
 def test_fewer_steps_than_were_taken(trained, tmp_path, capsys):
@@ -76,7 +76,7 @@ def test_fewer_steps_than_were_taken(trained, tmp_path, capsys):
     edit(run, f"steps: {taken}", "steps: 2")
     assert main(["train", "--resume", str(run)]) == 0
     out = capsys.readouterr().out
-    assert f"is at step {taken}, beyond optim.steps=2: nothing to do" in out
+    assert f"is at step {taken}, past optim.steps=2; nothing to do" in out
     assert "finished" not in out
 
 
@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_refused_by_name(trained, capsys, old, new, said):
         edit(trained, "learning_rate: 0.001", "learning_rate: 0.002")  # which would do
         assert main(["train", "--resume", str(trained)]) == 2
         told = capsys.readouterr().err
-        assert f"does not fit what was changed: {said}; expected" in told
+        assert f"the checkpoint is incompatible with the edited config: {said}; revert" in told
     finally:
         edit(trained, new, old)
         edit(trained, "learning_rate: 0.002", "learning_rate: 0.001")
@@ -102,10 +102,10 @@ def test_what_does_not_fit_is_refused_by_name(trained, capsys, old, new, said):
 def test_one_command_starts_and_goes_on(lines_file, tmp_path, capsys):
     arguments = [*train_args(lines_file, tmp_path / "run", steps=4, val=False), "--auto-resume"]
     assert main(arguments) == 0
-    assert "going on" not in capsys.readouterr().out
+    assert "resum" not in capsys.readouterr().out
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    assert "holds this run; going on with it" in out
+    assert f"resuming the run in {tmp_path / 'run'}" in out
     assert "resumed at step 4" in out
     for more, said in (("optim.steps=5", "optim.steps is 4 there, 5 here"), ("run.seed=2", "run.seed is 0 there")):
         assert main([*arguments, "--set", more]) == 2
@@ -113,19 +113,15 @@ def test_one_command_starts_and_goes_on(lines_file, tmp_path, capsys):
     assert main([*arguments, "--set", "mesh.data=2"]) == 0
     assert "2 devices" in capsys.readouterr().out
     assert main(["train", "--auto-resume", "--resume", str(tmp_path / "run")]) == 2
-    assert "give --out FOLDER, and no --resume" in capsys.readouterr().err
+    assert "give --out FOLDER and drop --resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("file", "change", "said"),
     [
-        (
-            "charset.txt",
-            lambda t: t + "x\n",
-            "charset.txt: it has unexpected characters 'x'; the run was",
-        ),
-        ("charset.txt", lambda t: t.replace("3\n", ""), "it lacks '3'"),
-        ("config.yaml", lambda t: t.replace("blank: first", "blank: last"), "it has the blank last instead of first"),
+        ("charset.txt", lambda t: t + "x\n", "charset.txt: does not match the charset of the training: has "),
+        ("charset.txt", lambda t: t.replace("3\n", ""), ": lacks '3'"),
+        ("config.yaml", lambda t: t.replace("blank: first", "blank: last"), ": has the blank last instead of first"),
     ],
 )
 def test_a_changed_charset_is_refused_by_character(trained, tmp_path, capsys, file, change, said):

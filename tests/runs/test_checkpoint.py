@@ -126,7 +126,7 @@ def test_saving_goes_on_beside_training(tmp_path, monkeypatch):
         go.set()
         jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(1, expected)[0], expected)
         checkpoints.save(state_of(2), {}, None)
-        with pytest.raises(UserError, match="save the checkpoint of step 2: disk full; earlier ones kept: 1"):
+        with pytest.raises(UserError, match="save the checkpoint of step 2: disk full; earlier checkpoints: 1"):
             checkpoints.finish()
 
 
@@ -146,7 +146,7 @@ def test_rows_of_the_log_that_cannot_be_read(tmp_path, capsys):
     log.write_text("\n".join([rows[0], "garbage}", "{}", rows[1], rows[2], rows[2][:9]]))
     trainer._truncate(log, 4, Plain())
     assert log.read_text().splitlines() == rows[:2]
-    assert "2 rows cannot be read and are left out" in capsys.readouterr().out
+    assert "skipped 2 unreadable rows" in capsys.readouterr().out
     before = log.stat().st_mtime_ns
     trainer._truncate(log, 4, Plain())  # nothing to do: not written again
     assert log.stat().st_mtime_ns == before
@@ -165,4 +165,4 @@ def test_a_log_that_cannot_be_written_says_what_is_kept(lines_file, tmp_path, ca
     monkeypatch.setattr(trainer._Run, "_log", full)
     assert main(train_args(lines_file, tmp_path / "run", "run.eval_every=4", "run.log_every=1", val=False)) == 2
     said = capsys.readouterr().err
-    assert "run: No space left on device; the run stopped, checkpoints kept: 4" in said
+    assert "run: No space left on device; training stopped, available checkpoints: 4" in said

@@ -137,7 +137,7 @@ def test_resume_with_the_same_paths_or_with_trust(trained, tmp_path, monkeypatch
 def test_one_command_that_starts_and_resumes_names_its_own_code(trained, lines_file, monkeypatch, capsys):
     monkeypatch.chdir(trained.parent)
     assert main([*train_args(lines_file, trained, steps=2), *OWN, "--auto-resume"]) == 0
-    assert "going on with it" in capsys.readouterr().out
+    assert "resuming the run in" in capsys.readouterr().out
 
 
 def test_weights_of_a_run_whose_module_is_gone(trained, lines_file, tmp_path, monkeypatch, capsys):
@@ -147,7 +147,7 @@ def test_weights_of_a_run_whose_module_is_gone(trained, lines_file, tmp_path, mo
     capsys.readouterr()
     assert main(["evaluate", str(trained), "--trust-code"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"loss.assignment=own_loss:sharp: there is no module own_loss; expected it in {tmp_path}" in line
+    assert f"loss.assignment=own_loss:sharp: module own_loss not found; expected it in {tmp_path}" in line
 
 
 def test_trust_from_python(trained, monkeypatch):
@@ -172,7 +172,7 @@ def test_trust_from_python(trained, monkeypatch):
 @pytest.mark.parametrize(
     ("loss", "said"),
     [
-        ({"assignment": "own_gone:f"}, "loss.assignment=own_gone:f: there is no module own_gone"),
+        ({"assignment": "own_gone:f"}, "loss.assignment=own_gone:f: module own_gone not found"),
         ({"assignment": "own_loss:sharq"}, r"own_loss \(.*own_loss.py\) has no 'sharq'; did you mean sharp"),
         ({"assignment": "own_loss:number"}, "own_loss:number is of type int; expected a function"),
         ({"assignment": "own_loss:rule"}, "is of type CenterRule; expected a function"),

@@ -130,7 +130,7 @@ def test_training_resumes(name, old, capsys):
     assert main(["train", "--resume", name]) == 0
     out = capsys.readouterr().out
     assert "resumed at step 1200" in out
-    changed = [line.partition("config.yaml was changed: ")[2] for line in out.splitlines() if "was changed" in line]
+    changed = [line.partition("config.yaml was edited: ")[2] for line in out.splitlines() if "was edited" in line]
     assert changed == ["optim.steps is 1204, was 1200", "run.log_every is 1, was 300"]
     rows = [json.loads(line) for line in (old / name / "metrics.jsonl").read_text().splitlines()]
     expected = json.loads((old / "expected_resumed.json").read_text())[name]

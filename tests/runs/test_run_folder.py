@@ -35,17 +35,19 @@ def test_lost_checkpoints_are_no_beginning(copy, capsys):
     before = (copy / "metrics.jsonl").read_bytes()
     shutil.rmtree(copy / "checkpoints")
     assert main(["train", "--resume", str(copy)]) == 2
-    assert "metrics.jsonl has rows up to step 12 and checkpoints holds none" in capsys.readouterr().err
+    assert "metrics.jsonl reaches step 12 but checkpoints/ is empty" in capsys.readouterr().err
     assert (copy / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_run_that_died_before_its_first_checkpoint_says_that_it_begins_anew(copy, capsys):
+def test_a_run_that_died_before_its_first_checkpoint_says_that_it_restarts(copy, capsys):
     log = copy / "metrics.jsonl"
     rows = log.read_text().splitlines(keepends=True)
     log.write_text(rows[0] + rows[1][:9])
     shutil.rmtree(copy / "checkpoints")
     assert main(["train", "--resume", str(copy)]) == 0
-    assert "no checkpoint: begins anew; rows of metrics.jsonl up to step 2 are left out" in capsys.readouterr().out
+    assert "no checkpoint found; restarting, and discarding rows of metrics.jsonl up to step 2" in (
+        capsys.readouterr().out
+    )
     assert [json.loads(row)["step"] for row in log.read_text().splitlines()] == [2, 4, 6, 8, 10, 12]
 
 
@@ -55,7 +57,7 @@ def test_other_weights_are_not_forgotten(trained, lines_file, tmp_path, capsys):
     assert main(train_args(lines_file, run, "--init-from", str(trained), steps=2, val=False)) == 0
     shutil.rmtree(run / "checkpoints")
     assert main(["train", "--resume", str(run)]) == 2
-    assert f"began with the weights of {trained} and has no checkpoint" in capsys.readouterr().err
+    assert f"initialized from {trained} but has no checkpoint" in capsys.readouterr().err
 
 
 def test_two_trainings_do_not_share_a_folder(copy, capsys):
@@ -74,7 +76,7 @@ def test_a_checkpoint_without_a_seal_is_taken_with_a_warning_and_sealed(copy, ca
     newest = copy / "checkpoints" / "12"
     (newest / "files.json").unlink()
     assert main(["train", "--resume", str(copy)]) == 0
-    assert "12: no files.json" in capsys.readouterr().out
+    assert "12: no checksum manifest files.json" in capsys.readouterr().out
     assert main(["train", "--resume", str(copy)]) == 0
     assert "files.json" not in capsys.readouterr().out
 
@@ -83,7 +85,7 @@ def test_a_seal_that_leaves_files_out_is_none(copy, capsys):
     (copy / "checkpoints" / "12" / "files.json").write_text("{}")
     assert main(["train", "--resume", str(copy)]) == 0
     out = capsys.readouterr().out
-    assert "is not among those of files.json" in out
+    assert "is not listed in files.json" in out
     assert "resumed at step 8" in out
 
 
@@ -149,8 +151,8 @@ def test_all_checkpoints_damaged(copy, capsys):
         seal.write_text("{}")
     assert main(["train", "--resume", str(copy)]) == 2
     told = capsys.readouterr()
-    assert told.out.count("going on with the one before it") == len(seals) - 1 > 0
-    assert "there is no other: put a whole checkpoint into" in told.err
+    assert told.out.count("falling back to the previous checkpoint") == len(seals) - 1 > 0
+    assert "no other checkpoint is available; copy an intact one into" in told.err
 
 
 def test_a_log_that_is_gone_is_missed(copy, capsys):
@@ -167,16 +169,15 @@ def test_one_command_goes_on_with_what_began_with_other_weights(copy, lines_file
     assert main([*arguments, "--checkpoint", "8"]) == 0
     assert main([*arguments, "--checkpoint", "8"]) == 0
     assert main([*arguments, "--checkpoint", "12"]) == 2
-    assert "began with step 8 of" in capsys.readouterr().err
+    assert "was initialized from step 8 of" in capsys.readouterr().err
     for begins in (("--init-from", str(other)), ()):
         assert main([*train_args(lines_file, run, *begins, steps=2, val=False), "--auto-resume"]) == 2
-        assert (
-            f"began with {copy}, and --init-from asks for {begins[1] if begins else 'none'}" in capsys.readouterr().err
-        )
+        asked = begins[1] if begins else "not given"
+        assert f"was initialized from {copy}, but --init-from is {asked}" in capsys.readouterr().err
     shutil.rmtree(copy)
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    assert f"{copy} is gone" in out
+    assert f"{copy} no longer exists; resuming {run} with its own config" in out
     assert "resumed at step 2" in out
 
 
@@ -209,7 +210,7 @@ def test_a_place_to_meet_that_is_taken_or_empty():
 def test_restarts_of_workers_are_counted_over_a_resume(lines_file, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(trainer, "restarts", lambda batches: 2)
     assert main(train_args(lines_file, tmp_path / "run", val=False)) == 0
-    assert "started anew 2 times" in capsys.readouterr().out
+    assert "worker processes restarted 2 times" in capsys.readouterr().out
     monkeypatch.setattr(trainer, "restarts", lambda batches: 0)
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
-    assert "started anew 2 times" in capsys.readouterr().out
+    assert "worker processes restarted 2 times" in capsys.readouterr().out

@@ -43,22 +43,22 @@ def test_its_bounds_are_not_taken(theirs, large, capsys):
                     ["evaluate", str(theirs), "--data", str(large / "lines.txt")]):  # fmt: skip
         assert main(command) == 2
         told = capsys.readouterr()
-        assert "data.max_pixels is 1,000,000,000,000,000; 32,000,000 holds here" in told.err
-        assert "9000x4000 pixels; the limit is 32,000,000 in all" in told.out + told.err
+        assert "ignoring data.max_pixels=1,000,000,000,000,000; using 32,000,000" in told.err
+        assert "9000x4000 pixels; the limit is 32,000,000 in total" in told.out + told.err
         assert main([*command, "--max-pixels", str(LARGE)]) == 0
         assert "data.max_pixels" not in capsys.readouterr().err
         assert main([*command, "--max-pixels", str(LARGE), "--max-bytes", "9"]) == 2
         told = capsys.readouterr()
-        assert "more bytes than the limit of 9" in told.out + told.err
+        assert "larger than the limit of 9 bytes" in told.out + told.err
         assert main([*command, "--max-bytes", "0"]) == 2
         assert "--max-bytes 0: expected 1 or more" in capsys.readouterr().err
 
 
 def test_nor_those_of_what_it_exported(theirs, large, tmp_path):
-    with pytest.raises(UserError, match="the limit is 32,000,000 in all"):
+    with pytest.raises(UserError, match="the limit is 32,000,000 in total"):
         jaxcrnn.load(theirs).recognize([large / "large.png"])
     assert main(["export", str(theirs), "--format", "safetensors", "--out", str(tmp_path / "out")]) == 0
-    with pytest.raises(UserError, match="the limit is 32,000,000 in all"):
+    with pytest.raises(UserError, match="the limit is 32,000,000 in total"):
         jaxcrnn.load(tmp_path / "out").recognize([large / "large.png"])
 
 
@@ -68,7 +68,7 @@ def test_tighter_bounds_hold(theirs, tmp_path, capsys):
     (run / "config.yaml").write_text(text.replace(f"max_pixels: {10**15}", "max_pixels: 9"))
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "a.png")
     assert main(["recognize", str(run), str(tmp_path / "a.png")]) == 2
-    assert "9x9 pixels; the limit is 9 in all" in capsys.readouterr().err
+    assert "9x9 pixels; the limit is 9 in total" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_its_report_is_made_of_what_is_a_row(theirs, lines_file, tmp_path):
 
 
 def test_text_without_an_end(tmp_path):
-    with pytest.raises(UserError, match=f"/dev/zero: more bytes than the limit of {SMALL:,}"):
+    with pytest.raises(UserError, match=f"/dev/zero: larger than the limit of {SMALL:,} bytes"):
         Charset.from_file("/dev/zero")
-    with pytest.raises(UserError, match=f"/dev/zero: more bytes than the limit of {MOST:,}"):
+    with pytest.raises(UserError, match=f"/dev/zero: larger than the limit of {MOST:,} bytes"):
         read_text("/dev/zero")
