@@ -165,7 +165,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     >>> ticks(0.0, 0.93)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     >>> ticks(130, 610)
-    [0, 200, 400, 600, 800]
+    [100, 200, 300, 400, 500, 600, 700]
     """
     span = high - low or abs(high) or 1.0
     raw = span / (most - 1)
