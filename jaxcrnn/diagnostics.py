@@ -143,8 +143,8 @@ def watch(
         return Frames(*(jnp.where(valid, a, empty) for a, empty in zip(fields, nothing, strict=True)))
 
     total = weights.astype(own.dtype)
-    sums = ((total * distance).sum() for distance in (between, other, own))
-    return Watch(total.sum(), *sums, extremes(-margin), extremes(margin))
+    between, other, own = (total * between).sum(), (total * other).sum(), (total * own).sum()
+    return Watch(total.sum(), between, other, own, extremes(-margin), extremes(margin))
 
 
 def train_metrics(

@@ -116,17 +116,13 @@ def make(config: TrainConfig, mesh: Mesh, batch: int, width: int, slots: int, *,
     each_rows(mesh, batch)
     shapes = state_shapes(config)
     state = _placed(shapes, of_state(mesh, shapes, fsdp=fsdp))
-    whole = Batch(
-        *(
-            jax.ShapeDtypeStruct(shape, kind)
-            for shape, kind in (
-                ((batch, config.model.height, width, 1), jnp.float32),
-                ((batch,), jnp.int32),
-                ((batch, slots), jnp.int32),
-                ((batch,), jnp.int32),
-            )
-        )
-    )  # type: ignore[arg-type]
+    arrays: Any = [
+        jax.ShapeDtypeStruct((batch, config.model.height, width, 1), jnp.float32),
+        jax.ShapeDtypeStruct((batch,), jnp.int32),
+        jax.ShapeDtypeStruct((batch, slots), jnp.int32),
+        jax.ShapeDtypeStruct((batch,), jnp.int32),
+    ]
+    whole = Batch(*arrays)
     lines = _placed(whole, jax.tree.map(lambda _: of_batch(mesh), whole))
     key = _placed(jax.eval_shape(lambda: jax.random.key(0)), everywhere(mesh))
     began = time.perf_counter()
