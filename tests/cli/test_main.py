@@ -38,7 +38,7 @@ def test_every_command_has_help(name, capsys):
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert command(name).SUMMARY.lower()[:20] in shown.lower()
-    assert ("    optim.steps=2000\n        length of the schedule" in shown) == (name in ("train", "demo"))
+    assert ("    optim.steps=2000\n        number of training steps" in shown) == (name in ("train", "demo"))
 
 
 def test_help_does_not_wait_for_jax():

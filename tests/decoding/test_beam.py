@@ -116,6 +116,7 @@ def test_phrases_count_as_their_words():
         assert np.isfinite(automata.score(found, charset.encode(text))) == allowed, text
 
 
+@pytest.mark.slow
 def test_characters_have_their_frames():
     logits = np.full((1, 8, 4), -4.0, np.float32)
     for t, c in enumerate((0, 1, 1, 0, 2, 0, 1, 0)):

@@ -35,6 +35,7 @@ def made_up(tmp_path, arms, seeds=(0, 1, 2), lines=80):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_verdicts(tmp_path):
     found = results.collect(made_up(tmp_path, {"ctc": 0.2, "same": 0.2, "good": 0.05, "bad": 0.5}))
     said = dict(s.split(": ", 1) for s in found.sentences())

@@ -39,6 +39,7 @@ def test_lost_checkpoints_are_no_beginning(copy, capsys):
     assert (copy / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_run_that_died_before_its_first_checkpoint_says_that_it_restarts(copy, capsys):
     log = copy / "metrics.jsonl"
     rows = log.read_text().splitlines(keepends=True)
@@ -60,6 +61,7 @@ def test_other_weights_are_not_forgotten(trained, lines_file, tmp_path, capsys):
     assert f"initialized from {trained} but has no checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_trainings_do_not_share_a_folder(copy, capsys):
     held = folder.lock(copy)
     began = time.monotonic()
@@ -81,6 +83,7 @@ def test_a_checkpoint_without_a_seal_is_taken_with_a_warning_and_sealed(copy, ca
     assert "files.json" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_seal_that_leaves_files_out_is_none(copy, capsys):
     (copy / "checkpoints" / "12" / "files.json").write_text("{}")
     assert main(["train", "--resume", str(copy)]) == 0
@@ -207,6 +210,7 @@ def test_a_place_to_meet_that_is_taken_or_empty():
         processes.can_meet("localhost", port, first=False, patience=0)
 
 
+@pytest.mark.slow
 def test_restarts_of_workers_are_counted_over_a_resume(lines_file, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(trainer, "restarts", lambda batches: 2)
     assert main(train_args(lines_file, tmp_path / "run", val=False)) == 0

@@ -38,6 +38,7 @@ def large(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_its_bounds_are_not_taken(theirs, large, capsys):
     for command in (["recognize", str(theirs), str(large / "large.png")],
                     ["evaluate", str(theirs), "--data", str(large / "lines.txt")]):  # fmt: skip
@@ -94,6 +95,7 @@ def test_rows_of_its_log(tmp_path, line, taken):
     assert found.broken == (not taken and line.endswith(b"}"))
 
 
+@pytest.mark.slow
 def test_its_report_is_made_of_what_is_a_row(theirs, lines_file, tmp_path):
     run = shutil.copytree(theirs, tmp_path / "run")
     rows = [json.dumps({"step": 1, "ctc": bad}) for bad in ("<script>", [], {}, None, True)]
@@ -102,6 +104,7 @@ def test_its_report_is_made_of_what_is_a_row(theirs, lines_file, tmp_path):
     assert "<script>" not in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_text_without_an_end(tmp_path):
     with pytest.raises(UserError, match=f"/dev/zero: larger than the limit of {SMALL:,} bytes"):
         Charset.from_file("/dev/zero")
