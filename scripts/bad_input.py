@@ -39,7 +39,7 @@ def prepare(root: Path) -> None:
     cut = (root / "0.png").read_bytes()
     (root / "cut.png").write_bytes(cut[: len(cut) // 2])
     (root / "zero.png").write_bytes(b"")
-    (root / "text.png").write_text("this is no image")
+    (root / "text.png").write_text("this is not an image")
     Image.new("1", (30_000, 32)).save(root / "long.png")
     Image.new("L", (1, 32)).save(root / "thin.png")
     Image.new("1", (20_000, 20_000)).save(root / "bomb.png")
@@ -60,7 +60,7 @@ def prepare(root: Path) -> None:
     (root / "table.csv").write_text("0.png,1\n")
     (root / "twice.txt").write_text("12\n23\n")
     (root / "fonts").mkdir()
-    (root / "fonts" / "text.ttf").write_text("this is no font")
+    (root / "fonts" / "text.ttf").write_text("this is not a font")
     (root / "evil.pkl").write_bytes(pickle.dumps({0: print}))
 
 

@@ -25,7 +25,7 @@ from jaxcrnn.runs.usable_lines import usable_lines
 
 
 def main() -> int:
-    """Reads everything once for accuracy, and then in turns for time, the model's included."""
+    """Reads everything once for accuracy, then interleaved for time, including the model's."""
     parser = argparse.ArgumentParser()
     parser.add_argument("run")
     parser.add_argument("data")

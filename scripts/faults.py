@@ -74,7 +74,7 @@ def _as_anyone() -> None:
 
 
 def kept(run: Path) -> str:
-    """Steps of the checkpoints that are there, and those put aside."""
+    """Return the steps of the available checkpoints, and of the quarantined ones."""
     steps = sorted(int(p.name) for p in run.glob("checkpoints/*") if p.name.isdigit())
     aside = sorted(p.name for p in run.glob("damaged-*"))
     return ", ".join([*map(str, steps), *aside]) or "none"

@@ -308,7 +308,7 @@ def centers(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
 
 
 def runs(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
-    """Run folders with one file of them damaged, its checkpoint sealed anew over it or not, and opened."""
+    """Run folders with one file of them damaged, with or without a new checksum manifest, and opened."""
     import jax
 
     from jaxcrnn.runs import checkpoint, config, seal

@@ -43,7 +43,7 @@ def finish(arguments: list[str]) -> str:
 
 
 def killed(folder: Path, first: list[str], later: float, seed: random.Random) -> tuple[bool, str]:
-    """Starts or goes on with a training and kills it: whether it was still running, and what the moment was."""
+    """Start or resume a training and kill it; return whether it was still running, and the moment."""
     there = (folder / FACTS).exists()
     with start(["train", "--resume", str(folder)] if there else first) as process:
         log = folder / "metrics.jsonl"

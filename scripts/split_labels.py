@@ -29,7 +29,7 @@ def main() -> None:
     args = parser.parse_args()
     source = LabelFile(args.labels, Limits(outside=True))  # names are copied, no image is opened
     for fault in source.faults:
-        print(f"left out: {fault.where}: {fault.kind}: {fault.detail}")
+        print(f"dropped: {fault.where}: {fault.kind}: {fault.detail}")
     parts: dict[bool, list[str]] = {True: [], False: []}
     for i in range(len(source)):
         held = share(source.text(i), args.salt) < args.fraction

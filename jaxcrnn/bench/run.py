@@ -198,7 +198,7 @@ def _plan(chosen: list[str], sizes: Sizes, grow: bool) -> list[tuple[str, Sizes]
 
 
 def _measure(name: str, sizes: Sizes, rounds: int, reference: Reference | None) -> list[dict[str, Any]]:
-    """Time all variants in turns, so that other load on the machine affects them equally."""
+    """Time all variants interleaved, so that other load on the machine affects them equally."""
     used = data_cases.reference_sizes(sizes) if name in data_cases.CASES else sizes.asdict()
     theirs: dict[str, Variant] = {}
     problem = ""

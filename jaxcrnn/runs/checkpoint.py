@@ -108,7 +108,7 @@ class Checkpoints:
                 self._set_aside.append(str(error))
                 if jax.process_index() == 0:
                     seal.put_aside(self.folder / str(step))
-        wait_for_all("left out")
+        wait_for_all("quarantined")
 
     def save(self, state: TrainState, extra: dict[str, Any], accuracy: float | None) -> None:
         """Start saving a state: copy its arrays, then write them in the background.
