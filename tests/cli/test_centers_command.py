@@ -269,7 +269,7 @@ def test_nothing_recognised_is_no_estimate(four_lines, tmp_path, capsys):
     other = tmp_path / "other.txt"
     other.write_text("".join(f"{name}\t{text[0] * 3}\n" for name, text in rows))
     assert main(["centers", "estimate", "--run", str(tmp_path / "fresh"), "--data", str(other), "--allow-outside"]) == 2
-    assert "not one of 4 lines is recognised exactly" in capsys.readouterr().err
+    assert "none of 4 lines is recognised exactly" in capsys.readouterr().err
     assert not (tmp_path / "fresh" / "centers.safetensors").exists()
 
 

@@ -11,7 +11,7 @@ REPLACED = {
     r"\banew\b": "again; restart",
     r"\b(?:go|goes|going|gone|went) on (?:with|from)\b": "continue; resume",
     r"\bstands? already\b": "duplicate; already listed",
-    r"(?<!there )\bis no (?:key|array|number|file|folder|image|character|run|charset|font|place)\b": "is not a ...; unknown",
+    r"(?<!there )\bis no (?:key|array|number|file|folder|image|character|run|font|place)\b": "is not a ...; unknown",
     r"\bthat (?:is|are) none\b": "that is not a ...",
     r"\bis said\b|\bis told\b": "is reported",
     r"\bmend(?:s|ed|ing)?\b": "fix",
@@ -49,7 +49,8 @@ def test_plain_words(pattern):
 
 def test_the_patterns_find_what_they_are_for():
     examples = [
-        "started anew", "goes on with it", "'a' stands already at line 1", "it is no key of optim", "a font that is none",
+        "started anew", "goes on with it", "'a' stands already at line 1", "it is no key of optim",
+        "a font that is none",
         "a failure is said", "mended", "timed in turns", "it has besides", "rows are left out", "was passed over",
         "put aside", "as long as no option", "taken as they are", "looks away", "out is there already",
     ]  # fmt: skip
