@@ -93,7 +93,7 @@ def weights_in(folder: Path, model: ModelConfig, stem: str = "model") -> dict[st
         arrays |= state_dicts.read(path)
     if not arrays:
         raise SystemExit(f"{folder}: no {stem}*.safetensors")
-    return unflattened({name: value.astype(np.float32) for name, value in arrays.items()}, model, folder)
+    return unflattened(arrays, model, folder)
 
 
 def decompressed(path: Path) -> np.ndarray:
