@@ -82,7 +82,7 @@ class RenderedBatches:
             "render": asdict(self.configs[0]),
             "seed": self.seed,
         }
-        spelled = repr(sorted(parts.items())) + self.charset.hash + "\n".join(self.texts.pieces or self.texts.groups)
+        spelled = repr(sorted(parts.items())) + self.charset.hash + self.texts.contents
         return hashlib.sha256(spelled.encode()).hexdigest()
 
     def training(self, start: int, stop: int) -> Generator[tuple[Planned, Batch], None, None]:
@@ -97,11 +97,7 @@ class RenderedBatches:
         bucket = int(np.random.default_rng([self.seed, step]).integers(len(self.buckets)))
         first, last = (step * self.batch_size + row for row in self.rows)
         indices = np.arange(first, last, dtype=np.uint32)
-        labels = np.zeros((len(indices), self.slots[bucket]), np.int32)
-        lengths = np.zeros(len(indices), np.int32)
-        for b, index in enumerate(indices.tolist()):
-            ids = self.charset.encode(self.texts.draw(index, *self.lengths[bucket]))
-            labels[b, : len(ids)], lengths[b] = ids, len(ids)
+        labels, lengths = self.texts.labels(self.charset, indices, *self.lengths[bucket])
         if not len(indices):  # other processes render all lines of this batch
             nothing = np.zeros((0, self.configs[bucket].height, self.buckets[bucket], 1), np.float32)
             return Planned(bucket, indices), Batch(*map(jnp.asarray, (nothing, lengths, labels, lengths)))
@@ -133,11 +129,7 @@ class RenderedLines:
         size = min(count, 64)
         for start in range(0, count, size):
             indices = np.arange(start, start + size, dtype=np.uint32)  # the last batch may render more than needed
-            written = [charset.encode(texts.draw(i)) for i in indices.tolist()]
-            labels = np.zeros((size, texts.config.longest), np.int32)
-            for b, ids in enumerate(written):
-                labels[b, : len(ids)] = ids
-            lengths = np.asarray([len(ids) for ids in written], np.int32)
+            labels, lengths = texts.labels(charset, indices, texts.config.shortest, texts.config.longest)
             look = dataclasses.replace(config, width=width)
             drawn = jax.device_get(_render(jax.random.key(seed), indices, glyphs, labels, lengths, look))
             gray = np.rint((np.asarray(drawn[0])[..., 0] + 1) * 127.5).astype(np.uint8)

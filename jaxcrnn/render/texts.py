@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from jaxcrnn._text import read_text
+from jaxcrnn.charset import Charset
 from jaxcrnn.errors import UserError
 from jaxcrnn.lookalikes.groups import read_groups
+from jaxcrnn.render.mixture import Mixture
 
 KINDS = ("uniform", "lookalikes")
+MIXTURES = (".yaml", ".yml")
 GROUPS = Path(__file__).parents[1] / "resources" / "groups.txt"
 
 
@@ -24,7 +27,8 @@ class TextConfig:
 
     Attributes:
       share: share of rendered lines in every batch; 1 trains on rendered lines only and needs no label file.
-      source: ``"uniform"`` over the charset, ``"lookalikes"``, or a UTF-8 text file to take pieces from.
+      source: ``"uniform"`` over the charset, ``"lookalikes"``, a UTF-8 text file to take pieces from, or a mixture of
+        several kinds of text, a file named ``*.yaml``.
       fonts: ``"embedded"`` for the typefaces of the package (about 360 characters), ``"system"``, or a folder.
       typefaces: names of the typefaces to use, as training prints them; empty for all.
       groups: file of look-alike groups for ``"lookalikes"``; empty for the package's own.
@@ -98,6 +102,7 @@ class Texts:
         self.too_short = 0
         self.groups: Sequence[str] = ()
         self.pieces: list[str] = []
+        self.mixture: Mixture | None = None
         if not characters:
             raise UserError("no character can be rendered; expected fonts with characters of the charset")
         if config.source == "lookalikes":
@@ -105,6 +110,9 @@ class Texts:
             self.groups = [kept for kept in (self._drawable_part(group) for group in whole) if len(kept) > 1]
             if not self.groups:
                 raise UserError(f"{config.groups or GROUPS.name}: no group has two characters of the charset")
+        elif config.source.endswith(MIXTURES):
+            self.mixture = Mixture(config.source, characters, seed)
+            self.left_out = self.mixture.left_out
         elif config.source != "uniform":
             # Lines are split at characters that cannot be drawn, so that pieces are contiguous in the file.
             for line in read_text(config.source).split("\n"):
@@ -133,8 +141,11 @@ class Texts:
 
         A piece of a text file that is shorter is used as a whole.
         """
-        rng = np.random.default_rng([self.seed, index])
         low, high = shortest or self.config.shortest, longest or self.config.longest
+        if self.mixture:
+            ids, lengths = self.mixture.draw(np.asarray([index]), low, high)
+            return "".join(self.characters[i] for i in ids[0, : lengths[0]])
+        rng = np.random.default_rng([self.seed, index])
         length = int(rng.integers(low, high + 1))
         if self.pieces:
             piece = self.pieces[int(np.searchsorted(self._ends, rng.integers(self._ends[-1]), side="right"))]
@@ -150,6 +161,26 @@ class Texts:
             else:
                 text += self.characters[int(rng.integers(len(self.characters)))]
         return text
+
+    def labels(
+        self, charset: Charset, indices: np.ndarray, shortest: int, longest: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw texts as labels: ``[N,longest]`` class ids padded with 0, and their lengths ``[N]``."""
+        if self.mixture:
+            ids, lengths = self.mixture.draw(indices, shortest, longest)
+            classes = np.asarray(charset.encode(self.characters), np.int32)
+            inside = np.arange(longest) < lengths[:, None]
+            return np.where(inside, classes[ids], 0), lengths.astype(np.int32)
+        labels, lengths = np.zeros((len(indices), longest), np.int32), np.zeros(len(indices), np.int32)
+        for row, index in enumerate(indices.tolist()):
+            ids = charset.encode(self.draw(index, shortest, longest))
+            labels[row, : len(ids)], lengths[row] = ids, len(ids)
+        return labels, lengths
+
+    @property
+    def contents(self) -> str:
+        """Everything read from files that texts depend on, for a fingerprint."""
+        return self.mixture.fingerprint if self.mixture else "\n".join(self.pieces or self.groups)
 
 
 def length_classes(config: TextConfig) -> list[tuple[int, int]]:
