@@ -109,7 +109,7 @@ class LossConfig:
     ``assignment``, ``start``, ``update``, ``reduction`` and ``weight`` default to those of the preset.
 
     Attributes:
-      preset: ``"ctc"`` (no centers), ``"flow1"`` (TensorFlow original), ``"flow1-torch"`` (PyTorch seed, corrected),
+      preset: ``"ctc"`` (no centers), ``"flow1"`` (TensorFlow original), ``"flow1-torch"`` (PyTorch port, corrected),
         ``"flow2"`` (PaddleOCR), ``"aligned"`` or ``"posterior"`` (this project's own).
       assignment: how frames are assigned to classes: ``"none"``, ``"counted"``, ``"predicted"``, ``"aligned"``,
         ``"posterior"`` (`jaxcrnn.assign`), or the import path of a function, ``"module:function"`` (`Flow.assign`).
