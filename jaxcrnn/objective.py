@@ -104,18 +104,25 @@ RESERVED = ("loss", "grad_norm", "skipped", "nonfinite", *diagnostics.METRICS)  
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class LossConfig:
-    """The training loss: ``mean(CTC or focal CTC) + ace * mean(ACE) + weight * center + push * push``.
+    """The training loss: ``mean(CTC or focal CTC) + ace * mean(ACE) + weight * (center loss) + push * (push loss)``.
 
     ``assignment``, ``start``, ``update``, ``reduction`` and ``weight`` default to those of the preset.
 
     Attributes:
-      preset: ``"ctc"`` (no centers), ``"flow1"`` (TensorFlow original), ``"flow1-torch"`` (PyTorch port, corrected),
-        ``"flow2"`` (PaddleOCR), ``"aligned"`` or ``"posterior"`` (this project's own).
-      assignment: how frames are assigned to classes: ``"none"``, ``"counted"``, ``"predicted"``, ``"aligned"``,
-        ``"posterior"`` (`jaxcrnn.assign`), or the import path of a function, ``"module:function"`` (`Flow.assign`).
-      start: centers before the first step: ``"zeros"``, ``"normal"``, ``"head"`` or ``"estimate"`` (from a file).
-      update: how centers move: ``"fixed"``, ``"delta"`` or ``"gradient"`` (`jaxcrnn.centers`).
-      reduction: reduction of the center loss, the push and the ``gradient`` update: ``"mean"`` or ``"half_sum"``.
+      preset: ``"ctc"`` (plain CTC, no centers), or with a center loss (docs/center-loss.md): ``"flow1"`` (TensorFlow
+        original), ``"flow1-torch"`` (its PyTorch port, corrected), ``"flow2"`` (PaddleOCR), ``"aligned"`` or
+        ``"posterior"`` (this project's own).
+      assignment: class of each frame (a narrow vertical slice of a line) in the center loss: ``"none"``, ``"counted"``
+        (the true characters where greedy decoding outputs characters, if their numbers match), ``"predicted"`` (the
+        most probable class), ``"aligned"`` (the best CTC path of the true text), ``"posterior"`` (the true
+        characters, weighted by their CTC posteriors), or the import path of a function, ``"module:function"``
+        (`Flow.assign`).
+      start: centers before the first step: ``"zeros"``, ``"normal"`` (random), ``"head"`` (the weights of the linear
+        layer) or ``"estimate"`` (from the file of ``--centers``).
+      update: how centers move: ``"fixed"`` (not at all), ``"delta"`` (towards the features of their class) or
+        ``"gradient"`` (gradient descent on the center loss).
+      reduction: ``"mean"`` or ``"half_sum"`` (half the sum) over the assigned frames, in the center loss, the push and
+        the ``gradient`` update.
       weight: weight of the center loss, 0 or more; at 0 centers are kept and updated but do not affect the features.
       alpha: step size of the ``delta`` update, 0 or more.
       center_rate: learning rate of the ``gradient`` update, 0 or more. With ``"half_sum"`` a center moves by this rate
@@ -123,15 +130,18 @@ class LossConfig:
       frames: frames of a character's run that the ``aligned`` assignment uses: ``"last"``, ``"first"``, ``"best"`` or
         ``"all"``.
       skip_blank: whether the ``predicted`` assignment drops frames whose best class is the blank.
-      ignored: class ids that never emit in the ``counted`` assignment.
-      focal: use focal CTC instead of CTC.
+      ignored: class ids that the ``counted`` assignment does not count as characters.
+      focal: use focal CTC instead of CTC, so that lines that are already read with confidence count less.
       focal_alpha: factor of focal CTC, 0 or more.
       focal_gamma: focusing exponent of focal CTC, 0 or more; 0 is plain CTC.
-      ace: weight of the aggregation cross-entropy, 0 or more; PaddleOCR uses 0.1, 0 disables it.
-      ace_variant: ``"paper"``, or ``"paddle"`` with a second softmax.
-      push: weight of the hinge loss between look-alikes, 0 or more; 0 disables it.
-      push_margin: margin of the hinge loss in squared distance, 0 or more.
-      rule: import path of a `CenterRule`, ``"module:rule"``; each part that it sets overrides ``start`` or ``update``.
+      ace: weight of ACE (aggregation cross-entropy of predicted and true character counts), 0 or more; PaddleOCR uses
+        0.1, 0 disables it.
+      ace_variant: ``"paper"`` (Xie et al., 2019), or ``"paddle"`` (PaddleOCR) with a second softmax.
+      push: weight of a loss that keeps frames farther from the center of their most probable other class than from
+        their own, 0 or more; 0 disables it.
+      push_margin: margin of that loss in squared distance, 0 or more.
+      rule: import path of a `CenterRule` of your own (docs/new-loss.md), ``"module:rule"``; each part that it sets
+        overrides ``start`` or ``update``.
       terms: import paths of additional terms, each ``"module:function"`` or, with a weight, ``"0.1*module:function"``.
 
     Raises:

@@ -13,16 +13,16 @@ from jaxcrnn.errors import UserError
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class RenderConfig:
-    """Ranges of the rendering parameters; each line samples its own values uniformly.
+    """Ranges that each rendered line samples from uniformly; unless stated, lengths in ems, black to white is 2.
 
-    Lengths are in ems and grays in a range of 2 unless stated otherwise.
+    An em is the font size.
 
     Attributes:
-      level: preset that the other keys default to: ``"easy"``, ``"medium"`` or ``"hard"``.
+      level: preset that sets the other keys: ``"easy"``, ``"medium"`` (the defaults below) or ``"hard"``.
       height: height H of the images in pixels.
       width: width W of the images in pixels, a multiple of 8; longer lines are condensed to fit.
-      smallest: smallest font size (em), as a share of the height.
-      largest: largest font size (em), as a share of the height.
+      smallest: smallest font size (1 em), as a share of the image height.
+      largest: largest font size (1 em), as a share of the image height.
       narrow: strongest horizontal condensing; 1 is the font's own width.
       size: maximum relative change of each character's size, up or down.
       loose: maximum letter spacing.
@@ -36,7 +36,7 @@ class RenderConfig:
       wave: maximum amplitude of a smooth wave, in both directions.
       bold: maximum growth of strokes in pixels.
       thin: maximum shrinking of strokes in pixels.
-      lowres: maximum factor of downsampling and upsampling.
+      lowres: maximum factor by which a line is downsampled and upsampled again.
       blur: maximum standard deviation of the blur in pixels.
       contrast: minimum contrast between ink and paper.
       texture: maximum standard deviation of the paper's texture.
