@@ -35,14 +35,17 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
         "--lexicon-weight",
         type=float,
         metavar="X",
-        help="allow other words too, and add X to the score of each word in the lexicon",
+        help="allow other words too, and add X to the log probability for each word in the lexicon",
     )
     group.add_argument("--lm", metavar="FILE", help="language model of character n-grams made by 'jaxcrnn lm train'")
     group.add_argument(
         "--lm-weight", type=float, metavar="X", help="weight of the language model's log probabilities; default: 0.5"
     )
     group.add_argument(
-        "--lm-bonus", type=float, metavar="X", help="with --lm: score added for each character; default: 0"
+        "--lm-bonus",
+        type=float,
+        metavar="X",
+        help="with --lm: added to the log probability for each character; default: 0",
     )
 
 
