@@ -98,9 +98,7 @@ FACES = (
 
 def characters() -> str:
     """Printable ASCII, common signs and all Han characters of GB2312, level 1 (frequent) before level 2."""
-    han = (
-        bytes([row, cell]).decode("gb2312", "ignore") for row in range(0xB0, 0xF8) for cell in range(0xA1, 0xFF)
-    )  # fmt: skip
+    han = (bytes([row, cell]).decode("gb2312", "ignore") for row in range(0xB0, 0xF8) for cell in range(0xA1, 0xFF))
     return "".join(dict.fromkeys([*map(chr, range(32, 127)), *SIGNS, *filter(None, han)]))
 
 
