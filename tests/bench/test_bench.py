@@ -35,9 +35,15 @@ def test_turns_with_the_reference(tmp_path, capsys):
     assert {"date", "device", "jax", "torch"} <= set(written["about"])
     found = {(row["case"], row["variant"]): row for row in written["rows"]}
     assert set(found) == {
-        ("product", "jaxcrnn"), ("product", "torch"), ("ctc", "jaxcrnn"), ("ctc", "optax"), ("ctc", "softmax"),
-        ("ctc", "torch"), ("bilstm", "jaxcrnn"), ("bilstm", "torch"),
-    }  # fmt: skip
+        ("product", "jaxcrnn"),
+        ("product", "torch"),
+        ("ctc", "jaxcrnn"),
+        ("ctc", "optax"),
+        ("ctc", "softmax"),
+        ("ctc", "torch"),
+        ("bilstm", "jaxcrnn"),
+        ("bilstm", "torch"),
+    }
     for (case, variant), row in found.items():
         assert row["rounds"] == 2
         assert 0 < row["least_ms"] <= row["median_ms"]
@@ -76,15 +82,13 @@ def test_growth():
     sizes = cases.Sizes()
     plan = run._plan(["step", "ctc", "bilstm"], sizes, grow=True)
     assert [s.classes for name, s in plan if name == "ctc"] == [6941, 100, 21504, 90112]
-    assert [(s.batch, s.width) for name, s in plan if name == "step"] == [
-        (32, 280), (8, 280), (16, 280), (32, 140), (32, 560)
-    ]  # fmt: skip
+    sizes_of_steps = [(s.batch, s.width) for name, s in plan if name == "step"]
+    assert sizes_of_steps == [(32, 280), (8, 280), (16, 280), (32, 140), (32, 560)]
     assert [s for name, s in plan if name == "bilstm"] == [sizes]
     small = run._plan(["step"], cases.Sizes(batch=2, width=88), grow=True)
     assert [(s.batch, s.width) for _, s in small] == [(2, 88), (1, 88), (2, 176)]  # not 0 lines, not too few frames
-    assert [s.dtype for _, s in run._plan(["ctc", "step"], cases.Sizes(dtype="bfloat16"), False)] == [
-        "float32", "bfloat16"
-    ]  # fmt: skip
+    plan = run._plan(["ctc", "step"], cases.Sizes(dtype="bfloat16"), False)
+    assert [s.dtype for _, s in plan] == ["float32", "bfloat16"]
 
 
 def test_what_does_not_fit_is_a_row(monkeypatch, tmp_path, capsys):
@@ -102,16 +106,23 @@ def test_what_does_not_fit_is_a_row(monkeypatch, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--classes", "1"], "--classes 1: expected 2 or more"), (["--batch", "0"], "--batch 0: expected 1 to 1,000,000"),
-     (["--width", "3000000000"], "--width 3000000000: expected 1 to"), (["--only", ","], "--only ''"),
-     (["--dtype", "float64"], "--dtype float64: expected one of float32, bfloat16"),
-     (["--compile", "--no-torch"], "cannot be combined"), (["--out", "nowhere/x.json"], "nowhere/x.json"),
-     (["--data", "nowhere.txt", "--only", "data"], "nowhere.txt"),
-     (["--lstm", "gru"], "expected one of auto, scan, cudnn"),
-     (["--width", "20"], "--width 20 gives 6 frames; expected at least 20"), (["--rounds", "0"], "--rounds 0"),
-     (["--only", "step,steps"], "--only 'steps': unknown case; expected some of product, step"),
-     (["--backbone", "vgg16"], "or layers such as"), (["--dtype", "half"], "expected one of float32")],
-)  # fmt: skip
+    [
+        (["--classes", "1"], "--classes 1: expected 2 or more"),
+        (["--batch", "0"], "--batch 0: expected 1 to 1,000,000"),
+        (["--width", "3000000000"], "--width 3000000000: expected 1 to"),
+        (["--only", ","], "--only ''"),
+        (["--dtype", "float64"], "--dtype float64: expected one of float32, bfloat16"),
+        (["--compile", "--no-torch"], "cannot be combined"),
+        (["--out", "nowhere/x.json"], "nowhere/x.json"),
+        (["--data", "nowhere.txt", "--only", "data"], "nowhere.txt"),
+        (["--lstm", "gru"], "expected one of auto, scan, cudnn"),
+        (["--width", "20"], "--width 20 gives 6 frames; expected at least 20"),
+        (["--rounds", "0"], "--rounds 0"),
+        (["--only", "step,steps"], "--only 'steps': unknown case; expected some of product, step"),
+        (["--backbone", "vgg16"], "or layers such as"),
+        (["--dtype", "half"], "expected one of float32"),
+    ],
+)
 def test_refused(options, message, capsys):
     assert main(["bench", *options]) == 2
     assert message in capsys.readouterr().err

@@ -24,14 +24,20 @@ HLO = """
 def test_collectives_of_hlo():
     found = [(c.kind, c.bytes, c.elements, c.repeated) for c in aot.collectives(HLO)]
     assert found == [
-        ("all-reduce", 4 * 51200, 51200, False), ("all-reduce", 32 + 16, 8, True), ("all-reduce", 24 + 12, 6, False),
-        ("all-gather", 2 * 128, 128, False), ("collective-permute", 7, 7, False), ("all-reduce", 4, 1, False),
+        ("all-reduce", 4 * 51200, 51200, False),
+        ("all-reduce", 32 + 16, 8, True),
+        ("all-reduce", 24 + 12, 6, False),
+        ("all-gather", 2 * 128, 128, False),
+        ("collective-permute", 7, 7, False),
+        ("all-reduce", 4, 1, False),
         ("reduce-scatter", 32, 8, False),
-    ]  # fmt: skip
+    ]
 
 
-TINY = ["--classes", "16", "--width", "64", "--slots", "3", "--set", "model.backbone=tiny", "model.hidden=8",
-        "data.batch_size=8", "augment.probability=0"]  # fmt: skip
+TINY = """
+    --classes 16 --width 64 --slots 3
+    --set model.backbone=tiny model.hidden=8 data.batch_size=8 augment.probability=0
+""".split()
 
 
 @pytest.mark.slow
@@ -55,12 +61,16 @@ def test_a_step_for_the_devices_here(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--device", "v5e"], "expected a TPU generation"), (["--device", "gpu:2x2"], "expected a TPU"),
-     (["--classes", "1"], "--classes 1: expected 2 or more"), (["--set", "mesh.data=16"], "only 8 are available"),
-     (["--set", "mesh.data=8", "data.batch_size=12"], "expected a multiple of mesh.data=8"),
-     (["--out", "nowhere/plan.json"], "nowhere/plan.json: No such file or directory"),
-     (["--set", "loss.ignored=[9999]"], "loss.ignored has class 9999")],
-)  # fmt: skip
+    [
+        (["--device", "v5e"], "expected a TPU generation"),
+        (["--device", "gpu:2x2"], "expected a TPU"),
+        (["--classes", "1"], "--classes 1: expected 2 or more"),
+        (["--set", "mesh.data=16"], "only 8 are available"),
+        (["--set", "mesh.data=8", "data.batch_size=12"], "expected a multiple of mesh.data=8"),
+        (["--out", "nowhere/plan.json"], "nowhere/plan.json: No such file or directory"),
+        (["--set", "loss.ignored=[9999]"], "loss.ignored has class 9999"),
+    ],
+)
 def test_what_cannot_be_planned(arguments, message, capsys):
     assert main(["plan", *arguments]) == 2
     assert message in capsys.readouterr().err

@@ -35,8 +35,10 @@ def test_a_run_is_a_folder(run_folder):
     assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6, 8]
     assert [row["step"] for row in rows if "val_loss" in row] == [4, 8]
     assert json.loads((run_folder / "run.json").read_text())["data"]["train"] == {
-        "lines": 24, "left_out": 0, "faults": {},
-    }  # fmt: skip
+        "lines": 24,
+        "left_out": 0,
+        "faults": {},
+    }
 
 
 @pytest.mark.slow
@@ -108,8 +110,10 @@ def test_a_stopped_and_a_killed_run_resume_bitwise(lines_file, tmp_path, monkeyp
     assert a_step == b_step == 24
     for x, y in zip(a, b, strict=True):
         np.testing.assert_array_equal(x, y)
-    logs = [[(r["step"], r["loss"]) for r in map(json.loads, (f / "metrics.jsonl").read_text().splitlines())]
-            for f in (whole, part)]  # fmt: skip
+    logs = [
+        [(r["step"], r["loss"]) for r in map(json.loads, (f / "metrics.jsonl").read_text().splitlines())]
+        for f in (whole, part)
+    ]
     assert {step for step, _ in logs[0]} <= {step for step, _ in logs[1]}
 
 

@@ -63,8 +63,11 @@ def test_aligned_assigns_exactly_the_label(frames):
             continue
         assert np.asarray(classes[b])[chosen].tolist() == wanted
         runs = [np.flatnonzero(np.asarray(path[b]) == slot) for slot in range(label_lengths[b])]
-        pick = {"last": lambda run, c: run[-1], "first": lambda run, c: run[0],
-                "best": lambda run, c, b=b: run[np.argmax(jax.nn.log_softmax(logits[b])[run, c])]}[frames]  # fmt: skip
+        pick = {
+            "last": lambda run, c: run[-1],
+            "first": lambda run, c: run[0],
+            "best": lambda run, c, b=b: run[np.argmax(jax.nn.log_softmax(logits[b])[run, c])],
+        }[frames]
         assert chosen.tolist() == [pick(run, c) for run, c in zip(runs, wanted, strict=True)]
 
 
@@ -153,8 +156,10 @@ def test_watch_by_hand():
         own = int(assignment.classes[b, t])
         rival = max((c for c in range(C) if c != own), key=lambda c: logits[b, t, c])
         p = np.exp(logits[b, t, own]) / np.exp(logits[b, t]).sum()
-        lengths = [np.linalg.norm(a) for a in (start[own] - start[rival], features[b, t] - start[rival],
-                                               features[b, t] - start[own])]  # fmt: skip
+        lengths = [
+            np.linalg.norm(a)
+            for a in (start[own] - start[rival], features[b, t] - start[rival], features[b, t] - start[own])
+        ]
         rows.append((lengths[1] - lengths[2], own, rival, p, *lengths))
     rows.sort()
     assert found.weight == len(rows)
@@ -178,7 +183,7 @@ def test_watch_by_hand():
         (lambda n: centers.gradient(state_of(n), n[1], some(n), learning_rate=1, reduction="sum"), "'sum'; expected"),
         (lambda n: centers.accumulate(centers.zeros(3, D), n[1], n[0], *n[3:]), f"3 centers for {C} classes"),
     ],
-)  # fmt: skip
+)
 def test_wrong_use_gets_a_clear_error(call, message):
     with pytest.raises(ValueError, match=message):
         call(numbers())

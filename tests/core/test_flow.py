@@ -155,10 +155,12 @@ def test_focal_ctc_takes_one_ctc(monkeypatch):
         (lambda: flow(LossConfig(terms=("a:b",))), "loss.terms is a:b, which has not been imported"),
         (lambda: LossConfig(assignment="sure"), "posterior, or module:function"),
         (lambda: LossConfig(rule="a:b"), "loss.rule requires an assignment"),
-        (lambda: loss_terms(Flow(None, None, (Term("x", 1.0, lambda *_, blank: FEATURES),)), OUTPUTS, BATCH, None),
-         r"term 'x' has shape \(6, 9, 5\)"),
+        (
+            lambda: loss_terms(Flow(None, None, (Term("x", 1.0, lambda *_, blank: FEATURES),)), OUTPUTS, BATCH, None),
+            r"term 'x' has shape \(6, 9, 5\)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_mistakes(make, said):
     with pytest.raises(ValueError, match=said):
         make()
@@ -171,9 +173,12 @@ def test_a_step_with_centers_that_are_not_finite_changes_nothing():
 
     loss = LossConfig("aligned")
     config = TrainConfig(
-        ModelConfig("tiny", hidden=8, dropout=0.0, num_classes=4), loss, OptimConfig(steps=5, warmup=0),
-        AugmentConfig(probability=0.0), flow(loss, rule=CenterRule(update=broken)),
-    )  # fmt: skip
+        ModelConfig("tiny", hidden=8, dropout=0.0, num_classes=4),
+        loss,
+        OptimConfig(steps=5, warmup=0),
+        AugmentConfig(probability=0.0),
+        flow(loss, rule=CenterRule(update=broken)),
+    )
     state = init_state(config, jax.random.key(0))
     assert jax.tree.map(lambda a: (a.shape, a.dtype), state) == jax.tree.map(
         lambda a: (a.shape, a.dtype), state_shapes(config)

@@ -115,10 +115,13 @@ def test_bfloat16_stays_close_and_ends_in_float32(model):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"backbone": "vgg16"}, "'vgg16'; expected one of .*small, tiny, vgg.*, or layers such as"),
-     ({"dtype": "float16"}, "expected one of float32"),
-     ({"hidden": 0}, "expected 1 or more"), ({"dropout": 1.0}, "0 <= dropout < 1")],
-)  # fmt: skip
+    [
+        ({"backbone": "vgg16"}, "'vgg16'; expected one of .*small, tiny, vgg.*, or layers such as"),
+        ({"dtype": "float16"}, "expected one of float32"),
+        ({"hidden": 0}, "expected 1 or more"),
+        ({"dropout": 1.0}, "0 <= dropout < 1"),
+    ],
+)
 def test_bad_shapes(change, message):
     with pytest.raises(UserError, match=message):
         ModelConfig(**change)
@@ -126,12 +129,19 @@ def test_bad_shapes(change, message):
 
 @pytest.mark.parametrize(
     ("sizes", "kernel", "padding", "image"),
-    [((1, 5), (3, 3), "SAME", (6, 7)), ((4, 5), (3, 3), "SAME", (6, 7)), ((4, 5), (2, 2), "VALID", (6, 7)),
-     ((3, 5), (2, 1), "VALID", (6, 7)),
-     # Wide enough for tiles: whole ones, cut ones, and borders of other sizes.
-     ((32, 40), (3, 3), "SAME", (4, 6)), ((40, 32), (3, 3), "SAME", (5, 7)), ((32, 32), (3, 3), "SAME", (1, 1)),
-     ((32, 32), (3, 3), "VALID", (5, 4)), ((32, 32), (3, 3), ((0, 2), (2, 1)), (4, 5))],
-)  # fmt: skip
+    [
+        ((1, 5), (3, 3), "SAME", (6, 7)),
+        ((4, 5), (3, 3), "SAME", (6, 7)),
+        ((4, 5), (2, 2), "VALID", (6, 7)),
+        ((3, 5), (2, 1), "VALID", (6, 7)),
+        # Wide enough for tiles: whole ones, cut ones, and borders of other sizes.
+        ((32, 40), (3, 3), "SAME", (4, 6)),
+        ((40, 32), (3, 3), "SAME", (5, 7)),
+        ((32, 32), (3, 3), "SAME", (1, 1)),
+        ((32, 32), (3, 3), "VALID", (5, 4)),
+        ((32, 32), (3, 3), ((0, 2), (2, 1)), (4, 5)),
+    ],
+)
 @pytest.mark.parametrize(
     ("dtype", "close"), [("float64", 1e-13), pytest.param("float32", 5e-6, marks=pytest.mark.slow)]
 )

@@ -10,8 +10,10 @@ from jaxcrnn import optim
 from jaxcrnn.optim import OptimConfig
 
 PARAMS = {"kernel": np.asarray([[1.0, -2.0]], np.float32), "bias": np.asarray([3.0], np.float32)}
-GRADS = [{"kernel": np.asarray([[3.0, 0.0]], np.float32), "bias": np.asarray([4.0], np.float32)},
-         {"kernel": np.asarray([[0.3, 0.1]], np.float32), "bias": np.asarray([-0.2], np.float32)}]  # fmt: skip
+GRADS = [
+    {"kernel": np.asarray([[3.0, 0.0]], np.float32), "bias": np.asarray([4.0], np.float32)},
+    {"kernel": np.asarray([[0.3, 0.1]], np.float32), "bias": np.asarray([-0.2], np.float32)},
+]
 
 
 def run(config):
@@ -44,8 +46,9 @@ def test_sgd_with_clipping_momentum_and_decay():
 
 def test_adamw_with_clipping_and_decay():
     rate, decay, b1, b2 = 0.1, 0.5, 0.8, 0.95
-    config = OptimConfig("adamw", steps=10**6, learning_rate=rate, warmup=0, weight_decay=decay, beta1=b1, beta2=b2,
-                         clip_norm=1.0)  # fmt: skip
+    config = OptimConfig(
+        "adamw", steps=10**6, learning_rate=rate, warmup=0, weight_decay=decay, beta1=b1, beta2=b2, clip_norm=1.0
+    )
     params = dict(PARAMS)
     mean, square = (dict.fromkeys(PARAMS, 0.0) for _ in range(2))
     for count, (grads, found) in enumerate(zip(GRADS, run(config), strict=True), start=1):

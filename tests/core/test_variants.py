@@ -125,8 +125,8 @@ class TestUpdates(chex.TestCase):
         classes, weights = (np.asarray(a, np.float64).reshape(B, T, -1) for a in assignment)
         assert weights.sum() > 0
         shares = [np.where(classes == k, weights, 0) for k in range(C)]
-        away = np.stack([(share.sum(-1)[..., None] * (start[k] - features.astype(np.float64))).sum((0, 1))
-                         for k, share in enumerate(shares)])  # fmt: skip
+        differences = [start[k] - features.astype(np.float64) for k in range(C)]
+        away = np.einsum("kbti,kbtd->kd", shares, differences)
         counts = np.asarray([share.sum() for share in shares])
         steps = {
             "fixed": 0 * away,

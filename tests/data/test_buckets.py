@@ -35,8 +35,9 @@ def test_what_does_not_fill_a_batch_moves_up_and_the_rest_is_padded_the_least():
     widths = np.asarray([10] * 5 + [30] * 4)
     plan = buckets.epoch(widths, (16, 32, 48), 3, seed=0, number=0)
     assert sorted((planned.bucket, len(planned.items)) for planned in plan) == [(0, 3), (1, 3), (1, 3)]
-    short = [planned for planned in buckets.epoch(widths[:5], (16, 32, 48), 3, seed=0, number=0)
-             if len(planned.items) < 3]  # fmt: skip
+    short = [
+        planned for planned in buckets.epoch(widths[:5], (16, 32, 48), 3, seed=0, number=0) if len(planned.items) < 3
+    ]
     assert [planned.bucket for planned in short] == [0]
 
 

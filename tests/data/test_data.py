@@ -55,10 +55,20 @@ def faulty(tmp_path):
     Image.new("1", (30000, 32)).save(tmp_path / "long.png")
     write(tmp_path / "zero.png", b"")
     rows = [
-        "good.png\tab", "no tab here", "none.png\tab", "zero.png\tab", "bomb.png\tab", "long.png\tab", "again.png\tax",
-        "narrow.png\taa", "thin.png\ta", "again.png\t", "./good.png\tab", "again.png\tba",
+        "good.png\tab",
+        "no tab here",
+        "none.png\tab",
+        "zero.png\tab",
+        "bomb.png\tab",
+        "long.png\tab",
+        "again.png\tax",
+        "narrow.png\taa",
+        "thin.png\ta",
+        "again.png\t",
+        "./good.png\tab",
+        "again.png\tba",
         "sub/../../good.png\tab",
-    ]  # fmt: skip
+    ]
     return LabelFile(write(tmp_path / "l.txt", "\n".join(rows)), Limits())
 
 
@@ -183,8 +193,11 @@ def test_processes_and_parts_of_a_batch_make_the_same_batches(lines_file):
     whole = list(Batches(corpus, (64, 128), 6, seed=1).training(2, 9))
     others = [list(Batches(corpus, (64, 128), 6, seed=1, processes=2).training(2, 9))]
     parts = [list(Batches(corpus, (64, 128), 6, seed=1, rows=rows).training(2, 9)) for rows in ((0, 1), (1, 4), (4, 6))]
-    others.append([(p, type(b)(*map(np.concatenate, zip(b, c, d, strict=True))))
-                   for (p, b), (_, c), (_, d) in zip(*parts, strict=True)])  # fmt: skip
+    joined = [
+        (p, type(b)(*map(np.concatenate, zip(b, c, d, strict=True))))
+        for (p, b), (_, c), (_, d) in zip(*parts, strict=True)
+    ]
+    others.append(joined)
     for other in others:
         for (p, a), (q, b) in zip(whole, other, strict=True):
             np.testing.assert_array_equal(p.items, q.items)

@@ -32,8 +32,20 @@ def half_black(mode):
     return Image.fromarray(gray).convert(mode)
 
 
-FORMATS = {"1": "PNG", "L": "PNG", "P": "PNG", "RGB": "PNG", "RGBA": "PNG", "LA": "PNG", "CMYK": "TIFF",
-           "YCbCr": "TIFF", "I;16": "PNG", "I": "TIFF", "F": "TIFF", "P transparent": "PNG"}  # fmt: skip
+FORMATS = {
+    "1": "PNG",
+    "L": "PNG",
+    "P": "PNG",
+    "RGB": "PNG",
+    "RGBA": "PNG",
+    "LA": "PNG",
+    "CMYK": "TIFF",
+    "YCbCr": "TIFF",
+    "I;16": "PNG",
+    "I": "TIFF",
+    "F": "TIFF",
+    "P transparent": "PNG",
+}
 
 
 @pytest.mark.parametrize("mode", FORMATS)

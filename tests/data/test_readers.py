@@ -72,10 +72,15 @@ def as_mmocr(tmp_path):
 
 
 FORMATS = {
-    "LMDB": as_lmdb, "nested LMDBs": as_nested_lmdbs, "label file": as_label_file,
-    "lists of PaddleOCR": as_paddles_lists, "names": as_names, "EasyOCR": as_easyocr, "docTR": as_doctr,
+    "LMDB": as_lmdb,
+    "nested LMDBs": as_nested_lmdbs,
+    "label file": as_label_file,
+    "lists of PaddleOCR": as_paddles_lists,
+    "names": as_names,
+    "EasyOCR": as_easyocr,
+    "docTR": as_doctr,
     "mmocr": as_mmocr,
-}  # fmt: skip
+}
 
 
 def contents(source):

@@ -122,8 +122,11 @@ def test_a_file_of_another_program(tmp_path):
     model = ngram.load_ngrams(tmp_path / "m.arpa")
     found = automata.of_ngrams(model, CHARSET, 1.0)
     # b after the beginning and the end after b are not there: weights of <s> and b; c is unknown.
-    for text, expected in (("ab", -0.1 - 0.2 + 0.1 - 0.5), ("b a", -0.5 - 0.7 - 0.3 - 0.4 - 0.25 - 0.5),
-                           ("c", -0.5 - 2 - 0.5)):  # fmt: skip
+    for text, expected in (
+        ("ab", -0.1 - 0.2 + 0.1 - 0.5),
+        ("b a", -0.5 - 0.7 - 0.3 - 0.4 - 0.25 - 0.5),
+        ("c", -0.5 - 2 - 0.5),
+    ):
         assert automata.score(found, CHARSET.encode(text)) == pytest.approx(expected * math.log(10), abs=1e-5), text
         assert of_text(model, text) == pytest.approx(expected * math.log(10), abs=1e-9)
 
@@ -136,8 +139,10 @@ def changed(old, new):
 WRONG = {
     "none": (None, r"m.lm: no such file; expected n-grams in the ARPA format, as written by 'jaxcrnn lm train'"),
     "empty": ("", r"m.lm: no line \\data\\; expected n-grams in the ARPA format"),
-    "of version 0.1": (b'\x10\x00\x00\x00\x00\x00\x00\x00{"__metadata__":{"format":"jaxcrnn ngrams 1"}}\xff\xfe',
-                       "m.lm: n-grams in the format of version 0.1; retrain with 'jaxcrnn lm train'"),
+    "of version 0.1": (
+        b'\x10\x00\x00\x00\x00\x00\x00\x00{"__metadata__":{"format":"jaxcrnn ngrams 1"}}\xff\xfe',
+        "m.lm: n-grams in the format of version 0.1; retrain with 'jaxcrnn lm train'",
+    ),
     "no UTF-8": (b"\\data\\\n\xff", "m.lm, line 2: byte 0xff is not UTF-8"),
     "cut short": (OTHERS[: OTHERS.index("-0.3")], r"no line \\end\\; .*; is the file truncated\?"),
     "a line less": (changed("-0.3 b <space>\n", ""), "3 n-grams of order 2, but 'ngram 2=4'; is the file truncated"),
@@ -152,7 +157,7 @@ WRONG = {
     "not a number": (changed("-0.25", "nan"), "line 11: '-0.6 a nan': expected .* a finite back-off weight"),
     "duplicate": (changed("-0.2 a b", "-0.2 <s> a"), "line 17: duplicate n-gram '-0.2 <s> a'"),
     "beyond Unicode": (changed("-0.7\tb", "-0.7\t<U+FFFFFF>"), "line 12: '<U.FFFFFF>' is not a single character"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -347,16 +347,16 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
 def test_the_page_in_a_browser(report, tmp_path):
     """It is shown without a word on the console, and no request leaves it."""
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
-             "--disable-quic", "--disable-gpu", "--no-sandbox", "--enable-logging=stderr"]  # fmt: skip
+    quiet = """
+        --headless --disable-background-networking --disable-component-update --disable-sync --no-first-run
+        --disable-quic --disable-gpu --no-sandbox --enable-logging=stderr --window-size=390,1200
+    """.split()
 
     def shown(url, name):
         shot, log = tmp_path / f"{name}.png", tmp_path / f"{name}.json"
-        done = subprocess.run(
-            [CHROMIUM, "--headless", *quiet, f"--user-data-dir={tmp_path / name}", f"--log-net-log={log}",
-             "--window-size=390,1200", f"--screenshot={shot}", url],
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+        own = [f"--user-data-dir={tmp_path / name}", f"--log-net-log={log}", f"--screenshot={shot}"]
+        command = [CHROMIUM, *quiet, *own, url]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert shot.exists(), done.stderr[-500:]
         return done.stderr, re.findall(r'"url":"(\w+:[^"]*)"', log.read_text(errors="replace"))
 

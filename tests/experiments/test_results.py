@@ -27,8 +27,10 @@ def made_up(tmp_path, arms, seeds=(0, 1, 2), lines=80):
     for arm, share in arms.items():
         for seed in seeds:
             wrong = np.random.default_rng([seed, 8]).random((lines, 4)) < share
-            read = ["".join(other[c] if w else c for c, w in zip(t, row, strict=True))
-                    for t, row in zip(truths, wrong, strict=True)]  # fmt: skip
+            read = [
+                "".join(other[c] if w else c for c, w in zip(t, row, strict=True))
+                for t, row in zip(truths, wrong, strict=True)
+            ]
             folder = tmp_path / arm / f"seed-{seed}"
             folder.mkdir(parents=True)
             write_predictions(folder / "lookalike.txt", Predictions([str(i) for i in range(lines)], read, truths))
