@@ -28,12 +28,19 @@ from jaxcrnn.train import init_state
 CHARSETS = {"odd": Charset("0123456789", "last")}
 MODELS = {
     "plain": ["model.backbone=tiny", "model.hidden=6"],
-    "odd": ["model.backbone=8p2x2 12nbp2x2 16", "model.recurrent=linear:5 lstm:7 linear:4", "model.height=24",
-            "imported.two_biases=true", "imported.rows=mean", "imported.colors=3", "imported.black=1",
-            "imported.white=0"],
+    "odd": [
+        "model.backbone=8p2x2 12nbp2x2 16",
+        "model.recurrent=linear:5 lstm:7 linear:4",
+        "model.height=24",
+        "imported.two_biases=true",
+        "imported.rows=mean",
+        "imported.colors=3",
+        "imported.black=1",
+        "imported.white=0",
+    ],
     "residual": ["model.backbone=resnet", "imported.channels=16", "model.hidden=4", "model.standardize=true"],
     "crnn.pytorch": ["model.backbone=vgg", "model.recurrent=bilstm linear bilstm", "model.hidden=4"],
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -185,14 +192,28 @@ def test_three_lines_of_python(run_of, tmp_path):
     image.save(file, "PNG")
     (tmp_path / "a.png").write_bytes(file.getvalue())
     reader = jaxcrnn.load(run_of("plain"))
-    given = [tmp_path / "a.png", str(tmp_path / "a.png"), file.getvalue(), gray, np.stack([gray] * 3, -1), image,
-             image.convert("RGB"), image.convert("P"), gray[:, :, None]]  # fmt: skip
+    given = [
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        file.getvalue(),
+        gray,
+        np.stack([gray] * 3, -1),
+        image,
+        image.convert("RGB"),
+        image.convert("P"),
+        gray[:, :, None],
+    ]
     lines = reader.recognize(given)
     assert lines[0].name == str(tmp_path / "a.png")
     assert len({(line.text, line.confidence) for line in lines}) == 1
-    for wrong, what in ((gray / 255, "image 0: an array of float64"), (tmp_path / "b.png", "b.png: no such file"),
-                        (b"", "image 0: empty file"), (gray[:0], "uint8"), (None, "a NoneType; expected a path"),
-                        (np.zeros((4, 4, 2), np.uint8), "uint8")):  # fmt: skip
+    for wrong, what in (
+        (gray / 255, "image 0: an array of float64"),
+        (tmp_path / "b.png", "b.png: no such file"),
+        (b"", "image 0: empty file"),
+        (gray[:0], "uint8"),
+        (None, "a NoneType; expected a path"),
+        (np.zeros((4, 4, 2), np.uint8), "uint8"),
+    ):
         with pytest.raises(UserError, match=what):
             reader.recognize([wrong])
 
@@ -210,8 +231,11 @@ def _facts(**more):
 
 
 def _model(**more):
-    return _edit("config.json", lambda data: json.dumps(
-        (facts := json.loads(data)) | {"model": facts["model"] | more}).encode())  # fmt: skip
+    def changed(data):
+        facts = json.loads(data)
+        return json.dumps(facts | {"model": facts["model"] | more}).encode()
+
+    return _edit("config.json", changed)
 
 
 def test_half_precision_files_are_read_as_float32(run_of, tmp_path):
@@ -236,8 +260,10 @@ WRONG = {
     "a number as text": (_model(hidden="6"), "hidden is '6'; expected int"),
     "no text": (_model(recurrent=None), "recurrent is None; expected str"),
     "below nothing": (_model(num_classes=-1), "num_classes is -1; expected 0 or more"),
-    "no classes": (_model(num_classes=0),
-                   r"0 classes, blank 0; expected 11 \(the charset's 10 characters and the blank\)"),
+    "no classes": (
+        _model(num_classes=0),
+        r"0 classes, blank 0; expected 11 \(the charset's 10 characters and the blank\)",
+    ),
     "an unknown backbone": (_model(backbone="big"), r"model\.backbone is 'big'"),
     "another size": (_model(hidden=7), r"model\.safetensors: params\.\S+ is float32 \[.*; expected float32"),
     "another backbone": (_model(backbone="small"), r"model\.safetensors: batch_stats\.\S+ is"),
@@ -246,9 +272,11 @@ WRONG = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors: truncated, or not"),
     "weights cut": (_edit("model.safetensors", lambda d: d[:-9]), r"model\.safetensors: truncated, or not"),
     "weights empty": (_edit("model.safetensors", lambda d: b""), r"model\.safetensors: truncated, or not"),
-    "hostile sizes": (_edit("model.safetensors", lambda d: b"\xff" * 8 + d[8:]),
-                      "truncated, or not a safetensors file"),
-}  # fmt: skip
+    "hostile sizes": (
+        _edit("model.safetensors", lambda d: b"\xff" * 8 + d[8:]),
+        "truncated, or not a safetensors file",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -279,8 +307,13 @@ def test_wrong_folders_get_one_line(name, run_of, tmp_path):
 )
 def test_wrong_exports_get_one_line(arguments, message, run_of, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    names = {"run": run_of("plain"), "odd": run_of("odd"), "none": tmp_path / "none", "new": tmp_path / "new",
-             "file": tmp_path / "file"}  # fmt: skip
+    names = {
+        "run": run_of("plain"),
+        "odd": run_of("odd"),
+        "none": tmp_path / "none",
+        "new": tmp_path / "new",
+        "file": tmp_path / "file",
+    }
     assert main(["export", *(a.format(**names) for a in arguments)]) == 2
     err = capsys.readouterr().err
     assert message in err

@@ -9,10 +9,7 @@ from jaxcrnn.lookalikes import confusions, similarity
 from jaxcrnn.lookalikes.groups import read_groups, write_groups
 from jaxcrnn.render.atlas import embedded
 
-ASKED = [
-    "未末", "土士", "己已", "已巳", "日曰", "戊戌", "人入", "干千", "治冶", "折拆", "免兔", "鸟乌",
-    "师帅", "亳毫", "侯候",
-]  # fmt: skip
+ASKED = "未末 土士 己已 已巳 日曰 戊戌 人入 干千 治冶 折拆 免兔 鸟乌 师帅 亳毫 侯候".split()
 
 
 def bars(*boxes):

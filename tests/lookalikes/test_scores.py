@@ -44,9 +44,14 @@ def test_counts_of_a_line(name):
     lines = score([read], [truth], GROUPS).lines
     found = {field: int(values[0]) for field, values in lines._asdict().items()}
     assert found == {
-        "correct": int(truth == read), "edits": edits, "characters": len(truth), "members": inside,
-        "recalled": recalled, "substituted": substituted, "alike": int(bool(truth) and inside == len(truth)),
-    }  # fmt: skip
+        "correct": int(truth == read),
+        "edits": edits,
+        "characters": len(truth),
+        "members": inside,
+        "recalled": recalled,
+        "substituted": substituted,
+        "alike": int(bool(truth) and inside == len(truth)),
+    }
 
 
 def test_alignments_are_shortest_and_whole():
@@ -78,9 +83,15 @@ PREDICTIONS = {
 
 
 def test_what_leaves_no_mark_is_named():
-    assert [shown(c) for c in ("", " ", "\u200b", "\x1b", "\u3000", "未")] == [
-        "(nothing)", "' '", "'\\u200b'", "'\\x1b'", "'\\u3000'", "未",
-    ]  # fmt: skip
+    names = {
+        "": "(nothing)",
+        " ": "' '",
+        "\u200b": "'\\u200b'",
+        "\x1b": "'\\x1b'",
+        "\u3000": "'\\u3000'",
+        "未": "未",
+    }
+    assert {character: shown(character) for character in names} == names
 
 
 @pytest.mark.parametrize("layout", PREDICTIONS)

@@ -190,9 +190,12 @@ def test_what_devices_tell_each_other_of_centers_is_as_wide_as_the_features():
 
 @pytest.mark.parametrize(
     ("mesh", "message"),
-    [(MeshConfig(16), "needs 16 devices; only 8 are available"), (MeshConfig(3, 3), "needs 9 devices; only 8"),
-     (MeshConfig(8, 2), "mesh.data=8 × mesh.model=2 needs 16 devices")],
-)  # fmt: skip
+    [
+        (MeshConfig(16), "needs 16 devices; only 8 are available"),
+        (MeshConfig(3, 3), "needs 9 devices; only 8"),
+        (MeshConfig(8, 2), "mesh.data=8 × mesh.model=2 needs 16 devices"),
+    ],
+)
 def test_devices_that_are_not_there(mesh, message):
     with pytest.raises(UserError, match=message):
         sharding.make_mesh(mesh)
@@ -205,8 +208,9 @@ def test_lines_that_the_devices_cannot_share():
 
 # Not Adam, which divides by the gradient's own size: where that is rounding alone, so is the direction. With seed 0
 # a ReLU is within rounding of 0, and its gradient jumps.
-SETTINGS = ["data.batch_size=8", "run.eval_every=4", "optim.optimizer=sgd", "loss.preset=posterior",
-            "loss.start=normal", "run.seed=1"]  # fmt: skip
+SETTINGS = """
+    data.batch_size=8 run.eval_every=4 optim.optimizer=sgd loss.preset=posterior loss.start=normal run.seed=1
+""".split()
 
 
 @pytest.fixture(scope="module")
@@ -231,8 +235,9 @@ def same_end(part, whole):
     states = [open_run(folder).state("latest")[0] for folder in (part, whole)]
     assert states[0].step == 8
     same_state(*states)
-    rows = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-            for folder in (part, whole)]  # fmt: skip
+    rows = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (part, whole)
+    ]
     for ours, expected in zip(*rows, strict=True):
         for name in expected.keys() - {"images_per_second"}:
             for value, other in zip(*map(jax.tree.leaves, (ours[name], expected[name])), strict=True):
@@ -258,10 +263,12 @@ def start(arguments, count, devices):
     return [
         subprocess.Popen(
             [sys.executable, "-c", code, *arguments, *several, str(i)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for i in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def processes(arguments, count, devices):

@@ -78,22 +78,28 @@ def check(rungs, names, dtype="float64"):
         wider = rung.name == "step 10" or rung.part.endswith("adamw")
         return tolerances.PARITY_FLOAT64_STEPS if wider else tolerances.PARITY_FLOAT64
 
-    broken = [f"{r.name} {r.part}: {r.error:.1e} in {r.worst}" for r in rungs
-              if not (r.holds and r.error <= tolerance(r))]  # fmt: skip
+    broken = [
+        f"{r.name} {r.part}: {r.error:.1e} in {r.worst}" for r in rungs if not (r.holds and r.error <= tolerance(r))
+    ]
     assert not broken, "\n".join(broken)
     assert {r.name for r in rungs} == set(names)
     assert all(r.arrays for r in rungs)
 
 
+MODELS = {
+    "tiny, standardized": ModelConfig("tiny", 4, 0.0, standardize=True, num_classes=7),
+    "small": MODEL,
+    "small, standardized, blank last": ModelConfig("small", 3, 0.0, standardize=True, num_classes=5, blank=4),
+    "vgg": ModelConfig("vgg", 4, 0.0, num_classes=5),
+}
+QUICK = ("tiny, standardized",)
+
+
 @pytest.mark.torch
-@pytest.mark.parametrize("model", [
-    ModelConfig("tiny", 4, 0.0, standardize=True, num_classes=7),
-    *(pytest.param(m, marks=pytest.mark.slow) for m in (
-        MODEL,
-        ModelConfig("small", 3, 0.0, standardize=True, num_classes=5, blank=4),
-        ModelConfig("vgg", 4, 0.0, num_classes=5),
-    )),
-], ids=["tiny, standardized", "small", "small, standardized, blank last", "vgg"])  # fmt: skip
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(m, marks=() if name in QUICK else pytest.mark.slow, id=name) for name, m in MODELS.items()],
+)
 def test_operations_blocks_and_forward(model):
     # The numbers of tests/core/golden/ops.npz, and so the same program of the operations.
     check(ladder(model, presets=(), seed=1), ["ops", "blocks", "forward"])
@@ -180,8 +186,9 @@ def test_a_difference_is_seen():
 
 @pytest.mark.parametrize(
     "model",
-    [MODEL, pytest.param(ModelConfig("vgg", 3, 0.0, num_classes=5), marks=pytest.mark.slow)], ids=["small", "vgg"],
-)  # fmt: skip
+    [MODEL, pytest.param(ModelConfig("vgg", 3, 0.0, num_classes=5), marks=pytest.mark.slow)],
+    ids=["small", "vgg"],
+)
 def test_conversion_there_and_back(model):
     variables = jax.tree.map(np.asarray, variables_of(model))
     state_dict = convert.to_torch(variables)

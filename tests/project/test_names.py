@@ -22,9 +22,17 @@ def test_every_public_name_is_there():
 
 @pytest.mark.parametrize(
     ("old", "name"),
-    [("backbones", "layers_of"), ("checkpoint", "Checkpoints"), ("recurrent", "BiLSTM"), ("sharding", "of_state"),
-     ("beam", "search"), ("automata", "lexicon"), ("evaluate", "evaluate"), ("recognizer", "load")],
-)  # fmt: skip
+    [
+        ("backbones", "layers_of"),
+        ("checkpoint", "Checkpoints"),
+        ("recurrent", "BiLSTM"),
+        ("sharding", "of_state"),
+        ("beam", "search"),
+        ("automata", "lexicon"),
+        ("evaluate", "evaluate"),
+        ("recognizer", "load"),
+    ],
+)
 def test_modules_that_moved_are_served(old, name):
     assert callable(getattr(getattr(jaxcrnn, old), name))
 

@@ -23,8 +23,10 @@ from jaxcrnn.types import Batch, Outputs
 
 DOCS = Path(__file__).parents[2] / "docs"
 # A reader waits for a trained model; a test does not.
-SMALL = ["model.backbone=tiny", "model.hidden=8", "optim.warmup=1", "data.batch_size=4", "data.buckets=1",
-         "augment.probability=0", "run.eval_every=2"]  # fmt: skip
+SMALL = """
+    model.backbone=tiny model.hidden=8 optim.warmup=1 data.batch_size=4 data.buckets=1 augment.probability=0
+    run.eval_every=2
+""".split()
 
 
 def blocks(page, language=""):
@@ -144,8 +146,10 @@ def test_a_loss_of_ones_own(place, monkeypatch, tmp_path):
         assert step == 2
         states[name] = state
     assert np.abs(states["mine"].centers.centers).max() > 0
-    moved = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max()),
-                         *(eval_variables(states[name])["params"] for name in states))  # fmt: skip
+    moved = jax.tree.map(
+        lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max()),
+        *(eval_variables(states[name])["params"] for name in states),
+    )
     assert max(jax.tree.leaves(moved)) > 0
 
 
@@ -170,9 +174,18 @@ ROOT = DOCS.parent
 PAGES = sorted([ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", *DOCS.rglob("*.md")])
 # Pages whose commands are tried, and how many there are at least: or a page in another layout would pass untried.
 COMMANDS_OF = {
-    "README.md": 4, "index.md": 18, "center-loss.md": 5, "data.md": 3, "does-it-help.md": 4, "look-alikes.md": 2,
-    "open-doors.md": 12, "quick-start.md": 6, "real-lines.md": 4, "rendering.md": 2, "scale.md": 5,
-}  # fmt: skip
+    "README.md": 4,
+    "index.md": 18,
+    "center-loss.md": 5,
+    "data.md": 3,
+    "does-it-help.md": 4,
+    "look-alikes.md": 2,
+    "open-doors.md": 12,
+    "quick-start.md": 6,
+    "real-lines.md": 4,
+    "rendering.md": 2,
+    "scale.md": 5,
+}
 
 
 def name_of(path):

@@ -27,11 +27,13 @@ REPLACED = {
 }
 # Tables of words to avoid beside the words to use.
 EXEMPT = {"docs/messages.md", ".github/CONTRIBUTING.md"}
+PAGES = """
+    *.md docs/**/*.md .github/**/*.md jaxcrnn/**/*.md jaxcrnn/**/*.j2 jaxcrnn/**/*.py torch_ref/*.py scripts/**/*.py
+""".split()
 
 
 def pages():
-    for pattern in ("*.md", "docs/**/*.md", ".github/**/*.md", "jaxcrnn/**/*.md", "jaxcrnn/**/*.j2", "jaxcrnn/**/*.py",
-                    "torch_ref/*.py", "scripts/**/*.py"):  # fmt: skip
+    for pattern in PAGES:
         yield from sorted(ROOT.glob(pattern))
 
 
@@ -49,10 +51,22 @@ def test_plain_words(pattern):
 
 def test_the_patterns_find_what_they_are_for():
     examples = [
-        "started anew", "goes on with it", "'a' stands already at line 1", "it is no key of optim",
+        "started anew",
+        "goes on with it",
+        "'a' stands already at line 1",
+        "it is no key of optim",
         "a font that is none",
-        "a failure is said", "mended", "timed in turns", "it has besides", "rows are left out", "was passed over",
-        "put aside", "as long as no option", "taken as they are", "looks away", "out is there already",
-    ]  # fmt: skip
+        "a failure is said",
+        "mended",
+        "timed in turns",
+        "it has besides",
+        "rows are left out",
+        "was passed over",
+        "put aside",
+        "as long as no option",
+        "taken as they are",
+        "looks away",
+        "out is there already",
+    ]
     assert all(any(re.search(pattern, example) for example in examples) for pattern in REPLACED)
     assert all(any(re.search(pattern, example) for pattern in REPLACED) for example in examples)

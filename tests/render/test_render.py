@@ -124,9 +124,13 @@ def test_a_glyph_that_a_font_lacks_comes_from_another():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"width": 30}, "expected multiples of 8"), ({"noise": -1.0}, "render.noise is -1.0; expected 0 or more"),
-     ({"smallest": 0.9, "largest": 0.5}, "smallest <= largest"), ({"level": "mean"}, "'mean'; expected easy, medium")],
-)  # fmt: skip
+    [
+        ({"width": 30}, "expected multiples of 8"),
+        ({"noise": -1.0}, "render.noise is -1.0; expected 0 or more"),
+        ({"smallest": 0.9, "largest": 0.5}, "smallest <= largest"),
+        ({"level": "mean"}, "'mean'; expected easy, medium"),
+    ],
+)
 def test_bad_values(change, message):
     with pytest.raises(UserError, match=message):
         RenderConfig(**change)

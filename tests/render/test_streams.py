@@ -92,10 +92,11 @@ def test_training_on_rendered_and_read_lines(lines_file, tmp_path, capsys):
     out = tmp_path / "run"
     (tmp_path / "chars.txt").write_text("".join(f"{c}\n" for c in CHARS), encoding="utf-8")
     # Lines as `rendered` draws them, whose program is compiled already.
-    settings = ["text.share=0.5", "text.longest=2", "text.widths=1", f"data.charset={tmp_path / 'chars.txt'}",
-                "data.batch_size=4", "data.buckets=1", "model.backbone=tiny",
-                "model.hidden=8", "augment.probability=0", "optim.steps=2",
-                "run.log_every=1"]  # fmt: skip
+    settings = """
+        text.share=0.5 text.longest=2 text.widths=1 data.batch_size=4 data.buckets=1 model.backbone=tiny model.hidden=8
+        augment.probability=0 optim.steps=2 run.log_every=1
+    """.split()
+    settings.append(f"data.charset={tmp_path / 'chars.txt'}")
     assert main(["train", "--data", str(lines_file), "--out", str(out), "--set", *settings]) == 0
     shown = capsys.readouterr().out
     assert "rendering 12 characters in 3 typefaces" in shown

@@ -74,9 +74,13 @@ def test_nothing_to_draw(config, characters, message, tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"share": 2.0}, "text.share is 2.0; expected 0 to 1"), ({"shortest": 0}, "1 <= shortest <= longest"),
-     ({"widths": 0}, "text.widths is 0"), ({"pitch": 0.0}, "text.pitch is 0.0")],
-)  # fmt: skip
+    [
+        ({"share": 2.0}, "text.share is 2.0; expected 0 to 1"),
+        ({"shortest": 0}, "1 <= shortest <= longest"),
+        ({"widths": 0}, "text.widths is 0"),
+        ({"pitch": 0.0}, "text.pitch is 0.0"),
+    ],
+)
 def test_bad_values(change, message):
     with pytest.raises(UserError, match=message):
         TextConfig(**change)

@@ -22,8 +22,11 @@ def reader():
     return panels.Reader(HOSTILE, seen, features)
 
 
-CORPUS = SimpleNamespace(texts=["<script>aIert(1)</script>", "<>"], image=lambda item: np.zeros((32, 40), np.uint8),
-                         widths=np.asarray([40, 40]))  # fmt: skip
+CORPUS = SimpleNamespace(
+    texts=["<script>aIert(1)</script>", "<>"],
+    image=lambda item: np.zeros((32, 40), np.uint8),
+    widths=np.asarray([40, 40]),
+)
 
 
 def test_a_label_is_text_in_every_panel(reader):
@@ -31,10 +34,13 @@ def test_a_label_is_text_in_every_panel(reader):
     lines = panels.lines(reader, CORPUS, {0: 1.0, 1: 2.0})
     mapped = panels.feature_map([reader], Charset("<>"), ["<>"])
     log = {HOSTILE: [[{"step": 1, "ctc": 2.0}, {"step": 2, "ctc": 1.0}]]}
-    page = html.page(HOSTILE, html.text(HOSTILE), [
-        html.Section("a", HOSTILE, shown), html.Section("b", "b", lines), html.Section("c", "c", mapped),
+    sections = [
+        html.Section("a", HOSTILE, shown),
+        html.Section("b", "b", lines),
+        html.Section("c", "c", mapped),
         html.Section("d", "d", panels.curves(log, alone=True)),
-    ])  # fmt: skip
+    ]
+    page = html.page(HOSTILE, html.text(HOSTILE), sections)
     for made in (shown, lines, mapped, page):
         assert isinstance(made, Markup)
         assert "<script" not in made

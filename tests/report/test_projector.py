@@ -30,8 +30,13 @@ def test_it_is_written_again_and_needs_no_torch(tmp_path, monkeypatch):
         assert projector.write(tmp_path, features(count), CORPUS, CHARSET) == count
     folder = tmp_path / "00000" / "characters"
     assert (folder / "metadata.tsv").read_text().splitlines() == [
-        "character\tline", "b\tab", "b\tb c", "b\tx", "b\tab", "b\tb c",
-    ]  # fmt: skip
+        "character\tline",
+        "b\tab",
+        "b\tb c",
+        "b\tx",
+        "b\tab",
+        "b\tb c",
+    ]
     assert (folder / "tensors.tsv").read_text().splitlines() == ["1.0\t1.0\t1.0\t1.0"] * 5
     with Image.open(folder / "sprite.png") as sprite:
         assert sprite.size == (96, 96)

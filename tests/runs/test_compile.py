@@ -37,12 +37,14 @@ def test_automatic_choices_follow_the_device(device, conv, cudnn):
 @pytest.mark.parametrize(
     ("dtype", "inference", "device", "expected"),
     [
-        ("bfloat16", "auto", CPU, "float32"), ("bfloat16", "auto", TPU, "bfloat16"),
+        ("bfloat16", "auto", CPU, "float32"),
+        ("bfloat16", "auto", TPU, "bfloat16"),
         ("float32", "auto", TPU, "float32"),
-        ("bfloat16", "bfloat16", CPU, "bfloat16"), ("float32", "bfloat16", TPU, "bfloat16"),
+        ("bfloat16", "bfloat16", CPU, "bfloat16"),
+        ("float32", "bfloat16", TPU, "bfloat16"),
         ("float64", "auto", CPU, "float64"),
     ],
-)  # fmt: skip
+)
 def test_the_dtype_of_reading(dtype, inference, device, expected):
     config = TrainConfig(ModelConfig(dtype=dtype, inference_dtype=inference))
     assert for_reading(config, device).model.dtype == expected

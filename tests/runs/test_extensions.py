@@ -71,9 +71,9 @@ def test_every_part_is_used_and_saved_as_it_was_given(trained, monkeypatch):
     rows = [json.loads(row) for row in (trained / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["energy"] > 0
     saved = yaml.safe_load((trained / "config.yaml").read_text())["loss"]
-    assert [saved["assignment"], saved["rule"], saved["terms"]] == [
-        "own_loss:sharp", "own_loss:rule", ["0.5*own_loss:energy"]
-    ]  # fmt: skip
+    assert saved["assignment"] == "own_loss:sharp"
+    assert saved["rule"] == "own_loss:rule"
+    assert saved["terms"] == ["0.5*own_loss:energy"]
     monkeypatch.chdir(trained.parent)
     run = folder.open_run(trained, trust=True)
     state, _ = run.state("latest")
@@ -91,11 +91,15 @@ def test_no_command_imports_what_is_not_trusted(trained, command, tmp_path, monk
     monkeypatch.chdir(trained.parent)
     run = str(trained)
     arguments = {
-        "evaluate": [run], "recognize": [run, "x.png"], "centers": ["estimate", "--run", run], "parity": [run],
+        "evaluate": [run],
+        "recognize": [run, "x.png"],
+        "centers": ["estimate", "--run", run],
+        "parity": [run],
         "report": [run, "--out", str(tmp_path / "r.html")],
         "export": [run, "--format", "torch", "--out", str(tmp_path / "x")],
-        "lookalikes": ["mine", "--run", run, "--out", str(tmp_path / "g.txt")], "train": ["--resume", run],
-    }  # fmt: skip
+        "lookalikes": ["mine", "--run", run, "--out", str(tmp_path / "g.txt")],
+        "train": ["--resume", run],
+    }
     assert main([command, *arguments[command]]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "config.yaml: loss.assignment=own_loss:sharp" in line
@@ -185,7 +189,7 @@ def test_trust_from_python(trained, monkeypatch):
         ({"assignment": "broken_two:f"}, "importing broken_two failed: No module named 'own_missing'"),
         ({"terms": ("own_loss:energy", "2*own_loss:energy")}, "duplicate name 'energy'"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_have_one_line(loss, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own_loss.py").write_text(MODULE)

@@ -183,18 +183,18 @@ def steps():
 
 with np.load(OLD / "steps.npz") as _recorded:
     STEPS = {name: _recorded[name] for name in _recorded.files}
+RECORDED = list(dict.fromkeys(key.rpartition(".")[0] for key in STEPS))
 QUICK = ("flow1, dense",)
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow)
-             for n in dict.fromkeys(key.rpartition(".")[0] for key in STEPS)],
-)  # fmt: skip
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in RECORDED],
+)
 def test_ten_steps_give_the_numbers_of_version_0_1(name, steps):
     preset, head = name.split(", ")
-    rows, sums = steps.different(steps.ten_steps(preset, head), {
-        part: STEPS[f"{name}.{part}"] for part in ("rows", "sums", "names")
-    })  # fmt: skip
+    recorded = {part: STEPS[f"{name}.{part}"] for part in ("rows", "sums", "names")}
+    rows, sums = steps.different(steps.ten_steps(preset, head), recorded)
     assert rows.max() < 1e-5
     assert sums < 1e-5
 

@@ -40,8 +40,10 @@ def large(tmp_path_factory):
 
 @pytest.mark.slow
 def test_its_bounds_are_not_taken(theirs, large, capsys):
-    for command in (["recognize", str(theirs), str(large / "large.png")],
-                    ["evaluate", str(theirs), "--data", str(large / "lines.txt")]):  # fmt: skip
+    for command in (
+        ["recognize", str(theirs), str(large / "large.png")],
+        ["evaluate", str(theirs), "--data", str(large / "lines.txt")],
+    ):
         assert main(command) == 2
         told = capsys.readouterr()
         assert "ignoring data.max_pixels=1,000,000,000,000,000; using 32,000,000" in told.err
@@ -82,12 +84,12 @@ def test_tighter_bounds_hold(theirs, tmp_path, capsys):
         (b'{"step": true}', []),
         (b'{"step": 1' + b"0" * 400 + b"}", []),
         (b'{"step": -1}', []),
-        (b'[5]', []),
+        (b"[5]", []),
         (b"[" * 10**5 + b"}", []),
         (b"\xff}", []),
         (b'{"st', []),
     ],
-)  # fmt: skip
+)
 def test_rows_of_its_log(tmp_path, line, taken):
     (tmp_path / metrics_log.NAME).write_bytes(b'{"step": 2, "ctc": 3}\n' + line)
     found = metrics_log.read(tmp_path / metrics_log.NAME)
