@@ -14,7 +14,7 @@ from jaxcrnn.runs.compile import uncached
 TINY = ["--batch", "2", "--width", "64", "--classes", "20", "--slots", "3", "--hidden", "4", "--backbone", "tiny"]
 
 
-def test_operations_of_a_step():
+def test_flops_of_a_training_step():
     """About 420 GFLOP for 32 lines of 280 px and 6,941 classes: counted by hand before anything was built."""
     assert cases.flops(cases.Sizes()) == pytest.approx(420e9, rel=0.03)
     one, two = (cases.flops(cases.Sizes(batch=b)) for b in (1, 2))
@@ -27,7 +27,7 @@ def test_operations_of_a_step():
 
 @pytest.mark.torch
 @pytest.mark.slow
-def test_turns_with_the_reference(tmp_path, capsys):
+def test_benchmark_interleaves_with_the_reference(tmp_path, capsys):
     pytest.importorskip("torch")
     out = tmp_path / "bench.json"
     assert main(["bench", *TINY, "--rounds", "2", "--only", "product,ctc,bilstm", "--out", str(out)]) == 0
@@ -55,7 +55,7 @@ def test_turns_with_the_reference(tmp_path, capsys):
     assert capsys.readouterr().out.count("torch  ") == 3
 
 
-def test_without_a_reference_the_rest_is_measured(monkeypatch, capsys):
+def test_benchmark_runs_without_the_reference(monkeypatch, capsys):
     monkeypatch.setattr(run.sys, "executable", "/bin/false")
     assert main(["bench", *TINY, "--rounds", "1", "--only", "product"]) == 0
     shown = capsys.readouterr().out
@@ -63,7 +63,7 @@ def test_without_a_reference_the_rest_is_measured(monkeypatch, capsys):
     assert "GFLOP/s" in shown
 
 
-def test_no_compilation_is_read_from_the_cache():
+def test_compilation_cache_is_bypassed():
     asked = []
     monitoring.register_event_listener(lambda name, **_: asked.append(name))
 
@@ -78,7 +78,7 @@ def test_no_compilation_is_read_from_the_cache():
     assert compiled()
 
 
-def test_growth():
+def test_grow_plan_scales_classes_batch_and_width():
     sizes = cases.Sizes()
     plan = run._plan(["step", "ctc", "bilstm"], sizes, grow=True)
     assert [s.classes for name, s in plan if name == "ctc"] == [6941, 100, 21504, 90112]
@@ -91,7 +91,7 @@ def test_growth():
     assert [s.dtype for _, s in plan] == ["float32", "bfloat16"]
 
 
-def test_what_does_not_fit_is_a_row(monkeypatch, tmp_path, capsys):
+def test_out_of_memory_is_recorded_as_an_error(monkeypatch, tmp_path, capsys):
     def too_much(sizes):
         raise MemoryError("no room")
 
@@ -123,14 +123,14 @@ def test_what_does_not_fit_is_a_row(monkeypatch, tmp_path, capsys):
         (["--dtype", "half"], "expected one of float32"),
     ],
 )
-def test_refused(options, message, capsys):
+def test_invalid_options_are_rejected(options, message, capsys):
     assert main(["bench", *options]) == 2
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.torch
 @pytest.mark.slow
-def test_every_case(tmp_path, lines_file):
+def test_every_case_runs(tmp_path, lines_file):
     pytest.importorskip("torch")
     out = tmp_path / "bench.json"
     assert main(["bench", *TINY, "--rounds", "1", "--data", str(lines_file), "--out", str(out)]) == 0

@@ -21,7 +21,7 @@ HLO = """
 """  # noqa: E501
 
 
-def test_collectives_of_hlo():
+def test_collectives_are_parsed_from_hlo():
     found = [(c.kind, c.bytes, c.elements, c.repeated) for c in aot.collectives(HLO)]
     assert found == [
         ("all-reduce", 4 * 51200, 51200, False),
@@ -41,7 +41,7 @@ TINY = """
 
 
 @pytest.mark.slow
-def test_a_step_for_the_devices_here(tmp_path, capsys):
+def test_plan_for_local_devices(tmp_path, capsys):
     out = tmp_path / "plan.json"
     arguments = ["plan", *TINY, "mesh.data=4", "mesh.model=2", "model.head=fused", "loss.preset=flow1"]
     assert main([*arguments, "--out", str(out)]) == 0
@@ -71,12 +71,12 @@ def test_a_step_for_the_devices_here(tmp_path, capsys):
         (["--set", "loss.ignored=[9999]"], "loss.ignored has class 9999"),
     ],
 )
-def test_what_cannot_be_planned(arguments, message, capsys):
+def test_invalid_plans_are_rejected(arguments, message, capsys):
     assert main(["plan", *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_tpu_without_its_compiler(capsys):
+def test_tpu_plan_requires_the_tpu_extra(capsys):
     if importlib.util.find_spec("libtpu"):
         pytest.skip("the extra 'tpu' is installed")
     assert main(["plan", "--device", "v5e:2x2"]) == 2
@@ -84,7 +84,7 @@ def test_a_tpu_without_its_compiler(capsys):
 
 
 @pytest.mark.slow
-def test_a_tpu(capsys):
+def test_plan_for_a_tpu(capsys):
     pytest.importorskip("libtpu", reason="the extra 'tpu' is not installed")
     assert main(["plan", "--device", "v5e:2x2", *TINY, "model.dtype=bfloat16"]) == 0
     shown = capsys.readouterr().out

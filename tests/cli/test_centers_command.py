@@ -82,14 +82,14 @@ def centers_file(reader, as_read):
     return reader / "centers.safetensors"
 
 
-def test_a_runs_config_does_not_open_other_folders(reader, as_read, tmp_path, capsys):
+def test_allow_outside_of_a_run_does_not_apply_to_estimate(reader, as_read, tmp_path, capsys):
     """It says data.allow_outside=true, for what it was trained on."""
     out = ["--out", str(tmp_path / "centers.safetensors")]
     assert main(["centers", "estimate", "--run", str(reader), "--data", str(as_read[0]), *out]) == 2
     assert "path outside its folder" in capsys.readouterr().out
 
 
-def test_estimate_says_what_it_saw(reader, centers_file, as_read, capsys):
+def test_estimate_reports_recognised_lines_and_unseen_classes(reader, centers_file, as_read, capsys):
     again = str(reader.parent / "again.safetensors")
     options = ["--run", str(reader), "--data", str(as_read[0]), "--out", again, "--skip-bad", "--allow-outside"]
     assert main(["centers", "estimate", *options]) == 0
@@ -117,7 +117,7 @@ def test_estimate_says_what_it_saw(reader, centers_file, as_read, capsys):
 @pytest.mark.parametrize(
     "where", ["file", *(pytest.param(name, marks=pytest.mark.slow) for name in ("head", "zeros", "normal"))]
 )
-def test_second_stage_starts_where_it_is_told(where, reader, centers_file, four_lines, tmp_path, capsys):
+def test_centers_option_selects_the_initial_centers(where, reader, centers_file, four_lines, tmp_path, capsys):
     given = str(centers_file) if where == "file" else where
     out = tmp_path / "second"
     more = ("--init-from", str(reader), "--centers", given, "--preset", "flow2", "--out", str(out))
@@ -155,7 +155,7 @@ def test_second_stage_starts_where_it_is_told(where, reader, centers_file, four_
 @pytest.mark.parametrize(
     "preset", [pytest.param(p, marks=pytest.mark.slow) for p in ("aligned", "flow1-torch", "posterior")]
 )
-def test_centers_are_saved_with_the_run_and_resumed(preset, four_lines, tmp_path):
+def test_centers_are_saved_and_resumed(preset, four_lines, tmp_path):
     """Four steps in one go end as two and two: centers, like all else, go through the checkpoint."""
     data = ("--data", str(four_lines), "--preset", preset, "loss.weight=0.001", "loss.alpha=0.5")
     data = (*data[:4], "--set", *data[4:], "run.eval_every=2")
@@ -173,7 +173,7 @@ def test_centers_are_saved_with_the_run_and_resumed(preset, four_lines, tmp_path
 
 
 @pytest.mark.slow
-def test_a_second_stage_that_died_early_is_resumed_from_its_own_start(reader, four_lines, tmp_path):
+def test_interrupted_second_stage_keeps_its_own_initialization(reader, four_lines, tmp_path):
     more = ("--init-from", str(reader), "--centers", "normal", "--preset", "flow2", "--out", str(tmp_path / "run"))
     assert train(*more, steps=1) == 0
     whole = open_run(tmp_path / "run").state("latest")[0]
@@ -255,7 +255,7 @@ def option_mistakes(first, other):
     }
 
 
-def test_mistakes_with_centers_get_one_line(reader, centers_file, tmp_path, capsys):
+def test_invalid_centers_print_one_line(reader, centers_file, tmp_path, capsys):
     first = ["--init-from", str(reader), "--preset", "flow2", "--out", str(tmp_path / "out")]
     mistakes = file_mistakes(first, centers_file, tmp_path) | option_mistakes(first, str(other_charset(tmp_path)))
     for name, (options, message) in mistakes.items():
@@ -268,7 +268,7 @@ def test_mistakes_with_centers_get_one_line(reader, centers_file, tmp_path, caps
 
 
 @pytest.mark.slow
-def test_nothing_recognised_is_no_estimate(four_lines, tmp_path, capsys):
+def test_estimate_fails_without_recognised_lines(four_lines, tmp_path, capsys):
     assert train("--data", str(four_lines), "--out", str(tmp_path / "fresh"), steps=1) == 0
     rows = [row.split("\t") for row in four_lines.read_text().splitlines()]
     other = tmp_path / "other.txt"
@@ -278,7 +278,7 @@ def test_nothing_recognised_is_no_estimate(four_lines, tmp_path, capsys):
     assert not (tmp_path / "fresh" / "centers.safetensors").exists()
 
 
-def test_paddles_pickle_is_read(tmp_path):
+def test_paddle_pickle_is_loaded(tmp_path):
     rows = {np.int64(0): np.arange(4, dtype=np.float32), 2: np.full(4, 7, np.float32)}
     for protocol in (2, 4):
         path = tmp_path / "train_center.pkl"
@@ -288,14 +288,14 @@ def test_paddles_pickle_is_read(tmp_path):
         assert state.counts.tolist() == [1, 0, 1, 0]
 
 
-def test_saving_where_nothing_can_be_saved(tmp_path):
+def test_saving_to_a_missing_folder_fails(tmp_path):
     state = CenterState(np.zeros((4, 2), np.float32), np.zeros(4, np.float32))
     with pytest.raises(UserError, match="expected a writable file"):
         center_files.save(tmp_path / "no" / "c.safetensors", state, Charset("abc"))
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
-def test_a_preset_can_be_replaced_part_by_part(preset):
+def test_each_part_of_a_preset_can_be_overridden(preset):
     assert LossConfig(preset).parts == PRESETS[preset]
     other = LossConfig(preset, assignment="aligned", start="head", update="gradient", reduction="half_sum", weight=0.5)
     assert other.parts == ("aligned", "head", "gradient", "half_sum", 0.5)

@@ -35,7 +35,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_get_one_line(name, run_folder, lines_file, tmp_path, capsys):
+def test_user_errors_print_one_line(name, run_folder, lines_file, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "chars.txt").write_text("x\n")
     places = {

@@ -10,7 +10,7 @@ from jaxcrnn import assign, centers, ctc, decode, diagnostics, losses
 from jaxcrnn.types import Assignment, CenterState
 
 
-def test_focal_of_gamma_zero_is_ctc():
+def test_focal_ctc_with_gamma_zero_is_ctc():
     logits, _, _, *known = numbers()
     plain, same, thrice = jax.jit(
         lambda *x: (ctc.ctc_loss(*x), losses.focal_ctc(*x, gamma=0.0), losses.focal_ctc(*x, alpha=3.0, gamma=0.0))
@@ -19,7 +19,7 @@ def test_focal_of_gamma_zero_is_ctc():
     np.testing.assert_allclose(thrice, 3 * plain, rtol=1e-6)
 
 
-def test_ace_by_hand():
+def test_ace_matches_manual_computation():
     logits, _, _, lengths, labels, label_lengths = numbers()
     found = losses.ace(logits, lengths, labels, label_lengths)
     for b in (0, 1, 2, 3):
@@ -30,7 +30,7 @@ def test_ace_by_hand():
         np.testing.assert_allclose(found[b], -(counts / lengths[b] * np.log(mean)).sum(), rtol=1e-5, atol=1e-6)
 
 
-def test_counted_takes_true_labels_where_the_count_is_right_and_nothing_elsewhere():
+def test_counted_assigns_labels_only_where_counts_match():
     out = everything("counted")[1](*numbers())["assignment"]
     assert np.flatnonzero(out.weights[0]).tolist() == [2, 5]  # the last frames of both runs
     assert out.classes[0, [2, 5]].tolist() == [3, 6]  # the label, though 5 was read
@@ -81,7 +81,7 @@ def test_posterior_weights_sum_to_one_per_slot():
         assert (classes[b, :, expected] == labels[b, expected][:, None]).all()
 
 
-def test_accumulate_is_the_mean_over_exactly_read_samples():
+def test_accumulate_averages_exactly_recognised_samples():
     logits, features, start, lengths, labels, label_lengths = numbers()
     labels[0, 1] = 5  # now it is read exactly, as is the sample of one frame
     state = centers.zeros(C, D)
@@ -97,7 +97,7 @@ def test_accumulate_is_the_mean_over_exactly_read_samples():
         np.testing.assert_allclose(state.centers[k], np.mean(frames, 0) if frames else np.zeros(D), atol=1e-6)
 
 
-def test_distances_are_bounded_on_both_sides():
+def test_center_distances_are_clipped_on_both_sides():
     """Of three frames, one on its center, one 5 away, one out of all bounds, which is not pulled at."""
     table = jnp.zeros((2, 2))
     features = jnp.asarray([[[0.0, 0.0], [3.0, 4.0], [3e6, 4e6]]])
@@ -109,7 +109,7 @@ def test_distances_are_bounded_on_both_sides():
     np.testing.assert_allclose(losses.center(features, table, near), 1e-12, rtol=1e-6)
 
 
-def test_starts():
+def test_initial_centers():
     kernel = np.random.default_rng(0).normal(size=(D, C)).astype(np.float32)
     np.testing.assert_array_equal(centers.from_head(kernel).centers, kernel.T)
     assert (centers.zeros(C, D).centers == 0).all()
@@ -121,7 +121,7 @@ def test_starts():
         assert state.centers.dtype == state.counts.dtype == jnp.float32
 
 
-def test_push_by_hand():
+def test_push_matches_manual_computation():
     start = jnp.asarray([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
     features = jnp.asarray([[[0.5, 0.0], [1.0, 0.0], [9.0, 9.0]]])
     assignment = Assignment(jnp.asarray([[1, 1, 1]]), jnp.asarray([[1.0, 1.0, 0.0]]))
@@ -137,7 +137,7 @@ def test_push_by_hand():
     assert none == 0
 
 
-def test_lookalikes_are_the_most_probable_others():
+def test_top_rival_is_the_most_probable_other_class():
     logits = jnp.asarray([[[9.0, 5.0, 7.0, 1.0], [1.0, 2.0, 3.0, 4.0]]])
     assert diagnostics.lookalikes is diagnostics.top_rival  # its name in version 0.1
     assert diagnostics.top_rival(logits, jnp.asarray([[0, 0]])).tolist() == [[2, 3]]
@@ -147,7 +147,7 @@ def test_lookalikes_are_the_most_probable_others():
     assert several.tolist() == [[[2, 0], [2, 3]]]
 
 
-def test_watch_by_hand():
+def test_watch_matches_manual_computation():
     logits, features, start, *known = numbers()
     assignment = everything("aligned, last")[1](logits, features, start, *known)["assignment"]
     found = jax.jit(diagnostics.watch)(logits, features, start, assignment)
@@ -184,7 +184,7 @@ def test_watch_by_hand():
         (lambda n: centers.accumulate(centers.zeros(3, D), n[1], n[0], *n[3:]), f"3 centers for {C} classes"),
     ],
 )
-def test_wrong_use_gets_a_clear_error(call, message):
+def test_invalid_arguments_raise_value_error(call, message):
     with pytest.raises(ValueError, match=message):
         call(numbers())
 

@@ -121,7 +121,7 @@ def assignment_of(fw, dtype, classes, golden, **options):
 
 
 @pytest.mark.parametrize("start", ["", "_from_zeros"])
-def test_flow_one_of_the_tensorflow_original(flow1, start):
+def test_flow1_matches_the_tensorflow_original(flow1, start):
     fw, dtype, golden = flow1
     features = fw.array(golden["features"].astype(dtype))
     centers = fw.array(golden["centers"].astype(dtype) * (0 if start else 1))
@@ -141,7 +141,7 @@ def test_flow_one_of_the_tensorflow_original(flow1, start):
     agree(fw.centers.delta(state, features, assignment, alpha=0.05).centers, golden[f"tf_new_centers{start}"])
 
 
-def test_flow_one_of_the_pytorch_seed(flow1):
+def test_flow1_torch_matches_the_pytorch_seed(flow1):
     fw, dtype, golden = flow1
     features, centers = (fw.array(golden[name].astype(dtype)) for name in ("features", "centers"))
     assignment = assignment_of(fw, dtype, golden["seed_raw_pred"], golden, ignored=(1,))
@@ -177,7 +177,7 @@ def lines_of(fw, golden, samples):
 
 
 @pytest.mark.parametrize("name", ["ctc", "focal_ctc", "ace"])
-def test_the_losses_of_paddle(flow2, name):
+def test_losses_match_paddle(flow2, name):
     fw, dtype, golden = flow2
     logits, lines = fw.array(golden["logits"].astype(dtype)), lines_of(fw, golden, golden["samples"])
     loss = {
@@ -192,7 +192,7 @@ def test_the_losses_of_paddle(flow2, name):
     agree(gradient, golden[f"{name}_mean_dlogits"], tolerance, golden.get(f"{name}_largest"))
 
 
-def test_flow_two_of_paddle(flow2):
+def test_flow2_matches_paddle(flow2):
     fw, dtype, golden = flow2
     features, centers = (fw.array(golden[name].astype(dtype)) for name in ("features", "centers"))
     # Neither asks more of the logits than which one of a frame is the largest.
@@ -218,7 +218,7 @@ def test_flow_two_of_paddle(flow2):
 @pytest.mark.parametrize(
     "file", [pytest.param("ops.npz", marks=[pytest.mark.slow] if importlib.util.find_spec("torch") else [])]
 )
-def test_our_own_recorded_case(file):
+def test_ops_match_the_recorded_reference(file):
     with np.load(GOLDEN / file) as arrays:
         recorded = dict(arrays)
     task = {name.removeprefix("task/"): value for name, value in recorded.items() if name.startswith("task/")}

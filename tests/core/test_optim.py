@@ -31,7 +31,7 @@ def clipped(grads, most):
     return {name: g * min(1, most / length) for name, g in grads.items()}
 
 
-def test_sgd_with_clipping_momentum_and_decay():
+def test_sgd_matches_manual_updates():
     """Gradients of length 5 are cut to 1, those of 0.37 are not; only kernels decay."""
     config = OptimConfig("sgd", steps=10**6, learning_rate=0.1, warmup=0, weight_decay=0.5, momentum=0.9, clip_norm=1.0)
     params, trace = dict(PARAMS), dict.fromkeys(PARAMS, 0.0)
@@ -44,7 +44,7 @@ def test_sgd_with_clipping_momentum_and_decay():
             np.testing.assert_allclose(found[name], value, **tolerances.FLOAT32)
 
 
-def test_adamw_with_clipping_and_decay():
+def test_adamw_matches_manual_updates():
     rate, decay, b1, b2 = 0.1, 0.5, 0.8, 0.95
     config = OptimConfig(
         "adamw", steps=10**6, learning_rate=rate, warmup=0, weight_decay=decay, beta1=b1, beta2=b2, clip_norm=1.0
@@ -62,7 +62,7 @@ def test_adamw_with_clipping_and_decay():
 
 
 @pytest.mark.parametrize(("warmup", "first"), [(0, 0.1), (1, 0.0), (100, 0.0)])
-def test_the_first_rate(warmup, first):
+def test_first_learning_rate(warmup, first):
     """Without a warm-up the first step is a whole one; a warm-up longer than the training still ends in it."""
     rate = optim.schedule(OptimConfig(steps=10, learning_rate=0.1, warmup=warmup))
     assert rate(0) == pytest.approx(first)

@@ -18,13 +18,13 @@ every_loss = pytest.mark.parametrize("name", list(LOSSES))
 
 @pytest.mark.slow  # `TestUpdates` does as much for assignments and updates
 @every_assignment
-def test_eager_is_jit(name):
+def test_eager_and_jit_agree(name):
     eager, jitted = everything(name)
     close(eager(*map(jnp.asarray, numbers())), jitted(*numbers()))
 
 
 @every_assignment
-def test_padding_changes_nothing(name):
+def test_padding_does_not_affect_results(name):
     logits, features, start, lengths, labels, label_lengths = numbers()
     clean = everything(name)[1](logits, features, start, lengths, labels, label_lengths)
     for b in range(B):
@@ -44,7 +44,7 @@ def test_padding_changes_nothing(name):
 
 
 @every_assignment
-def test_no_frame_is_assigned_outside_its_length(name):
+def test_padded_frames_are_not_assigned(name):
     _, _, _, lengths, *_ = numbers()
     weights = everything(name)[1](*numbers())["assignment"].weights.reshape(B, T, -1)
     assert weights.max() > 0
@@ -54,7 +54,7 @@ def test_no_frame_is_assigned_outside_its_length(name):
 
 
 @every_assignment
-def test_a_permuted_batch_permutes_the_result(name):
+def test_permuting_the_batch_permutes_the_results(name):
     logits, features, start, *known = numbers()
     order = np.asarray([3, 0, 5, 2, 4, 1])
     one = everything(name)[1](logits, features, start, *known)
@@ -67,7 +67,7 @@ def test_a_permuted_batch_permutes_the_result(name):
 
 
 @every_assignment
-def test_features_on_their_centers_are_at_rest(name):
+def test_features_at_their_centers_have_zero_loss_and_gradient(name):
     logits, features, start, *known = numbers()
     assignment = everything(name)[1](logits, features, start, *known)["assignment"]
     if assignment.classes.ndim == 3:  # a frame of two characters cannot be on both
@@ -113,7 +113,7 @@ class TestUpdates(chex.TestCase):
 
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters(*ASSIGNMENTS)
-    def test_they_move_towards_the_features_by_hand(self, name):
+    def test_updates_match_manual_computation(self, name):
         @self.variant
         def move(logits, features, start, *lines):
             assignment = ASSIGNMENTS[name](logits, *lines)
@@ -142,7 +142,7 @@ class TestUpdates(chex.TestCase):
 
 
 @every_assignment
-def test_alpha_zero_leaves_the_centers(name):
+def test_alpha_zero_does_not_move_centers(name):
     logits, features, start, *known = numbers()
     assignment = everything(name)[1](logits, features, start, *known)["assignment"]
     state = CenterState(jnp.asarray(start), jnp.zeros(C))
@@ -158,7 +158,7 @@ def test_extreme_logits_stay_finite(name):
 
 
 @every_assignment
-def test_a_batch_of_nothing_gives_nothing(name):
+def test_batch_without_assigned_frames_gives_zero_loss(name):
     """No label fits: nothing passes the gate, nothing is feasible; flow two goes by what is read, and reads blanks."""
     logits, features, start, lengths, labels, label_lengths = numbers()
     lengths, label_lengths = np.minimum(lengths, 2), np.full(B, L, np.int32)
@@ -177,7 +177,7 @@ def test_a_batch_of_nothing_gives_nothing(name):
 
 
 @every_assignment
-def test_one_sample_of_one_frame(name):
+def test_batch_of_one_frame(name):
     logits, features, start, lengths, labels, label_lengths = (a[3:4] if a.shape[0] == B else a for a in numbers())
     known = (lengths, labels[:, :1], label_lengths)
     assignment = jax.jit(ASSIGNMENTS[name])(logits[:, :1], *known)
@@ -218,7 +218,7 @@ def shapes_in(jaxpr):
 
 
 @every_assignment
-def test_centers_are_gathered_never_multiplied_out(name):
+def test_no_array_of_frames_by_classes_is_created(name):
     """Neither the loss, its gradient nor an update makes an array of all frames by all classes."""
     logits, features, start, *known = numbers()
     assignment = ASSIGNMENTS[name](logits, *known)

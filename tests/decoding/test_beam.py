@@ -42,7 +42,7 @@ def texts_of(log_p, blank=0):
 
 
 @pytest.mark.parametrize("name", AUTOMATA)
-def test_exhaustive_search_agrees(name):
+def test_beam_search_matches_exhaustive_search(name):
     extra = AUTOMATA[name]
     rng = np.random.default_rng(0)
     logits, lengths = rng.normal(size=(6, T, 4)).astype(np.float32) * 2, np.asarray([5, 3, 5, 1, 0, 4], np.int32)
@@ -62,7 +62,7 @@ def test_exhaustive_search_agrees(name):
 
 
 @pytest.mark.slow
-def test_scores_are_those_of_the_loss():
+def test_beam_scores_match_the_loss():
     """Where nothing is dropped, a text's score is its CTC loss."""
     logits = np.random.default_rng(1).normal(size=(3, T, 4)).astype(np.float32)
     lengths = np.full(3, T, np.int32)
@@ -72,7 +72,7 @@ def test_scores_are_those_of_the_loss():
 
 
 @pytest.mark.slow
-def test_of_a_handwriting_recogniser(shared):
+def test_beam_search_on_recorded_handwriting(shared):
     """Recorded outputs of a program of others, and what its own beam search read there."""
     folder = shared / "data" / "ctc_matrices"
     charset = Charset(" !\"#&'()*+,-./0123456789:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", "last")
@@ -91,7 +91,7 @@ def test_of_a_handwriting_recogniser(shared):
 
 
 @pytest.mark.slow
-def test_a_beam_with_n_grams_reads_more_than_greedy():
+def test_beam_with_ngrams_beats_greedy():
     """Noisy frames of words whose letters say something about each other."""
     charset, rng = Charset("abcdefgh "), np.random.default_rng(0)
     words = ["".join(rng.choice(list("abcdefgh"), 4)) for _ in range(6)]
@@ -109,7 +109,7 @@ def test_a_beam_with_n_grams_reads_more_than_greedy():
     assert wrong[1] <= wrong[0] // 2
 
 
-def test_phrases_count_as_their_words():
+def test_lexicon_splits_phrases_into_words():
     charset = Charset("newyorkca ")
     found = automata.lexicon(["new york", "new", "car"], charset)
     for text, allowed in (("new car", True), ("car new", True), ("york", True), ("ca", False), ("new ", False)):
@@ -117,7 +117,7 @@ def test_phrases_count_as_their_words():
 
 
 @pytest.mark.slow
-def test_characters_have_their_frames():
+def test_character_spans_and_confidences():
     logits = np.full((1, 8, 4), -4.0, np.float32)
     for t, c in enumerate((0, 1, 1, 0, 2, 0, 1, 0)):
         logits[0, t, c] = 4.0
@@ -139,7 +139,7 @@ def run_folder(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_commands(run_folder, lines_file, tmp_path, capsys):
+def test_recognize_and_evaluate_with_lm_and_lexicon(run_folder, lines_file, tmp_path, capsys):
     """A model of the labels and a lexicon, in both commands that read."""
     assert main(["lm", "train", str(lines_file), "--labels", "--order", "3", "--out", str(tmp_path / "m.lm")]) == 0
     texts = [row.split("\t")[1] for row in lines_file.read_text().splitlines()]
@@ -157,7 +157,7 @@ def test_the_commands(run_folder, lines_file, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_evaluation_takes_the_same_options(run_folder, lines_file, tmp_path):
+def test_evaluate_accepts_decoding_options(run_folder, lines_file, tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("".join(row.split("\t")[1] + "\n" for row in lines_file.read_text().splitlines()))
     found = []
@@ -171,7 +171,7 @@ def test_evaluation_takes_the_same_options(run_folder, lines_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_best_path_with_details_is_the_same_text(run_folder):
+def test_greedy_with_details_gives_the_same_text(run_folder):
     run = open_run(run_folder)
     state, _ = run.state()
     images = [(str(i), np.random.default_rng(i).integers(0, 255, (32, 64), np.uint8)) for i in range(4)]
@@ -204,7 +204,7 @@ def test_best_path_with_details_is_the_same_text(run_folder):
         ),
     ],
 )
-def test_wrong_options_get_one_line(arguments, message, run_folder, tmp_path, capsys):
+def test_invalid_options_print_one_line(arguments, message, run_folder, tmp_path, capsys):
     (tmp_path / "text").write_text("xyz\n")
     (tmp_path / "empty").write_text("\n\n")
     names = {"run": run_folder, **{name: tmp_path / name for name in ("none", "new", "text", "empty")}}

@@ -34,7 +34,7 @@ def of_text(model, text):
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
-def test_probabilities_after_any_context_sum_to_one(order):
+def test_probabilities_sum_to_one_after_any_context(order):
     """Over the characters, the end and the unknown; after contexts that were seen and others."""
     model = ngram.train(LINES, order)
     assert max(map(len, model.log_p)) == order
@@ -47,7 +47,7 @@ def test_probabilities_after_any_context_sum_to_one(order):
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
-def test_the_automaton_agrees_with_the_recursion(order):
+def test_automaton_matches_the_recursion(order):
     """Every text of up to five characters, one of them unknown; what is left for longer ones makes it a whole."""
     model = ngram.train(LINES, order)
     found = automata.of_ngrams(model, CHARSET, 1.0)
@@ -63,7 +63,7 @@ def test_the_automaton_agrees_with_the_recursion(order):
     )
 
 
-def test_kneser_ney_by_hand():
+def test_kneser_ney_matches_manual_computation():
     """Two lines, two characters: every pair occurs twice, so discounts are 1/2, where counts of 1 are lacking."""
     model = ngram.train(["ab", "ab"], 2)
     assert model.characters == "ab"
@@ -75,7 +75,7 @@ def test_kneser_ney_by_hand():
     assert automata.score(found, [2]) == pytest.approx(np.log(7 / 96 * 79 / 96), abs=1e-6)
 
 
-def test_a_file_holds_the_model(tmp_path):
+def test_saved_model_is_loaded_unchanged(tmp_path):
     """Characters that would look like separators, line ends or markup too."""
     model = ngram.train([*LINES, "<s>\t\u3000", "\\x\r\x85\u2028", "#\u200b"], 4)
     ngram.save_ngrams(tmp_path / "m.lm", model)
@@ -117,7 +117,7 @@ ignored
 """
 
 
-def test_a_file_of_another_program(tmp_path):
+def test_arpa_file_of_another_program(tmp_path):
     (tmp_path / "m.arpa").write_bytes(OTHERS.replace("\n", "\r\n").encode())
     model = ngram.load_ngrams(tmp_path / "m.arpa")
     found = automata.of_ngrams(model, CHARSET, 1.0)
@@ -161,7 +161,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_files_get_one_line(name, tmp_path):
+def test_invalid_files_print_one_line(name, tmp_path):
     text, message = WRONG[name]
     if text is not None:
         (tmp_path / "m.lm").write_bytes(text if isinstance(text, bytes) else text.encode())

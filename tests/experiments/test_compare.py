@@ -56,7 +56,7 @@ def predictions(out):
 
 
 @pytest.mark.slow
-def test_all_arms_start_alike_and_see_the_same(comparison):
+def test_all_arms_share_initialization_and_data(comparison):
     rows = {
         (arm, seed): [
             json.loads(row)
@@ -79,7 +79,7 @@ def test_all_arms_start_alike_and_see_the_same(comparison):
 
 
 @pytest.mark.slow
-def test_a_stopped_comparison_goes_on(comparison, plan, tmp_path, monkeypatch, capsys):
+def test_interrupted_comparison_is_resumed(comparison, plan, tmp_path, monkeypatch, capsys):
     out, read = tmp_path / "broken", run.evaluate
     calls = []
 
@@ -103,7 +103,7 @@ def test_a_stopped_comparison_goes_on(comparison, plan, tmp_path, monkeypatch, c
 
 
 @pytest.mark.slow
-def test_estimated_centers_come_from_the_start(comparison, tmp_path, monkeypatch, capsys):
+def test_flow2_centers_are_estimated_from_the_start_run(comparison, tmp_path, monkeypatch, capsys):
     out = tmp_path / "flow2"
     shutil.copytree(comparison, out)
     path = tmp_path / "flow2.yaml"
@@ -125,7 +125,7 @@ def test_estimated_centers_come_from_the_start(comparison, tmp_path, monkeypatch
     assert json.loads(log[0])["center"] > 0
 
 
-def test_demo(tmp_path, monkeypatch, capsys):
+def test_demo_compares_and_writes_a_report(tmp_path, monkeypatch, capsys):
     """What it compares and what it says; ``make demo`` does it in full."""
     asked = []
     monkeypatch.setattr(run, "compare", lambda plan, out: asked.append((plan, out)) or "results")
@@ -171,7 +171,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_plans_that_are_none(text, tmp_path, capsys):
+def test_invalid_plans_print_one_line(text, tmp_path, capsys):
     (tmp_path / "p.yaml").write_text(
         ("config: {optim: {steps: 2}}\n" if "config" not in text and text[0] != "-" else "\n") + text
     )
@@ -209,7 +209,7 @@ OTHERS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", OTHERS)
-def test_another_plan_in_the_same_folder_is_refused(change, comparison, tmp_path, capsys):
+def test_different_plan_in_the_same_folder_is_rejected(change, comparison, tmp_path, capsys):
     """And leaves everything as it was."""
     old, new, message = OTHERS[change]
     assert old in PLAN
@@ -224,7 +224,7 @@ def test_another_plan_in_the_same_folder_is_refused(change, comparison, tmp_path
 
 
 @pytest.mark.slow
-def test_what_was_read_is_of_these_lines(comparison, plan, tmp_path, capsys):
+def test_predictions_for_other_lines_are_rejected(comparison, plan, tmp_path, capsys):
     out = tmp_path / "copy"
     shutil.copytree(comparison, out)
     labels = out / "tests" / "full" / "labels.txt"
@@ -235,7 +235,7 @@ def test_what_was_read_is_of_these_lines(comparison, plan, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_half_finished_comparison_is_shown(comparison, tmp_path, capsys):
+def test_unfinished_comparison_is_reported(comparison, tmp_path, capsys):
     """A run of the baseline and a test set of an arm are missing, a log is damaged, a stray file is there."""
     out = tmp_path / "copy"
     shutil.copytree(comparison, out)
@@ -288,7 +288,7 @@ def report(comparison):
 
 
 @pytest.mark.slow
-def test_the_page_is_whole_and_loads_nothing(report):
+def test_report_page_is_valid_and_self_contained(report):
     text = report.read_text(encoding="utf-8")
     checker = Checker()
     checker.feed(text)
@@ -311,7 +311,7 @@ def test_the_page_is_whole_and_loads_nothing(report):
 
 
 @pytest.mark.slow
-def test_the_projector_has_a_picture_a_character(report):
+def test_projector_has_one_image_per_character(report):
     folder = report.parent / "projector"
     (config,) = folder.glob("*.pbtxt")
     paths = dict(re.findall(r'(\w+_path): "(.*)"', config.read_text()))
@@ -329,7 +329,7 @@ def test_the_projector_has_a_picture_a_character(report):
 
 
 @pytest.mark.slow
-def test_a_run_has_a_page_too(comparison, tmp_path, capsys):
+def test_report_of_a_single_run(comparison, tmp_path, capsys):
     lines = comparison / "tests" / "full" / "labels.txt"
     out = tmp_path / "page.html"
     assert main(["report", str(comparison / "flow1" / "seed-0"), "--data", str(lines), "--out", str(out)]) == 0
@@ -345,7 +345,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
-def test_the_page_in_a_browser(report, tmp_path):
+def test_report_page_in_a_browser(report, tmp_path):
     """It is shown without a word on the console, and no request leaves it."""
     quiet = """
         --headless --disable-background-networking --disable-component-update --disable-sync --no-first-run
@@ -372,6 +372,6 @@ def test_the_page_in_a_browser(report, tmp_path):
     assert {url.split("/")[2] for url in asked if url.startswith("http")} <= {u.split("/")[2] for u in own if "//" in u}
 
 
-def test_the_committed_plans_are_read():
+def test_committed_plans_are_valid():
     for path in sorted(Path(__file__).parents[2].glob("scripts/does_it_help*.yaml")):
         assert grid.read(path).baseline == "ctc"

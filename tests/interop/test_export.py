@@ -73,7 +73,7 @@ READ = ("plain", "odd", "residual")
 
 
 @pytest.mark.parametrize("name", ["plain", "odd"])
-def test_a_folder_for_a_hub(name, run_of, tmp_path, capsys):
+def test_safetensors_export_round_trip(name, run_of, tmp_path, capsys):
     run, out = run_of(name), tmp_path / "out"
     assert main(["export", str(run), "--format", "safetensors", "--out", str(out)]) == 0
     assert {p.name for p in out.iterdir()} == {"model.safetensors", "config.json", "charset.txt", "README.md"}
@@ -103,7 +103,7 @@ LOADER = """
 
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [("plain", "odd"), ("residual",)])
-def test_stablehlo_without_this_package(names, run_of, tmp_path):
+def test_stablehlo_runs_without_jaxcrnn(names, run_of, tmp_path):
     pytest.importorskip("flatbuffers", reason="the extra 'export' is not installed")
     images, expected = {}, {}
     for name in names:
@@ -122,7 +122,7 @@ def test_stablehlo_without_this_package(names, run_of, tmp_path):
             np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-4)
 
 
-def test_the_pages_loader_reads_the_same(run_of, tmp_path, monkeypatch):
+def test_documented_loader_matches_the_recognizer(run_of, tmp_path, monkeypatch):
     """Of 24 rows and a blank in the last place, as the folder says."""
     pytest.importorskip("flatbuffers", reason="the extra 'export' is not installed")
     monkeypatch.chdir(tmp_path)
@@ -141,7 +141,7 @@ def test_the_pages_loader_reads_the_same(run_of, tmp_path, monkeypatch):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("name", READ)
-def test_onnx(name, run_of, tmp_path):
+def test_onnx_export_matches_the_model(name, run_of, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
     pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
     pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -160,7 +160,7 @@ def test_onnx(name, run_of, tmp_path):
 @pytest.mark.parametrize(
     ("name", "form"), [("plain", "torch"), pytest.param("crnn.pytorch", "crnn.pytorch", marks=pytest.mark.slow)]
 )
-def test_state_dicts_for_torch(name, form, run_of, tmp_path):
+def test_torch_state_dict_export(name, form, run_of, tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     from torch_models import CrnnPytorch
 
@@ -185,7 +185,7 @@ def test_state_dicts_for_torch(name, form, run_of, tmp_path):
     np.testing.assert_allclose(found.detach().numpy(), expected, rtol=0, atol=1e-4)
 
 
-def test_three_lines_of_python(run_of, tmp_path):
+def test_recognizer_accepts_every_image_type(run_of, tmp_path):
     """Whatever an image is given as, it reads the same."""
     gray = np.random.default_rng(0).integers(0, 256, (24, 80), np.uint8)
     image, file = Image.fromarray(gray), io.BytesIO()
@@ -280,7 +280,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_folders_get_one_line(name, run_of, tmp_path):
+def test_invalid_folders_print_one_line(name, run_of, tmp_path):
     exporters.to_safetensors(jaxcrnn.load(run_of("plain")), tmp_path, tmp_path / "out")
     change, message = WRONG[name]
     change(tmp_path / "out")
@@ -305,7 +305,7 @@ def test_wrong_folders_get_one_line(name, run_of, tmp_path):
         (["{run}", "--format", "safetensors", "--out", "{new}", "--checkpoint", "7"], "no checkpoint of step 7"),
     ],
 )
-def test_wrong_exports_get_one_line(arguments, message, run_of, tmp_path, capsys):
+def test_invalid_exports_print_one_line(arguments, message, run_of, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     names = {
         "run": run_of("plain"),

@@ -25,7 +25,7 @@ SLOW = ("crnn.pytorch", "GitYCC", "dtrb vgg", "dtrb resnet", "sequential")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in MODULES])
-def test_there_the_same_numbers_and_back_bit_for_bit(name):
+def test_import_matches_torch_and_export_is_bitwise(name):
     make, given = MODULES[name]
     with torch.no_grad():
         module = random(make())
@@ -89,7 +89,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_files_of_every_age(name, state, tmp_path):
+def test_weights_of_every_file_format_are_read(name, state, tmp_path):
     FILES[name](state, tmp_path / "weights")
     found = state_dicts.read(tmp_path / "weights")
     assert found.keys() == state.keys()
@@ -100,7 +100,7 @@ def test_files_of_every_age(name, state, tmp_path):
         np.testing.assert_array_equal(found[key], expected)
 
 
-def test_the_command(state, digits, tmp_path, capsys):
+def test_convert_command_moves_the_blank(state, digits, tmp_path, capsys):
     """A run like any other; a blank that was last is moved, and moved back."""
     torch.save(tensors(state), tmp_path / "w.pth")
     arguments = ["convert", str(tmp_path / "w.pth"), "--charset", str(digits), "--pools", "32x1"]
@@ -213,7 +213,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_input_gets_one_line(name, state, digits, tmp_path, capsys, monkeypatch):
+def test_invalid_input_prints_one_line(name, state, digits, tmp_path, capsys, monkeypatch):
     write, options, message = WRONG[name]
     monkeypatch.chdir(tmp_path)
     Path("short.txt").write_text("a\nb\n")
@@ -225,7 +225,7 @@ def test_wrong_input_gets_one_line(name, state, digits, tmp_path, capsys, monkey
     assert not Path("run").exists()
 
 
-def test_a_pickle_never_runs(digits, tmp_path, capsys):
+def test_unsafe_pickle_is_not_executed(digits, tmp_path, capsys):
     mark = tmp_path / "ran"
     (tmp_path / "plain").write_bytes(pickle.dumps({"a": Unsafe(mark)}))
     torch.save({"a": Unsafe(mark)}, tmp_path / "torch")

@@ -59,7 +59,7 @@ def value_and_gradients(loss, arrays, blank):
 
 # One chunk, whole chunks, a last chunk that overlaps the one before, by all but one class too.
 @pytest.mark.parametrize(("classes", "chunk", "blank"), [(5, 8, 0), (6, 3, 5), (7, 3, 0), (10, 9, 4)])
-def test_as_with_logits(classes, chunk, blank, monkeypatch):
+def test_fused_ctc_matches_dense_ctc(classes, chunk, blank, monkeypatch):
     monkeypatch.setattr(chunked_head, "CHUNK", chunk)
     arrays = numbers(classes, blank)
     (_, losses), gradients = value_and_gradients(ctc.fused_ctc_loss, arrays, blank)
@@ -75,7 +75,7 @@ def test_as_with_logits(classes, chunk, blank, monkeypatch):
     np.testing.assert_allclose(scan.norm, np.logaddexp.reduce(logits, 1), rtol=1e-5)
 
 
-def test_in_double_precision(monkeypatch):
+def test_fused_ctc_in_float64(monkeypatch):
     monkeypatch.setattr(chunked_head, "CHUNK", 4)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         arrays = numbers(11, 0, np.float64)
@@ -86,7 +86,7 @@ def test_in_double_precision(monkeypatch):
             np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
-def test_bfloat16_inputs_and_float32_sums(monkeypatch):
+def test_bfloat16_inputs_accumulate_in_float32(monkeypatch):
     monkeypatch.setattr(chunked_head, "CHUNK", 4)
     arrays = numbers(11, 0)
     rounded = tuple(a.astype(jnp.bfloat16) for a in arrays[:3]) + arrays[3:]
@@ -102,7 +102,7 @@ def test_bfloat16_inputs_and_float32_sums(monkeypatch):
         )
 
 
-def test_padding_influences_nothing(monkeypatch):
+def test_padding_does_not_affect_results(monkeypatch):
     monkeypatch.setattr(chunked_head, "CHUNK", 4)
     features, kernel, bias, lengths, labels, label_lengths = numbers(9, 0)
     inside = np.arange(T)[None, :] < lengths[:, None]
@@ -118,7 +118,7 @@ def test_padding_influences_nothing(monkeypatch):
     assert (np.asarray(gradients[0])[~inside] == 0).all()
 
 
-def test_no_array_of_logits_exists():
+def test_logits_are_never_materialized():
     """In the compiled program, forward and backward: neither a buffer of that shape nor the memory for one."""
     classes, frames = 20_011, 3 * 16
     shapes = [(3, 16, 32), (32, classes), (classes,)]
@@ -139,7 +139,7 @@ def test_no_array_of_logits_exists():
     assert temporary[0] < 1.2 * chunk + logits // 8
 
 
-def test_the_loss_keeps_nothing_of_the_logits_size():
+def test_temporaries_are_smaller_than_the_logits():
     """But the logits and their gradient: temporaries are the states' alone."""
     shapes = [((4, 24, 5000), jnp.float32), ((4,), jnp.int32), ((4, 5), jnp.int32), ((4,), jnp.int32)]
     total = jax.value_and_grad(lambda *a: ctc.ctc_loss(*a).sum())
@@ -163,7 +163,7 @@ NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) f
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_assignment_and_what_follows_from_it(name, three_at_a_time):
+def test_every_assignment_matches_dense_logits(name, three_at_a_time):
     logits, *rest = variants.numbers()
     compute = variants.everything(name)[0]
     assert C > 2 * chunked_head.CHUNK
@@ -172,7 +172,7 @@ def test_every_assignment_and_what_follows_from_it(name, three_at_a_time):
 
 
 @pytest.mark.parametrize("name", [name for name in LOSSES if "paddle" not in name])
-def test_every_loss(name, three_at_a_time):
+def test_every_loss_matches_dense_logits(name, three_at_a_time):
     logits, _, _, *known = variants.numbers()
 
     def both(of):
@@ -187,7 +187,7 @@ def test_every_loss(name, three_at_a_time):
     close(both(as_head), both(lambda logits: logits))
 
 
-def test_what_a_head_cannot_know():
+def test_unsupported_queries_are_rejected():
     logits, _, _, *known = variants.numbers()
     whole = as_head(jnp.asarray(logits))
     with pytest.raises(ValueError, match="'paddle' needs the logits of every class"):
@@ -200,7 +200,7 @@ def test_what_a_head_cannot_know():
 
 # Classes that the devices share equally, and some that they do not.
 @pytest.mark.parametrize(("data", "model", "classes"), [(1, 8, 16), (4, 2, 13), (2, 4, 13)])
-def test_classes_split_over_devices(data, model, classes, monkeypatch):
+def test_sharded_head_matches_one_device(data, model, classes, monkeypatch):
     monkeypatch.setattr(chunked_head, "CHUNK", 3)
     rng = np.random.default_rng(0)
     features, kernel, bias = (
@@ -256,7 +256,7 @@ def has_logits(program, classes=211):
 
 
 @pytest.mark.slow
-def test_the_step_has_no_logits(whole_step):
+def test_train_step_does_not_materialize_logits(whole_step):
     """No buffer of all logits, and no word to the host, in the compiled program."""
     (_, config), given = whole_step
     program = compiled(config, given)
@@ -267,7 +267,7 @@ def test_the_step_has_no_logits(whole_step):
 
 
 @pytest.mark.slow  # ten steps in test_mesh.py
-def test_the_whole_step(whole_step):
+def test_train_step_matches_the_dense_head(whole_step):
     configs, given = whole_step
     chex.assert_trees_all_equal(*(init_state(config, given[-1]) for config in configs))
     programs = [compiled(config, given) for config in configs]

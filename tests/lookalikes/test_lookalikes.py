@@ -19,7 +19,7 @@ def bars(*boxes):
     return tile
 
 
-def test_similarity_survives_shifts_and_proportions():
+def test_similarity_tolerates_shift_and_scale():
     cross = bars((18, 22, 6, 34), (6, 34, 18, 22))
     tall = bars((6, 34, 12, 16), (6, 34, 24, 28), (6, 10, 12, 28), (18, 22, 12, 28), (30, 34, 12, 28))
     wide = bars((10, 30, 6, 10), (10, 30, 30, 34), (10, 14, 6, 34), (18, 22, 6, 34), (26, 30, 6, 34))
@@ -32,7 +32,7 @@ def test_similarity_survives_shifts_and_proportions():
     assert max(scores[0, j] for j in (2, 3, 4)) < 0.7
 
 
-def test_only_fonts_that_have_both_count():
+def test_only_fonts_with_both_glyphs_count():
     rng = np.random.default_rng(0)
     tiles = rng.integers(0, 2, (2, 3, 40, 40)).astype(np.uint8) * 255
     tiles[1, 1] = tiles[1, 0]
@@ -44,7 +44,7 @@ def test_only_fonts_that_have_both_count():
     assert similarity.known_scores(nobody)[0, 1] == -1
 
 
-def test_rows_at_a_time_change_nothing():
+def test_chunk_size_does_not_affect_neighbours():
     atlas = embedded()
     tiles, present = atlas.tiles[:, 60:160], atlas.present[:, 60:160]
     one, two = (similarity.neighbours(tiles, present, rows=rows) for rows in (100, 7))
@@ -52,7 +52,7 @@ def test_rows_at_a_time_change_nothing():
     np.testing.assert_allclose(one.scores, two.scores, atol=1e-5)
 
 
-def test_groups_are_merged_only_where_all_are_alike():
+def test_groups_merge_only_if_all_pairs_are_similar():
     pairs = {(0, 1): 0.95, (1, 2): 0.9, (3, 4): 0.8, (4, 5): 0.85, (5, 6): 0.81}
     scores = {**pairs, (0, 2): 0.82, (3, 5): 0.5, (4, 6): 0.83}
     assert similarity.merge(pairs, scores) == [[0, 1, 2], [4, 5, 6]]
@@ -60,19 +60,19 @@ def test_groups_are_merged_only_where_all_are_alike():
     assert similarity.merge(pairs, pairs) == [[0, 1], [4, 5]]
 
 
-def test_confusions_by_edit_distance():
+def test_confusions_from_edit_alignment():
     truths, read = zip(("未来", "末来"), ("未土", "末"), ("己已日", "己己日"), ("", "a"), ("日", ""), strict=True)
     found = confusions.score(read, truths, groups=[]).confusions
     assert {(c.written, c.read): c.times for c in found if c.written and c.read} == {("未", "末"): 2, ("已", "己"): 1}
 
 
-def test_agreement_with_a_table():
+def test_agreement_with_a_reference_table():
     table = [frozenset(p) for p in ("ab", "bc", "xy", "qz")]
     found = similarity.agreement(["abc", "de"], table, "abcdexy")
     assert found == (pytest.approx(2 / 4), pytest.approx(2 / 3), 4, 3)
 
 
-def test_mining_the_embedded_atlas(tmp_path, capsys):
+def test_mine_groups_from_the_embedded_atlas(tmp_path, capsys):
     out, sheet = tmp_path / "g.txt", tmp_path / "g.png"
     arguments = ["lookalikes", "mine", "--fonts", "embedded", "--out", str(out), "--picture", str(sheet)]
     assert main(arguments) == 0
@@ -86,7 +86,7 @@ def test_mining_the_embedded_atlas(tmp_path, capsys):
         assert np.asarray(image).min() < 50
 
 
-def test_tables_are_taken_with_a_grain_of_salt(tmp_path, capsys):
+def test_table_pairs_are_filtered_by_glyph_similarity(tmp_path, capsys):
     (tmp_path / "t.txt").write_text("未\t末\t8\n", encoding="utf-8")
     (tmp_path / "c.txt").write_text("未\n末\n8\n", encoding="utf-8")
     plain = ["lookalikes", "mine", "--charset", str(tmp_path / "c.txt"), "--table", str(tmp_path / "t.txt")]
@@ -107,7 +107,7 @@ def test_tables_are_taken_with_a_grain_of_salt(tmp_path, capsys):
     assert "1 of 3 pairs of t.txt (2 with a character that no font has)" in shown
 
 
-def test_given_pairs_score_as_neighbours_do():
+def test_pair_similarities_match_neighbour_scores():
     atlas = embedded()
     found = similarity.neighbours(atlas.tiles[:, :40], atlas.present[:, :40], count=39)
     scores = similarity.known_scores(found)
@@ -137,7 +137,7 @@ def test_given_pairs_score_as_neighbours_do():
         (["--fonts", "embedded", "--charset", "{tmp}/one.txt", "--out", "{tmp}/g.txt"], "no look-alikes found among 2"),
     ],
 )
-def test_mistakes_get_one_line(arguments, message, tmp_path, capsys):
+def test_user_errors_print_one_line(arguments, message, tmp_path, capsys):
     (tmp_path / "t.txt").write_text("未\t末\n", encoding="utf-8")
     (tmp_path / "c.txt").write_text("未\n末\n", encoding="utf-8")
     (tmp_path / "one.txt").write_text("一\n8\n", encoding="utf-8")
@@ -147,7 +147,7 @@ def test_mistakes_get_one_line(arguments, message, tmp_path, capsys):
     assert len(error.splitlines()) == 1
 
 
-def test_groups_that_cannot_be_written(tmp_path):
+def test_writing_groups_to_a_missing_folder_fails(tmp_path):
     from jaxcrnn.errors import UserError
 
     with pytest.raises(UserError, match="expected a writable file"):

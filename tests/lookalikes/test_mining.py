@@ -31,7 +31,7 @@ def test_confusions_count_in_both_directions():
     ]
 
 
-def test_a_table_counts_where_glyphs_agree():
+def test_table_pairs_require_similar_glyphs():
     tiles, present = tiles_of(10, 10, None)
     table = [frozenset("ab"), frozenset("ac"), frozenset("az")]
     seen, blind = Candidates("abc", 0.8), Candidates("abc", 0.8)
@@ -43,7 +43,7 @@ def test_a_table_counts_where_glyphs_agree():
     assert blind.sources == ["2 of 2 pairs of table"]
 
 
-def test_pairs_that_a_file_cannot_hold_are_dropped():
+def test_unstorable_pairs_are_dropped():
     assert [storable(c) for c in "a #\u3000\u200b"] == [True, False, False, False, False]
     found = Candidates("a#b", 0.8)
     found.add_confusions("run", [confusion("a", "#", 3), confusion("a", "b", 3)], least=1)
@@ -51,7 +51,7 @@ def test_pairs_that_a_file_cannot_hold_are_dropped():
     assert found.sources[1] == "1 pairs with a space or '#' dropped, which a file of groups cannot hold"
 
 
-def test_glyphs_are_compared_with_progress():
+def test_glyph_comparison_reports_progress():
     tiles, present = tiles_of(10, 10, 10)
     found, calls = Candidates("a b", 0.8), []
     found.add_glyphs(tiles, present, ["font"], lambda done, total: calls.append((done, total)))

@@ -39,7 +39,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_counts_of_a_line(name):
+def test_counts_per_line(name):
     truth, read, inside, recalled, substituted, edits = CASES[name]
     lines = score([read], [truth], GROUPS).lines
     found = {field: int(values[0]) for field, values in lines._asdict().items()}
@@ -54,7 +54,7 @@ def test_counts_of_a_line(name):
     }
 
 
-def test_alignments_are_shortest_and_whole():
+def test_alignments_are_minimal_and_complete():
     rng = np.random.default_rng(0)
     for _ in range(300):
         truth, read = ("".join(rng.choice(list("未末土中"), n)) for n in rng.integers(0, 7, 2))
@@ -82,7 +82,7 @@ PREDICTIONS = {
 }
 
 
-def test_what_leaves_no_mark_is_named():
+def test_invisible_characters_are_shown_as_escapes():
     names = {
         "": "(nothing)",
         " ": "' '",
@@ -95,7 +95,7 @@ def test_what_leaves_no_mark_is_named():
 
 
 @pytest.mark.parametrize("layout", PREDICTIONS)
-def test_score_command(layout, tmp_path, capsys):
+def test_score_command_reads_each_layout(layout, tmp_path, capsys):
     path, groups = tmp_path / "p.txt", tmp_path / "g.txt"
     path.write_text(PREDICTIONS[layout], encoding="utf-8")
     groups.write_text("\n".join(GROUPS), encoding="utf-8")
@@ -119,7 +119,7 @@ def test_score_command(layout, tmp_path, capsys):
         ("", "no lines; expected"),
     ],
 )
-def test_predictions_that_are_none(text, message, tmp_path, capsys):
+def test_invalid_predictions_print_one_line(text, message, tmp_path, capsys):
     (tmp_path / "p.txt").write_text(text, encoding="utf-8")
     assert main(["lookalikes", "score", "--predictions", str(tmp_path / "p.txt")]) == 2
     error = capsys.readouterr().err

@@ -78,7 +78,7 @@ def on_one(preset):
 
 
 @pytest.mark.parametrize(("preset", "head", "data", "model"), CASES)
-def test_the_loss_and_the_centers(preset, head, data, model, monkeypatch):
+def test_loss_and_centers_match_one_device(preset, head, data, model, monkeypatch):
     monkeypatch.setattr(chunked_head, "CHUNK", 3)
     mesh = make_mesh(MeshConfig(data, model))
     arrays = jax.tree.map(
@@ -101,6 +101,6 @@ def test_the_loss_and_the_centers(preset, head, data, model, monkeypatch):
     assert still == (preset == "flow2")
 
 
-def test_two_lines_have_no_path():
+def test_batch_has_two_infeasible_lines():
     assert on_one("ctc")[0][1]["infeasible"] == 2
     assert jnp.isfinite(on_one("ctc")[0][0])

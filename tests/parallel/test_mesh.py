@@ -98,7 +98,7 @@ EVERY = [(preset, head, *mesh) for preset in PRESETS for head in ("dense", "fuse
         pytest.param("dense", 8, 1, marks=pytest.mark.slow),
     ],
 )
-def test_a_step_on_eight_devices(head, data, model):
+def test_one_step_on_eight_devices(head, data, model):
     compare_steps("posterior", head, data, model, 1)
 
 
@@ -125,7 +125,7 @@ def compare_steps(preset, head, data, model, count):
         assert not whole & {tuple(map(int, re.findall(r"\d+", shape)[1:])) for shape in c.shapes}, c
 
 
-def test_fsdp_shares_the_other_arrays_too(monkeypatch):
+def test_fsdp_shards_arrays_over_data(monkeypatch):
     monkeypatch.setattr(sharding, "_FSDP_FROM", 64)
     config = config_of("flow1", "dense")
     state = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
@@ -135,14 +135,14 @@ def test_fsdp_shares_the_other_arrays_too(monkeypatch):
 
 
 @pytest.mark.slow
-def test_ten_steps_of_fsdp(monkeypatch):
+def test_ten_steps_with_fsdp(monkeypatch):
     monkeypatch.setattr(sharding, "_FSDP_FROM", 64)
     config = config_of("flow1", "dense")
     (one, _, _), (eight, _, _) = steps(config, 1, 1), steps(config, 4, 2, fsdp=True)
     chex.assert_trees_all_close(eight, one, **tolerances.STEP)
 
 
-def test_only_what_has_classes_is_split_by_them():
+def test_only_class_arrays_are_sharded_by_class():
     state = jax.eval_shape(lambda: init_state(config_of("flow1", "dense"), jax.random.key(0)))
     places = sharding.of_state(sharding.make_mesh(MeshConfig(2, 4)), state)
     split = {
@@ -178,7 +178,7 @@ def moved_centers(kind, shared):
     return np.asarray(moved), re.findall(r"all_reduce.*?\}\) : \(tensor<(\w+)>", program.as_text(), re.DOTALL)
 
 
-def test_what_devices_tell_each_other_of_centers_is_as_wide_as_the_features():
+def test_center_all_reduce_uses_the_feature_dtype():
     (exact, _), (wide, told) = moved_centers(jnp.float32, False), moved_centers(jnp.float32, True)
     assert told == [f"32x{D}xf32", "32xf32"]
     np.testing.assert_allclose(wide, exact, **tolerances.CENTERS)
@@ -196,12 +196,12 @@ def test_what_devices_tell_each_other_of_centers_is_as_wide_as_the_features():
         (MeshConfig(8, 2), "mesh.data=8 × mesh.model=2 needs 16 devices"),
     ],
 )
-def test_devices_that_are_not_there(mesh, message):
+def test_mesh_larger_than_the_devices_is_rejected(mesh, message):
     with pytest.raises(UserError, match=message):
         sharding.make_mesh(mesh)
 
 
-def test_lines_that_the_devices_cannot_share():
+def test_indivisible_batch_size_is_rejected():
     with pytest.raises(UserError, match=r"data.batch_size is 6; expected a multiple of mesh.data=4"):
         sharding.my_rows(sharding.make_mesh(MeshConfig(4)), 6)
 
@@ -246,7 +246,7 @@ def same_end(part, whole):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", [("mesh.data=4", "mesh.model=2"), ("mesh.data=1",)], ids=",".join)
-def test_resumed_on_other_devices(whole, tmp_path, mesh, capsys):
+def test_resume_on_another_number_of_devices(whole, tmp_path, mesh, capsys):
     part = halfway(whole, tmp_path)
     assert main(["train", "--resume", str(part), "--set", *mesh]) == 0
     assert "resumed at step 4" in capsys.readouterr().out
@@ -278,7 +278,7 @@ def processes(arguments, count, devices):
 @pytest.mark.slow
 @pytest.mark.fault
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
-def test_one_of_two_processes_is_stopped_or_killed(lines_file, tmp_path, sent):
+def test_stopping_or_killing_one_of_two_processes(lines_file, tmp_path, sent):
     """Told to stop, both stop at one step and save it; killed, the other one ends too, and what was saved is kept."""
     run = tmp_path / "run"
     arguments = train_args(lines_file, run, "data.batch_size=8", "mesh.data=2", steps=100_000, val=False)
@@ -304,7 +304,7 @@ def test_one_of_two_processes_is_stopped_or_killed(lines_file, tmp_path, sent):
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_an_error_of_one_of_two_processes_ends_both(lines_file, tmp_path):
+def test_error_in_one_process_ends_both(lines_file, tmp_path):
     """The one whose image is gone says so and ends with 2, soon; the other does not wait for ever."""
     lines = tmp_path / lines_file.name
     for file in lines_file.parent.iterdir():
@@ -327,7 +327,7 @@ def test_an_error_of_one_of_two_processes_ends_both(lines_file, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_two_processes_of_four_devices_are_one_of_eight(whole, tmp_path):
+def test_two_processes_of_four_devices_match_one_of_eight(whole, tmp_path):
     """And both pass over the newest checkpoint, which is damaged."""
     part = tmp_path / "part"
     shutil.copytree(whole, part)

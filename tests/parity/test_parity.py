@@ -129,7 +129,7 @@ def test_ten_steps_in_float64(preset, optimizer):
 @pytest.mark.torch
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["tiny", "small"])
-def test_everything_at_once_in_float64(backbone):
+def test_all_loss_terms_in_float64(backbone):
     """Focal, ACE and push on top of an alignment with all frames, the blank last."""
     loss = LossConfig("aligned", frames="all", focal=True, ace=0.1, push=0.05, push_margin=5.0, start="head", alpha=0.5)
     model = ModelConfig(backbone, 4, 0.0, num_classes=7, blank=6)
@@ -141,7 +141,7 @@ def test_everything_at_once_in_float64(backbone):
 
 @pytest.mark.torch
 @pytest.mark.slow
-def test_float32():
+def test_one_step_in_float32():
     # Where a gradient is rounding alone Adam goes either way, by its whole rate.
     check(ladder(MODEL, "float32", with_biases(variables_of(MODEL))), TOLERANCES["float32"], "float32")
 
@@ -159,7 +159,7 @@ def run_folder(tmp_path):
 
 @pytest.mark.torch
 @pytest.mark.slow
-def test_the_command(run_folder, capsys):
+def test_parity_command(run_folder, capsys):
     """``jaxcrnn parity`` on a run: torch_ref answers in a process of its own."""
     assert main(["parity", str(run_folder), "--presets", "none"]) == 0
     out = capsys.readouterr().out
@@ -167,12 +167,12 @@ def test_the_command(run_folder, capsys):
     assert "FAILS" not in out
 
 
-def test_the_command_names_the_presets(run_folder, capsys):
+def test_parity_command_lists_valid_presets(run_folder, capsys):
     assert main(["parity", str(run_folder), "--presets", "flow3"]) == 2
     assert "expected some of ctc, flow1" in capsys.readouterr().err
 
 
-def test_a_difference_is_seen():
+def test_differences_are_detected():
     a = {"ops/x": np.ones(3), "ops/y": np.zeros(2), "step 1/ctc/sgd/w": np.ones(2)}
     assert all(r.holds and r.error == 0 for r in compare(a, a, "float64"))
     off = a | {"ops/x": np.asarray([1, 1, 1 + 1e-8])}
@@ -189,7 +189,7 @@ def test_a_difference_is_seen():
     [MODEL, pytest.param(ModelConfig("vgg", 3, 0.0, num_classes=5), marks=pytest.mark.slow)],
     ids=["small", "vgg"],
 )
-def test_conversion_there_and_back(model):
+def test_conversion_round_trip(model):
     variables = jax.tree.map(np.asarray, variables_of(model))
     state_dict = convert.to_torch(variables)
     back = convert.from_torch(state_dict)
@@ -202,7 +202,7 @@ def test_conversion_there_and_back(model):
         convert.from_torch(state_dict | {"head.extra": np.zeros(1)})
 
 
-def test_the_twins_do_not_know_each_other():
+def test_packages_do_not_import_each_other():
     root = Path(__file__).parents[2]
     for package, allowed in (("torch_ref", {"torch", "numpy", "torch_ref"}), ("jaxcrnn", None)):
         for path in (root / package).rglob("*.py"):

@@ -50,7 +50,7 @@ def place(lines_file, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_quick_start_in_six_commands(place, monkeypatch, capsys):
+def test_quick_start_commands_run(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     commands = [shlex.split(line) for line in blocks("quick-start.md")[0].splitlines()]
     assert len(commands) == 6
@@ -72,7 +72,7 @@ def test_quick_start_in_six_commands(place, monkeypatch, capsys):
 
 @pytest.mark.torch
 @pytest.mark.slow
-def test_the_commands_of_open_doors(place, tmp_path, monkeypatch, capsys):
+def test_interoperability_page_commands_run(place, tmp_path, monkeypatch, capsys):
     """In their order, in a folder that has what they name; training is cut short, the long comparison left out."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     from torch_models import CrnnPytorch
@@ -104,7 +104,7 @@ def test_the_commands_of_open_doors(place, tmp_path, monkeypatch, capsys):
 EXAMPLE = DOCS.parent / "scripts" / "examples" / "new_loss.py"
 
 
-def test_the_page_of_a_new_loss_shows_the_example(monkeypatch):
+def test_new_loss_page_matches_the_example_script(monkeypatch):
     """Its blocks are those of the program, and what it says for Python makes a flow that computes something."""
     program = EXAMPLE.read_text(encoding="utf-8")
     assert len(program.splitlines()) < 60
@@ -134,7 +134,7 @@ def test_the_page_of_a_new_loss_shows_the_example(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_loss_of_ones_own(place, monkeypatch, tmp_path):
+def test_new_loss_example_trains(place, monkeypatch, tmp_path):
     """The page's program, whose loss is none of those that are there."""
     arguments = [str(EXAMPLE), str(place / "lines" / "labels.txt"), str(tmp_path), "optim.steps=2", *SMALL]
     monkeypatch.setattr(sys, "argv", arguments)
@@ -153,7 +153,7 @@ def test_a_loss_of_ones_own(place, monkeypatch, tmp_path):
     assert max(jax.tree.leaves(moved)) > 0
 
 
-def test_keys_and_options_of_the_tables_are_there():
+def test_documented_keys_and_options_exist():
     """What the pages call by name exists."""
     from jaxcrnn.runs import config
 
@@ -204,7 +204,7 @@ def commands(path):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_every_command_of_a_page_is_one(path, capsys):
+def test_documented_commands_parse(path, capsys):
     """Its options are there, and each key of --set."""
     from jaxcrnn.runs import config
 
@@ -222,7 +222,7 @@ def test_every_command_of_a_page_is_one(path, capsys):
             assert key in config.keys(config._section(section)), f"{' '.join(words)}: {setting}"
 
 
-def test_the_pages_with_commands_are_there():
+def test_pages_with_expected_commands_exist():
     assert COMMANDS_OF.keys() <= {name_of(path) for path in PAGES}
 
 
@@ -230,11 +230,11 @@ def links(path):
     return re.findall(r"\]\(([^)#]*)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
 
 
-def test_links_are_seen():
+def test_links_between_pages_are_detected():
     assert len([target for path in PAGES for target in links(path) if target.endswith(".md")]) > 20
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_every_link_of_a_page_leads_somewhere(path):
+def test_links_have_targets(path):
     for target in links(path):
         assert not target or "://" in target or (path.parent / target).exists(), target

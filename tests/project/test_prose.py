@@ -38,7 +38,7 @@ def pages():
 
 
 @pytest.mark.parametrize("pattern", REPLACED)
-def test_plain_words(pattern):
+def test_prose_avoids_listed_phrases(pattern):
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for path in pages()
@@ -49,7 +49,7 @@ def test_plain_words(pattern):
     assert not found, f"write {REPLACED[pattern]!r} instead:\n" + "\n".join(found)
 
 
-def test_the_patterns_find_what_they_are_for():
+def test_patterns_match_their_examples():
     examples = [
         "started anew",
         "goes on with it",

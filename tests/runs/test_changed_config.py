@@ -24,7 +24,7 @@ def trained(lines_file, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_what_fits_is_said_and_gone_on_with(trained, capsys):
+def test_compatible_edits_are_reported_and_resumed(trained, capsys):
     edit(trained, "steps: 4", "steps: 6")
     edit(trained, "seed: 0", "seed: 3")
     assert main(["train", "--resume", str(trained)]) == 0
@@ -38,7 +38,7 @@ def test_what_fits_is_said_and_gone_on_with(trained, capsys):
     assert "was edited" not in capsys.readouterr().out
 
 
-def test_a_configuration_of_an_earlier_version_has_not_changed(trained, tmp_path):
+def test_config_of_an_earlier_version_is_unchanged(trained, tmp_path):
     """Keys that have another name by now, that were removed, or that there were not yet."""
     run = shutil.copytree(trained, tmp_path / "run")
     facts = json.loads((run / "run.json").read_text())
@@ -54,7 +54,7 @@ def test_a_configuration_of_an_earlier_version_has_not_changed(trained, tmp_path
 
 
 @pytest.mark.parametrize(("value", "told"), [("0.0", False), ("0.1", True)])
-def test_a_run_of_before_keys_were_removed(trained, tmp_path, capsys, value, told):
+def test_run_with_removed_keys(trained, tmp_path, capsys, value, told):
     """Its files have the key: at the default nothing is said; another value is refused until it is deleted."""
     run = shutil.copytree(trained, tmp_path / "run")
     edit(run, "  buckets:", f"  repeat_rare: {value}\n  buckets:")
@@ -70,7 +70,7 @@ def test_a_run_of_before_keys_were_removed(trained, tmp_path, capsys, value, tol
     assert "was edited" not in capsys.readouterr().out
 
 
-def test_fewer_steps_than_were_taken(trained, tmp_path, capsys):
+def test_fewer_steps_than_already_taken(trained, tmp_path, capsys):
     run = shutil.copytree(trained, tmp_path / "run")
     taken = folder.open_run(run).config.optim.steps
     edit(run, f"steps: {taken}", "steps: 2")
@@ -87,7 +87,7 @@ def test_fewer_steps_than_were_taken(trained, tmp_path, capsys):
         ("preset: ctc", "preset: flow1", 'loss.preset is "flow1", was "ctc"'),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(trained, capsys, old, new, said):
+def test_incompatible_edits_are_rejected_by_name(trained, capsys, old, new, said):
     edit(trained, old, new)
     try:
         edit(trained, "learning_rate: 0.001", "learning_rate: 0.002")  # which would do
@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_refused_by_name(trained, capsys, old, new, said):
         edit(trained, "learning_rate: 0.002", "learning_rate: 0.001")
 
 
-def test_one_command_starts_and_goes_on(lines_file, tmp_path, capsys):
+def test_auto_resume_starts_and_resumes(lines_file, tmp_path, capsys):
     arguments = [*train_args(lines_file, tmp_path / "run", steps=4, val=False), "--auto-resume"]
     assert main(arguments) == 0
     assert "resum" not in capsys.readouterr().out
@@ -124,7 +124,7 @@ def test_one_command_starts_and_goes_on(lines_file, tmp_path, capsys):
         ("config.yaml", lambda t: t.replace("blank: first", "blank: last"), ": has the blank last instead of first"),
     ],
 )
-def test_a_changed_charset_is_refused_by_character(trained, tmp_path, capsys, file, change, said):
+def test_changed_charset_is_rejected_by_character(trained, tmp_path, capsys, file, change, said):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     (run / file).write_text(change((run / file).read_text()))

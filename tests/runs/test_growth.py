@@ -17,7 +17,7 @@ from jaxcrnn.train import TrainConfig, init_state
 
 
 @pytest.mark.slow
-def test_rows_move_by_character():
+def test_class_rows_are_transferred_by_character():
     def state(charset, seed):
         model = ModelConfig("tiny", 4, 0.0, num_classes=charset.num_classes, blank=charset.blank)
         config = TrainConfig(model, LossConfig("flow1", start="normal"), OptimConfig(ema=0.9))
@@ -47,7 +47,7 @@ def test_rows_move_by_character():
 
 
 @pytest.mark.slow
-def test_a_new_training_starts_with_all_that_is_known():
+def test_grown_run_keeps_moments_and_centers():
     """Moments and centers too, where both have them; the schedule begins at 0, a new average with the weights."""
 
     def state(charset, seed, ema, preset):
@@ -90,7 +90,7 @@ def _parts(tree):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_more_characters(lines_file, tmp_path, capsys):
+def test_run_continues_with_added_characters(lines_file, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     assert main(train_args(lines_file, first, val=False)) == 0
     (tmp_path / "more.txt").write_text("".join(f"{c}\n" for c in "x0123456789"))
