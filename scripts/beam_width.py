@@ -45,8 +45,8 @@ def main() -> int:
     run = folder.open_run(Path(args.run))
     state, step = run.state(args.checkpoint)
     corpus = usable_lines(run, [args.data], keep_text_faults=True, allow_outside=True, shown_on=sys.stderr)
-    asked = decoder_of(args, run.charset) or Decoder()
-    decoders = {"greedy": Decoder(1)} | {f"{w}": dataclasses.replace(asked, width=w) for w in args.widths}
+    base_decoder = decoder_of(args, run.charset) or Decoder()
+    decoders = {"greedy": Decoder(1)} | {f"{w}": dataclasses.replace(base_decoder, width=w) for w in args.widths}
     config, data = run.reader_config, run.config.data
     planned = Batches(corpus, buckets.choose(corpus.widths, data.buckets), 8, workers=1)
     batches = [batch for _, batch in planned.in_order()]

@@ -33,10 +33,10 @@ EVERY = 10.0
 
 def family(process: int) -> list[int]:
     """A process and all that it started."""
-    found = [process]
+    processes = [process]
     for task in Path(f"/proc/{process}/task").glob("*/children"):
-        found += [one for child in task.read_text(encoding="ascii").split() for one in family(int(child))]
-    return found
+        processes += [one for child in task.read_text(encoding="ascii").split() for one in family(int(child))]
+    return processes
 
 
 def memory(process: int) -> tuple[int, int]:

@@ -152,6 +152,6 @@ def quantised(image, step):
         return out
     for row in range(0, len(image), 8):
         for column in range(0, image.shape[1], 8):
-            found = dctn(image[row : row + 8, column : column + 8], norm="ortho")
-            out[row : row + 8, column : column + 8] = idctn(np.round(found / steps) * steps, norm="ortho")
+            coefficients = dctn(image[row : row + 8, column : column + 8], norm="ortho")
+            out[row : row + 8, column : column + 8] = idctn(np.round(coefficients / steps) * steps, norm="ortho")
     return out

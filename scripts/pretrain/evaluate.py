@@ -60,8 +60,8 @@ def real_lines(reader: Recognizer, path: Path) -> None:
 def held_out_glyphs(reader: Recognizer, fonts: Path) -> Glyphs:
     text = "".join(reader.charset.characters)
     drawn = [atlas.draw(face, fonts, text) for face in HELD_OUT]
-    for face, found in zip(HELD_OUT, drawn, strict=True):
-        if found is None:
+    for face, glyphs in zip(HELD_OUT, drawn, strict=True):
+        if glyphs is None:
             raise SystemExit(f"{fonts}: no {face.file}; run fonts.sh first")
     tiles, advances, present = (np.stack(parts) for parts in zip(*drawn, strict=True))
     return Glyphs.of(Atlas(text, tuple(face.name for face in HELD_OUT), tiles, advances, present), reader.charset)
@@ -106,9 +106,9 @@ def look_alikes(reader: Recognizer, fonts: Path, groups_file: Path, count: int) 
             characters += len(truth)
             for edit in edits:
                 if edit.tag == "replace":
-                    written, found = truth[edit.src_pos], line.text[edit.dest_pos]
-                    if found in group_of[written]:
-                        swapped[written + found] += 1
+                    written, read = truth[edit.src_pos], line.text[edit.dest_pos]
+                    if read in group_of[written]:
+                        swapped[written + read] += 1
     total = swapped.total()
     print(f"{characters} characters, {errors} errors: {1 - errors / characters:.2%} of characters read right")
     print(f"read as another member of their group: {total} ({total / characters:.2%})")

@@ -33,8 +33,8 @@ def test_benchmark_interleaves_with_the_reference(tmp_path, capsys):
     assert main(["bench", *TINY, "--rounds", "2", "--only", "product,ctc,bilstm", "--out", str(out)]) == 0
     written = json.loads(out.read_text())
     assert {"date", "device", "jax", "torch"} <= set(written["about"])
-    found = {(row["case"], row["variant"]): row for row in written["rows"]}
-    assert set(found) == {
+    rows = {(row["case"], row["variant"]): row for row in written["rows"]}
+    assert set(rows) == {
         ("product", "jaxcrnn"),
         ("product", "torch"),
         ("ctc", "jaxcrnn"),
@@ -44,14 +44,14 @@ def test_benchmark_interleaves_with_the_reference(tmp_path, capsys):
         ("bilstm", "jaxcrnn"),
         ("bilstm", "torch"),
     }
-    for (case, variant), row in found.items():
+    for (case, variant), row in rows.items():
         assert row["rounds"] == 2
         assert 0 < row["least_ms"] <= row["median_ms"]
-        assert row["ratio"] == row["median_ms"] / found[case, "jaxcrnn"]["median_ms"]
+        assert row["ratio"] == row["median_ms"] / rows[case, "jaxcrnn"]["median_ms"]
         assert (row["temporary_mb"] is None) == (variant == "torch")
         assert row["sizes"]["dtype"] == "float32"
     assert all(size > 50 for size in written["about"]["peak_mb"].values())
-    assert found["product", "jaxcrnn"]["gflops"] > 0
+    assert rows["product", "jaxcrnn"]["gflops"] > 0
     assert capsys.readouterr().out.count("torch  ") == 3
 
 
@@ -64,13 +64,13 @@ def test_benchmark_runs_without_the_reference(monkeypatch, capsys):
 
 
 def test_compilation_cache_is_bypassed():
-    asked = []
-    monitoring.register_event_listener(lambda name, **_: asked.append(name))
+    events = []
+    monitoring.register_event_listener(lambda name, **_: events.append(name))
 
     def compiled():  # anew each time
-        asked.clear()
+        events.clear()
         jax.jit(lambda x: 7 * x + 3).lower(jnp.ones(11)).compile()
-        return any(name.endswith("compile_requests_use_cache") for name in asked)
+        return any(name.endswith("compile_requests_use_cache") for name in events)
 
     assert compiled()
     with uncached():

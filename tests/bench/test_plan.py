@@ -22,8 +22,8 @@ HLO = """
 
 
 def test_collectives_are_parsed_from_hlo():
-    found = [(c.kind, c.bytes, c.elements, c.repeated) for c in aot.collectives(HLO)]
-    assert found == [
+    collectives = [(c.kind, c.bytes, c.elements, c.repeated) for c in aot.collectives(HLO)]
+    assert collectives == [
         ("all-reduce", 4 * 51200, 51200, False),
         ("all-reduce", 32 + 16, 8, True),
         ("all-reduce", 24 + 12, 6, False),
@@ -48,15 +48,15 @@ def test_plan_for_local_devices(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "8 devices, batch sharded over 4, classes over 2" in shown
     assert "8 lines per step (2 per device)" in shown
-    found = json.loads(out.read_text())
+    plan = json.loads(out.read_text())
     # Of the head, and half of each on a device; the same of both moments, and centers.
     kernel, bias = 16 * 16 * 4, 16 * 4
     halves = (3 * (kernel + bias) + kernel + bias) // 2
-    assert found["gradients"] > kernel // 2 + bias // 2
-    assert found["state"] - 3 * (found["gradients"] - (kernel + bias) // 2) - halves < 2000  # batch statistics, counts
-    reduced = sum(c["bytes"] for c in found["collectives"] if c["kind"] == "all-reduce")
-    assert found["gradients"] <= reduced < 2 * found["gradients"]
-    assert all(c["elements"] < 1024 for c in found["collectives"] if c["kind"] == "all-gather")
+    assert plan["gradients"] > kernel // 2 + bias // 2
+    assert plan["state"] - 3 * (plan["gradients"] - (kernel + bias) // 2) - halves < 2000  # batch statistics, counts
+    reduced = sum(c["bytes"] for c in plan["collectives"] if c["kind"] == "all-reduce")
+    assert plan["gradients"] <= reduced < 2 * plan["gradients"]
+    assert all(c["elements"] < 1024 for c in plan["collectives"] if c["kind"] == "all-gather")
 
 
 @pytest.mark.parametrize(

@@ -118,9 +118,9 @@ def test_estimate_reports_recognised_lines_and_unseen_classes(reader, centers_fi
     "where", ["file", *(pytest.param(name, marks=pytest.mark.slow) for name in ("head", "zeros", "normal"))]
 )
 def test_centers_option_selects_the_initial_centers(where, reader, centers_file, four_lines, tmp_path, capsys):
-    given = str(centers_file) if where == "file" else where
+    source = str(centers_file) if where == "file" else where
     out = tmp_path / "second"
-    more = ("--init-from", str(reader), "--centers", given, "--preset", "flow2", "--out", str(out))
+    more = ("--init-from", str(reader), "--centers", source, "--preset", "flow2", "--out", str(out))
     assert train(*more, steps=1) == 0
     run = open_run(out)
     state, _ = run.state("latest")

@@ -13,10 +13,10 @@ from jaxcrnn.cli.main import COMMANDS, main
 @pytest.mark.slow
 def test_doctor_reports_packages_devices_and_fonts(capsys, monkeypatch):
     assert main(["doctor", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert all(found["packages"].values())
-    assert len(found["devices"]) == 8
-    assert len(found["typefaces"]) == 3
+    report = json.loads(capsys.readouterr().out)
+    assert all(report["packages"].values())
+    assert len(report["devices"]) == 8
+    assert len(report["typefaces"]) == 3
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "lmdb" else real(name))
     assert main(["doctor"]) == 0

@@ -11,23 +11,23 @@ from jaxcrnn.types import Assignment, CenterState
 
 
 def test_focal_ctc_with_gamma_zero_is_ctc():
-    logits, _, _, *known = numbers()
+    logits, _, _, *labels = numbers()
     plain, same, thrice = jax.jit(
         lambda *x: (ctc.ctc_loss(*x), losses.focal_ctc(*x, gamma=0.0), losses.focal_ctc(*x, alpha=3.0, gamma=0.0))
-    )(logits, *known)
+    )(logits, *labels)
     np.testing.assert_array_equal(same, plain)
     np.testing.assert_allclose(thrice, 3 * plain, rtol=1e-6)
 
 
 def test_ace_matches_manual_computation():
     logits, _, _, lengths, labels, label_lengths = numbers()
-    found = losses.ace(logits, lengths, labels, label_lengths)
+    values = losses.ace(logits, lengths, labels, label_lengths)
     for b in (0, 1, 2, 3):
         frames = np.exp(logits[b, : lengths[b]].astype(np.float64))
         mean = (frames / frames.sum(1, keepdims=True)).mean(0)
         counts = np.bincount(labels[b, : label_lengths[b]], minlength=C)
         counts[0] = lengths[b] - label_lengths[b]
-        np.testing.assert_allclose(found[b], -(counts / lengths[b] * np.log(mean)).sum(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(values[b], -(counts / lengths[b] * np.log(mean)).sum(), rtol=1e-5, atol=1e-6)
 
 
 def test_counted_assigns_labels_only_where_counts_match():
@@ -86,8 +86,8 @@ def test_accumulate_averages_exactly_recognised_samples():
     labels[0, 1] = 5  # now it is read exactly, as is the sample of one frame
     state = centers.zeros(C, D)
     for half in (slice(0, 2), slice(2, None)):  # folded over two batches
-        known = (a[half] for a in (features, logits, lengths, labels, label_lengths))
-        state = jax.jit(centers.accumulate)(state, *known)
+        arrays = (a[half] for a in (features, logits, lengths, labels, label_lengths))
+        state = jax.jit(centers.accumulate)(state, *arrays)
     best = logits.argmax(-1)
     taken = [(b, t) for b in (0, 3) for t in range(lengths[b])]
     empty = [(2, t) for t in range(lengths[2])] if (best[2, : lengths[2]] == 0).all() else []
@@ -148,9 +148,9 @@ def test_top_rival_is_the_most_probable_other_class():
 
 
 def test_watch_matches_manual_computation():
-    logits, features, start, *known = numbers()
-    assignment = everything("aligned, last")[1](logits, features, start, *known)["assignment"]
-    found = jax.jit(diagnostics.watch)(logits, features, start, assignment)
+    logits, features, start, *labels = numbers()
+    assignment = everything("aligned, last")[1](logits, features, start, *labels)["assignment"]
+    metrics = jax.jit(diagnostics.watch)(logits, features, start, assignment)
     rows = []
     for b, t in zip(*np.nonzero(assignment.weights), strict=True):
         own = int(assignment.classes[b, t])
@@ -162,9 +162,9 @@ def test_watch_matches_manual_computation():
         ]
         rows.append((lengths[1] - lengths[2], own, rival, p, *lengths))
     rows.sort()
-    assert found.weight == len(rows)
-    np.testing.assert_allclose([found.between, found.to_lookalike, found.to_own], np.sum(rows, 0)[4:], rtol=1e-5)
-    for extreme, expected in ((found.hardest, rows[:3]), (found.easiest, rows[::-1][:3])):
+    assert metrics.weight == len(rows)
+    np.testing.assert_allclose([metrics.between, metrics.to_lookalike, metrics.to_own], np.sum(rows, 0)[4:], rtol=1e-5)
+    for extreme, expected in ((metrics.hardest, rows[:3]), (metrics.easiest, rows[::-1][:3])):
         for i, column in enumerate((extreme.margins, extreme.classes, extreme.rivals, extreme.probabilities)):
             np.testing.assert_allclose(column, [row[i] for row in expected], rtol=1e-4, atol=1e-6)
 

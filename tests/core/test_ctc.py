@@ -80,13 +80,13 @@ def test_loss_and_gradient_match_torch():
     np.testing.assert_allclose(jax.jit(jax.grad(total))(logits), theirs.grad.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def plain(logits, *known):
-    return ctc.ctc_loss(logits, *known)
+def plain(logits, *labels):
+    return ctc.ctc_loss(logits, *labels)
 
 
-def fused(logits, *known):
+def fused(logits, *labels):
     classes = logits.shape[2]
-    return ctc.fused_ctc_loss(jnp.exp(logits), jnp.eye(classes), jnp.zeros(classes), *known)
+    return ctc.fused_ctc_loss(jnp.exp(logits), jnp.eye(classes), jnp.zeros(classes), *labels)
 
 
 @pytest.mark.parametrize("loss", [plain, fused])
@@ -106,12 +106,14 @@ def test_impossible_labels_have_zero_loss_and_gradient():
     """A class that is never read, and a line of nothing but NaN that could not spell its label anyway: as torch."""
     logits, labels, sizes = batch_of(0, 6, 5, [(1, 2), (3, 3, 3, 3), (1, 4)])
     logits[0, :, 2] = -np.inf
-    known = np.full(3, 6, np.int32), labels, sizes
-    both = jax.jit(jax.value_and_grad(lambda x: (ctc.ctc_loss(x, *known).sum(), ctc.ctc_loss(x, *known)), has_aux=True))
+    targets = np.full(3, 6, np.int32), labels, sizes
+    both = jax.jit(
+        jax.value_and_grad(lambda x: (ctc.ctc_loss(x, *targets).sum(), ctc.ctc_loss(x, *targets)), has_aux=True)
+    )
     with_nan = logits.copy()
     with_nan[1] = np.nan
-    for given in (logits, with_nan):
-        (_, losses), gradient = both(given)
+    for values in (logits, with_nan):
+        (_, losses), gradient = both(values)
         assert losses[:2].tolist() == [0, 0]
         assert not gradient[:2].any()
         assert losses[2] > 0
@@ -119,7 +121,7 @@ def test_impossible_labels_have_zero_loss_and_gradient():
     torch = pytest.importorskip("torch", reason="the torch extra is not installed")
     log_p = torch.tensor(np.array(logits)).log_softmax(2).transpose(0, 1)
     theirs = torch.nn.functional.ctc_loss(
-        log_p, torch.tensor(labels), torch.tensor(known[0]), torch.tensor(sizes), reduction="none", zero_infinity=True
+        log_p, torch.tensor(labels), torch.tensor(targets[0]), torch.tensor(sizes), reduction="none", zero_infinity=True
     )
     np.testing.assert_allclose(both(logits)[0][1], theirs, rtol=1e-5)
 
@@ -257,9 +259,9 @@ def test_recorded_outputs_of_a_handwriting_recogniser(shared):
     assert reading(line) == "the fak friend of the fomly hae tC"
     text = "the fake friend of the family, like the"
     labels = np.asarray([[characters.index(c) for c in text]], np.int32)
-    known = (np.asarray([100], np.int32), labels, np.asarray([len(text)], np.int32))
-    single = ctc_loss(jnp.asarray(line[None], jnp.float32), *known, blank=79)
+    targets = (np.asarray([100], np.int32), labels, np.asarray([len(text)], np.int32))
+    single = ctc_loss(jnp.asarray(line[None], jnp.float32), *targets, blank=79)
     np.testing.assert_allclose(single, 28.090721774903226, rtol=1e-6)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        double = ctc_loss(jnp.asarray(line[None]), *known, blank=79)
+        double = ctc_loss(jnp.asarray(line[None]), *targets, blank=79)
     np.testing.assert_allclose(double, 28.090721774903226, rtol=1e-13)

@@ -146,7 +146,7 @@ def test_focal_ctc_computes_ctc_once(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: flow(LossConfig(), rule=CenterRule(centers.zeros)), "a center rule requires an assignment"),
         (lambda: flow(LossConfig(), terms=[Term("ctc", 1.0, ones)]), "duplicate name 'ctc'"),
@@ -161,8 +161,8 @@ def test_focal_ctc_computes_ctc_once(monkeypatch):
         ),
     ],
 )
-def test_invalid_losses_are_rejected(make, said):
-    with pytest.raises(ValueError, match=said):
+def test_invalid_losses_are_rejected(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
 
 

@@ -82,13 +82,13 @@ def side(request):
         yield (Jax if name == "jax" else Torch)(), dtype
 
 
-def agree(found, recorded, tolerance=None, largest=None):
+def agree(computed, recorded, tolerance=None, largest=None):
     """Within the tolerance of the largest entry, that of the whole array where the recording is a part of one."""
-    double = np.asarray(found).dtype == np.float64
+    double = np.asarray(computed).dtype == np.float64
     tolerance = tolerance or (tolerances.GOLDEN_FLOAT64 if double else tolerances.GOLDEN_FLOAT32)
-    found, recorded = np.asarray(found, np.float64), np.asarray(recorded, np.float64)
+    computed, recorded = np.asarray(computed, np.float64), np.asarray(recorded, np.float64)
     largest = np.abs(recorded).max() if largest is None else largest
-    np.testing.assert_allclose(found, recorded, rtol=0, atol=tolerance * largest)
+    np.testing.assert_allclose(computed, recorded, rtol=0, atol=tolerance * largest)
 
 
 @pytest.fixture(params=["sample", pytest.param("full", marks=[pytest.mark.shared, pytest.mark.slow])])
@@ -172,8 +172,8 @@ def flow2(recorded, side):
 def lines_of(fw, golden, samples):
     """Lengths, labels and label lengths of some samples; all frames are valid."""
     count, frames = golden["raw_pred"].shape
-    known = np.full(count, frames), golden["labels"], golden["label_lengths"]
-    return [fw.array(array[samples].astype(np.int32)) for array in known]
+    targets = np.full(count, frames), golden["labels"], golden["label_lengths"]
+    return [fw.array(array[samples].astype(np.int32)) for array in targets]
 
 
 @pytest.mark.parametrize("name", ["ctc", "focal_ctc", "ace"])

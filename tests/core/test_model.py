@@ -158,8 +158,8 @@ def test_tiled_convolution_matches_xla(sizes, kernel, padding, image, dtype, clo
 
     with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("standard"):
         x, w = jnp.asarray(x, dtype), jnp.asarray(w / sizes[0] ** 0.5, dtype)
-        found, expected = all_of(lambda x, w: convolve(x, w, (1, 1), padding)), all_of(theirs)
-        for ours, xlas in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        computed, expected = all_of(lambda x, w: convolve(x, w, (1, 1), padding)), all_of(theirs)
+        for ours, xlas in zip(jax.tree.leaves(computed), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(ours, xlas, rtol=0, atol=close * float(jnp.abs(xlas).max()))
 
 

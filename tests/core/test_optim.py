@@ -35,13 +35,13 @@ def test_sgd_matches_manual_updates():
     """Gradients of length 5 are cut to 1, those of 0.37 are not; only kernels decay."""
     config = OptimConfig("sgd", steps=10**6, learning_rate=0.1, warmup=0, weight_decay=0.5, momentum=0.9, clip_norm=1.0)
     params, trace = dict(PARAMS), dict.fromkeys(PARAMS, 0.0)
-    for grads, found in zip(GRADS, run(config), strict=True):
+    for grads, updated in zip(GRADS, run(config), strict=True):
         grads = clipped(grads, 1.0)
         grads["kernel"] = grads["kernel"] + 0.5 * params["kernel"]
         trace = {name: 0.9 * trace[name] + grads[name] for name in params}
         params = {name: params[name] - 0.1 * trace[name] for name in params}
         for name, value in params.items():
-            np.testing.assert_allclose(found[name], value, **tolerances.FLOAT32)
+            np.testing.assert_allclose(updated[name], value, **tolerances.FLOAT32)
 
 
 def test_adamw_matches_manual_updates():
@@ -51,14 +51,14 @@ def test_adamw_matches_manual_updates():
     )
     params = dict(PARAMS)
     mean, square = (dict.fromkeys(PARAMS, 0.0) for _ in range(2))
-    for count, (grads, found) in enumerate(zip(GRADS, run(config), strict=True), start=1):
+    for count, (grads, updated) in enumerate(zip(GRADS, run(config), strict=True), start=1):
         grads = clipped(grads, 1.0)
         for name, g in grads.items():
             mean[name] = b1 * mean[name] + (1 - b1) * g
             square[name] = b2 * square[name] + (1 - b2) * g**2
             move = (mean[name] / (1 - b1**count)) / (np.sqrt(square[name] / (1 - b2**count)) + 1e-8)
             params[name] = params[name] - rate * (move + (decay * params[name] if name == "kernel" else 0))
-            np.testing.assert_allclose(found[name], params[name], **tolerances.FLOAT32)
+            np.testing.assert_allclose(updated[name], params[name], **tolerances.FLOAT32)
 
 
 @pytest.mark.parametrize(("warmup", "first"), [(0, 0.1), (1, 0.0), (100, 0.0)])

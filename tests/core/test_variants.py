@@ -55,10 +55,10 @@ def test_padded_frames_are_not_assigned(name):
 
 @every_assignment
 def test_permuting_the_batch_permutes_the_results(name):
-    logits, features, start, *known = numbers()
+    logits, features, start, *labels = numbers()
     order = np.asarray([3, 0, 5, 2, 4, 1])
-    one = everything(name)[1](logits, features, start, *known)
-    two = everything(name)[1](logits[order], features[order], start, *(k[order] for k in known))
+    one = everything(name)[1](logits, features, start, *labels)
+    two = everything(name)[1](logits[order], features[order], start, *(k[order] for k in labels))
     close(jax.tree.map(lambda a: a[order], one.pop("assignment")), two.pop("assignment"))
     for term in [key for key in one if key.startswith(("center", "push"))]:
         (value, (d_f, d_c)), (value2, (d_f2, d_c2)) = one.pop(term), two.pop(term)
@@ -68,8 +68,8 @@ def test_permuting_the_batch_permutes_the_results(name):
 
 @every_assignment
 def test_features_at_their_centers_have_zero_loss_and_gradient(name):
-    logits, features, start, *known = numbers()
-    assignment = everything(name)[1](logits, features, start, *known)["assignment"]
+    logits, features, start, *labels = numbers()
+    assignment = everything(name)[1](logits, features, start, *labels)["assignment"]
     if assignment.classes.ndim == 3:  # a frame of two characters cannot be on both
         most = jnp.argmax(assignment.weights, -1, keepdims=True)
         assignment = Assignment(
@@ -143,8 +143,8 @@ class TestUpdates(chex.TestCase):
 
 @every_assignment
 def test_alpha_zero_does_not_move_centers(name):
-    logits, features, start, *known = numbers()
-    assignment = everything(name)[1](logits, features, start, *known)["assignment"]
+    logits, features, start, *labels = numbers()
+    assignment = everything(name)[1](logits, features, start, *labels)["assignment"]
     state = CenterState(jnp.asarray(start), jnp.zeros(C))
     np.testing.assert_array_equal(centers.delta(state, features, assignment, alpha=0.0).centers, start)
     moved = centers.gradient(state, features, assignment, learning_rate=0.0)
@@ -179,8 +179,8 @@ def test_batch_without_assigned_frames_gives_zero_loss(name):
 @every_assignment
 def test_batch_of_one_frame(name):
     logits, features, start, lengths, labels, label_lengths = (a[3:4] if a.shape[0] == B else a for a in numbers())
-    known = (lengths, labels[:, :1], label_lengths)
-    assignment = jax.jit(ASSIGNMENTS[name])(logits[:, :1], *known)
+    targets = (lengths, labels[:, :1], label_lengths)
+    assignment = jax.jit(ASSIGNMENTS[name])(logits[:, :1], *targets)
     assert assignment.weights.reshape(1, 1, -1).sum() == 1
     assert assignment.classes.reshape(-1)[0] == 4
     assert losses.center(features[:, :1], start, assignment) > 0
@@ -188,7 +188,9 @@ def test_batch_of_one_frame(name):
 
 @every_loss
 def test_losses_ignore_padding_and_stay_finite(name):
-    loss = jax.jit(lambda x, *known: (LOSSES[name](x, *known), jax.grad(lambda x: LOSSES[name](x, *known).sum())(x)))
+    loss = jax.jit(
+        lambda x, *targets: (LOSSES[name](x, *targets), jax.grad(lambda x: LOSSES[name](x, *targets).sum())(x))
+    )
     logits, _, _, lengths, labels, label_lengths = numbers()
     clean = loss(logits, lengths, labels, label_lengths)
     close(LOSSES[name](*map(jnp.asarray, (logits, lengths, labels, label_lengths))), clean[0])
@@ -220,8 +222,8 @@ def shapes_in(jaxpr):
 @every_assignment
 def test_no_array_of_frames_by_classes_is_created(name):
     """Neither the loss, its gradient nor an update makes an array of all frames by all classes."""
-    logits, features, start, *known = numbers()
-    assignment = ASSIGNMENTS[name](logits, *known)
+    logits, features, start, *labels = numbers()
+    assignment = ASSIGNMENTS[name](logits, *labels)
 
     def all_of_it(features, start):
         loss = jax.value_and_grad(lambda f: losses.center(f, start, assignment))(features)

@@ -211,15 +211,15 @@ def test_dead_workers_are_restarted(lines_file, capsys):
     corpus = corpus_of(lines_file, 0)
     whole = list(Batches(corpus, (64, 128), 6, seed=1).training(0, 40))
     batches, others = Batches(corpus, (64, 128), 6, seed=1, processes=2), set(multiprocessing.active_children())
-    found = []
+    received = []
     for pair in batches.training(0, 40):
-        found.append(pair)
-        if len(found) == 5:
+        received.append(pair)
+        if len(received) == 5:
             (set(multiprocessing.active_children()) - others).pop().kill()
     assert batches.restarts == 1
     assert "died (exit code -9)" in capsys.readouterr().err
-    assert len(found) == len(whole)
-    for (p, a), (q, b) in zip(whole, found, strict=True):
+    assert len(received) == len(whole)
+    for (p, a), (q, b) in zip(whole, received, strict=True):
         np.testing.assert_array_equal(p.items, q.items)
         np.testing.assert_array_equal(a.images, b.images)
 
@@ -227,12 +227,12 @@ def test_dead_workers_are_restarted(lines_file, capsys):
 @pytest.mark.fault
 def test_worker_killed_mid_batch_is_restarted():
     """A pipe holds less than a batch, so a worker waits in one for most of its time."""
-    others, found, restarts = set(multiprocessing.active_children()), [], []
+    others, batches, restarts = set(multiprocessing.active_children()), [], []
     for item in ahead(bytes, 3_000_000, 3_000_012, processes=2, restarted=restarts.append):
-        found.append(len(item))
-        if len(found) == 3:
+        batches.append(len(item))
+        if len(batches) == 3:
             (set(multiprocessing.active_children()) - others).pop().kill()
-    assert found == list(range(3_000_000, 3_000_012))
+    assert batches == list(range(3_000_000, 3_000_012))
     assert len(restarts) == 1
 
 

@@ -50,10 +50,10 @@ def test_probabilities_sum_to_one_after_any_context(order):
 def test_automaton_matches_the_recursion(order):
     """Every text of up to five characters, one of them unknown; what is left for longer ones makes it a whole."""
     model = ngram.train(LINES, order)
-    found = automata.of_ngrams(model, CHARSET, 1.0)
+    automaton = automata.of_ngrams(model, CHARSET, 1.0)
     total = 0.0
     for text in itertools.chain.from_iterable(itertools.product("ab c", repeat=n) for n in range(6)):
-        score = automata.score(found, CHARSET.encode("".join(text)))
+        score = automata.score(automaton, CHARSET.encode("".join(text)))
         assert score == pytest.approx(of_text(model, text), abs=1e-4)
         total += math.exp(score)
     assert 0.3 < total < 1
@@ -67,12 +67,12 @@ def test_kneser_ney_matches_manual_computation():
     """Two lines, two characters: every pair occurs twice, so discounts are 1/2, where counts of 1 are lacking."""
     model = ngram.train(["ab", "ab"], 2)
     assert model.characters == "ab"
-    found = automata.of_ngrams(model, Charset("ab"), 1.0)
+    automaton = automata.of_ngrams(model, Charset("ab"), 1.0)
     # Pairs seen: (begin, a), (a, b), (b, end). Unigrams continue one context each of three, and half of what is there
     # is shared by a, b, end and unknown: (1 - 1/2) / 3 + 1/2 * 1/4 = 7/24. Pairs: (2 - 1/2) / 2 + 1/4 * 7/24 = 79/96.
-    assert automata.score(found, [1, 2]) == pytest.approx(3 * np.log(79 / 96), abs=1e-6)
+    assert automata.score(automaton, [1, 2]) == pytest.approx(3 * np.log(79 / 96), abs=1e-6)
     # Begin, then b: 1/4 * 7/24. After b, the end: 79/96.
-    assert automata.score(found, [2]) == pytest.approx(np.log(7 / 96 * 79 / 96), abs=1e-6)
+    assert automata.score(automaton, [2]) == pytest.approx(np.log(7 / 96 * 79 / 96), abs=1e-6)
 
 
 def test_saved_model_is_loaded_unchanged(tmp_path):
@@ -120,14 +120,14 @@ ignored
 def test_arpa_file_of_another_program(tmp_path):
     (tmp_path / "m.arpa").write_bytes(OTHERS.replace("\n", "\r\n").encode())
     model = ngram.load_ngrams(tmp_path / "m.arpa")
-    found = automata.of_ngrams(model, CHARSET, 1.0)
+    automaton = automata.of_ngrams(model, CHARSET, 1.0)
     # b after the beginning and the end after b are not there: weights of <s> and b; c is unknown.
     for text, expected in (
         ("ab", -0.1 - 0.2 + 0.1 - 0.5),
         ("b a", -0.5 - 0.7 - 0.3 - 0.4 - 0.25 - 0.5),
         ("c", -0.5 - 2 - 0.5),
     ):
-        assert automata.score(found, CHARSET.encode(text)) == pytest.approx(expected * math.log(10), abs=1e-5), text
+        assert automata.score(automaton, CHARSET.encode(text)) == pytest.approx(expected * math.log(10), abs=1e-5), text
         assert of_text(model, text) == pytest.approx(expected * math.log(10), abs=1e-9)
 
 

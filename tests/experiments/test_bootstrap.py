@@ -20,11 +20,11 @@ def test_interval_over_seeds_only(rates, widened):
     Their bootstrap has (S - 1) / S of the variance of S seeds, so its ends are sqrt(S / (S - 1)) further away.
     """
     away = np.sqrt(widened) * (max(rates) - np.mean(rates))
-    for found in (
+    for interval in (
         rate(*same_for_every_line(rates)),
         difference(*same_for_every_line(rates), *same_for_every_line([0.0] * len(rates))),
     ):
-        np.testing.assert_allclose(found, (np.mean(rates), np.mean(rates) - away, np.mean(rates) + away), rtol=1e-12)
+        np.testing.assert_allclose(interval, (np.mean(rates), np.mean(rates) - away, np.mean(rates) + away), rtol=1e-12)
 
 
 def test_interval_over_lines_only():
@@ -32,10 +32,10 @@ def test_interval_over_lines_only():
     over = np.random.default_rng(0).random((1, 2000))
     error = over.std() / np.sqrt(2000)
     for seeds in (1, 3):  # alike, so that nothing comes from them
-        found = rate(np.repeat(over, seeds, 0), np.ones((seeds, 2000)), replicates=4000)
-        assert found.value == pytest.approx(over.mean())
-        assert found.high - found.value == pytest.approx(1.96 * error, rel=0.06)
-        assert found.value - found.low == pytest.approx(1.96 * error, rel=0.06)
+        interval = rate(np.repeat(over, seeds, 0), np.ones((seeds, 2000)), replicates=4000)
+        assert interval.value == pytest.approx(over.mean())
+        assert interval.high - interval.value == pytest.approx(1.96 * error, rel=0.06)
+        assert interval.value - interval.low == pytest.approx(1.96 * error, rel=0.06)
 
 
 def test_rate_is_pooled_over_lines():
@@ -61,9 +61,9 @@ def test_intervals_cover_the_true_value(seeds, spread):
     covered, ones = 0, np.ones((seeds, 150))
     for trial in range(trials):
         one, two = arms(rng, seeds, 150, gain, spread)
-        found = difference(one, ones, two, ones, replicates=200, seed=trial)
-        covered += found.low <= gain <= found.high
-        assert found.low <= found.value <= found.high
+        interval = difference(one, ones, two, ones, replicates=200, seed=trial)
+        covered += interval.low <= gain <= interval.high
+        assert interval.low <= interval.value <= interval.high
     # Clipping of probabilities takes some of the gain away, 0.002 at this difficulty.
     assert covered / trials > 0.9
 

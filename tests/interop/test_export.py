@@ -111,15 +111,15 @@ def test_stablehlo_runs_without_jaxcrnn(names, run_of, tmp_path):
         reader = jaxcrnn.load(run_of(name))
         read = jax.jit(exporters.function(reader))
         for b, w in CASES if name == "odd" else CASES[1:2]:
-            images[f"{name},{b}x{w}"] = given = images_of(reader.model.height, b, w)
-            expected[f"{name},{b}x{w}"] = read(given, np.full(b, w - 5, np.int32))[0]
+            images[f"{name},{b}x{w}"] = batch = images_of(reader.model.height, b, w)
+            expected[f"{name},{b}x{w}"] = read(batch, np.full(b, w - 5, np.int32))[0]
     np.savez(tmp_path / "in.npz", **images)
     arguments = [str(tmp_path), str(tmp_path / "in.npz"), str(tmp_path / "out.npz")]
     subprocess.run([sys.executable, "-c", textwrap.dedent(LOADER), *arguments], check=True)
-    with np.load(tmp_path / "out.npz") as found:
-        assert set(found.files) == set(expected)
+    with np.load(tmp_path / "out.npz") as outputs:
+        assert set(outputs.files) == set(expected)
         for key, value in expected.items():
-            np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-4)
+            np.testing.assert_allclose(outputs[key], value, rtol=0, atol=1e-4)
 
 
 def test_documented_loader_matches_the_recognizer(run_of, tmp_path, monkeypatch):
@@ -152,8 +152,8 @@ def test_onnx_export_matches_the_model(name, run_of, tmp_path):
     read = jax.jit(exporters.function(reader))
     for b, w in CASES if name == "odd" else CASES[1:2]:
         images = images_of(reader.model.height, b, w)
-        (found,) = session.run(None, {"images": images})
-        np.testing.assert_allclose(found, read(images, np.full(b, w, np.int32))[0], rtol=0, atol=1e-4)
+        (logits,) = session.run(None, {"images": images})
+        np.testing.assert_allclose(logits, read(images, np.full(b, w, np.int32))[0], rtol=0, atol=1e-4)
 
 
 @pytest.mark.torch
@@ -172,17 +172,17 @@ def test_torch_state_dict_export(name, form, run_of, tmp_path):
     reader = jaxcrnn.load(run)
     images = images_of(32, 2, 48)
     expected = jax.jit(exporters.function(reader))(images, np.full(2, 48, np.int32))[0]
-    given = torch.from_numpy(images)
+    tensor = torch.from_numpy(images)
     if form == "torch":
         module = CRNN(ModelConfig("tiny", 6, num_classes=11)).eval()
         module.load_state_dict(state)
-        found = module(given, torch.full((2,), 48)).logits
+        logits = module(tensor, torch.full((2,), 48)).logits
     else:
         module = CrnnPytorch(hidden=4).eval()
         module.load_state_dict(state, strict=False)
         assert {k for k in module.state_dict() if "num_batches" not in k} == state.keys()
-        found = module(given.permute(0, 3, 1, 2)).permute(1, 0, 2)
-    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=0, atol=1e-4)
+        logits = module(tensor.permute(0, 3, 1, 2)).permute(1, 0, 2)
+    np.testing.assert_allclose(logits.detach().numpy(), expected, rtol=0, atol=1e-4)
 
 
 def test_recognizer_accepts_every_image_type(run_of, tmp_path):
@@ -192,7 +192,7 @@ def test_recognizer_accepts_every_image_type(run_of, tmp_path):
     image.save(file, "PNG")
     (tmp_path / "a.png").write_bytes(file.getvalue())
     reader = jaxcrnn.load(run_of("plain"))
-    given = [
+    images = [
         tmp_path / "a.png",
         str(tmp_path / "a.png"),
         file.getvalue(),
@@ -203,7 +203,7 @@ def test_recognizer_accepts_every_image_type(run_of, tmp_path):
         image.convert("P"),
         gray[:, :, None],
     ]
-    lines = reader.recognize(given)
+    lines = reader.recognize(images)
     assert lines[0].name == str(tmp_path / "a.png")
     assert len({(line.text, line.confidence) for line in lines}) == 1
     for wrong, what in (

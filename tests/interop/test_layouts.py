@@ -26,14 +26,14 @@ SLOW = ("crnn.pytorch", "GitYCC", "dtrb vgg", "dtrb resnet", "sequential")
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in MODULES])
 def test_import_matches_torch_and_export_is_bitwise(name):
-    make, given = MODULES[name]
+    make, options = MODULES[name]
     with torch.no_grad():
         module = random(make())
         colors = 3 if "color" in name else 1
-        images = torch.randn(2, colors, given.get("height", 32), 52)
+        images = torch.randn(2, colors, options.get("height", 32), 52)
         expected = module(images).permute(1, 0, 2).numpy()
     state = arrays(module)
-    layout, variables, counters = importer.converted(state, CHARSET, **given)
+    layout, variables, counters = importer.converted(state, CHARSET, **options)
     kept = jax.tree.map(np.copy, variables)
     model = ModelConfig(**layout.model)
     widths = np.asarray([52, 52], np.int32)
@@ -91,13 +91,13 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_weights_of_every_file_format_are_read(name, state, tmp_path):
     FILES[name](state, tmp_path / "weights")
-    found = state_dicts.read(tmp_path / "weights")
-    assert found.keys() == state.keys()
+    weights = state_dicts.read(tmp_path / "weights")
+    assert weights.keys() == state.keys()
     for key, value in state.items():
         expected = (
             value.astype(np.float16).astype(np.float32) if name == "half" and value.dtype == np.float32 else value
         )
-        np.testing.assert_array_equal(found[key], expected)
+        np.testing.assert_array_equal(weights[key], expected)
 
 
 def test_convert_command_moves_the_blank(state, digits, tmp_path, capsys):
@@ -219,9 +219,9 @@ def test_invalid_input_prints_one_line(name, state, digits, tmp_path, capsys, mo
     Path("short.txt").write_text("a\nb\n")
     write(state, tmp_path)
     assert main(["convert", "w.pth", "--charset", str(digits), "--out", "run", *options]) == 2
-    said = capsys.readouterr()
-    assert said.err.count("\n") == 1
-    assert message in said.err
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
     assert not Path("run").exists()
 
 

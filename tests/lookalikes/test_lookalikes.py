@@ -24,9 +24,9 @@ def test_similarity_tolerates_shift_and_scale():
     tall = bars((6, 34, 12, 16), (6, 34, 24, 28), (6, 10, 12, 28), (18, 22, 12, 28), (30, 34, 12, 28))
     wide = bars((10, 30, 6, 10), (10, 30, 30, 34), (10, 14, 6, 34), (18, 22, 6, 34), (26, 30, 6, 34))
     tiles = np.stack([cross, np.roll(cross, (2, -2), (0, 1)), tall, wide, bars((6, 10, 6, 34), (30, 34, 6, 34))])[None]
-    found = similarity.neighbours(tiles, np.ones((1, 5), bool), count=4)
-    assert found.indices[:, 0].tolist()[:4] == [1, 0, 3, 2]
-    scores = similarity.known_scores(found)
+    neighbours = similarity.neighbours(tiles, np.ones((1, 5), bool), count=4)
+    assert neighbours.indices[:, 0].tolist()[:4] == [1, 0, 3, 2]
+    scores = similarity.known_scores(neighbours)
     assert scores[0, 1] > 0.97
     assert scores[2, 3] > 0.8
     assert max(scores[0, j] for j in (2, 3, 4)) < 0.7
@@ -62,14 +62,14 @@ def test_groups_merge_only_if_all_pairs_are_similar():
 
 def test_confusions_from_edit_alignment():
     truths, read = zip(("未来", "末来"), ("未土", "末"), ("己已日", "己己日"), ("", "a"), ("日", ""), strict=True)
-    found = confusions.score(read, truths, groups=[]).confusions
-    assert {(c.written, c.read): c.times for c in found if c.written and c.read} == {("未", "末"): 2, ("已", "己"): 1}
+    pairs = confusions.score(read, truths, groups=[]).confusions
+    assert {(c.written, c.read): c.times for c in pairs if c.written and c.read} == {("未", "末"): 2, ("已", "己"): 1}
 
 
 def test_agreement_with_a_reference_table():
     table = [frozenset(p) for p in ("ab", "bc", "xy", "qz")]
-    found = similarity.agreement(["abc", "de"], table, "abcdexy")
-    assert found == (pytest.approx(2 / 4), pytest.approx(2 / 3), 4, 3)
+    agreement = similarity.agreement(["abc", "de"], table, "abcdexy")
+    assert agreement == (pytest.approx(2 / 4), pytest.approx(2 / 3), 4, 3)
 
 
 def test_mine_groups_from_the_embedded_atlas(tmp_path, capsys):
@@ -109,8 +109,8 @@ def test_table_pairs_are_filtered_by_glyph_similarity(tmp_path, capsys):
 
 def test_pair_similarities_match_neighbour_scores():
     atlas = embedded()
-    found = similarity.neighbours(atlas.tiles[:, :40], atlas.present[:, :40], count=39)
-    scores = similarity.known_scores(found)
+    neighbours = similarity.neighbours(atlas.tiles[:, :40], atlas.present[:, :40], count=39)
+    scores = similarity.known_scores(neighbours)
     pairs = np.asarray([(i, j) for i in range(40) for j in range(i)])
     expected = [(scores[int(i), int(j)] + scores[int(j), int(i)]) / 2 for i, j in pairs]
     np.testing.assert_allclose(

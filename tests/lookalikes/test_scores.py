@@ -42,8 +42,8 @@ CASES = {
 def test_counts_per_line(name):
     truth, read, inside, recalled, substituted, edits = CASES[name]
     lines = score([read], [truth], GROUPS).lines
-    found = {field: int(values[0]) for field, values in lines._asdict().items()}
-    assert found == {
+    counts = {field: int(values[0]) for field, values in lines._asdict().items()}
+    assert counts == {
         "correct": int(truth == read),
         "edits": edits,
         "characters": len(truth),
@@ -66,12 +66,12 @@ def test_alignments_are_minimal_and_complete():
 
 
 def test_rates_and_confusions():
-    found = score(["末来", "末未", "土", "十未"], ["未来", "未未", "士", "中未"], GROUPS)
-    values = {name: rate.value for name, rate in rates(found.lines).items()}
+    scored = score(["末来", "末未", "土", "十未"], ["未来", "未未", "士", "中未"], GROUPS)
+    values = {name: rate.value for name, rate in rates(scored.lines).items()}
     # 7 characters, 4 of them wrong; 5 members, 3 of them read as the other; two lines of look-alikes alone.
     assert values == pytest.approx({"lines": 0, "characters": 3 / 7, "recall": 2 / 5, "substituted": 3 / 5, "alike": 0})
-    assert found.confusions[0] == ("未", "末", 2, 4, True)
-    assert {c[:3] for c in found.confusions[1:]} == {("士", "土", 1), ("中", "十", 1)}
+    assert scored.confusions[0] == ("未", "末", 2, 4, True)
+    assert {c[:3] for c in scored.confusions[1:]} == {("士", "土", 1), ("中", "十", 1)}
     assert rates(score([], [], GROUPS).lines)["lines"].value == 0
 
 
@@ -105,9 +105,9 @@ def test_score_command_reads_each_layout(layout, tmp_path, capsys):
     assert "50.00%" in shown
     assert "未" in shown
     assert main(["lookalikes", "score", "--predictions", str(path), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["rates"]["substituted"] == {"rate": 0.5, "count": 1, "of": 2}
-    assert found["confusions"][0] == {"written": "未", "read": "末", "count": 1, "of": 1, "alike": True}
+    report = json.loads(capsys.readouterr().out)
+    assert report["rates"]["substituted"] == {"rate": 0.5, "count": 1, "of": 2}
+    assert report["confusions"][0] == {"written": "未", "read": "末", "count": 1, "of": 1, "alike": True}
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,8 @@ def test_ten_steps_on_eight_devices(preset, head, data, model):
 def compare_steps(preset, head, data, model, count):
     push = {"push": 0.1} if preset == "aligned" else {}
     one, infos, _ = steps(config_of(preset, "dense", **push), 1, 1, count=count)
-    eight, told, text = steps(config_of(preset, head, **push), data, model, count=count)
-    for ours, expected in zip(told, infos, strict=True):
+    eight, infos_of_eight, text = steps(config_of(preset, head, **push), data, model, count=count)
+    for ours, expected in zip(infos_of_eight, infos, strict=True):
         for name, value in expected.items():
             tolerance = tolerances.WATCH if name == "watch" else tolerances.STEP
             chex.assert_trees_all_close(ours[name], value, **tolerance)
@@ -167,23 +167,23 @@ def moved_centers(kind, shared):
     table, classes = rng.normal(size=(64, D)).astype(np.float32), rng.integers(0, 64, (B, T)).astype(np.int32)
     near = (table[classes] + 0.3 * rng.normal(size=(B, T, D))).astype(np.float32)
     weights = rng.uniform(0, 1, (B, T)).astype(np.float32)
-    given = CenterState(table, np.zeros(64, np.float32)), near.astype(kind), Assignment(classes, weights)
+    arguments = CenterState(table, np.zeros(64, np.float32)), near.astype(kind), Assignment(classes, weights)
     if not shared:
-        return np.asarray(jax.jit(centers.delta)(*given).centers), []
+        return np.asarray(jax.jit(centers.delta)(*arguments).centers), []
     mesh = sharding.make_mesh(MeshConfig(4, 2))
     places = (P("model"), P("data"), P("data"))
-    arrays = [jax.device_put(a, NamedSharding(mesh, place)) for a, place in zip(given, places, strict=True)]
+    arrays = [jax.device_put(a, NamedSharding(mesh, place)) for a, place in zip(arguments, places, strict=True)]
     program = jax.jit(functools.partial(centers.delta, ops=center_ops(mesh))).lower(*arrays)
     moved = program.compile()(*arrays).centers
     return np.asarray(moved), re.findall(r"all_reduce.*?\}\) : \(tensor<(\w+)>", program.as_text(), re.DOTALL)
 
 
 def test_center_all_reduce_uses_the_feature_dtype():
-    (exact, _), (wide, told) = moved_centers(jnp.float32, False), moved_centers(jnp.float32, True)
-    assert told == [f"32x{D}xf32", "32xf32"]
+    (exact, _), (wide, reduced) = moved_centers(jnp.float32, False), moved_centers(jnp.float32, True)
+    assert reduced == [f"32x{D}xf32", "32xf32"]
     np.testing.assert_allclose(wide, exact, **tolerances.CENTERS)
-    (alone, _), (narrow, told) = moved_centers(jnp.bfloat16, False), moved_centers(jnp.bfloat16, True)
-    assert told == [f"32x{D}xbf16", "32xf32"]
+    (alone, _), (narrow, reduced) = moved_centers(jnp.bfloat16, False), moved_centers(jnp.bfloat16, True)
+    assert reduced == [f"32x{D}xbf16", "32xf32"]
     by_features, by_sums = np.abs(alone - exact).mean(), np.abs(narrow - alone).mean()
     assert 0 < by_sums < by_features / 2
 
@@ -318,11 +318,11 @@ def test_error_in_one_process_ends_both(lines_file, tmp_path):
         assert both[0].poll() is None, both[0].communicate()
     name = lines.read_text().splitlines()[0].split("\t")[0]
     (tmp_path / name).unlink()
-    told = [process.communicate(timeout=200)[1] for process in both]
+    errors = [process.communicate(timeout=200)[1] for process in both]
     failed = [code == 2 for code in (process.returncode for process in both)]
-    assert any(failed), told
+    assert any(failed), errors
     assert all(process.returncode for process in both)
-    assert f"{name}: no such file" in told[failed.index(True)]
+    assert f"{name}: no such file" in errors[failed.index(True)]
 
 
 @pytest.mark.slow

@@ -37,18 +37,18 @@ def test_damaged_runs(tmp_path):
     command = [sys.executable, fuzz.__file__, "--out", str(tmp_path), "--share", "0.05", "--only", "runs"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    found = json.loads((tmp_path / "runs" / "found.json").read_text())
-    assert found["inputs"] == 30
-    assert 0 < found["taken"] < 30
+    result = json.loads((tmp_path / "runs" / "found.json").read_text())
+    assert result["inputs"] == 30
+    assert 0 < result["taken"] < 30
 
 
 @pytest.mark.slow
 @pytest.mark.fault
 @pytest.mark.parametrize("name", sorted(set(fuzz.TARGETS) - {"runs"}))
 def test_damaged_input_is_accepted_or_rejected_with_one_line(name, tmp_path):
-    found = fuzz.fuzz(name, INPUTS.get(name, 60), tmp_path)
-    assert found["inputs"] >= INPUTS.get(name, 60) // 2
-    assert 0 < found["taken"] < found["inputs"]
+    result = fuzz.fuzz(name, INPUTS.get(name, 60), tmp_path)
+    assert result["inputs"] >= INPUTS.get(name, 60) // 2
+    assert 0 < result["taken"] < result["inputs"]
 
 
 @pytest.mark.parametrize("name", ["[" * 5000, "[" + "9" * 5000 + "]"], ids=["nested", "long"])

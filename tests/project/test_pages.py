@@ -65,9 +65,9 @@ def test_quick_start_commands_run(place, monkeypatch, capsys):
     (loader,) = (block for block in blocks("open-doors.md", "python") if "deserialize" in block)
     Image.open("lines/1.png").save("line.png")
     exec(compile(loader, "loader", "exec"), {})
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert main(["recognize", "runs/first", "line.png"]) == 0
-    assert capsys.readouterr().out.split("\t")[1] == said.rstrip("\n")
+    assert capsys.readouterr().out.split("\t")[1] == output.rstrip("\n")
 
 
 @pytest.mark.torch
@@ -157,13 +157,13 @@ def test_documented_keys_and_options_exist():
     """What the pages call by name exists."""
     from jaxcrnn.runs import config
 
-    known = {f.name: config.keys(config._section(f.name)) for f in config.dataclasses.fields(config.Config)}
+    sections = {f.name: config.keys(config._section(f.name)) for f in config.dataclasses.fields(config.Config)}
     keys = 0
     for page in ("coming-from.md", "quick-start.md", "open-doors.md", "new-loss.md"):
         text = (DOCS / page).read_text(encoding="utf-8")
         files = "md|bin|onnx|safetensors|lm"
-        for section, key in re.findall(rf"\b({'|'.join(known)})\.(?!{files})([a-z_]+)\b(?!\()", text):
-            assert key in known[section], f"{page}: {section}.{key}"
+        for section, key in re.findall(rf"\b({'|'.join(sections)})\.(?!{files})([a-z_]+)\b(?!\()", text):
+            assert key in sections[section], f"{page}: {section}.{key}"
             keys += 1
         for command in re.findall(r"(?:^|`)jaxcrnn ([a-z]+)", text, re.MULTILINE):
             assert command in COMMANDS, f"{page}: jaxcrnn {command}"
@@ -208,9 +208,9 @@ def test_documented_commands_parse(path, capsys):
     """Its options are there, and each key of --set."""
     from jaxcrnn.runs import config
 
-    found = list(commands(path))
-    assert len(found) >= COMMANDS_OF.get(name_of(path), 0)
-    for words in found:
+    documented = list(commands(path))
+    assert len(documented) >= COMMANDS_OF.get(name_of(path), 0)
+    for words in documented:
         try:
             args = parser().parse_args(words)
         except SystemExit as stopped:

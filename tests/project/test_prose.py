@@ -39,14 +39,14 @@ def pages():
 
 @pytest.mark.parametrize("pattern", REPLACED)
 def test_prose_avoids_listed_phrases(pattern):
-    found = [
+    matches = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for path in pages()
         if str(path.relative_to(ROOT)) not in EXEMPT
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if re.search(pattern, line)
     ]
-    assert not found, f"write {REPLACED[pattern]!r} instead:\n" + "\n".join(found)
+    assert not matches, f"write {REPLACED[pattern]!r} instead:\n" + "\n".join(matches)
 
 
 def test_patterns_match_their_examples():

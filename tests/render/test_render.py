@@ -114,11 +114,11 @@ def test_missing_glyph_is_taken_from_another_font():
     tiles = np.zeros((2, 1, 40, 40), np.uint8)
     tiles[1, 0, 8:32, 8:32] = 255
     half = Atlas("x", ("empty", "full"), tiles, np.ones((2, 1), np.float32), np.asarray([[False], [True]]))
-    found = Glyphs.of(half, Charset("xy"))
+    glyphs_of_half = Glyphs.of(half, Charset("xy"))
     for seed in range(4):
-        image, _ = rendered(jax.random.key(seed), found, np.asarray([[1]]), np.asarray([1]), narrow(EASY))
+        image, _ = rendered(jax.random.key(seed), glyphs_of_half, np.asarray([[1]]), np.asarray([1]), narrow(EASY))
         assert image.max() - image.min() > 0.8
-    image, width = rendered(jax.random.key(0), found, np.asarray([[2]]), np.asarray([1]), narrow(EASY))
+    image, width = rendered(jax.random.key(0), glyphs_of_half, np.asarray([[2]]), np.asarray([1]), narrow(EASY))
     assert image[0, :, : int(width[0])].std() < 0.1  # no font has it: nothing is drawn, least of all a box
 
 

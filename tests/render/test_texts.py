@@ -67,9 +67,9 @@ def test_texts_are_substrings_of_file_lines(tmp_path):
 )
 def test_sources_without_text_are_rejected(config, characters, message, tmp_path):
     (tmp_path / "short.txt").write_text("ab\n")
-    given = {k: str(v).format(short=tmp_path / "short.txt") if k == "source" else v for k, v in config.items()}
+    options = {k: str(v).format(short=tmp_path / "short.txt") if k == "source" else v for k, v in config.items()}
     with pytest.raises(UserError, match=message):
-        Texts(TextConfig(**given), characters, 0)
+        Texts(TextConfig(**options), characters, 0)
 
 
 @pytest.mark.parametrize(

@@ -72,18 +72,18 @@ def test_damaged_checkpoint_is_skipped(damage, tmp_path):
         for step in (1, 2, 3):
             checkpoints.save(state_of(step), {"n": step}, None)
     DAMAGES[damage](folder / "3")
-    said = []
+    warnings = []
     with Checkpoints(folder, read_only=True) as checkpoints:
-        state, extra, step = checkpoints.restore_newest(state_of(0), warn=said.append)
+        state, extra, step = checkpoints.restore_newest(state_of(0), warn=warnings.append)
         assert (step, extra["n"]) == (2, 2)
         jax.tree.map(np.testing.assert_array_equal, state, state_of(2))
-        assert len(said) == 1
-        assert "checkpoints/3" in said[0]
+        assert len(warnings) == 1
+        assert "checkpoints/3" in warnings[0]
         with pytest.raises(Damaged):
             checkpoints.restore(3, state_of(0))
     assert (folder / "3").exists()  # nobody who reads moves it
     with Checkpoints(folder, keep=3) as checkpoints:
-        assert checkpoints.restore_newest(state_of(0), warn=said.append)[2] == 2
+        assert checkpoints.restore_newest(state_of(0), warn=warnings.append)[2] == 2
         assert checkpoints.steps == [1, 2]
         checkpoints.save(state_of(3), {"n": 33}, None)
         assert checkpoints.restore_newest(state_of(0))[1] == {"n": 33}
@@ -164,5 +164,5 @@ def test_log_write_error_lists_available_checkpoints(lines_file, tmp_path, capsy
 
     monkeypatch.setattr(trainer._Run, "_log", full)
     assert main(train_args(lines_file, tmp_path / "run", "run.eval_every=4", "run.log_every=1", val=False)) == 2
-    said = capsys.readouterr().err
-    assert "run: No space left on device; training stopped, available checkpoints: 4" in said
+    error = capsys.readouterr().err
+    assert "run: No space left on device; training stopped, available checkpoints: 4" in error

@@ -174,7 +174,7 @@ def test_trust_argument_in_python(trained, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("loss", "said"),
+    ("loss", "message"),
     [
         ({"assignment": "own_gone:f"}, "loss.assignment=own_gone:f: module own_gone not found"),
         ({"assignment": "own_loss:sharq"}, r"own_loss \(.*own_loss.py\) has no 'sharq'; did you mean sharp"),
@@ -190,12 +190,12 @@ def test_trust_argument_in_python(trained, monkeypatch):
         ({"terms": ("own_loss:energy", "2*own_loss:energy")}, "duplicate name 'energy'"),
     ],
 )
-def test_invalid_import_paths_print_one_line(loss, said, tmp_path, monkeypatch):
+def test_invalid_import_paths_print_one_line(loss, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own_loss.py").write_text(MODULE)
     (tmp_path / "broken_one.py").write_text("\n1 / 0\n")
     (tmp_path / "broken_two.py").write_text("import own_missing\n")
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         extensions.resolve(LossConfig(**loss))
     assert "\n" not in str(caught.value)
 
@@ -255,7 +255,7 @@ def number(outputs, batch, assignment, state, *, blank): return 0.5
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("loss.terms=[broken_loss:noblank]", "loss.terms=broken_loss:noblank: TypeError: noblank() got an unexpected"),
         ("loss.terms=[broken_loss:square]", "ValueError: term 'square' has shape (3, 4)"),
@@ -265,7 +265,7 @@ def number(outputs, batch, assignment, state, *, blank): return 0.5
         ("loss.rule=broken_loss:narrow", "expected CenterState of shapes [(11, 16), (11,)]"),
     ],
 )
-def test_error_in_a_custom_function_prints_one_line(setting, said, lines_file, tmp_path, monkeypatch, capsys):
+def test_error_in_a_custom_function_prints_one_line(setting, message, lines_file, tmp_path, monkeypatch, capsys):
     (tmp_path / "broken_loss.py").write_text(BROKEN)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -273,7 +273,7 @@ def test_error_in_a_custom_function_prints_one_line(setting, said, lines_file, t
     assert main([*train_args(lines_file, out, "loss.preset=posterior", setting, val=False)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert said in error
+    assert message in error
     assert "divides" not in setting or f"{tmp_path / 'broken_loss.py'}, line 6" in error
     assert not out.exists()
 

@@ -57,8 +57,8 @@ def test_grown_run_keeps_moments_and_centers():
 
     old, new = Charset("土士未"), Charset("末士己土")
     before, fresh = state(old, 1, 0.9, "flow1"), state(new, 2, 0.9, "flow1")
-    after, besides = charset_transfer.started(before, fresh, old, new)
-    assert besides == ["moments", "centers"]
+    after, transferred = charset_transfer.started(before, fresh, old, new)
+    assert transferred == ["moments", "centers"]
     expected = charset_transfer.transfer(before, fresh, old, new)
     assert after.step == fresh.step
     chex.assert_trees_all_equal(after.params, expected.params)
@@ -68,14 +68,14 @@ def test_grown_run_keeps_moments_and_centers():
     assert counts == {"ScaleByAdamState": 1, "ScaleByScheduleState": 0}
 
     plain, fresh = state(old, 1, 0.0, "ctc"), state(new, 2, 0.9, "flow1")
-    after, besides = charset_transfer.started(plain, fresh, old, new)
-    assert besides == []
+    after, transferred = charset_transfer.started(plain, fresh, old, new)
+    assert transferred == []
     chex.assert_trees_all_equal(after.params, charset_transfer.transfer(plain.params, fresh.params, old, new))
     chex.assert_trees_all_equal(after.opt_state.average, after.params)
     chex.assert_trees_all_equal(after.centers, fresh.centers)
 
-    after, besides = charset_transfer.started(before, state(new, 2, 0.0, "ctc"), old, new)
-    assert besides == []
+    after, transferred = charset_transfer.started(before, state(new, 2, 0.0, "ctc"), old, new)
+    assert transferred == []
     assert after.centers is None
     chex.assert_trees_all_equal(
         after.params, charset_transfer.transfer(before.opt_state.average, after.params, old, new)
@@ -84,9 +84,9 @@ def test_grown_run_keeps_moments_and_centers():
 
 def _parts(tree):
     """Every named tuple in a tree."""
-    found = [tree] if hasattr(tree, "_fields") else []
+    parts = [tree] if hasattr(tree, "_fields") else []
     inside = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, tuple) else ()
-    return found + [part for each in inside for part in _parts(each)]
+    return parts + [part for each in inside for part in _parts(each)]
 
 
 @pytest.mark.slow

@@ -121,11 +121,11 @@ def test_signal_is_handled_while_waiting_for_data(lines_file, tmp_path, monkeypa
     makes = Batches.training
 
     def stalled(self, start, stop):
-        for number, found in enumerate(makes(self, start, stop)):
+        for number, batch in enumerate(makes(self, start, stop)):
             if number == 5:
                 threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
                 queue.Queue().get(timeout=100)
-            yield found
+            yield batch
 
     run = tmp_path / "run"
     with monkeypatch.context() as patched:
@@ -144,8 +144,8 @@ def test_pipe_is_rejected_as_image(tmp_path, capsys):
     lines = tmp_path / "lines.txt"
     lines.write_text("pipe.png\tabc\n")
     assert main(["data", "audit", str(lines)]) == 2
-    told = capsys.readouterr()
-    assert "pipe.png: not a regular file" in told.out + told.err
+    captured = capsys.readouterr()
+    assert "pipe.png: not a regular file" in captured.out + captured.err
 
 
 def test_all_checkpoints_damaged_is_an_error(copy, capsys):
@@ -153,9 +153,9 @@ def test_all_checkpoints_damaged_is_an_error(copy, capsys):
     for seal in seals:
         seal.write_text("{}")
     assert main(["train", "--resume", str(copy)]) == 2
-    told = capsys.readouterr()
-    assert told.out.count("falling back to the previous checkpoint") == len(seals) - 1 > 0
-    assert "no other checkpoint is available; copy an intact one into" in told.err
+    captured = capsys.readouterr()
+    assert captured.out.count("falling back to the previous checkpoint") == len(seals) - 1 > 0
+    assert "no other checkpoint is available; copy an intact one into" in captured.err
 
 
 def test_missing_log_is_reported(copy, capsys):
@@ -175,8 +175,8 @@ def test_auto_resume_rejects_another_initialization(copy, lines_file, tmp_path, 
     assert "was initialized from step 8 of" in capsys.readouterr().err
     for begins in (("--init-from", str(other)), ()):
         assert main([*train_args(lines_file, run, *begins, steps=2, val=False), "--auto-resume"]) == 2
-        asked = begins[1] if begins else "not given"
-        assert f"was initialized from {copy}, but --init-from is {asked}" in capsys.readouterr().err
+        option = begins[1] if begins else "not given"
+        assert f"was initialized from {copy}, but --init-from is {option}" in capsys.readouterr().err
     shutil.rmtree(copy)
     assert main(arguments) == 0
     out = capsys.readouterr().out
@@ -185,18 +185,18 @@ def test_auto_resume_rejects_another_initialization(copy, lines_file, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("values", "message"),
     [
         (("127.0.0.1", "1", "0"), "--coordinator 127.0.0.1: expected HOST:PORT"),
         (("localhost:99999", "1", "0"), "a port from 1 to 65535"),
         (("localhost:9999", "2", "2"), "--process-index 2 of --process-count 2: expected 0 to 1"),
     ],
 )
-def test_invalid_coordinator_options_are_rejected(given, said, capsys):
+def test_invalid_coordinator_options_are_rejected(values, message, capsys):
     flags = ("--coordinator", "--process-count", "--process-index")
-    several = [word for pair in zip(flags, given, strict=True) for word in pair]
+    several = [word for pair in zip(flags, values, strict=True) for word in pair]
     assert main(["train", "--distributed", *several]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_coordinator_port_in_use_or_unreachable():

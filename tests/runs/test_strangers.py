@@ -45,14 +45,14 @@ def test_limits_of_an_untrusted_run_are_ignored(theirs, large, capsys):
         ["evaluate", str(theirs), "--data", str(large / "lines.txt")],
     ):
         assert main(command) == 2
-        told = capsys.readouterr()
-        assert "ignoring data.max_pixels=1,000,000,000,000,000; using 32,000,000" in told.err
-        assert "9000x4000 pixels; the limit is 32,000,000 in total" in told.out + told.err
+        captured = capsys.readouterr()
+        assert "ignoring data.max_pixels=1,000,000,000,000,000; using 32,000,000" in captured.err
+        assert "9000x4000 pixels; the limit is 32,000,000 in total" in captured.out + captured.err
         assert main([*command, "--max-pixels", str(LARGE)]) == 0
         assert "data.max_pixels" not in capsys.readouterr().err
         assert main([*command, "--max-pixels", str(LARGE), "--max-bytes", "9"]) == 2
-        told = capsys.readouterr()
-        assert "larger than the limit of 9 bytes" in told.out + told.err
+        captured = capsys.readouterr()
+        assert "larger than the limit of 9 bytes" in captured.out + captured.err
         assert main([*command, "--max-bytes", "0"]) == 2
         assert "--max-bytes 0: expected 1 or more" in capsys.readouterr().err
 
@@ -92,9 +92,9 @@ def test_stricter_limits_are_kept(theirs, tmp_path, capsys):
 )
 def test_invalid_log_rows_are_ignored(tmp_path, line, taken):
     (tmp_path / metrics_log.NAME).write_bytes(b'{"step": 2, "ctc": 3}\n' + line)
-    found = metrics_log.read(tmp_path / metrics_log.NAME)
-    assert [(row["step"], metrics_log.number(row, "ctc")) for row in found.rows] == [(2, 3.0), *taken]
-    assert found.broken == (not taken and line.endswith(b"}"))
+    log = metrics_log.read(tmp_path / metrics_log.NAME)
+    assert [(row["step"], metrics_log.number(row, "ctc")) for row in log.rows] == [(2, 3.0), *taken]
+    assert log.broken == (not taken and line.endswith(b"}"))
 
 
 @pytest.mark.slow
