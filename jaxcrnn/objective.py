@@ -7,7 +7,6 @@ A `Flow` is a loss variant made of functions; a `LossConfig` names its parts. `j
 from __future__ import annotations
 
 import difflib
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import assign, centers, ctc, diagnostics, losses
+from jaxcrnn import _terms, assign, centers, diagnostics, losses
 from jaxcrnn.centers import CenterRule
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.center_ops import DENSE, CenterOps
@@ -281,7 +280,7 @@ def _flow(config: LossConfig, parts: Preset, assignment: Any, rule: CenterRule, 
         assignment = partial(assign.ASSIGNMENTS[parts.assignment], **options.get(parts.assignment, {}))
     if assignment is None and any(rule):
         raise UserError("a center rule requires an assignment, but loss.assignment is 'none'")
-    all_terms = (*_terms(config, parts, assignment is not None), *terms)
+    all_terms = (*_terms_of(config, parts, assignment is not None), *terms)
     names = [*RESERVED, *(term.name for term in all_terms)]
     if duplicates := [name for name in names if names.count(name) > 1]:
         raise UserError(
@@ -291,17 +290,17 @@ def _flow(config: LossConfig, parts: Preset, assignment: Any, rule: CenterRule, 
     return Flow(assignment, _rule(config, parts, rule) if assignment is not None else None, all_terms)
 
 
-def _terms(config: LossConfig, parts: Preset, has_centers: bool) -> Iterator[Term]:
+def _terms_of(config: LossConfig, parts: Preset, has_centers: bool) -> Iterator[Term]:
     if config.focal:
-        yield Term("focal", 1.0, partial(_focal, alpha=config.focal_alpha, gamma=config.focal_gamma))
+        yield Term("focal", 1.0, partial(_terms.focal, alpha=config.focal_alpha, gamma=config.focal_gamma))
     else:
-        yield Term("ctc", 1.0, _ctc)
+        yield Term("ctc", 1.0, _terms.plain_ctc)
     if config.ace:
-        yield Term("ace", config.ace, partial(_ace, variant=config.ace_variant))
+        yield Term("ace", config.ace, partial(_terms.ace, variant=config.ace_variant))
     if has_centers:
-        yield Term("center", parts.weight, partial(_center, reduction=parts.reduction))
+        yield Term("center", parts.weight, partial(_terms.center, reduction=parts.reduction))
     if config.push:
-        yield Term("push", config.push, partial(_push, margin=config.push_margin, reduction=parts.reduction))
+        yield Term("push", config.push, partial(_terms.push, margin=config.push_margin, reduction=parts.reduction))
 
 
 def _rule(config: LossConfig, parts: Preset, rule: CenterRule) -> CenterRule:
@@ -312,63 +311,6 @@ def _rule(config: LossConfig, parts: Preset, rule: CenterRule) -> CenterRule:
     init: Any = {**centers.STARTS, "estimate": partial(centers.estimated, preset=config.preset)}[parts.start]
     update = partial(centers.UPDATES[parts.update], **options.get(parts.update, {}))
     return CenterRule(rule.init or init, rule.update or update)
-
-
-def _ctc(outputs: Outputs, batch: Batch, *_: Any, blank: int) -> Array:
-    return ctc.ctc_loss(outputs.logits, outputs.lengths, batch.labels, batch.label_lengths, blank=blank)
-
-
-def _focal(outputs: Outputs, batch: Batch, *_: Any, blank: int, **options: float) -> tuple[Array, dict[str, Array]]:
-    plain = _ctc(outputs, batch, blank=blank)
-    return losses.focal(plain, **options), {"ctc": plain}
-
-
-def _ace(outputs: Outputs, batch: Batch, *_: Any, blank: int, variant: str) -> Array:
-    labels = (outputs.lengths, batch.labels, batch.label_lengths)
-    return losses.ace(outputs.logits, *labels, blank=blank, variant=variant)
-
-
-def _center(
-    outputs: Outputs,
-    _: Batch,
-    assignment: Assignment,
-    state: CenterState,
-    *,
-    blank: int,
-    reduction: str,
-    ops: CenterOps = DENSE,
-) -> Array:
-    del blank
-    features = as_logits(outputs.logits).center_features(outputs.features)
-    return losses.center(features, state.centers, assignment, reduction=reduction, ops=ops)
-
-
-def _push(
-    outputs: Outputs,
-    _: Batch,
-    assignment: Assignment,
-    state: CenterState,
-    *,
-    blank: int,
-    margin: float,
-    reduction: str,
-    ops: CenterOps = DENSE,
-) -> Array:
-    # The blank is never a rival, and frames assigned to the blank are not pushed.
-    rivals = diagnostics.top_rival(outputs.logits, assignment.classes, excluded=(blank,))
-    rivals = jnp.where(assignment.classes == blank, assignment.classes, rivals)
-    features = as_logits(outputs.logits).center_features(outputs.features)
-    return losses.push(features, state.centers, assignment, rivals, margin=margin, reduction=reduction, ops=ops)
-
-
-@lru_cache(maxsize=256)
-def _takes_ops(function: Callable[..., Any]) -> bool:
-    return "ops" in inspect.signature(function).parameters
-
-
-def _with_ops(function: Callable[..., Any], ops: CenterOps) -> Callable[..., Any]:
-    """Bind the center operations of a step to a function, if it accepts them."""
-    return partial(function, ops=ops) if _takes_ops(function) else function
 
 
 def loss_terms(
@@ -418,16 +360,10 @@ def loss_terms(
     loss: Any = 0.0
     info: dict[str, Array] = {}
     for term in flow.terms:
-        value = _with_ops(term.function, ops)(outputs, batch, assignment, state, blank=blank)
+        value = _terms.with_ops(term.function, ops)(outputs, batch, assignment, state, blank=blank)
         value, more = value if isinstance(value, tuple) else (value, {})
         value = jnp.asarray(value)
-        for name, each in {**jax.tree.map(jnp.asarray, more), term.name: value}.items():
-            if each.shape not in ((), real.shape):
-                raise ValueError(f"term {name!r} has shape {each.shape}; expected {real.shape} or a scalar")
-            if each.ndim:
-                info[f"{name}_sum"] = jnp.where(real, each, 0.0).sum()
-            else:
-                info[name] = each
+        info |= _terms.logged({**jax.tree.map(jnp.asarray, more), term.name: value}, real)
         if term.weight:
             total = info[f"{term.name}_sum"] * (1 / samples.astype(value.dtype)) if value.ndim else value
             loss += term.weight * total
@@ -468,4 +404,4 @@ def move_centers(
     if state is None or assignment is None or flow.rule is None or flow.rule.update is None:
         return state
     features = as_logits(outputs.logits).update_features(outputs.features)
-    return _with_ops(flow.rule.update, ops)(state, features, assignment)
+    return _terms.with_ops(flow.rule.update, ops)(state, features, assignment)

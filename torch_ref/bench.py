@@ -184,9 +184,16 @@ def read(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
 
 
 CASES: dict[str, Callable[[dict[str, Any], bool], dict[str, Run]]] = {
-    "product": product, "step": step, "forward": forward, "backbone": backbone, "bilstm": bilstm, "ctc": loss,
-    "head": head, "center": center, "read": read,
-}  # fmt: skip
+    "product": product,
+    "step": step,
+    "forward": forward,
+    "backbone": backbone,
+    "bilstm": bilstm,
+    "ctc": loss,
+    "head": head,
+    "center": center,
+    "read": read,
+}
 
 
 def seconds(run: Run) -> float:

@@ -20,8 +20,11 @@ MODULES = ("jaxcrnn.runs.usable_lines",)
 
 def add_options(parser: options.Parser) -> None:
     actions = options.add_actions(parser)
-    for name, summary in (("audit", "check every line as training does, and list the faults (exit code 2 if any)"),
-                          ("convert", "convert a data set to LMDB")):  # fmt: skip
+    summaries = {
+        "audit": "check every line as training does, and list the faults (exit code 2 if any)",
+        "convert": "convert a data set to LMDB",
+    }
+    for name, summary in summaries.items():
         sub = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         sub.add_argument(
             "source",
