@@ -12,9 +12,23 @@ from jaxcrnn.errors import UserError
 __version__ = "0.2.0"
 
 _MODULES = (
-    "assign", "augment", "centers", "charset", "convert", "ctc", "decode", "diagnostics", "errors", "losses", "metrics",
-    "model", "objective", "optim", "train", "types",
-)  # fmt: skip
+    "assign",
+    "augment",
+    "centers",
+    "charset",
+    "convert",
+    "ctc",
+    "decode",
+    "diagnostics",
+    "errors",
+    "losses",
+    "metrics",
+    "model",
+    "objective",
+    "optim",
+    "train",
+    "types",
+)
 # Public names, by the module that has them.
 _NAMES = {
     "assign": ("aligned", "counted", "posterior", "predicted"),
@@ -33,12 +47,22 @@ _NAMES = {
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 # Modules that pages of version 0.1 named, by their place now.
 _MOVED = {
-    "automata": "decoding.automata", "backbones": "nn.backbones", "beam": "decoding.beam",
-    "checkpoint": "runs.checkpoint", "config": "runs.config", "evaluate": "decoding.evaluate",
-    "fused": "kernels.chunked_head", "head": "kernels.logits", "language": "decoding.ngram",
-    "layouts": "interop.checkpoint_layouts", "looks": "render.config", "recognizer": "interop.recognizer",
-    "recurrent": "nn.lstm", "sharding": "parallel.mesh", "streams": "render.streams",
-}  # fmt: skip
+    "automata": "decoding.automata",
+    "backbones": "nn.backbones",
+    "beam": "decoding.beam",
+    "checkpoint": "runs.checkpoint",
+    "config": "runs.config",
+    "evaluate": "decoding.evaluate",
+    "fused": "kernels.chunked_head",
+    "head": "kernels.logits",
+    "language": "decoding.ngram",
+    "layouts": "interop.checkpoint_layouts",
+    "looks": "render.config",
+    "recognizer": "interop.recognizer",
+    "recurrent": "nn.lstm",
+    "sharding": "parallel.mesh",
+    "streams": "render.streams",
+}
 
 __all__ = ["Charset", "UserError", "__version__", *_MODULES, *_HOME]
 

@@ -29,7 +29,7 @@ class AugmentConfig:
       wave: amplitude of a smooth wave along the line, about two heights long, in image heights.
       contrast: relative change of the contrast.
       brightness: change of the brightness, where black to white is a range of 2.
-      blur: largest share of a twice-applied 3x3 binomial blur, in [0, 1].
+      blur: largest share of a blurred copy that is mixed in, in [0, 1]; the blur is 3x3 binomial, applied twice.
       noise: largest standard deviation of Gaussian noise, where black to white is a range of 2.
       erase: largest side of one rectangle filled with a uniform gray, in image heights.
       invert: probability that black and white are swapped, in [0, 1].

@@ -71,7 +71,7 @@ def normal(key: Array, C: int, D: int) -> CenterState:
       ((3, 2), [0.0, 0.0, 0.0])
 
     References:
-      The PyTorch seed, and PaddleOCR without a file of centers.
+      The PyTorch port, and PaddleOCR without a file of centers.
     """
     return CenterState(jax.random.normal(key, (C, D)), jnp.zeros(C))
 
@@ -245,7 +245,7 @@ def gradient(
       [[0.0, 0.0], [3.0, 0.0], [0.0, 0.0]]
 
     References:
-      The PyTorch seed, whose centers are a parameter.
+      The PyTorch port, whose centers are a parameter.
     """
     _check(state, features)
     away, weight = _sums(state.centers, features, assignment, ops)

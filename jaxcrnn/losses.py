@@ -187,7 +187,7 @@ def center(
       12.5
 
     References:
-      Wen et al., 2016, eq. 2. ``"half_sum"``: the TensorFlow original; ``"mean"``: the PyTorch seed and PaddleOCR.
+      Wen et al., 2016, eq. 2. ``"half_sum"``: the TensorFlow original; ``"mean"``: the PyTorch port and PaddleOCR.
     """
     _check_sizes(features, centers)
     classes, weights = assignment

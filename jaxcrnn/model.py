@@ -36,7 +36,7 @@ class ModelConfig:
     """The architecture of a recogniser.
 
     Attributes:
-      backbone: convolutional layers: ``"vgg"`` (7 convolutions, as in the paper), ``"small"`` (5 narrow ones, for
+      backbone: convolutional layers: ``"vgg"`` (7 convolutions, as in the CRNN paper), ``"small"`` (5 narrow ones, for
         CPUs), ``"tiny"`` (3, to try out a setting), ``"resnet"``, one of the backbones that fit weights of other
         programs, or layers spelled out (`jaxcrnn.nn.backbones.layers_of`).
       hidden: size H of each LSTM direction, 1 or more; a bidirectional layer has D = 2H features.
@@ -54,11 +54,11 @@ class ModelConfig:
       conv: implementation of convolutions: ``"xla"``, ``"winograd"`` (3x3 convolutions by Winograd's minimal filtering
         and kernel gradients as matrix products, fast on CPUs) or ``"auto"`` for the device's best. Results are equal up
         to rounding.
-      lstm: implementation of LSTMs: ``"scan"``, ``"cudnn"`` (needs an NVIDIA GPU; other devices use the scan) or
-        ``"auto"`` for the device's best. Parameters are the same, and results are equal up to rounding.
+      lstm: implementation of LSTMs: ``"scan"`` (a loop in JAX), ``"cudnn"`` (needs an NVIDIA GPU; other devices use the
+        scan) or ``"auto"`` for the device's best. Parameters are the same, and results are equal up to rounding.
       inference_dtype: ``dtype`` for evaluation and recognition; ``"auto"`` is ``dtype``, except that CPUs use float32
         instead of bfloat16, which is slower there.
-      height: image height in pixels.
+      height: height in pixels that every line is scaled to.
       num_classes: number of classes C, including the blank; set from the charset.
       blank: class id of the blank; set from the charset.
       imported: properties that only converted weights need; a separate section of a run's configuration.

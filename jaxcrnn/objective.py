@@ -7,7 +7,6 @@ A `Flow` is a loss variant made of functions; a `LossConfig` names its parts. `j
 from __future__ import annotations
 
 import difflib
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcrnn import assign, centers, ctc, diagnostics, losses
+from jaxcrnn import _terms, assign, centers, diagnostics, losses
 from jaxcrnn.centers import CenterRule
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.center_ops import DENSE, CenterOps
@@ -104,18 +103,25 @@ RESERVED = ("loss", "grad_norm", "skipped", "nonfinite", *diagnostics.METRICS)  
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class LossConfig:
-    """The training loss: ``mean(CTC or focal CTC) + ace * mean(ACE) + weight * center + push * push``.
+    """The training loss: ``mean(CTC or focal CTC) + ace * mean(ACE) + weight * (center loss) + push * (push loss)``.
 
     ``assignment``, ``start``, ``update``, ``reduction`` and ``weight`` default to those of the preset.
 
     Attributes:
-      preset: ``"ctc"`` (no centers), ``"flow1"`` (TensorFlow original), ``"flow1-torch"`` (PyTorch seed, corrected),
-        ``"flow2"`` (PaddleOCR), ``"aligned"`` or ``"posterior"`` (this project's own).
-      assignment: how frames are assigned to classes: ``"none"``, ``"counted"``, ``"predicted"``, ``"aligned"``,
-        ``"posterior"`` (`jaxcrnn.assign`), or the import path of a function, ``"module:function"`` (`Flow.assign`).
-      start: centers before the first step: ``"zeros"``, ``"normal"``, ``"head"`` or ``"estimate"`` (from a file).
-      update: how centers move: ``"fixed"``, ``"delta"`` or ``"gradient"`` (`jaxcrnn.centers`).
-      reduction: reduction of the center loss, the push and the ``gradient`` update: ``"mean"`` or ``"half_sum"``.
+      preset: ``"ctc"`` (plain CTC, no centers), or with a center loss (docs/center-loss.md): ``"flow1"`` (TensorFlow
+        original), ``"flow1-torch"`` (its PyTorch port, corrected), ``"flow2"`` (PaddleOCR), ``"aligned"`` or
+        ``"posterior"`` (this project's own).
+      assignment: class of each frame (a narrow vertical slice of a line) in the center loss: ``"none"``, ``"counted"``
+        (the true characters where greedy decoding outputs characters, if their numbers match), ``"predicted"`` (the
+        most probable class), ``"aligned"`` (the best CTC path of the true text), ``"posterior"`` (the true
+        characters, weighted by their CTC posteriors), or the import path of a function, ``"module:function"``
+        (`Flow.assign`).
+      start: centers before the first step: ``"zeros"``, ``"normal"`` (random), ``"head"`` (the weights of the linear
+        layer) or ``"estimate"`` (from the file of ``--centers``).
+      update: how centers move: ``"fixed"`` (not at all), ``"delta"`` (towards the features of their class) or
+        ``"gradient"`` (gradient descent on the center loss).
+      reduction: ``"mean"`` or ``"half_sum"`` (half the sum) over the assigned frames, in the center loss, the push and
+        the ``gradient`` update.
       weight: weight of the center loss, 0 or more; at 0 centers are kept and updated but do not affect the features.
       alpha: step size of the ``delta`` update, 0 or more.
       center_rate: learning rate of the ``gradient`` update, 0 or more. With ``"half_sum"`` a center moves by this rate
@@ -123,15 +129,18 @@ class LossConfig:
       frames: frames of a character's run that the ``aligned`` assignment uses: ``"last"``, ``"first"``, ``"best"`` or
         ``"all"``.
       skip_blank: whether the ``predicted`` assignment drops frames whose best class is the blank.
-      ignored: class ids that never emit in the ``counted`` assignment.
-      focal: use focal CTC instead of CTC.
+      ignored: class ids that the ``counted`` assignment does not count as characters.
+      focal: use focal CTC instead of CTC, so that lines that are already read with confidence count less.
       focal_alpha: factor of focal CTC, 0 or more.
       focal_gamma: focusing exponent of focal CTC, 0 or more; 0 is plain CTC.
-      ace: weight of the aggregation cross-entropy, 0 or more; PaddleOCR uses 0.1, 0 disables it.
-      ace_variant: ``"paper"``, or ``"paddle"`` with a second softmax.
-      push: weight of the hinge loss between look-alikes, 0 or more; 0 disables it.
-      push_margin: margin of the hinge loss in squared distance, 0 or more.
-      rule: import path of a `CenterRule`, ``"module:rule"``; each part that it sets overrides ``start`` or ``update``.
+      ace: weight of ACE (aggregation cross-entropy of predicted and true character counts), 0 or more; PaddleOCR uses
+        0.1, 0 disables it.
+      ace_variant: ``"paper"`` (Xie et al., 2019), or ``"paddle"`` (PaddleOCR) with a second softmax.
+      push: weight of a loss that keeps frames farther from the center of their most probable other class than from
+        their own, 0 or more; 0 disables it.
+      push_margin: margin of that loss in squared distance, 0 or more.
+      rule: import path of a `CenterRule` of your own (docs/new-loss.md), ``"module:rule"``; each part that it sets
+        overrides ``start`` or ``update``.
       terms: import paths of additional terms, each ``"module:function"`` or, with a weight, ``"0.1*module:function"``.
 
     Raises:
@@ -271,7 +280,7 @@ def _flow(config: LossConfig, parts: Preset, assignment: Any, rule: CenterRule, 
         assignment = partial(assign.ASSIGNMENTS[parts.assignment], **options.get(parts.assignment, {}))
     if assignment is None and any(rule):
         raise UserError("a center rule requires an assignment, but loss.assignment is 'none'")
-    all_terms = (*_terms(config, parts, assignment is not None), *terms)
+    all_terms = (*_terms_of(config, parts, assignment is not None), *terms)
     names = [*RESERVED, *(term.name for term in all_terms)]
     if duplicates := [name for name in names if names.count(name) > 1]:
         raise UserError(
@@ -281,17 +290,17 @@ def _flow(config: LossConfig, parts: Preset, assignment: Any, rule: CenterRule, 
     return Flow(assignment, _rule(config, parts, rule) if assignment is not None else None, all_terms)
 
 
-def _terms(config: LossConfig, parts: Preset, has_centers: bool) -> Iterator[Term]:
+def _terms_of(config: LossConfig, parts: Preset, has_centers: bool) -> Iterator[Term]:
     if config.focal:
-        yield Term("focal", 1.0, partial(_focal, alpha=config.focal_alpha, gamma=config.focal_gamma))
+        yield Term("focal", 1.0, partial(_terms.focal, alpha=config.focal_alpha, gamma=config.focal_gamma))
     else:
-        yield Term("ctc", 1.0, _ctc)
+        yield Term("ctc", 1.0, _terms.plain_ctc)
     if config.ace:
-        yield Term("ace", config.ace, partial(_ace, variant=config.ace_variant))
+        yield Term("ace", config.ace, partial(_terms.ace, variant=config.ace_variant))
     if has_centers:
-        yield Term("center", parts.weight, partial(_center, reduction=parts.reduction))
+        yield Term("center", parts.weight, partial(_terms.center, reduction=parts.reduction))
     if config.push:
-        yield Term("push", config.push, partial(_push, margin=config.push_margin, reduction=parts.reduction))
+        yield Term("push", config.push, partial(_terms.push, margin=config.push_margin, reduction=parts.reduction))
 
 
 def _rule(config: LossConfig, parts: Preset, rule: CenterRule) -> CenterRule:
@@ -302,63 +311,6 @@ def _rule(config: LossConfig, parts: Preset, rule: CenterRule) -> CenterRule:
     init: Any = {**centers.STARTS, "estimate": partial(centers.estimated, preset=config.preset)}[parts.start]
     update = partial(centers.UPDATES[parts.update], **options.get(parts.update, {}))
     return CenterRule(rule.init or init, rule.update or update)
-
-
-def _ctc(outputs: Outputs, batch: Batch, *_: Any, blank: int) -> Array:
-    return ctc.ctc_loss(outputs.logits, outputs.lengths, batch.labels, batch.label_lengths, blank=blank)
-
-
-def _focal(outputs: Outputs, batch: Batch, *_: Any, blank: int, **options: float) -> tuple[Array, dict[str, Array]]:
-    plain = _ctc(outputs, batch, blank=blank)
-    return losses.focal(plain, **options), {"ctc": plain}
-
-
-def _ace(outputs: Outputs, batch: Batch, *_: Any, blank: int, variant: str) -> Array:
-    labels = (outputs.lengths, batch.labels, batch.label_lengths)
-    return losses.ace(outputs.logits, *labels, blank=blank, variant=variant)
-
-
-def _center(
-    outputs: Outputs,
-    _: Batch,
-    assignment: Assignment,
-    state: CenterState,
-    *,
-    blank: int,
-    reduction: str,
-    ops: CenterOps = DENSE,
-) -> Array:
-    del blank
-    features = as_logits(outputs.logits).center_features(outputs.features)
-    return losses.center(features, state.centers, assignment, reduction=reduction, ops=ops)
-
-
-def _push(
-    outputs: Outputs,
-    _: Batch,
-    assignment: Assignment,
-    state: CenterState,
-    *,
-    blank: int,
-    margin: float,
-    reduction: str,
-    ops: CenterOps = DENSE,
-) -> Array:
-    # The blank is never a rival, and frames assigned to the blank are not pushed.
-    rivals = diagnostics.top_rival(outputs.logits, assignment.classes, excluded=(blank,))
-    rivals = jnp.where(assignment.classes == blank, assignment.classes, rivals)
-    features = as_logits(outputs.logits).center_features(outputs.features)
-    return losses.push(features, state.centers, assignment, rivals, margin=margin, reduction=reduction, ops=ops)
-
-
-@lru_cache(maxsize=256)
-def _takes_ops(function: Callable[..., Any]) -> bool:
-    return "ops" in inspect.signature(function).parameters
-
-
-def _with_ops(function: Callable[..., Any], ops: CenterOps) -> Callable[..., Any]:
-    """Bind the center operations of a step to a function, if it accepts them."""
-    return partial(function, ops=ops) if _takes_ops(function) else function
 
 
 def loss_terms(
@@ -408,16 +360,10 @@ def loss_terms(
     loss: Any = 0.0
     info: dict[str, Array] = {}
     for term in flow.terms:
-        value = _with_ops(term.function, ops)(outputs, batch, assignment, state, blank=blank)
+        value = _terms.with_ops(term.function, ops)(outputs, batch, assignment, state, blank=blank)
         value, more = value if isinstance(value, tuple) else (value, {})
         value = jnp.asarray(value)
-        for name, each in {**jax.tree.map(jnp.asarray, more), term.name: value}.items():
-            if each.shape not in ((), real.shape):
-                raise ValueError(f"term {name!r} has shape {each.shape}; expected {real.shape} or a scalar")
-            if each.ndim:
-                info[f"{name}_sum"] = jnp.where(real, each, 0.0).sum()
-            else:
-                info[name] = each
+        info |= _terms.logged({**jax.tree.map(jnp.asarray, more), term.name: value}, real)
         if term.weight:
             total = info[f"{term.name}_sum"] * (1 / samples.astype(value.dtype)) if value.ndim else value
             loss += term.weight * total
@@ -458,4 +404,4 @@ def move_centers(
     if state is None or assignment is None or flow.rule is None or flow.rule.update is None:
         return state
     features = as_logits(outputs.logits).update_features(outputs.features)
-    return _with_ops(flow.rule.update, ops)(state, features, assignment)
+    return _terms.with_ops(flow.rule.update, ops)(state, features, assignment)

@@ -210,8 +210,9 @@ def route_path(points: list[tuple[float, int]]) -> str:
 
 def legend() -> list[str]:
     entries = (
-        (8, NUMERICS, "numerics, independent of devices, files and runs"), (360, OTHER, "everything else"),
-    )  # fmt: skip
+        (8, NUMERICS, "numerics, independent of devices, files and runs"),
+        (360, OTHER, "everything else"),
+    )
     return [
         f'<rect x="{x}" y="4" width="14" height="14" rx="3" fill="{color}"/><text x="{x + 22}" y="16">{text}</text>'
         for x, color, text in entries

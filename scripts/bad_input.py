@@ -24,10 +24,9 @@ from jaxcrnn.data.lmdb import write_lmdb
 from jaxcrnn.runs import center_files
 from jaxcrnn.types import CenterState
 
-SMALL = [
-    "--set", "model.hidden=8", "optim.steps=4", "optim.warmup=1", "data.batch_size=4", "data.buckets=1",
-    "run.eval_every=2",
-]  # fmt: skip
+SMALL = """
+    --set model.hidden=8 optim.steps=4 optim.warmup=1 data.batch_size=4 data.buckets=1 run.eval_every=2
+""".split()
 
 
 def prepare(root: Path) -> None:
@@ -91,12 +90,19 @@ def cases(root: Path) -> list[tuple[str, list[str], int | None]]:
     mined = ["--charset", "digits.txt", "--out", "groups.txt"]
     drawn = ["train", "--charset", "digits.txt", "--out", "new", *SMALL, "text.share=1"]
     data = [
-        ("a line without a tab", "0.png 123"), ("a missing image", "none.png\t1"), ("a 0-byte image", "zero.png\t1"),
-        ("a truncated PNG", "cut.png\t1"), ("a text file named .png", "text.png\t1"),
-        ("a 30,000 px line", "long.png\t1"), ("a 1 px line", "thin.png\t1"), ("a decompression bomb", "bomb.png\t1"),
-        ("a character outside the charset", "0.png\t12x"), ("a label too long for its image", "0.png\t" + "11" * 30),
-        ("an empty label", "0.png\t"), ("an image listed twice", "0.png\t1\n0.png\t2"),
-    ]  # fmt: skip
+        ("a line without a tab", "0.png 123"),
+        ("a missing image", "none.png\t1"),
+        ("a 0-byte image", "zero.png\t1"),
+        ("a truncated PNG", "cut.png\t1"),
+        ("a text file named .png", "text.png\t1"),
+        ("a 30,000 px line", "long.png\t1"),
+        ("a 1 px line", "thin.png\t1"),
+        ("a decompression bomb", "bomb.png\t1"),
+        ("a character outside the charset", "0.png\t12x"),
+        ("a label too long for its image", "0.png\t" + "11" * 30),
+        ("an empty label", "0.png\t"),
+        ("an image listed twice", "0.png\t1\n0.png\t2"),
+    ]
     listed: list[tuple[str, list[str], int | None]] = [(what, ["ROWS", row], None) for what, row in data]
     return [
         *listed,
@@ -127,13 +133,11 @@ def cases(root: Path) -> list[tuple[str, list[str], int | None]]:
         ("an unknown preset", [*train, "--preset", "flow3"], None),
         ("centers for plain CTC", [*train, "--centers", "head"], None),
         ("flow2 without centers", [*train, "--preset", "flow2"], None),
-        *((what, [*second, "--centers", file], None) for what, file in (
-            ("centers that are not there", "none.safetensors"),
-            ("a truncated file of centers", "cut.safetensors"),
-            ("centers of another charset", "words.safetensors"),
-            ("centers of another feature size", "short.safetensors"),
-            ("a pickle that calls a function", "evil.pkl"),
-        )),
+        ("centers that are not there", [*second, "--centers", "none.safetensors"], None),
+        ("a truncated file of centers", [*second, "--centers", "cut.safetensors"], None),
+        ("centers of another charset", [*second, "--centers", "words.safetensors"], None),
+        ("centers of another feature size", [*second, "--centers", "short.safetensors"], None),
+        ("a pickle that calls a function", [*second, "--centers", "evil.pkl"], None),
         ("a charset unlike that of --init-from", [*second, "--centers", "head", "--charset", "words.txt"], None),
         ("a model unlike that of --init-from", [*second, "--centers", "head", "--set", "model.hidden=9"], None),
         ("a truncated LMDB", ["train", "--data", "lmdb-cut", "--out", "new"], None),
@@ -151,9 +155,9 @@ def cases(root: Path) -> list[tuple[str, list[str], int | None]]:
         ("a batch without lines", ["plan", "--set", "mesh.data=1", "data.batch_size=0"], None),
         ("an unknown device to plan for", ["plan", "--device", "v5e"], None),
         ("an unknown benchmark case", ["bench", "--only", "stepp"], None),
-        ("a coordinator without --distributed", [*train[:-len(SMALL)], "--coordinator", "localhost:1"], None),
-        ("--grow without --init-from", [*train[:-len(SMALL)], "--grow"], None),
-    ]  # fmt: skip
+        ("a coordinator without --distributed", [*train[: -len(SMALL)], "--coordinator", "localhost:1"], None),
+        ("--grow without --init-from", [*train[: -len(SMALL)], "--grow"], None),
+    ]
 
 
 def call(root: Path, arguments: list[str], limit: int | None = None) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -22,6 +23,12 @@ from jaxcrnn.decoding.evaluate import evaluate
 from jaxcrnn.errors import UserError
 from jaxcrnn.runs import folder
 from jaxcrnn.runs.usable_lines import usable_lines
+
+
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """Format a row of the printed table."""
+    lines, edits = f"{row['lines_right']}/{row['lines']}", f"{row['edits']}/{row['characters']}"
+    return row["width"], lines, edits, f"{row['ms_a_line']:.2f}", f"{row['over_greedy']:.2f}"
 
 
 def main() -> int:
@@ -38,8 +45,8 @@ def main() -> int:
     run = folder.open_run(Path(args.run))
     state, step = run.state(args.checkpoint)
     corpus = usable_lines(run, [args.data], keep_text_faults=True, allow_outside=True, shown_on=sys.stderr)
-    asked = decoder_of(args, run.charset) or Decoder()
-    decoders = {"greedy": Decoder(1)} | {f"{w}": dataclasses.replace(asked, width=w) for w in args.widths}
+    base_decoder = decoder_of(args, run.charset) or Decoder()
+    decoders = {"greedy": Decoder(1)} | {f"{w}": dataclasses.replace(base_decoder, width=w) for w in args.widths}
     config, data = run.reader_config, run.config.data
     planned = Batches(corpus, buckets.choose(corpus.widths, data.buckets), 8, workers=1)
     batches = [batch for _, batch in planned.in_order()]
@@ -56,14 +63,21 @@ def main() -> int:
     base = statistics.median(times["greedy"])
     rows = []
     for name, score in scores.items():
-        took = statistics.median(times[name])
-        rows.append({"width": name, "lines_right": score.correct, "lines": score.lines, "edits": score.edits,
-                     "characters": score.characters, "ms_a_line": took, "over_greedy": took - base})  # fmt: skip
+        milliseconds = statistics.median(times[name])
+        row = {
+            "width": name,
+            "lines_right": score.correct,
+            "lines": score.lines,
+            "edits": score.edits,
+            "characters": score.characters,
+            "ms_a_line": milliseconds,
+            "over_greedy": milliseconds - base,
+        }
+        rows.append(row)
     print(f"{args.run}, checkpoint of step {step}, {len(run.charset)} characters, on {args.data}; batches of 8\n")
-    print(_console.table(("width", "lines right", "edits", "ms a line", "more than greedy"), [
-        (r["width"], f"{r['lines_right']}/{r['lines']}", f"{r['edits']}/{r['characters']}", f"{r['ms_a_line']:.2f}",
-         f"{r['over_greedy']:.2f}") for r in rows
-    ]))  # fmt: skip
+    print(
+        _console.table(("width", "lines right", "edits", "ms a line", "more than greedy"), [cells(row) for row in rows])
+    )
     if args.out:
         Path(args.out).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return 0

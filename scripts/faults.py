@@ -23,26 +23,34 @@ from helpers import SyntheticLines
 
 from jaxcrnn.data.labels import write_lines
 
-SETTINGS = [
-    "model.backbone=tiny", "model.hidden=8", "model.dropout=0", "augment.probability=0", "data.batch_size=4",
-    "data.buckets=1", "optim.warmup=2", "optim.steps=3000", "run.log_every=1", "run.eval_every=20", "data.cache_mb=0",
-]  # fmt: skip
+SETTINGS = """
+    model.backbone=tiny model.hidden=8 model.dropout=0 augment.probability=0 data.batch_size=4 data.buckets=1
+    data.cache_mb=0 optim.warmup=2 optim.steps=3000 run.log_every=1 run.eval_every=20
+""".split()
 
 
 class Training:
     """A training in a process of its own, and its folder."""
 
     def __init__(
-        self, root: Path, *more: str, resume: bool = False, before: Callable[[], None] | None = None,
+        self,
+        root: Path,
+        *more: str,
+        resume: bool = False,
+        before: Callable[[], None] | None = None,
         code: str = "",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.root, self.run = root, root / "run"
         new = ["--data", str(root / "labels.txt"), "--out", str(self.run), "--set", *SETTINGS, *more]
         arguments = ["--resume", str(self.run)] if resume else new
+        program = f"{code}\nimport sys; from jaxcrnn.cli import main; sys.exit(main(sys.argv[1:]))"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", f"{code}\nimport sys; from jaxcrnn.cli import main; sys.exit(main(sys.argv[1:]))",
-             "train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=before,
-        )  # fmt: skip
+            [sys.executable, "-c", program, "train", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=before,
+        )
 
     def until(self, steps: int) -> None:
         """Waits for a row of the log."""
@@ -51,7 +59,7 @@ class Training:
             time.sleep(0.01)
 
     def end(self, seconds: float | None = None) -> tuple[int, str, str]:
-        """Stops it after so long, by SIGTERM; its exit code and the last lines it said."""
+        """Stops it after so long, by SIGTERM; its exit code and the last lines it printed."""
         if seconds is not None:
             time.sleep(seconds)
             self.process.send_signal(signal.SIGTERM)
@@ -215,21 +223,26 @@ def steps_changed(root: Path) -> tuple[int, str, str]:
 
 
 FAULTS: dict[str, Callable[[Path], tuple[int, str, str]]] = {
-    "disk full (files limited to 60 kB)": disk_full, "the run's folder deleted under way": folder_deleted,
+    "disk full (files limited to 60 kB)": disk_full,
+    "the run's folder deleted under way": folder_deleted,
     "checkpoints/ made read-only under way": permission_lost,
-    "an image deleted under way": image_deleted, "an image replaced by a longer one": image_replaced,
-    "an image truncated under way": image_truncated, "a worker process killed (SIGKILL)": worker_killed,
+    "an image deleted under way": image_deleted,
+    "an image replaced by a longer one": image_replaced,
+    "an image truncated under way": image_truncated,
+    "a worker process killed (SIGKILL)": worker_killed,
     "NaN in one batch": nan_batch,
-    "gradients that are not finite": not_finite, "newest checkpoint truncated, then --resume": truncated,
-    "one bit of it flipped, then --resume": flipped, "charset.txt changed, then --resume": charset_changed,
+    "gradients that are not finite": not_finite,
+    "newest checkpoint truncated, then --resume": truncated,
+    "one bit of it flipped, then --resume": flipped,
+    "charset.txt changed, then --resume": charset_changed,
     "a line of the data removed, then --resume": labels_changed,
     "model.hidden changed in config.yaml, then --resume": settings_changed,
     "optim.steps changed in config.yaml, then --resume": steps_changed,
-}  # fmt: skip
+}
 
 
 def main() -> None:
-    print("| what | exit code | what it said | checkpoints left |\n|---|---|---|---|")
+    print("| what | exit code | what it printed | checkpoints left |\n|---|---|---|---|")
     chosen = sys.argv[1:]
     for name, fault in FAULTS.items():
         if chosen and not any(word in name for word in chosen):
@@ -238,10 +251,11 @@ def main() -> None:
             root = Path(folder)
             write_lines(root, SyntheticLines(7, 24, "0123456789", (1, 2)))
             code, out, err = fault(root)
-            said = [line for line in out.splitlines() if "warning" in line] + err.splitlines()[-1:]
-            said += [line for line in out.splitlines() if "restart" in line or " skipped" in line or "resuming" in line]
-            said += [] if err else out.splitlines()[-2:-1]
-            text = " / ".join(said).replace(f"{folder}/", "").replace("|", "\\|")
+            shown = [line for line in out.splitlines() if "warning" in line] + err.splitlines()[-1:]
+            progress = ("restart", " skipped", "resuming")
+            shown += [line for line in out.splitlines() if any(word in line for word in progress)]
+            shown += [] if err else out.splitlines()[-2:-1]
+            text = " / ".join(shown).replace(f"{folder}/", "").replace("|", "\\|")
             print(f"| {name} | {code} | `{text[:300]}` | {kept(root / 'run')} |", flush=True)
             rows = root / "run" / "metrics.jsonl"
             if rows.exists():

@@ -49,9 +49,12 @@ def fuzz(name: str, inputs: int, folder: Path, number: int = 0) -> dict[str, Any
 
     @seed(number)
     @settings(
-        max_examples=inputs, deadline=None, database=None, phases=[Phase.generate, Phase.shrink],
+        max_examples=inputs,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    )
     @given(strategy)
     def each(case: Any) -> None:
         nonlocal slowest
@@ -109,8 +112,8 @@ def main() -> int:
             continue
         f = json.loads((args.out / name / "found.json").read_text(encoding="utf-8"))
         total += f["inputs"]
-        print(f"| {name} | {f['inputs']:,} | {f['taken']:,} | {f['inputs'] - f['taken']:,} | {f['seconds']:.0f} "
-              f"| {f['slowest']:.2f} | {f['grown'] / 1e6:.0f} |", flush=True)  # fmt: skip
+        counts = f"{f['inputs']:,} | {f['taken']:,} | {f['inputs'] - f['taken']:,}"
+        print(f"| {name} | {counts} | {f['seconds']:.0f} | {f['slowest']:.2f} | {f['grown'] / 1e6:.0f} |", flush=True)
     print(f"\n{total:,} inputs, {len(failed)} targets with a find")
     print("\n".join(failed))
     return 1 if failed else 0

@@ -129,14 +129,14 @@ def tables(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     from jaxcrnn.data.predictions import read_predictions
     from jaxcrnn.lookalikes.groups import read_groups, read_table
 
+    mmocr = '{"data_list": [{"img_path": "a.png", "instances": [{"text": "12"}]}]}'
     kinds: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         "l.csv": (open_source, ('filename,words\na.png,12\nb.png,"1,2"\n',)),
-        "l.json": (open_source, ('{"a.png": "12", "b.png": "3"}',
-                                 '{"data_list": [{"img_path": "a.png", "instances": [{"text": "12"}]}]}')),
+        "l.json": (open_source, ('{"a.png": "12", "b.png": "3"}', mmocr)),
         "groups.txt": (read_groups, ("未末\n土 士 # two\n",)),
         "table.txt": (read_table, ("未\t末\n土\t士\n", "未 末\n土 士\n")),
         "read.txt": (read_predictions, ("a.png\t12\t13\n", "1 [12] [13]\n2 [] [4]\n")),
-    }  # fmt: skip
+    }
     checks = {name: _file(folder, name, use) for name, (use, _) in kinds.items()}
     inputs = st.one_of([st.tuples(st.just(name), _texts(*whole)) for name, (_, whole) in kinds.items()])
     return inputs, lambda pair: checks[pair[0]](pair[1])
@@ -158,9 +158,12 @@ def charsets(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
 def _like(default: Any) -> st.SearchStrategy[Any]:
     """Values of the type of a key's default."""
     kinds = {
-        bool: st.booleans(), int: st.integers(-2, 1000), float: st.floats(-1, 2), str: st.text(max_size=8),
+        bool: st.booleans(),
+        int: st.integers(-2, 1000),
+        float: st.floats(-1, 2),
+        str: st.text(max_size=8),
         tuple: st.lists(st.floats(0, 2), max_size=3),
-    }  # fmt: skip
+    }
     return kinds.get(type(default), st.none())
 
 
@@ -177,7 +180,7 @@ def configs(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
         st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from(known)),
         lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=2)),
         max_leaves=4,
-    )  # fmt: skip
+    )
     defaults = [(name, key, f.default) for name, known in sections.items() for key, f in known.items()]
     entry = st.sampled_from(defaults).flatmap(
         lambda e: st.tuples(st.just(e[0]), st.just(e[1]), st.one_of(st.just(config._plain(e[2])), _like(e[2]), value))
@@ -297,8 +300,9 @@ def centers(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     paddle = pickle.dumps({i: np.ones((1, 4), np.float32) for i in range(11)}, 2)
     atlas.save(atlas.embedded().select("01"), folder / "a.npz")
     use: dict[str, Callable[[Path], object]] = {
-        "centers": lambda path: center_files.load(path, charset, 4), "atlas.npz": atlas.load
-    }  # fmt: skip
+        "centers": lambda path: center_files.load(path, charset, 4),
+        "atlas.npz": atlas.load,
+    }
     checks = {name: _file(folder, name, how) for name, how in use.items()}
     inputs = st.one_of(
         st.tuples(st.just("centers"), damaged([(folder / "c").read_bytes(), paddle, pickle.dumps(print)], 3)),
@@ -340,7 +344,12 @@ def runs(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
 
 
 TARGETS = {
-    "labels": Target(25_000, labels), "tables": Target(25_000, tables), "charsets": Target(15_000, charsets),
-    "configs": Target(8_000, configs), "images": Target(30_000, images), "lmdb": Target(4_000, lmdb),
-    "centers": Target(8_000, centers), "runs": Target(600, runs),
-}  # fmt: skip
+    "labels": Target(25_000, labels),
+    "tables": Target(25_000, tables),
+    "charsets": Target(15_000, charsets),
+    "configs": Target(8_000, configs),
+    "images": Target(30_000, images),
+    "lmdb": Target(4_000, lmdb),
+    "centers": Target(8_000, centers),
+    "runs": Target(600, runs),
+}

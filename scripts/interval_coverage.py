@@ -22,9 +22,9 @@ def main() -> None:
         for experiment in range(EXPERIMENTS):
             hard = np.clip(rng.normal(size=LINES) * 0.1, -0.3, 0.3)  # so that hardly a probability is clipped
             one, two = (arm(rng, 0.5 + gain, hard, seeds, spread) for gain in (GAIN, 0.0))
-            found = difference(one, ones, two, ones, replicates=REPLICATES, seed=experiment)
-            covered += found.low <= GAIN <= found.high
-            width += found.high - found.low
+            interval = difference(one, ones, two, ones, replicates=REPLICATES, seed=experiment)
+            covered += interval.low <= GAIN <= interval.high
+            width += interval.high - interval.low
         print(f"| {seeds} | {100 * spread:g} | {covered / EXPERIMENTS:.1%} | {100 * width / EXPERIMENTS:.1f} points |")
 
 

@@ -23,22 +23,20 @@ from helpers import SyntheticLines
 
 from jaxcrnn.data.lmdb import write_lmdb
 
-SETTINGS = [
-    "model.backbone=small", "model.hidden=64", "data.batch_size=16", "data.buckets=1", "data.processes=1",
-    "data.cache_mb=1", "text.share=0.5", "text.widths=1", "optim.steps=100000000", "run.log_every=20",
-    "run.eval_every=200",
-    "loss.preset=flow1",
-]  # fmt: skip
+SETTINGS = """
+    model.backbone=small model.hidden=64 data.batch_size=16 data.buckets=1 data.processes=1 data.cache_mb=1
+    text.share=0.5 text.widths=1 loss.preset=flow1 optim.steps=100000000 run.log_every=20 run.eval_every=200
+""".split()
 WARM = 0.1  # of the time
 EVERY = 10.0
 
 
 def family(process: int) -> list[int]:
     """A process and all that it started."""
-    found = [process]
+    processes = [process]
     for task in Path(f"/proc/{process}/task").glob("*/children"):
-        found += [one for child in task.read_text(encoding="ascii").split() for one in family(int(child))]
-    return found
+        processes += [one for child in task.read_text(encoding="ascii").split() for one in family(int(child))]
+    return processes
 
 
 def memory(process: int) -> tuple[int, int]:
@@ -61,38 +59,44 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        for part, (seed, lines) in {"train": (0, 2000), "val": (1, 100)}.items():
-            write_lmdb(root / part, SyntheticLines(seed, lines, "0123456789"))
-        command = [sys.executable, "-m", "jaxcrnn", "train", "--data", str(root / "train"), "--val", str(root / "val"),
-                   "--out", str(root / "run"), "--set", *SETTINGS]  # fmt: skip
+        train, val, run = (root / part for part in ("train", "val", "run"))
+        write_lmdb(train, SyntheticLines(0, 2000, "0123456789"))
+        write_lmdb(val, SyntheticLines(1, 100, "0123456789"))
+        command = [sys.executable, "-m", "jaxcrnn", "train", "--data", train, "--val", val, "--out", run]
+        command += ["--set", *SETTINGS]
         fresh = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(root / "compiled")}  # a kept program needs less memory
         began, seen = time.monotonic(), []
         with (
-            args.out.with_suffix(".log").open("w", encoding="utf-8") as said,
-            subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=fresh) as training,
+            args.out.with_suffix(".log").open("w", encoding="utf-8") as log,
+            subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=fresh) as training,
         ):
             while time.monotonic() - began < args.minutes * 60 and training.poll() is None:
                 time.sleep(EVERY)
                 seen.append((time.monotonic() - began, *memory(training.pid)))
             training.send_signal(signal.SIGTERM)
             code = training.wait()
-        rows = [json.loads(line) for line in (root / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     warm = [row for row in seen if row[0] > WARM * args.minutes * 60]
     sizes = np.asarray([row[1] for row in warm]) / 1e6
     times, fifth = np.asarray([row[0] for row in warm]), len(warm) // 5
     speeds = [row["images_per_second"] for row in rows if "images_per_second" in row]
     speeds = speeds[int(WARM * len(speeds)) :]
     part = len(speeds) // 5
-    found = {
-        "exit_code": code, "minutes": seen[-1][0] / 60, "steps": rows[-1]["step"], "processes": warm[-1][2],
-        "mb_first_fifth": float(np.median(sizes[:fifth])), "mb_last_fifth": float(np.median(sizes[-fifth:])),
-        "mb_least": float(sizes.min()), "mb_most": float(sizes.max()),
+    result = {
+        "exit_code": code,
+        "minutes": seen[-1][0] / 60,
+        "steps": rows[-1]["step"],
+        "processes": warm[-1][2],
+        "mb_first_fifth": float(np.median(sizes[:fifth])),
+        "mb_last_fifth": float(np.median(sizes[-fifth:])),
+        "mb_least": float(sizes.min()),
+        "mb_most": float(sizes.max()),
         "mb_an_hour": float(np.polyfit(times / 3600, sizes, 1)[0]),
         "images_per_second_first_fifth": float(np.median(speeds[:part])),
         "images_per_second_last_fifth": float(np.median(speeds[-part:])),
-    }  # fmt: skip
-    args.out.write_text(json.dumps({**found, "seen": seen}), encoding="utf-8")
-    print(json.dumps(found, indent=1))
+    }
+    args.out.write_text(json.dumps({**result, "seen": seen}), encoding="utf-8")
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ def paint(look, tiles, advances, present, labels, height, columns):
     chars, place = [], look.margins[0] * look.em
     tiles = tiles[0]  # the plain ones; what is soft is made here
     for i, c in enumerate(labels):
-        font = max((f for f in range(len(tiles)) if present[f, c] or not present[:, c].any()),
-                   key=lambda f: (look.fonts[f] if present[f, c] else -1, -f))  # fmt: skip
+        font = max(
+            (f for f in range(len(tiles)) if present[f, c] or not present[:, c].any()),
+            key=lambda f: (look.fonts[f] if present[f, c] else -1, -f),
+        )
         wide = advances[font, c] * look.sizes[i]
         room = max(wide + look.gaps[i], 0.2) * look.em * look.narrow
         chars.append([tiles[font, c] / 255, place, place + room, wide, look.em * look.sizes[i], look.rises[i]])
@@ -135,8 +137,9 @@ def texture(grid, height, columns):
             u = last - abs(u % (2 * last) - last)
             top, left = min(int(v), len(grid) - 2), min(int(u), last - 1)
             r, c = v - top, u - left
-            out[row, column] = ((1 - r) * ((1 - c) * grid[top, left] + c * grid[top, left + 1])
-                                + r * ((1 - c) * grid[top + 1, left] + c * grid[top + 1, left + 1]))  # fmt: skip
+            above = (1 - c) * grid[top, left] + c * grid[top, left + 1]
+            below = (1 - c) * grid[top + 1, left] + c * grid[top + 1, left + 1]
+            out[row, column] = (1 - r) * above + r * below
     return out
 
 
@@ -149,6 +152,6 @@ def quantised(image, step):
         return out
     for row in range(0, len(image), 8):
         for column in range(0, image.shape[1], 8):
-            found = dctn(image[row : row + 8, column : column + 8], norm="ortho")
-            out[row : row + 8, column : column + 8] = idctn(np.round(found / steps) * steps, norm="ortho")
+            coefficients = dctn(image[row : row + 8, column : column + 8], norm="ortho")
+            out[row : row + 8, column : column + 8] = idctn(np.round(coefficients / steps) * steps, norm="ortho")
     return out

@@ -27,8 +27,12 @@ class CrnnPytorch(nn.Module):
         super().__init__()
         self.cnn, size = nn.Sequential(), colors
         kernels, pads, channels = (3, 3, 3, 3, 3, 3, 2), (1, 1, 1, 1, 1, 1, 0), (64, 128, 256, 256, 512, 512, 512)
-        pools = {0: nn.MaxPool2d(2), 1: nn.MaxPool2d(2), 3: nn.MaxPool2d(2, (2, 1), (0, 1)),
-                 5: nn.MaxPool2d(2, (2, 1), (0, 1))}  # fmt: skip
+        pools = {
+            0: nn.MaxPool2d(2),
+            1: nn.MaxPool2d(2),
+            3: nn.MaxPool2d(2, (2, 1), (0, 1)),
+            5: nn.MaxPool2d(2, (2, 1), (0, 1)),
+        }
         for i in range(7):
             self.cnn.add_module(f"conv{i}", nn.Conv2d(size, channels[i], kernels[i], 1, pads[i]))
             if i in (2, 4, 6):
@@ -121,11 +125,27 @@ def vgg(out):
     a, b, c = out // 8, out // 4, out // 2
     conv, relu, bn = nn.Conv2d, nn.ReLU, nn.BatchNorm2d
     return nn.Sequential(
-        conv(1, a, 3, 1, 1), relu(), nn.MaxPool2d(2), conv(a, b, 3, 1, 1), relu(), nn.MaxPool2d(2),
-        conv(b, c, 3, 1, 1), relu(), conv(c, c, 3, 1, 1), relu(), nn.MaxPool2d((2, 1)),
-        conv(c, out, 3, 1, 1, bias=False), bn(out), relu(), conv(out, out, 3, 1, 1, bias=False), bn(out), relu(),
-        nn.MaxPool2d((2, 1)), conv(out, out, 2, 1, 0), relu(),
-    )  # fmt: skip
+        conv(1, a, 3, 1, 1),
+        relu(),
+        nn.MaxPool2d(2),
+        conv(a, b, 3, 1, 1),
+        relu(),
+        nn.MaxPool2d(2),
+        conv(b, c, 3, 1, 1),
+        relu(),
+        conv(c, c, 3, 1, 1),
+        relu(),
+        nn.MaxPool2d((2, 1)),
+        conv(c, out, 3, 1, 1, bias=False),
+        bn(out),
+        relu(),
+        conv(out, out, 3, 1, 1, bias=False),
+        bn(out),
+        relu(),
+        nn.MaxPool2d((2, 1)),
+        conv(out, out, 2, 1, 0),
+        relu(),
+    )
 
 
 class Dtrb(nn.Module):
@@ -158,10 +178,20 @@ class Sequential(nn.Module):
 def plain():
     relu = nn.ReLU
     return Sequential(
-        nn.Conv2d(1, 4, 3, 1, 1), relu(), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3, 1, 1, bias=False), nn.BatchNorm2d(5),
-        relu(), nn.MaxPool2d(2), nn.Conv2d(5, 5, 3, 1, 1), relu(), nn.Conv2d(5, 6, 3, 1, 1), relu(),
-        nn.MaxPool2d((8, 1)), rnn=nn.LSTM(6, 5, 2, bidirectional=True),
-    )  # fmt: skip
+        nn.Conv2d(1, 4, 3, 1, 1),
+        relu(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 5, 3, 1, 1, bias=False),
+        nn.BatchNorm2d(5),
+        relu(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(5, 5, 3, 1, 1),
+        relu(),
+        nn.Conv2d(5, 6, 3, 1, 1),
+        relu(),
+        nn.MaxPool2d((8, 1)),
+        rnn=nn.LSTM(6, 5, 2, bidirectional=True),
+    )
 
 
 def narrow():
@@ -169,12 +199,16 @@ def narrow():
 
 
 MODULES = {
-    "crnn.pytorch": (CrnnPytorch, {}), "crnn.pytorch in color": (lambda: CrnnPytorch(colors=3), {}),
-    "GitYCC": (GitYCC, {}), "dtrb vgg": (lambda: Dtrb(vgg, 32), {}), "dtrb resnet": (lambda: Dtrb(ResNet, 32), {}),
+    "crnn.pytorch": (CrnnPytorch, {}),
+    "crnn.pytorch in color": (lambda: CrnnPytorch(colors=3), {}),
+    "GitYCC": (GitYCC, {}),
+    "dtrb vgg": (lambda: Dtrb(vgg, 32), {}),
+    "dtrb resnet": (lambda: Dtrb(ResNet, 32), {}),
     "EasyOCR, 64 rows": (lambda: Dtrb(vgg, 64), {"height": 64}),
-    "sequential": (plain, {"pools": "2x2,2x2,-,8x1"}), "sequential, guessed": (plain, {}),
+    "sequential": (plain, {"pools": "2x2,2x2,-,8x1"}),
+    "sequential, guessed": (plain, {}),
     "one convolution": (narrow, {"pools": "32x1"}),
-}  # fmt: skip
+}
 
 
 def random(module, seed=0):

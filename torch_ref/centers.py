@@ -15,7 +15,7 @@ def zeros(C: int, D: int) -> CenterState:
 
 
 def normal(generator: torch.Generator | None, C: int, D: int) -> CenterState:
-    """Draw centers from N(0, 1) (PyTorch seed; PaddleOCR without a file)."""
+    """Draw centers from N(0, 1) (PyTorch port; PaddleOCR without a file)."""
     return CenterState(torch.randn(C, D, generator=generator), torch.zeros(C))
 
 
@@ -73,7 +73,7 @@ def delta(state: CenterState, features: Tensor, assignment: Assignment, *, alpha
 def gradient(
     state: CenterState, features: Tensor, assignment: Assignment, *, learning_rate: float, reduction: str = "mean"
 ) -> CenterState:
-    """Descend the gradient: ``c_k -= learning_rate * d(center loss)/d c_k``, by autograd (PyTorch seed)."""
+    """Descend the gradient: ``c_k -= learning_rate * d(center loss)/d c_k``, by autograd (PyTorch port)."""
     centers = state.centers.detach().requires_grad_()
     loss = losses.center(features.detach(), centers, assignment, reduction=reduction)
     moved = state.centers

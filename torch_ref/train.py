@@ -41,7 +41,7 @@ PRESETS = {
     "ctc": LossConfig(),
     # TensorFlow original: emitting frames, centers from zero with Wen's update, half the sum.
     "flow1": LossConfig("counted", "zeros", "delta", "half_sum", 1e-5),
-    # PyTorch seed, corrected: random centers that are a parameter, the mean.
+    # PyTorch port, corrected: random centers that are a parameter, the mean.
     "flow1-torch": LossConfig("counted", "normal", "gradient", "mean", 1e-5),
     # PaddleOCR: the best class of every frame, centers estimated beforehand and fixed.
     "flow2": LossConfig("predicted", "estimate", "fixed", "mean", 0.25),
@@ -84,8 +84,8 @@ def schedule(config: OptimConfig, step: int) -> float:
     return config.learning_rate * ((1 - config.final) * (1 + math.cos(math.pi * share)) / 2 + config.final)
 
 
-def init_state(config: TrainConfig, model: CRNN, given: CenterState | None = None) -> TrainState:
-    """Initialize a train state around a model, which steps change in place; ``given`` centers replace the preset's."""
+def init_state(config: TrainConfig, model: CRNN, start: CenterState | None = None) -> TrainState:
+    """Initialize a train state around a model, which steps change in place; ``start`` replaces the preset's centers."""
     decayed, rest = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -99,10 +99,9 @@ def init_state(config: TrainConfig, model: CRNN, given: CenterState | None = Non
     else:
         optimizer = torch.optim.AdamW(groups, lr=o.learning_rate, betas=(o.beta1, o.beta2), eps=1e-8)
     C, D = model.head.weight.shape
-    start = given
     if config.loss.assignment == "none":
         start = None
-    elif given is None:
+    elif start is None:
         makers = {
             "zeros": lambda: centers.zeros(C, D),
             "normal": lambda: centers.normal(None, C, D),

@@ -26,8 +26,12 @@ from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import Batch
 
 # GiB of memory per chip (from Google's documentation of Cloud TPU), libtpu's name of a slice, and cores per chip.
-_TPUS = {"v4": (32, "v4-{cores}", 2), "v5e": (16, "v5litepod-{chips}", 1), "v5p": (95, "v5p-{cores}", 2),
-         "v6e": (32, "v6e-{chips}", 1)}  # fmt: skip
+_TPUS = {
+    "v4": (32, "v4-{cores}", 2),
+    "v5e": (16, "v5litepod-{chips}", 1),
+    "v5p": (95, "v5p-{cores}", 2),
+    "v6e": (32, "v6e-{chips}", 1),
+}
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(_KINDS)})(-start)?\(")
 _SHAPE = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
@@ -185,13 +189,21 @@ def compile_for(
     with uncached() if device else nullcontext():
         plan = make(step, mesh, config.data.batch_size, width, slots, fsdp=config.mesh.fsdp)
     about = {
-        "device": device or devices[0].device_kind, "devices": mesh.size,
-        "mesh_data": mesh.shape[DATA], "mesh_model": mesh.shape[MODEL],
-        "batch": config.data.batch_size, "height": model.height, "width": width,
-        "slots": slots, "classes": classes,
-        "backbone": model.backbone, "hidden": model.hidden, "dtype": model.dtype, "head": model.head,
+        "device": device or devices[0].device_kind,
+        "devices": mesh.size,
+        "mesh_data": mesh.shape[DATA],
+        "mesh_model": mesh.shape[MODEL],
+        "batch": config.data.batch_size,
+        "height": model.height,
+        "width": width,
+        "slots": slots,
+        "classes": classes,
+        "backbone": model.backbone,
+        "hidden": model.hidden,
+        "dtype": model.dtype,
+        "head": model.head,
         "preset": config.loss.preset,
-    }  # fmt: skip
+    }
     return about, plan, room
 
 

@@ -297,6 +297,14 @@ def center(s: Sizes) -> Variants:
 
 
 CASES: dict[str, Callable[[Sizes], Variants]] = {
-    "product": product, "step": step, "flows": flows, "forward": forward, "backbone": backbone, "bilstm": bilstm,
-    "ctc": loss, "head": heads, "center": center, "latency": forward,
-}  # fmt: skip
+    "product": product,
+    "step": step,
+    "flows": flows,
+    "forward": forward,
+    "backbone": backbone,
+    "bilstm": bilstm,
+    "ctc": loss,
+    "head": heads,
+    "center": center,
+    "latency": forward,
+}

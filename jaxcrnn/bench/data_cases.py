@@ -183,5 +183,8 @@ def cold(s: Sizes) -> Variants:
 
 
 CASES: dict[str, Callable[[Sizes], Variants]] = {
-    "data": data, "evaluate": evaluated, "recognize": recognized, "cold": cold,
-}  # fmt: skip
+    "data": data,
+    "evaluate": evaluated,
+    "recognize": recognized,
+    "cold": cold,
+}

@@ -235,10 +235,15 @@ def _row(
 ) -> dict[str, Any]:
     middle = statistics.median(seconds)
     row: dict[str, Any] = {
-        "case": name, "variant": variant, "sizes": used, "rounds": len(seconds), "median_ms": 1e3 * middle,
-        "least_ms": 1e3 * min(seconds), "first_s": made.compile_seconds,
+        "case": name,
+        "variant": variant,
+        "sizes": used,
+        "rounds": len(seconds),
+        "median_ms": 1e3 * middle,
+        "least_ms": 1e3 * min(seconds),
+        "first_s": made.compile_seconds,
         "temporary_mb": None if made.temporary_bytes is None else made.temporary_bytes / 1e6,
-    }  # fmt: skip
+    }
     if name in ("product", "step"):
         row["gflops"] = (2e-9 * sizes.matrix**3 if name == "product" else 1e-9 * cases.flops(sizes)) / middle
     if name in data_cases.CASES and name != "cold":

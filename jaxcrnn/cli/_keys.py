@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
+from jaxcrnn.objective import Preset
 from jaxcrnn.runs import config as configs
 
 INDENT = 8
@@ -68,7 +69,7 @@ def _shown(field: dataclasses.Field[Any]) -> str:
     """Format a default the way ``--set`` accepts it."""
     value = field.default
     if value is None:
-        return "null (set by the preset)"
+        return "null (set by the preset)" if field.name in Preset._fields else "null"
     if isinstance(value, bool):
         return str(value).lower()
     return str(list(value) if isinstance(value, tuple) else value)

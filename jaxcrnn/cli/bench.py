@@ -12,9 +12,13 @@ MODULES = ("jaxcrnn.bench.run",)
 
 
 def add_options(parser: options.Parser) -> None:
-    sizes = (("batch", 32, "lines in a batch"), ("width", 280, "image width in pixels"),
-             ("classes", 6941, "number of classes"), ("slots", 10, "label slots (characters in a line)"),
-             ("hidden", 256, "hidden size of each LSTM direction"))  # fmt: skip
+    sizes = (
+        ("batch", 32, "lines in a batch"),
+        ("width", 280, "image width in pixels"),
+        ("classes", 6941, "number of classes"),
+        ("slots", 10, "label slots (characters in a line)"),
+        ("hidden", 256, "hidden size of each LSTM direction"),
+    )
     for name, default, what in sizes:
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what}; default: {default}")
     parser.add_argument("--backbone", default="vgg", metavar="NAME", help="backbone of the model; default: vgg")

@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxcrnn.cli import options
 from jaxcrnn.errors import UserError
 
-SUMMARY = "estimate class centers from a trained run, for center losses such as flow2"
+SUMMARY = "estimate the mean features (center) of each character from a trained run, for train --preset flow2"
 MODULES = options.RUN_MODULES
 
 

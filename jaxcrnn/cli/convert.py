@@ -25,8 +25,10 @@ def add_options(parser: options.Parser) -> None:
         choices=["first", "last"],
         help="position of the blank among the checkpoint's classes; last is moved to first; default: first",
     )
-    for name, default, what in (("height", 32, "image height in pixels"),
-                                ("width", 0, "stretch images to this width; 0 keeps the aspect ratio")):  # fmt: skip
+    for name, default, what in (
+        ("height", 32, "image height in pixels"),
+        ("width", 0, "stretch images to this width; 0 keeps the aspect ratio"),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what}; default: {default}")
     for name, value in (("black", -1.0), ("white", 1.0)):
         parser.add_argument(

@@ -20,16 +20,29 @@ MODULES = ("jaxcrnn.runs.usable_lines",)
 
 def add_options(parser: options.Parser) -> None:
     actions = options.add_actions(parser)
-    for name, summary in (("audit", "check every line as training does, and list the faults"),
-                          ("convert", "convert a data set to LMDB")):  # fmt: skip
+    summaries = {
+        "audit": "check every line as training does, and list the faults (exit code 2 if any)",
+        "convert": "convert a data set to LMDB",
+    }
+    for name, summary in summaries.items():
         sub = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        sub.add_argument("source", help="label file, LMDB, folder, labels.csv, or mmocr or docTR JSON")
+        sub.add_argument(
+            "source",
+            help="label file of path<TAB>text lines (also PaddleOCR's), LMDB folder, labels.csv of EasyOCR, JSON file "
+            "of mmocr or docTR, or folder of images named after their text",
+        )
         if name == "convert":
             sub.add_argument("out", help="output folder; an interrupted conversion is resumed")
             sub.add_argument("--format", default="lmdb", choices=["lmdb"], help="output format; lmdb is the only one")
             sub.add_argument("--skip-bad", action="store_true", help="skip and count unreadable images")
-        sub.add_argument("--charset", metavar="FILE", help="one character per line; default: those of the labels")
-        sub.add_argument("--config", metavar="FILE", help="YAML configuration (image height, frames and size limits)")
+        sub.add_argument(
+            "--charset", metavar="FILE", help="allowed characters, one per line; default: those of the labels"
+        )
+        sub.add_argument(
+            "--config",
+            metavar="FILE",
+            help="YAML configuration of the training; its model and limits decide which lines fit",
+        )
         options.add_set(sub)
 
 

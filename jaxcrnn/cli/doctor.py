@@ -17,9 +17,19 @@ from jaxcrnn.errors import UserError
 
 SUMMARY = "check the installation: packages, devices, fonts, and what is missing for which feature"
 NEEDED = (
-    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "jinja2", "numpy", "pillow", "pyyaml", "rapidfuzz", "rich",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "jinja2",
+    "numpy",
+    "pillow",
+    "pyyaml",
+    "rapidfuzz",
+    "rich",
     "safetensors",
-)  # fmt: skip
+)
 # Package, module, extra, the feature that needs it.
 OPTIONAL = (
     ("lmdb", "lmdb", "data", "LMDB data sets"),

@@ -20,7 +20,7 @@ MODULES = options.RUN_MODULES
 
 
 def add_options(parser: options.Parser) -> None:
-    parser.add_argument("run", help="run folder")
+    parser.add_argument("run", help="run folder made by 'jaxcrnn train' or 'jaxcrnn convert'")
     parser.add_argument("--data", metavar="FILE", help="label file to read; default: the run's validation set")
     parser.add_argument("--charset", metavar="FILE", help="check that the run was trained with this charset")
     parser.add_argument("--batch-size", type=int, metavar="N", help="lines in a batch; affects speed, not results")

@@ -22,21 +22,33 @@ MODULES = options.RUN_MODULES
 
 def add_options(parser: options.Parser) -> None:
     actions = options.add_actions(parser)
-    mine = actions.add_parser("mine", help="find groups of look-alikes", description="Find groups of look-alikes.")
+    mine = actions.add_parser(
+        "mine",
+        help="find groups of look-alikes",
+        description="Find groups of look-alikes, from at least one of --fonts, --table and --run.",
+    )
     mine.add_argument(
-        "--charset", metavar="FILE", help="one character per line; default: the run's charset, or the embedded fonts'"
+        "--charset",
+        metavar="FILE",
+        help="characters to search, one per line; default: the run's, or those of the embedded fonts",
     )
     mine.add_argument(
         "--fonts",
         metavar="FOLDER",
-        help="compare glyphs of the fonts in this folder, or of 'system' or 'embedded' fonts",
+        help="compare the characters' shapes in the fonts of this folder, or in 'system' or 'embedded' fonts",
     )
     mine.add_argument(
-        "--table", action="append", default=[], metavar="FILE", help="add the pairs of a published table; repeatable"
+        "--table",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="add the pairs of a published table (docs/look-alikes.md has the formats); repeatable",
     )
     mine.add_argument("--run", metavar="RUN", help="add the characters that this run confuses on --data")
     mine.add_argument("--data", metavar="FILE", help="label file for --run; default: the run's validation set")
-    mine.add_argument("--least", type=int, default=2, metavar="N", help="minimum confusions for a pair; default: 2")
+    mine.add_argument(
+        "--least", type=int, default=2, metavar="N", help="with --run: minimum confusions of a pair; default: 2"
+    )
     mine.add_argument(
         "--similarity",
         type=float,
@@ -57,8 +69,8 @@ def add_options(parser: options.Parser) -> None:
         "--predictions",
         required=True,
         metavar="FILE",
-        help="file of path<TAB>prediction<TAB>truth lines, as 'evaluate --predictions' writes, or of index "
-        "[prediction] [truth] lines",
+        help="file of path<TAB>prediction<TAB>truth lines, as 'evaluate --predictions' writes; lines of the form index "
+        "[prediction] [truth], from other programs, are read too",
     )
     options.add_groups(score)
     score.add_argument("--most", type=int, default=20, metavar="N", help="number of confusions to show; default: 20")

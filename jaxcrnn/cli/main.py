@@ -23,9 +23,24 @@ from jaxcrnn.cli.options import Parser
 from jaxcrnn.errors import UserError
 
 COMMANDS = (
-    "train", "evaluate", "recognize", "centers", "lookalikes", "compare", "report", "lm", "parity", "bench", "plan",
-    "convert", "export", "data", "doctor", "completion", "demo",
-)  # fmt: skip
+    "train",
+    "evaluate",
+    "recognize",
+    "centers",
+    "lookalikes",
+    "compare",
+    "report",
+    "lm",
+    "parity",
+    "bench",
+    "plan",
+    "convert",
+    "export",
+    "data",
+    "doctor",
+    "completion",
+    "demo",
+)
 
 
 def command(name: str) -> Any:

@@ -40,7 +40,7 @@ def add_checkpoint(parser: argparse.ArgumentParser, default: str | None = "best"
         "--checkpoint",
         default=default,
         metavar="WHICH",
-        help="checkpoint to load: best, latest or a step number; default: best",
+        help="checkpoint to load: best (highest validation accuracy), latest or a step number; default: best",
     )
 
 
@@ -49,7 +49,7 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust-code",
         action="store_true",
-        help="import the Python modules that the run's loss names (runs their code)",
+        help="import and run the Python modules of a loss that is defined outside jaxcrnn (docs/new-loss.md)",
     )
 
 
@@ -61,7 +61,7 @@ def add_set(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="override configuration keys, such as optim.steps=500",
+        help="override configuration keys, such as optim.steps=500; 'jaxcrnn train --help' lists them",
     )
 
 
@@ -79,7 +79,7 @@ def add_bounds(parser: argparse.ArgumentParser) -> None:
             f"--max-{unit}",
             type=int,
             metavar="N",
-            help=f"maximum {unit} of an image; default: the run's data.max_{unit}, capped at the default of new runs",
+            help=f"maximum {unit} of an image; default: the run's data.max_{unit}, but at most that key's default",
         )
 
 

@@ -6,7 +6,7 @@ import argparse
 
 from jaxcrnn.cli import options
 
-SUMMARY = "compile the training step for TPUs or a device mesh and report memory and communication"
+SUMMARY = "report the memory and communication of a training step on several devices, or on TPUs without having one"
 MODULES = ("jaxcrnn.bench.aot",)
 
 
@@ -21,8 +21,11 @@ def add_options(parser: options.Parser) -> None:
     parser.add_argument("--config", metavar="FILE", help="YAML configuration, as for train")
     options.add_set(parser)
     parser.add_argument("--charset", metavar="FILE", help="take the number of classes from this charset")
-    for name, default, what in (("classes", 6941, "number of classes without --charset"),
-                                ("width", 280, "image width in pixels"), ("slots", 10, "label slots")):  # fmt: skip
+    for name, default, what in (
+        ("classes", 6941, "number of classes without --charset"),
+        ("width", 280, "image width in pixels"),
+        ("slots", 10, "label slots"),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what}; default: {default}")
     parser.add_argument("--out", metavar="FILE", help="write all results to this JSON file")
 

@@ -18,21 +18,25 @@ if TYPE_CHECKING:
 
     from jaxcrnn.decoding.evaluate import Line
 
-SUMMARY = "read the text in images, with confidences"
+SUMMARY = "read the text in images of single lines, with confidences"
 MODULES = options.RUN_MODULES
 
 
 def add_options(parser: options.Parser) -> None:
-    parser.add_argument("run", help="run folder")
+    parser.add_argument("run", help="run folder made by 'jaxcrnn train' or 'jaxcrnn convert'")
     parser.add_argument(
-        "images", nargs="+", help="image files, folders, or - for one image or a list of paths on stdin"
+        "images", nargs="+", help="image files, folders of images, or - for one image or a list of paths on stdin"
     )
     options.add_checkpoint(parser)
     options.add_bounds(parser)
     options.add_trust(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.add_argument(
-        "--characters", action="store_true", help="with --json: add the confidence and position of each character"
+        "--json", action="store_true", help="print a JSON object per image instead of path<TAB>text<TAB>confidence"
+    )
+    parser.add_argument(
+        "--characters",
+        action="store_true",
+        help="with --json: add the confidence of each character and its position in pixels",
     )
     add_decoding(parser)
 

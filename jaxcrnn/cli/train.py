@@ -25,18 +25,23 @@ def add_options(parser: options.Parser) -> None:
         "--data",
         nargs="+",
         metavar="FILE",
-        help="training set: a label file of path<TAB>text lines, or another format that 'jaxcrnn data' reads; with "
-        "several, data.weights sets the share of each in a batch",
+        help="training set: a label file of path<TAB>text lines, or another format that 'jaxcrnn data audit --help' "
+        "lists; with several, data.weights sets the share of each in a batch",
     )
-    parser.add_argument("--val", metavar="FILE", help="label file of the validation set")
+    parser.add_argument("--val", metavar="FILE", help="validation set, in the same formats; default: no validation")
     parser.add_argument(
-        "--charset", metavar="FILE", help="one character per line; default: the characters of the training labels"
+        "--charset",
+        metavar="FILE",
+        help="characters to recognise, one per line; default: the characters of the training labels",
     )
     parser.add_argument("--out", metavar="FOLDER", help="new folder for the run")
     parser.add_argument("--config", metavar="FILE", help="YAML file with the configuration keys listed below")
     options.add_set(parser)
     parser.add_argument(
-        "--preset", metavar="NAME", help="loss preset: ctc, flow1, flow1-torch, flow2, aligned or posterior"
+        "--preset",
+        metavar="NAME",
+        help="training loss: ctc, or with center loss flow1, flow1-torch, flow2, aligned or posterior (loss.preset "
+        "below); default: ctc",
     )
     parser.add_argument(
         "--init-from",
@@ -46,7 +51,7 @@ def add_options(parser: options.Parser) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="WHICH",
-        help="checkpoint of --init-from: best, latest or a step number; default: best",
+        help="checkpoint of --init-from: best (highest validation accuracy), latest or a step number; default: best",
     )
     parser.add_argument(
         "--grow",
@@ -57,7 +62,8 @@ def add_options(parser: options.Parser) -> None:
     parser.add_argument(
         "--centers",
         metavar="WHERE",
-        help="initial class centers: a file made by 'jaxcrnn centers estimate', or head, zeros or normal",
+        help="initial centers of a center loss: a file made by 'jaxcrnn centers estimate', or head, zeros or normal "
+        "(loss.start below); default: set by the preset",
     )
     parser.add_argument("--skip-bad", action="store_true", help="skip and count rows with faults instead of stopping")
     parser.add_argument("--resume", metavar="FOLDER", help="resume an interrupted run exactly where it stopped")

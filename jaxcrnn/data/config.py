@@ -15,25 +15,24 @@ class DataConfig:
     """Data sets, batches and limits on images.
 
     Attributes:
-      train: training set: a label file, or another format that `jaxcrnn.data.formats.open_source` reads.
+      train: training set: a label file, or another format that ``jaxcrnn data audit --help`` lists.
       more: additional training sets.
-      weights: relative number of lines in a batch from ``train`` and from each of ``more``; empty samples from all
-        of them as from one data set.
+      weights: relative number of lines in a batch from ``train`` and from each of ``more``; if empty, all of them
+        are used as one data set.
       val: label file of the validation set; empty for none.
-      charset: file with one character per line; empty for the characters of the training labels.
-      blank: class of the CTC blank, ``"first"`` or ``"last"``.
+      charset: file of the characters to recognise, one per line; empty for the characters of the training labels.
+      blank: position of the CTC blank (no character) among the classes, ``"first"`` or ``"last"``.
       batch_size: lines in a batch.
-      buckets: maximum number of width buckets, which are chosen from the data; each costs one compilation.
-      max_width: maximum width of a line in pixels at the model's height.
-      max_pixels: maximum pixels of an image file.
-      max_bytes: maximum bytes of an image file.
+      buckets: maximum number of widths that lines are padded to, chosen from the data; each is compiled once.
+      max_width: maximum width of a line in pixels at the model's height; wider lines are faults.
+      max_pixels: maximum pixels of an image file; larger images are faults.
+      max_bytes: maximum bytes of an image file; larger files are faults.
       stretch: width in pixels that every line is stretched to, for models trained that way; 0 keeps the aspect
         ratio.
       allow_outside: whether label files may name images outside their own folder.
-      cache_mb: memory for decoded images, in MiB.
-      workers: number of threads that read images ahead.
-      processes: number of processes that read images ahead instead of threads; 0 for threads. The batches are the
-        same.
+      cache_mb: memory in MiB that keeps decoded images for later epochs.
+      workers: number of threads that read the images of the next batches.
+      processes: number of processes that read images instead of threads; 0 for threads. The batches are the same.
     """
 
     train: str = ""

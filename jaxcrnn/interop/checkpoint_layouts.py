@@ -20,21 +20,17 @@ from jaxcrnn.nn.imported import Imported
 
 Path = tuple[str, ...]
 Arrays = Mapping[str, np.ndarray]
+Convolutions = tuple[tuple[str, str] | str, ...]
 
 CRNN, GITYCC, DTRB, SEQUENTIAL, OURS = "crnn.pytorch", "GitYCC", "deep-text-recognition", "sequential", "torch_ref"
-_VGG_DTRB: tuple[tuple[str, str] | str, ...] = (
-    ("0", ""),
-    ("3", ""),
-    ("6", ""),
-    ("8", ""),
-    ("11", "12"),
-    ("14", "15"),
-    ("18", ""),
-)
-_RESNET: tuple[tuple[str, str] | str, ...] = (
-    ("conv0_1", "bn0_1"), ("conv0_2", "bn0_2"), "layer1.0", ("conv1", "bn1"), "layer2.0", "layer2.1", ("conv2", "bn2"),
-    *(f"layer3.{i}" for i in range(5)), ("conv3", "bn3"), *(f"layer4.{i}" for i in range(3)), ("conv4_1", "bn4_1"),
-    ("conv4_2", "bn4_2"),
+_VGG_DTRB: Convolutions = (("0", ""), ("3", ""), ("6", ""), ("8", ""), ("11", "12"), ("14", "15"), ("18", ""))
+# One stage of the network per row.
+_RESNET: Convolutions = (
+    ("conv0_1", "bn0_1"), ("conv0_2", "bn0_2"),
+    "layer1.0", ("conv1", "bn1"),
+    "layer2.0", "layer2.1", ("conv2", "bn2"),
+    *(f"layer3.{i}" for i in range(5)), ("conv3", "bn3"),
+    *(f"layer4.{i}" for i in range(3)), ("conv4_1", "bn4_1"), ("conv4_2", "bn4_2"),
 )  # fmt: skip
 _IN_BLOCK = (("conv1", "bn1"), ("conv2", "bn2"), ("downsample.0", "downsample.1"))
 EXPECTED = (
@@ -54,7 +50,7 @@ class Names(NamedTuple):
       head: prefix of the head.
     """
 
-    convolutions: tuple[tuple[str, str] | str, ...]
+    convolutions: Convolutions
     recurrent: tuple[str, ...]
     head: str
 
@@ -142,13 +138,10 @@ def _layout(name: str, state: Arrays, model: dict[str, Any], names: Names, kinds
         rows="mean" if name == DTRB else "flat",
         colors=int(first.shape[1]),
     )
-    model = {
-        **model, "hidden": hidden, "imported": imported,
-        "recurrent": " ".join(kind if size == hidden else f"{kind}:{size}" for kind, size in words),
-        "num_classes": int(_get(state, f"{names.head}.weight").shape[0]),
-        "dropout": 0.0,
-    }  # fmt: skip
-    return Layout(name, model, names, [])
+    recurrent = " ".join(kind if size == hidden else f"{kind}:{size}" for kind, size in words)
+    classes = int(_get(state, f"{names.head}.weight").shape[0])
+    sizes = {"hidden": hidden, "recurrent": recurrent, "num_classes": classes, "dropout": 0.0}
+    return Layout(name, {**model, **sizes, "imported": imported}, names, [])
 
 
 def _conv_name(names: tuple[str, str] | str) -> str:
@@ -373,9 +366,12 @@ def as_crnn_pytorch(model: Mapping[str, Any], variables: Mapping[str, Any]) -> t
             f"the model is {model['backbone']}, {model['recurrent']}; expected crnn.pytorch's vgg or "
             "vgg-crnn, bilstm linear bilstm"
         )
-    ours = {"model.standardize": model["standardize"], "model.height": model["height"],
-            "imported.black": imported.black, "imported.white": imported.white}  # fmt: skip
-    for (name, value), expected in zip(ours.items(), (False, 32, -1.0, 1.0), strict=True):
+    for name, value, expected in (
+        ("model.standardize", model["standardize"], False),
+        ("model.height", model["height"], 32),
+        ("imported.black", imported.black, -1.0),
+        ("imported.white", imported.white, 1.0),
+    ):
         if value != expected:
             raise UserError(f"{name} is {value}, which crnn.pytorch does not support; expected {expected}")
     params = {name: dict(part) for name, part in variables["params"].items()}

@@ -75,8 +75,13 @@ def _served(reader: Recognizer, out: Path, name: str, data: bytes) -> str:
     _new_folder(out)
     (out / name).write_bytes(data)
     reader.charset.save(out / recognizer.CHARSET)
-    facts = {"height": reader.model.height, "width": reader.limits.stretch, "least_width": LEAST,
-             "blank": reader.charset.blank, "classes": reader.charset.num_classes}  # fmt: skip
+    facts = {
+        "height": reader.model.height,
+        "width": reader.limits.stretch,
+        "least_width": LEAST,
+        "blank": reader.charset.blank,
+        "classes": reader.charset.num_classes,
+    }
     (out / recognizer.CONFIG).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return f"{len(data) / 1e6:.1f} MB"
 
@@ -240,6 +245,10 @@ def to_original(reader: Recognizer, source: Path, out: Path) -> str:
 
 
 FORMATS: dict[str, Callable[[Recognizer, Path, Path], str]] = {
-    "safetensors": to_safetensors, "stablehlo": to_stablehlo, "onnx": to_onnx, "torch": to_torch_ref,
-    "crnn.pytorch": to_crnn_pytorch, "original": to_original,
-}  # fmt: skip
+    "safetensors": to_safetensors,
+    "stablehlo": to_stablehlo,
+    "onnx": to_onnx,
+    "torch": to_torch_ref,
+    "crnn.pytorch": to_crnn_pytorch,
+    "original": to_original,
+}

@@ -69,12 +69,13 @@ def import_checkpoint(
     model = ModelConfig(**{name: value for name, value in layout.model.items() if name != "num_classes"})
     config = Config(model=model, imported=model.imported, data=DataConfig(stretch=width))
     facts = {
-        "converted": {
-            "checkpoint": str(source.resolve()), "layout": layout.name, "blank": blank, "counters": counters,
-            "names": layout.names._asdict(),
-        }
-    }  # fmt: skip
-    made = folder.create(out, config, charset, facts)
+        "checkpoint": str(source.resolve()),
+        "layout": layout.name,
+        "blank": blank,
+        "counters": counters,
+        "names": layout.names._asdict(),
+    }
+    made = folder.create(out, config, charset, {"converted": facts})
     try:
         with Checkpoints(made.folder / folder.CHECKPOINTS, 1) as checkpoints:
             checkpoints.save(init_state(made.train_config, jax.random.key(0), variables=variables), {}, None)

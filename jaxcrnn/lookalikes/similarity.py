@@ -185,7 +185,7 @@ def _best(vectors: np.ndarray, here: slice) -> np.ndarray:
 
 
 def alike(
-    found: Neighbours, *, sure: float = 0.9, possible: float = 0.8, rank: int = 3
+    neighbours: Neighbours, *, sure: float = 0.9, possible: float = 0.8, rank: int = 3
 ) -> dict[tuple[int, int], float]:
     """Select pairs that look alike, with their scores.
 
@@ -210,7 +210,7 @@ def alike(
     """
     place = {
         (i, int(j)): (k + 1, float(score))
-        for i, (row, scores) in enumerate(zip(found.indices, found.scores, strict=True))
+        for i, (row, scores) in enumerate(zip(neighbours.indices, neighbours.scores, strict=True))
         for k, (j, score) in enumerate(zip(row, scores, strict=True))
     }
     pairs = {}
@@ -267,7 +267,7 @@ def merge(
     return groups
 
 
-def known_scores(found: Neighbours) -> dict[tuple[int, int], float]:
+def known_scores(neighbours: Neighbours) -> dict[tuple[int, int], float]:
     """Collect the score of every pair of `Neighbours`.
 
     Examples:
@@ -278,7 +278,7 @@ def known_scores(found: Neighbours) -> dict[tuple[int, int], float]:
     """
     return {
         (i, int(j)): float(score)
-        for i, (row, scores) in enumerate(zip(found.indices, found.scores, strict=True))
+        for i, (row, scores) in enumerate(zip(neighbours.indices, neighbours.scores, strict=True))
         for j, score in zip(row, scores, strict=True)
     }
 

@@ -10,9 +10,7 @@ from jaxcrnn.errors import UserError
 
 @dataclass(frozen=True)
 class Imported:
-    """Properties of converted models; the defaults are those of models trained here.
-
-    ``jaxcrnn convert`` sets them.
+    """Properties of models of other programs, set by ``jaxcrnn convert``; do not change them for models trained here.
 
     Attributes:
       two_biases: keep PyTorch's second LSTM bias, so that weights can be exported back bit for bit.

@@ -32,7 +32,7 @@ _CLASSES: dict[tuple[str, ...], int] = {
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """The device mesh of a run. It does not change what is computed.
+    """How a run is divided over devices (the mesh), which changes results only by rounding.
 
     Attributes:
       data: number of devices over which the batch is sharded; 0 for all accelerators, or one CPU.

@@ -24,8 +24,16 @@ EM = 32  # size in pixels of the em square, which is centered in the tile
 BASELINE = 31  # row of the baseline: a little over four fifths of the em from its top, as in most CJK fonts
 FORMAT = 1  # version of the files; changing it invalidates cached ones
 SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
-PLACES = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts", "/Library/Fonts",
-          "/System/Library/Fonts", "~/Library/Fonts", "C:/Windows/Fonts")  # fmt: skip
+PLACES = (
+    "/usr/share/fonts",
+    "/usr/local/share/fonts",
+    "~/.local/share/fonts",
+    "~/.fonts",
+    "/Library/Fonts",
+    "/System/Library/Fonts",
+    "~/Library/Fonts",
+    "C:/Windows/Fonts",
+)
 
 
 class Atlas(NamedTuple):

@@ -13,16 +13,16 @@ from jaxcrnn.errors import UserError
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class RenderConfig:
-    """Ranges of the rendering parameters; each line samples its own values uniformly.
+    """Ranges that each rendered line samples from uniformly; unless stated, lengths in ems, black to white is 2.
 
-    Lengths are in ems and grays in a range of 2 unless stated otherwise.
+    An em is the font size.
 
     Attributes:
-      level: preset that the other keys default to: ``"easy"``, ``"medium"`` or ``"hard"``.
+      level: preset that sets the other keys: ``"easy"``, ``"medium"`` (the defaults below) or ``"hard"``.
       height: height H of the images in pixels.
       width: width W of the images in pixels, a multiple of 8; longer lines are condensed to fit.
-      smallest: smallest font size (em), as a share of the height.
-      largest: largest font size (em), as a share of the height.
+      smallest: smallest font size (1 em), as a share of the image height.
+      largest: largest font size (1 em), as a share of the image height.
       narrow: strongest horizontal condensing; 1 is the font's own width.
       size: maximum relative change of each character's size, up or down.
       loose: maximum letter spacing.
@@ -36,7 +36,7 @@ class RenderConfig:
       wave: maximum amplitude of a smooth wave, in both directions.
       bold: maximum growth of strokes in pixels.
       thin: maximum shrinking of strokes in pixels.
-      lowres: maximum factor of downsampling and upsampling.
+      lowres: maximum factor by which a line is downsampled and upsampled again.
       blur: maximum standard deviation of the blur in pixels.
       contrast: minimum contrast between ink and paper.
       texture: maximum standard deviation of the paper's texture.
@@ -89,13 +89,49 @@ class RenderConfig:
 
 
 EASY = RenderConfig(
-    level="easy", narrow=0.9, size=0.0, loose=0.1, pitch=0.0, baseline=0.0, offset=0.04, slant=0.0, rotation=0.0,
-    perspective=0.0, wave=0.0, bold=0.4, thin=0.0, lowres=1.0, blur=0.3, contrast=1.4, texture=0.0, noise=0.02,
-    blocks=0.0, rule=0.0, invert=0.0,
-)  # fmt: skip
+    level="easy",
+    narrow=0.9,
+    size=0.0,
+    loose=0.1,
+    pitch=0.0,
+    baseline=0.0,
+    offset=0.04,
+    slant=0.0,
+    rotation=0.0,
+    perspective=0.0,
+    wave=0.0,
+    bold=0.4,
+    thin=0.0,
+    lowres=1.0,
+    blur=0.3,
+    contrast=1.4,
+    texture=0.0,
+    noise=0.02,
+    blocks=0.0,
+    rule=0.0,
+    invert=0.0,
+)
 HARD = RenderConfig(
-    level="hard", narrow=0.5, size=0.08, loose=0.35, pitch=0.08, baseline=0.06, offset=0.12, slant=0.2, rotation=0.04,
-    perspective=0.15, wave=0.06, bold=1.0, thin=0.3, lowres=2.2, blur=1.0, contrast=0.5, texture=0.15, noise=0.12,
-    blocks=0.35, rule=0.12, invert=0.1,
-)  # fmt: skip
+    level="hard",
+    narrow=0.5,
+    size=0.08,
+    loose=0.35,
+    pitch=0.08,
+    baseline=0.06,
+    offset=0.12,
+    slant=0.2,
+    rotation=0.04,
+    perspective=0.15,
+    wave=0.06,
+    bold=1.0,
+    thin=0.3,
+    lowres=2.2,
+    blur=1.0,
+    contrast=0.5,
+    texture=0.15,
+    noise=0.12,
+    blocks=0.35,
+    rule=0.12,
+    invert=0.1,
+)
 LEVELS = {"easy": EASY, "medium": RenderConfig(), "hard": HARD}

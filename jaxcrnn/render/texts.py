@@ -27,9 +27,9 @@ class TextConfig:
 
     Attributes:
       share: share of rendered lines in every batch; 1 trains on rendered lines only and needs no label file.
-      source: ``"uniform"`` over the charset, ``"lookalikes"``, a UTF-8 text file to take pieces from, or a mixture of
-        several kinds of text, a file named ``*.yaml``.
-      fonts: ``"embedded"`` for the typefaces of the package (about 360 characters), ``"system"``, or a folder.
+      source: ``"uniform"`` (random characters of the charset), ``"lookalikes"`` (random look-alikes), a UTF-8 text
+        file to take pieces from, or a mixture of several kinds of text, a file named ``*.yaml``.
+      fonts: ``"embedded"`` for the typefaces of the package (about 360 characters), ``"system"``, or a folder of fonts.
       typefaces: names of the typefaces to use, as training prints them; empty for all.
       groups: file of look-alike groups for ``"lookalikes"``; empty for the package's own.
       bias: share of the characters that ``"lookalikes"`` draws from groups, with equal probability for each group.
@@ -37,7 +37,7 @@ class TextConfig:
       shortest: minimum characters of a line.
       longest: maximum characters of a line.
       pitch: width reserved for a character in a batch, as a share of the height; longer lines are condensed to fit.
-      widths: number of length classes, each padded to its own width; each costs one compilation.
+      widths: number of ranges of text length, each padded to its own width; each is compiled once.
     """
 
     share: float = 0.0

@@ -178,20 +178,26 @@ def _of_run(
     logged = panels.logged({folder.name: [folder]})
     parts = opened.config.loss.parts
     facts = [
-        ("checkpoint", f"step {step}"), ("lines read", f"{len(corpus)} of {path}, {corpus.left_out} skipped"),
-        ("charset", f"{len(opened.charset)} characters"), ("loss preset", opened.config.loss.preset),
-        ("weight of the center loss", parts.weight), ("scheduled steps", opened.config.optim.steps),
+        ("checkpoint", f"step {step}"),
+        ("lines read", f"{len(corpus)} of {path}, {corpus.left_out} skipped"),
+        ("charset", f"{len(opened.charset)} characters"),
+        ("loss preset", opened.config.loss.preset),
+        ("weight of the center loss", parts.weight),
+        ("scheduled steps", opened.config.optim.steps),
         ("seed", opened.config.run.seed),
-    ]  # fmt: skip
+    ]
     sections = [
         Section("accuracy", "Accuracy", _score_tables(after, corpus, groups)),
         Section("curves", "Training curves", panels.curves(logged, alone=True)),
-        Section("confusions", "Confusions", panels.confused(
-            [after, *readers[:-1]], corpus, groups, _glyphs(opened), {"read": len(corpus)})),
+        Section(
+            "confusions",
+            "Confusions",
+            panels.confused([after, *readers[:-1]], corpus, groups, _glyphs(opened), {"read": len(corpus)}),
+        ),
         Section("distances", "Distances to centers", panels.distances(logged)),
         Section("features", "Character features", panels.feature_map(readers, opened.charset, groups)),
         Section("lines", "Hardest and slowest lines", panels.lines(after, corpus, _times(opened, state, corpus))),
-    ]  # fmt: skip
+    ]
     lead = page.table(["", ""], facts, "Summary of the run")
     return Report(page.page(f"Run {folder.name}", lead, sections), after, opened, corpus)
 
@@ -226,11 +232,17 @@ def _of_comparison(folder: Path, lines: Lines, data: str | None, groups_file: st
         Section("curves", "Training curves", fewer + panels.curves(logged, alone=False)),
         Section("confusions", "Confusions", panels.confused(order, corpus, groups, _glyphs(one), {shown: len(corpus)})),
         Section("distances", "Distances to centers", fewer + panels.distances(logged)),
-        Section("features", "Character features before and after", why + panels.feature_map(
-            list(readers.values()), one.charset, groups)),
-        Section("lines", "Hardest and slowest lines", why + panels.lines(
-            readers[last], corpus, _times(opened[last], states[last], corpus))),
-    ]  # fmt: skip
+        Section(
+            "features",
+            "Character features before and after",
+            why + panels.feature_map(list(readers.values()), one.charset, groups),
+        ),
+        Section(
+            "lines",
+            "Hardest and slowest lines",
+            why + panels.lines(readers[last], corpus, _times(opened[last], states[last], corpus)),
+        ),
+    ]
     seeds = len(facts["seeds"])
     lead = page.text(
         f"{len(facts['arms'])} losses fine-tuned from the same plain-CTC weights, each with {seeds} "

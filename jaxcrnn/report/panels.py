@@ -67,9 +67,11 @@ def curves(logged: Mapping[str, Sequence[Log]], *, alone: bool) -> str:
       alone: whether the page shows a single run; the center losses of several runs are not comparable.
     """
     measures = (
-        ("CTC loss", "ctc", "nats", False), ("Line accuracy, training", "line_accuracy", "lines", True),
-        ("Line accuracy, validation", "val_line_accuracy", "lines", True), ("Center loss", "center", "loss", False),
-    )  # fmt: skip
+        ("CTC loss", "ctc", "nats", False),
+        ("Line accuracy, training", "line_accuracy", "lines", True),
+        ("Line accuracy, validation", "val_line_accuracy", "lines", True),
+        ("Center loss", "center", "loss", False),
+    )
     figures = []
     for caption, key, unit, percent in measures if alone else measures[:-1]:
         if curve := over_steps(logged, key):
@@ -84,9 +86,10 @@ def distances(logged: Mapping[str, Sequence[Log]]) -> str:
     """Build charts of the distances from features to their own center and to the look-alike's center."""
     figures = []
     measures = (
-        ("To the own center", "distance_to_own"), ("To the look-alike's center", "distance_to_lookalike"),
+        ("To the own center", "distance_to_own"),
+        ("To the look-alike's center", "distance_to_lookalike"),
         ("Between both centers", "distance_between"),
-    )  # fmt: skip
+    )
     for caption, key in measures:
         if curve := over_steps(logged, key):
             chart = charts.line_chart(

@@ -147,8 +147,11 @@ def _read(config: configs.Config, corpus: Corpus, count: int, rows: Rows) -> lis
     widths = plans.choose(corpus.widths, data.buckets)
     mixed = bool(config.text.share) or (bool(data.weights) and len(data.more) > 0)
     how: dict[str, Any] = {
-        "seed": config.run.seed, "workers": data.workers, "processes": data.processes, "full": mixed,
-    }  # fmt: skip
+        "seed": config.run.seed,
+        "workers": data.workers,
+        "processes": data.processes,
+        "full": mixed,
+    }
     if not (data.more and data.weights and isinstance(corpus.source, Joined)):
         return [Batches(corpus, widths, count, **how, rows=_of_part(rows, 0, count))]
     lines, paths = plans.shares(data.weights, count), (data.train, *data.more)

@@ -38,8 +38,17 @@ _SHAPE = ("backbone", "hidden", "standardize", "recurrent", "height")
 CONFIG, CHARSET, FACTS, CHECKPOINTS = "config.yaml", "charset.txt", "run.json", "checkpoints"
 _USED = "config"  # key of ``run.json``: the configuration of the last training
 # Keys that determine the sample order: after a change during an epoch, its lines may be repeated or skipped.
-_ORDER = ("data.train", "data.more", "data.weights", "data.batch_size", "data.buckets",
-          "data.max_width", "data.stretch", "text.share", "run.seed")  # fmt: skip
+_ORDER = (
+    "data.train",
+    "data.more",
+    "data.weights",
+    "data.batch_size",
+    "data.buckets",
+    "data.max_width",
+    "data.stretch",
+    "text.share",
+    "run.seed",
+)
 CENTERS = "centers.safetensors"  # default output of 'centers estimate'
 
 

@@ -42,12 +42,9 @@ def energy(outputs, batch, assignment, state, *, blank):
     return jnp.where(valid, jnp.square(outputs.features).mean(-1), 0.0).sum(1) / frames
 
 
-VARIANTS = {
-    "ctc": ["loss.preset=ctc"],
-    "posterior": ["loss.preset=posterior"],
-    "mine": ["loss.preset=posterior", "loss.assignment=new_loss:sharp", "loss.rule=new_loss:rule",
-             "loss.terms=[0.001*new_loss:energy]"],
-}  # fmt: skip
+POSTERIOR = ["loss.preset=posterior"]
+MINE = ["loss.assignment=new_loss:sharp", "loss.rule=new_loss:rule", "loss.terms=[0.001*new_loss:energy]"]
+VARIANTS = {"ctc": ["loss.preset=ctc"], "posterior": POSTERIOR, "mine": POSTERIOR + MINE}
 
 if __name__ == "__main__":  # training imports this file as new_loss
     data, out, *settings = sys.argv[1:]

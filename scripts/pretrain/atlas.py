@@ -98,9 +98,7 @@ FACES = (
 
 def characters() -> str:
     """Printable ASCII, common signs and all Han characters of GB2312, level 1 (frequent) before level 2."""
-    han = (
-        bytes([row, cell]).decode("gb2312", "ignore") for row in range(0xB0, 0xF8) for cell in range(0xA1, 0xFF)
-    )  # fmt: skip
+    han = (bytes([row, cell]).decode("gb2312", "ignore") for row in range(0xB0, 0xF8) for cell in range(0xA1, 0xFF))
     return "".join(dict.fromkeys([*map(chr, range(32, 127)), *SIGNS, *filter(None, han)]))
 
 
@@ -123,7 +121,7 @@ def draw(face: Face, folder: Path, text: str) -> tuple[np.ndarray, np.ndarray, n
     font = ImageFont.truetype(paths[0], em, index=face.index, layout_engine=ImageFont.Layout.BASIC)
     # fontTools does not read .pcf, so glyphs that such a font lacks are found by the box drawn in their place.
     bitmaps_only = face.file.endswith(".pcf")
-    known = None if bitmaps_only else _code_points(paths[0], face.index)
+    code_points = None if bitmaps_only else _code_points(paths[0], face.index)
     box = _mask(font, "\ue777") if bitmaps_only else None
     tiles = np.zeros((len(text), SIZE, SIZE), np.uint8)
     advances = np.ones(len(text), np.float32)
@@ -131,7 +129,7 @@ def draw(face: Face, folder: Path, text: str) -> tuple[np.ndarray, np.ndarray, n
     for i, character in enumerate(text):
         if face.name.startswith(LATIN) and ord(character) > LAST_LATIN:
             continue
-        if known is not None and ord(character) not in known:
+        if code_points is not None and ord(character) not in code_points:
             continue
         advances[i] = font.getlength(character) / em
         if box is not None and _mask(font, character) == box:

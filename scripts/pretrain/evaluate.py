@@ -29,13 +29,13 @@ from jaxcrnn.render.atlas import Atlas
 from jaxcrnn.render.config import LEVELS
 from jaxcrnn.render.render import Glyphs, render
 
+FANDOL = ("FandolSong-Regular", "FandolHei-Regular", "FandolKai-Regular", "FandolFang-Regular")
 HELD_OUT = (
     atlas.Face("zenhei", "wqy-zenhei.ttc"),
     atlas.Face("uming", "uming.ttc"),
     atlas.Face("ukai", "ukai.ttc"),
-    *(atlas.Face(name, f"{name}.otf") for name in
-      ("FandolSong-Regular", "FandolHei-Regular", "FandolKai-Regular", "FandolFang-Regular")),
-)  # fmt: skip
+    *(atlas.Face(name, f"{name}.otf") for name in FANDOL),
+)
 SHORTEST, LONGEST = 5, 10  # characters of a rendered line
 WIDTH = 320
 BATCH = 50
@@ -50,9 +50,7 @@ def real_lines(reader: Recognizer, path: Path) -> None:
     for (name, label), text in zip(rows, read, strict=True):
         if label.translate(FOLDED) != text.translate(FOLDED):
             print(f"{name} | {label} | {text}")
-    score = metrics.score(
-        [text.translate(FOLDED) for text in read], [label.translate(FOLDED) for _, label in rows]
-    )  # fmt: skip
+    score = metrics.score([text.translate(FOLDED) for text in read], [label.translate(FOLDED) for _, label in rows])
     print(
         f"{score.characters} characters, {score.edits} errors: {score.character_accuracy:.2%} of characters, "
         f"{score.line_accuracy:.1%} of {score.lines} lines read right"
@@ -62,8 +60,8 @@ def real_lines(reader: Recognizer, path: Path) -> None:
 def held_out_glyphs(reader: Recognizer, fonts: Path) -> Glyphs:
     text = "".join(reader.charset.characters)
     drawn = [atlas.draw(face, fonts, text) for face in HELD_OUT]
-    for face, found in zip(HELD_OUT, drawn, strict=True):
-        if found is None:
+    for face, glyphs in zip(HELD_OUT, drawn, strict=True):
+        if glyphs is None:
             raise SystemExit(f"{fonts}: no {face.file}; run fonts.sh first")
     tiles, advances, present = (np.stack(parts) for parts in zip(*drawn, strict=True))
     return Glyphs.of(Atlas(text, tuple(face.name for face in HELD_OUT), tiles, advances, present), reader.charset)
@@ -82,10 +80,10 @@ def random_labels(reader: Recognizer, groups: list[str], count: int) -> tuple[np
 
 def look_alikes(reader: Recognizer, fonts: Path, groups_file: Path, count: int) -> None:
     """Prints how well random look-alikes are read."""
-    known = (
+    in_charset = (
         "".join(c for c in group if c in reader.charset and ord(c) > FIRST_HAN) for group in read_groups(groups_file)
-    )  # fmt: skip
-    groups = [group for group in known if len(group) > 1]
+    )
+    groups = [group for group in in_charset if len(group) > 1]
     group_of = {character: group for group in groups for character in group}
     glyphs = held_out_glyphs(reader, fonts)
     labels, lengths = random_labels(reader, groups, count)
@@ -108,9 +106,9 @@ def look_alikes(reader: Recognizer, fonts: Path, groups_file: Path, count: int) 
             characters += len(truth)
             for edit in edits:
                 if edit.tag == "replace":
-                    written, found = truth[edit.src_pos], line.text[edit.dest_pos]
-                    if found in group_of[written]:
-                        swapped[written + found] += 1
+                    written, read = truth[edit.src_pos], line.text[edit.dest_pos]
+                    if read in group_of[written]:
+                        swapped[written + read] += 1
     total = swapped.total()
     print(f"{characters} characters, {errors} errors: {1 - errors / characters:.2%} of characters read right")
     print(f"read as another member of their group: {total} ({total / characters:.2%})")

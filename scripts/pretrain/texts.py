@@ -51,22 +51,28 @@ LABELS = """
     交收 到账日期 款项 用途 支行 分行 总行 营业部 总笔数 总份额 本期 上期 期初 期末 应收 应付 实收 实付 借方 贷方
     科目 投资者 投资金额 收益率 年化收益 业绩比较基准 风险等级 指令 通知书 确认书 对账单 申请表 登记表 明细表 汇总表
     清单 收据 回单
-""".split()  # noqa: SIM905
+""".split()
 PLACES = """
     北京 上海 广州 深圳 天津 重庆 杭州 南京 苏州 武汉 成都 西安 长沙 郑州 青岛 大连 厦门 宁波 福州 济南 合肥 昆明
     南昌 贵阳 南宁 海口 太原 石家庄 哈尔滨 长春 沈阳 兰州 西宁 银川 乌鲁木齐 拉萨 珠海 东莞 佛山 无锡 常州 温州 嘉兴
     烟台 潍坊 徐州
-""".split()  # noqa: SIM905
+""".split()
 BANKS = """
     中国工商银行 中国建设银行 中国农业银行 中国银行 交通银行 招商银行 中信银行 光大银行 民生银行 兴业银行 浦发银行
     平安银行 华夏银行 广发银行 邮政储蓄银行 招商证券 中信证券 国泰君安证券 海通证券 华泰证券 广发证券 国信证券
     银河证券 申万宏源 安信证券
-""".split()  # noqa: SIM905
+""".split()
 KINDS = """
     有限公司 股份有限公司 有限责任公司 股份有限公司北京分公司 集团有限公司 科技有限公司 基金管理有限公司
     资产管理有限公司 投资管理有限公司 证券投资基金 混合型证券投资基金 债券型基金 指数基金 私募基金 混合A 混合C 债券B
     货币A 分公司 事务所 贸易有限公司 管理中心 研究院 大学 医院 学校
-""".split()  # noqa: SIM905
+""".split()
+LATIN_LABELS = """
+    From: To: Date: Fax: Tel: Email: E-mail: Page ID No. TOTAL Name VIP A股 H股 ETF LOF QDII FOF
+""".split()
+FUND_ENDINGS = ["混合A", "债券B", "", ")", "LOF", "300", "ETF"]
+LABEL_ENDINGS = ["", "", "：", ":", "： ", ":", "(元)", "（元）", "(份)"]
+LIST_MARKS = "* ** *** ※ 注： 备注： 1、 2. （一） (1) ① 一、".split()
 
 
 class Writer:
@@ -83,8 +89,8 @@ class Writer:
         self.charset = Charset.from_file(data / "charset.txt")
         characters = self.charset.characters
         self.marks, self.common, self.rare = characters[:-HAN], characters[-HAN:-RARE], characters[-RARE:]
-        known = ([c for c in group if c in self.charset] for group in read_groups(data / "groups.txt"))
-        self.groups = [group for group in known if len(group) > 1]
+        in_charset = ([c for c in group if c in self.charset] for group in read_groups(data / "groups.txt"))
+        self.groups = [group for group in in_charset if len(group) > 1]
         self.han_groups = [group for group in self.groups if all(ord(c) > FIRST_HAN for c in group)]
         self.alike = {c: [other for other in group if other != c] for group in self.han_groups for c in group}
         self.words, self.ends, total = [], [], 0.0
@@ -144,13 +150,25 @@ class Writer:
     def amount(self) -> str:
         randrange, digits = self.random.randrange, self.digits
         number = randrange(1, 10 ** randrange(1, 10))
-        return self.pick([
-            f"{number:,}.{digits(2)}", f"{number:,}.{digits(2)}", f"{number}.{digits(2)}", f"{number:,}", f"{number}",
-            f"-{number:,}.{digits(2)}", f"￥{number:,}.{digits(2)}", f"¥{number}.{digits(2)}",
-            f"0.{digits(randrange(1, 7))}", f"{randrange(0, 100)}.{digits(randrange(1, 5))}%",
-            f"{randrange(0, 10)}.{digits(4)}", f"{number}元", f"{number:,}.{digits(2)}元", f"{randrange(100)}",
-            f"{randrange(10)}", f"{digits(1)}.{digits(2)}",
-        ])  # fmt: skip
+        forms = [
+            f"{number:,}.{digits(2)}",
+            f"{number:,}.{digits(2)}",
+            f"{number}.{digits(2)}",
+            f"{number:,}",
+            f"{number}",
+            f"-{number:,}.{digits(2)}",
+            f"￥{number:,}.{digits(2)}",
+            f"¥{number}.{digits(2)}",
+            f"0.{digits(randrange(1, 7))}",
+            f"{randrange(0, 100)}.{digits(randrange(1, 5))}%",
+            f"{randrange(0, 10)}.{digits(4)}",
+            f"{number}元",
+            f"{number:,}.{digits(2)}元",
+            f"{randrange(100)}",
+            f"{randrange(10)}",
+            f"{digits(1)}.{digits(2)}",
+        ]
+        return self.pick(forms)
 
     def date(self) -> str:
         randrange, pick = self.random.randrange, self.pick
@@ -159,11 +177,25 @@ class Writer:
         clock = f"{randrange(24):02}:{randrange(60):02}" + pick(["", f":{randrange(60):02}"])
         iso = f"{year}-{month:02}-{day:02}"
         digits = f"{year}{month:02}{day:02}"
-        return pick([
-            iso, iso, digits, digits, f"{year}年{month}月{day}日", f"{year}年{month:02}月{day:02}日",
-            f"{year}/{month}/{day}", f"{year}/{month:02}/{day:02}", f"{year}.{month}.{day}", f"{month}月{day}日",
-            f"{year}年", f"{year}", f"{year} {month:02} {day:02}", clock, f"{iso} {clock}", f"{year}年{month}月",
-        ])  # fmt: skip
+        forms = [
+            iso,
+            iso,
+            digits,
+            digits,
+            f"{year}年{month}月{day}日",
+            f"{year}年{month:02}月{day:02}日",
+            f"{year}/{month}/{day}",
+            f"{year}/{month:02}/{day:02}",
+            f"{year}.{month}.{day}",
+            f"{month}月{day}日",
+            f"{year}年",
+            f"{year}",
+            f"{year} {month:02} {day:02}",
+            clock,
+            f"{iso} {clock}",
+            f"{year}年{month}月",
+        ]
+        return pick(forms)
 
     def capital(self) -> str:
         """An amount in the capital numerals of banks."""
@@ -179,14 +211,23 @@ class Writer:
         """Numbers of accounts, telephones, invoices and the like."""
         choices, randrange, pick, digits = self.random.choices, self.random.randrange, self.pick, self.digits
         upper = LATIN.upper()
-        return pick([
-            digits(randrange(1, 22)), digits(6), digits(6), digits(1), digits(2), digits(3), digits(4),
+        forms = [*map(digits, (randrange(1, 22), 6, 6, 1, 2, 3, 4))]
+        forms += [
             "".join(choices(upper, k=randrange(1, 4))) + digits(randrange(2, 8)),
             "".join(choices(LATIN + upper + DIGITS, k=randrange(2, 14))),
-            f"({digits(randrange(1, 4))})", f"（{digits(randrange(1, 3))}）", f"{digits(3)}-{digits(8)}",
-            f"1{digits(10)}", f"{digits(4)}-{digits(7)}", f"NO.{digits(6)}", f"No.{digits(8)}", f"{digits(17)}X",
-            f"{digits(4)} {digits(4)} {digits(4)} {digits(4)}", pick(upper), pick("OIlZSB0158o"),
-        ])  # fmt: skip
+            f"({digits(randrange(1, 4))})",
+            f"（{digits(randrange(1, 3))}）",
+            f"{digits(3)}-{digits(8)}",
+            f"1{digits(10)}",
+            f"{digits(4)}-{digits(7)}",
+            f"NO.{digits(6)}",
+            f"No.{digits(8)}",
+            f"{digits(17)}X",
+            f"{digits(4)} {digits(4)} {digits(4)} {digits(4)}",
+            pick(upper),
+            pick("OIlZSB0158o"),
+        ]
+        return pick(forms)
 
     def latin_word(self) -> str:
         letters = self.random.choices(BY_FREQUENCY, weights=FREQUENCIES, k=self.random.randrange(1, 9))
@@ -203,10 +244,7 @@ class Writer:
             start = pick(["www.", "http://www.", "https://", ""])
             return f"{start}{word()}.{pick(['com', 'com.cn', 'cn', 'net'])}{pick(['', '/' + word()])}"
         if share < 0.55:
-            start = pick([
-                "From:", "To:", "Date:", "Fax:", "Tel:", "Email:", "E-mail:", "Page", "ID", "No.", "TOTAL", "Name",
-                "VIP", "A股", "H股", "ETF", "LOF", "QDII", "FOF",
-            ])  # fmt: skip
+            start = pick(LATIN_LABELS)
             return start + pick(["", " " + word(), self.code()])
         style = pick([str.capitalize, str.upper, str.lower, str.capitalize])
         return " ".join(style(word()) for _ in range(self.random.randrange(1, 5)))
@@ -214,15 +252,15 @@ class Writer:
     def company(self) -> str:
         """Names of companies, banks and funds."""
         pick, natural, randrange = self.pick, self.natural, self.random.randrange
-        return pick([
+        forms = [
             pick(PLACES) + natural(randrange(2, 5), 0) + pick(KINDS),
             natural(randrange(2, 5), 0) + pick(KINDS),
             pick(BANKS) + pick(PLACES) + pick(["分行", "支行", "市分行", "营业部", natural(2, 0) + "支行"]),
             pick(BANKS),
             pick(BANKS) + "股份有限公司" + pick(["", pick(PLACES) + "分行"]),
-            self.code() + pick("/ -(") + natural(randrange(2, 6), 0)
-            + pick(["混合A", "债券B", "", ")", "LOF", "300", "ETF"]),
-        ])  # fmt: skip
+            "".join([self.code(), pick("/ -("), natural(randrange(2, 6), 0), pick(FUND_ENDINGS)]),
+        ]
+        return pick(forms)
 
     def label(self) -> str:
         return self.pick(LABELS) if self.random.random() < 0.6 else self.natural(self.random.randrange(2, 7), 0)
@@ -234,20 +272,16 @@ class Writer:
         return self.pick(LABELS)
 
     def value(self) -> str:
-        kinds = [
-            self.amount, self.date, self.code, self.company, self.capital, self.phrase, self.any_label, self.latin,
-        ]  # fmt: skip
-        return self.pick(kinds)()
+        numbers = [self.amount, self.date, self.code]
+        words = [self.company, self.capital, self.phrase, self.any_label, self.latin]
+        return self.pick(numbers + words)()
 
     def field(self) -> str:
         """A label, a label with its value, or another part of a form."""
         pick, randrange, label, value = self.pick, self.random.randrange, self.label, self.value
         share = self.random.random()
         if share < 0.25:
-            return label() + pick([
-                "", "", "：", ":", "： ", ":", "(元)", "（元）", "(份)", "(" + pick(LABELS) + ")",
-                "（" + pick(LABELS) + "）",
-            ])  # fmt: skip
+            return label() + pick([*LABEL_ENDINGS, "(" + pick(LABELS) + ")", "（" + pick(LABELS) + "）"])
         if share < 0.7:
             return label() + pick(["：", "：", ":", ": ", "： ", "/", " "]) + value()
         if share < 0.8:
@@ -258,10 +292,7 @@ class Writer:
         if share < 0.93:
             return pick("（(") + pick([label(), self.code(), value()]) + pick("）)")
         if share < 0.96:
-            start = pick([
-                "*", "**", "***", "※", "注：", "备注：", "1、", "2.", "（一）", "(1)", "①", "一、",
-                "第" + pick("一二三四五六七八九十") + "条 ",
-            ])  # fmt: skip
+            start = pick([*LIST_MARKS, "第" + pick("一二三四五六七八九十") + "条 "])
             return start + self.running(randrange(3, 30))
         dashes = pick(["——", "-", "--", "……", "...", "~", "—"])
         return dashes.join(

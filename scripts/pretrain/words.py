@@ -25,10 +25,10 @@ HALF_WIDTH = str.maketrans(
 
 
 def only(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if not found:
+    paths = sorted(folder.glob(pattern))
+    if not paths:
         raise SystemExit(f"{folder}: no {pattern}; run fonts.sh first")
-    return found[0]
+    return paths[0]
 
 
 def frequencies(dictionary: Path, charset: Charset) -> Iterator[str]:

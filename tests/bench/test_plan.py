@@ -21,52 +21,62 @@ HLO = """
 """  # noqa: E501
 
 
-def test_collectives_of_hlo():
-    found = [(c.kind, c.bytes, c.elements, c.repeated) for c in aot.collectives(HLO)]
-    assert found == [
-        ("all-reduce", 4 * 51200, 51200, False), ("all-reduce", 32 + 16, 8, True), ("all-reduce", 24 + 12, 6, False),
-        ("all-gather", 2 * 128, 128, False), ("collective-permute", 7, 7, False), ("all-reduce", 4, 1, False),
+def test_collectives_are_parsed_from_hlo():
+    collectives = [(c.kind, c.bytes, c.elements, c.repeated) for c in aot.collectives(HLO)]
+    assert collectives == [
+        ("all-reduce", 4 * 51200, 51200, False),
+        ("all-reduce", 32 + 16, 8, True),
+        ("all-reduce", 24 + 12, 6, False),
+        ("all-gather", 2 * 128, 128, False),
+        ("collective-permute", 7, 7, False),
+        ("all-reduce", 4, 1, False),
         ("reduce-scatter", 32, 8, False),
-    ]  # fmt: skip
+    ]
 
 
-TINY = ["--classes", "16", "--width", "64", "--slots", "3", "--set", "model.backbone=tiny", "model.hidden=8",
-        "data.batch_size=8", "augment.probability=0"]  # fmt: skip
+TINY = """
+    --classes 16 --width 64 --slots 3
+    --set model.backbone=tiny model.hidden=8 data.batch_size=8 augment.probability=0
+""".split()
 
 
 @pytest.mark.slow
-def test_a_step_for_the_devices_here(tmp_path, capsys):
+def test_plan_for_local_devices(tmp_path, capsys):
     out = tmp_path / "plan.json"
     arguments = ["plan", *TINY, "mesh.data=4", "mesh.model=2", "model.head=fused", "loss.preset=flow1"]
     assert main([*arguments, "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "8 devices, batch sharded over 4, classes over 2" in shown
     assert "8 lines per step (2 per device)" in shown
-    found = json.loads(out.read_text())
+    plan = json.loads(out.read_text())
     # Of the head, and half of each on a device; the same of both moments, and centers.
     kernel, bias = 16 * 16 * 4, 16 * 4
     halves = (3 * (kernel + bias) + kernel + bias) // 2
-    assert found["gradients"] > kernel // 2 + bias // 2
-    assert found["state"] - 3 * (found["gradients"] - (kernel + bias) // 2) - halves < 2000  # batch statistics, counts
-    reduced = sum(c["bytes"] for c in found["collectives"] if c["kind"] == "all-reduce")
-    assert found["gradients"] <= reduced < 2 * found["gradients"]
-    assert all(c["elements"] < 1024 for c in found["collectives"] if c["kind"] == "all-gather")
+    assert plan["gradients"] > kernel // 2 + bias // 2
+    assert plan["state"] - 3 * (plan["gradients"] - (kernel + bias) // 2) - halves < 2000  # batch statistics, counts
+    reduced = sum(c["bytes"] for c in plan["collectives"] if c["kind"] == "all-reduce")
+    assert plan["gradients"] <= reduced < 2 * plan["gradients"]
+    assert all(c["elements"] < 1024 for c in plan["collectives"] if c["kind"] == "all-gather")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--device", "v5e"], "expected a TPU generation"), (["--device", "gpu:2x2"], "expected a TPU"),
-     (["--classes", "1"], "--classes 1: expected 2 or more"), (["--set", "mesh.data=16"], "only 8 are available"),
-     (["--set", "mesh.data=8", "data.batch_size=12"], "expected a multiple of mesh.data=8"),
-     (["--out", "nowhere/plan.json"], "nowhere/plan.json: No such file or directory"),
-     (["--set", "loss.ignored=[9999]"], "loss.ignored has class 9999")],
-)  # fmt: skip
-def test_what_cannot_be_planned(arguments, message, capsys):
+    [
+        (["--device", "v5e"], "expected a TPU generation"),
+        (["--device", "gpu:2x2"], "expected a TPU"),
+        (["--classes", "1"], "--classes 1: expected 2 or more"),
+        (["--set", "mesh.data=16"], "only 8 are available"),
+        (["--set", "mesh.data=8", "data.batch_size=12"], "expected a multiple of mesh.data=8"),
+        (["--out", "nowhere/plan.json"], "nowhere/plan.json: No such file or directory"),
+        (["--set", "loss.ignored=[9999]"], "loss.ignored has class 9999"),
+    ],
+)
+def test_invalid_plans_are_rejected(arguments, message, capsys):
     assert main(["plan", *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_tpu_without_its_compiler(capsys):
+def test_tpu_plan_requires_the_tpu_extra(capsys):
     if importlib.util.find_spec("libtpu"):
         pytest.skip("the extra 'tpu' is installed")
     assert main(["plan", "--device", "v5e:2x2"]) == 2
@@ -74,7 +84,7 @@ def test_a_tpu_without_its_compiler(capsys):
 
 
 @pytest.mark.slow
-def test_a_tpu(capsys):
+def test_plan_for_a_tpu(capsys):
     pytest.importorskip("libtpu", reason="the extra 'tpu' is not installed")
     assert main(["plan", "--device", "v5e:2x2", *TINY, "model.dtype=bfloat16"]) == 0
     shown = capsys.readouterr().out

@@ -23,11 +23,10 @@ from jaxcrnn.runs.folder import create, open_run
 from jaxcrnn.train import init_state
 from jaxcrnn.types import CenterState
 
-SMALL = [
-    "model.backbone=tiny", "model.hidden=16", "model.dropout=0", "augment.probability=0", "data.batch_size=4",
-    "data.buckets=1", "optim.warmup=2", "optim.learning_rate=0.01", "run.log_every=2", "run.eval_every=500",
-    "data.allow_outside=true",
-]  # fmt: skip
+SMALL = """
+    model.backbone=tiny model.hidden=16 model.dropout=0 augment.probability=0 data.batch_size=4 data.buckets=1
+    data.allow_outside=true optim.warmup=2 optim.learning_rate=0.01 run.log_every=2 run.eval_every=500
+""".split()
 
 
 def train(*more, steps=4):
@@ -83,14 +82,14 @@ def centers_file(reader, as_read):
     return reader / "centers.safetensors"
 
 
-def test_a_runs_config_does_not_open_other_folders(reader, as_read, tmp_path, capsys):
+def test_allow_outside_of_a_run_does_not_apply_to_estimate(reader, as_read, tmp_path, capsys):
     """It says data.allow_outside=true, for what it was trained on."""
     out = ["--out", str(tmp_path / "centers.safetensors")]
     assert main(["centers", "estimate", "--run", str(reader), "--data", str(as_read[0]), *out]) == 2
     assert "path outside its folder" in capsys.readouterr().out
 
 
-def test_estimate_says_what_it_saw(reader, centers_file, as_read, capsys):
+def test_estimate_reports_recognised_lines_and_unseen_classes(reader, centers_file, as_read, capsys):
     again = str(reader.parent / "again.safetensors")
     options = ["--run", str(reader), "--data", str(as_read[0]), "--out", again, "--skip-bad", "--allow-outside"]
     assert main(["centers", "estimate", *options]) == 0
@@ -105,8 +104,10 @@ def test_estimate_says_what_it_saw(reader, centers_file, as_read, capsys):
     assert state.counts.shape == (len(texts) + 1,)
     assert state.counts[-1] == 0  # x stands in no line
     assert (state.centers[-1] == 0).all()
-    widths = [fit_height(read_gray(row.split("\t")[0], Limits()), 32, Limits()).shape[1]
-              for row in as_read[0].read_text().splitlines()[:-1]]  # fmt: skip
+    widths = [
+        fit_height(read_gray(row.split("\t")[0], Limits()), 32, Limits()).shape[1]
+        for row in as_read[0].read_text().splitlines()[:-1]
+    ]
     assert state.counts.sum() == sum(run.config.model.frames(width) for width in widths)
     with safe_open(centers_file, "numpy") as file:
         assert file.metadata()["charset_hash"] == run.charset.hash
@@ -116,10 +117,10 @@ def test_estimate_says_what_it_saw(reader, centers_file, as_read, capsys):
 @pytest.mark.parametrize(
     "where", ["file", *(pytest.param(name, marks=pytest.mark.slow) for name in ("head", "zeros", "normal"))]
 )
-def test_second_stage_starts_where_it_is_told(where, reader, centers_file, four_lines, tmp_path, capsys):
-    given = str(centers_file) if where == "file" else where
+def test_centers_option_selects_the_initial_centers(where, reader, centers_file, four_lines, tmp_path, capsys):
+    source = str(centers_file) if where == "file" else where
     out = tmp_path / "second"
-    more = ("--init-from", str(reader), "--centers", given, "--preset", "flow2", "--out", str(out))
+    more = ("--init-from", str(reader), "--centers", source, "--preset", "flow2", "--out", str(out))
     assert train(*more, steps=1) == 0
     run = open_run(out)
     state, _ = run.state("latest")
@@ -154,7 +155,7 @@ def test_second_stage_starts_where_it_is_told(where, reader, centers_file, four_
 @pytest.mark.parametrize(
     "preset", [pytest.param(p, marks=pytest.mark.slow) for p in ("aligned", "flow1-torch", "posterior")]
 )
-def test_centers_are_saved_with_the_run_and_resumed(preset, four_lines, tmp_path):
+def test_centers_are_saved_and_resumed(preset, four_lines, tmp_path):
     """Four steps in one go end as two and two: centers, like all else, go through the checkpoint."""
     data = ("--data", str(four_lines), "--preset", preset, "loss.weight=0.001", "loss.alpha=0.5")
     data = (*data[:4], "--set", *data[4:], "run.eval_every=2")
@@ -172,7 +173,7 @@ def test_centers_are_saved_with_the_run_and_resumed(preset, four_lines, tmp_path
 
 
 @pytest.mark.slow
-def test_a_second_stage_that_died_early_is_resumed_from_its_own_start(reader, four_lines, tmp_path):
+def test_interrupted_second_stage_keeps_its_own_initialization(reader, four_lines, tmp_path):
     more = ("--init-from", str(reader), "--centers", "normal", "--preset", "flow2", "--out", str(tmp_path / "run"))
     assert train(*more, steps=1) == 0
     whole = open_run(tmp_path / "run").state("latest")[0]
@@ -183,77 +184,81 @@ def test_a_second_stage_that_died_early_is_resumed_from_its_own_start(reader, fo
         np.testing.assert_array_equal(a, b)
 
 
-def other_charset(tmp_path, reader):
+def other_charset(tmp_path):
     path = tmp_path / "other.txt"
     path.write_text("".join(f"{c}\n" for c in "0123456789y"))
     return path
 
 
-def center_mistakes(reader, centers_file, tmp_path):
-    """Invalid centers and initializations: options, and the expected message."""
-    first = ["--init-from", str(reader), "--preset", "flow2", "--out", str(tmp_path / "out")]
+def file_mistakes(first, centers_file, tmp_path):
+    """Invalid files of centers: options, and the expected message."""
     size = np.zeros((12, 32), np.float32)
 
-    def saved(name, centers, charset="0123456789x", **changes):
+    def saved(name, centers, charset="0123456789x"):
         path = tmp_path / name
         center_files.save(path, CenterState(centers, np.ones(len(centers), np.float32)), Charset(charset))
-        return str(path)
+        return path
 
-    cut = tmp_path / "cut.safetensors"
-    cut.write_bytes(centers_file.read_bytes()[:-100])
-    empty = tmp_path / "empty.safetensors"
-    empty.write_bytes(b"")
+    def written(name, content):
+        path = tmp_path / name
+        path.write_bytes(content)
+        return path
+
     foreign = tmp_path / "foreign.safetensors"
     save_file({"weight": size}, foreign)
-    evil = tmp_path / "evil.pkl"
-    evil.write_bytes(pickle.dumps({0: print}))
-    odd = tmp_path / "odd.pkl"
-    odd.write_bytes(pickle.dumps({0: np.zeros(32), 1: np.zeros(31)}))
-    beyond = tmp_path / "beyond.pkl"
-    beyond.write_bytes(pickle.dumps({12: np.zeros(32)}))
-    part = tmp_path / "part.pkl"
-    part.write_bytes(pickle.dumps({0: np.zeros(32)})[:-20])
+    cut = written("cut.safetensors", centers_file.read_bytes()[:-100])
+    evil = written("evil.pkl", pickle.dumps({0: print}))
+    odd = written("odd.pkl", pickle.dumps({0: np.zeros(32), 1: np.zeros(31)}))
+    beyond = written("beyond.pkl", pickle.dumps({12: np.zeros(32)}))
+    part = written("part.pkl", pickle.dumps({0: np.zeros(32)})[:-20])
+    files = {
+        "no such file": ("no.st", "no.st: no such file; expected centers made by"),
+        "truncated": (cut, "cut.safetensors: truncated, or not a safetensors file"),
+        "empty file": (written("empty.safetensors", b""), "empty.safetensors: truncated"),
+        "not centers": (foreign, "not a file of centers; expected one made by"),
+        "another charset": (saved("c.st", size, "0123456789y"), "'y', lacks 'x'"),
+        "another order": (saved("o.st", size, "x0123456789"), "in a different order"),
+        "another size": (saved("s.st", size[:, :9]), "centers of size 9; expected 32"),
+        "a pickle that calls": (evil, "refusing to unpickle builtins.print"),
+        "a pickle of two sizes": (odd, "all of one size"),
+        "a class too many": (beyond, "class 12 is not in the charset; expected 0 to 11"),
+        "a pickle cut short": (part, "part.pkl: cannot be read"),
+        "not finite": (saved("n.st", size * np.nan), "non-finite centers"),
+    }
+    return {name: ([*first, "--centers", str(path)], message) for name, (path, message) in files.items()}
+
+
+def option_mistakes(first, other):
+    """Invalid options: the options, and the expected message."""
+    head, ctc = [*first, "--centers", "head"], [*first[:2], *first[4:]]
     return {
-        "no such file": ([*first, "--centers", "no.st"], "no.st: no such file; expected centers made by"),
-        "truncated": ([*first, "--centers", str(cut)], "cut.safetensors: truncated, or not a safetensors file"),
-        "empty file": ([*first, "--centers", str(empty)], "empty.safetensors: truncated"),
-        "not centers": ([*first, "--centers", str(foreign)], "not a file of centers; expected one made by"),
-        "another charset": (
-            [*first, "--centers", saved("c.st", size, "0123456789y")], "'y', lacks 'x'"),
-        "another order": ([*first, "--centers", saved("o.st", size, "x0123456789")], "in a different order"),
-        "another size": ([*first, "--centers", saved("s.st", size[:, :9])], "centers of size 9; expected 32"),
-        "a pickle that calls": ([*first, "--centers", str(evil)], "refusing to unpickle builtins.print"),
-        "a pickle of two sizes": ([*first, "--centers", str(odd)], "all of one size"),
-        "a class too many": ([*first, "--centers", str(beyond)], "class 12 is not in the charset; expected 0 to 11"),
-        "a pickle cut short": ([*first, "--centers", str(part)], "part.pkl: cannot be read"),
         "flow2 without centers": (first, "loss.start is 'estimate' (preset 'flow2')"),
-        "centers for ctc": ([*first[:2], *first[4:], "--centers", "head"], "the preset 'ctc' has no centers"),
-        "unknown preset": ([*first, "--preset", "flow3"],
-                           "expected one of ctc, flow1, flow1-torch, flow2, aligned, posterior; did you mean 'flow2'"),
-        "a run's charset differs": ([*first, "--centers", "head", "--charset", str(other_charset(tmp_path, reader))],
-                                    "'y', lacks 'x'"),
-        "another model": ([*first, "--centers", "head", "--set", "model.hidden=8"],
-                          "weights are incompatible with this configuration: model.hidden is 8 instead of 16"),
-        "weight without assignment": ([*first[:2], *first[4:], "--set", "loss.weight=0.1"],
-                                      "loss.assignment is 'none'"),
+        "centers for ctc": ([*ctc, "--centers", "head"], "the preset 'ctc' has no centers"),
+        "unknown preset": (
+            [*first, "--preset", "flow3"],
+            "expected one of ctc, flow1, flow1-torch, flow2, aligned, posterior; did you mean 'flow2'",
+        ),
+        "a run's charset differs": ([*head, "--charset", other], "'y', lacks 'x'"),
+        "another model": (
+            [*head, "--set", "model.hidden=8"],
+            "weights are incompatible with this configuration: model.hidden is 8 instead of 16",
+        ),
+        "weight without assignment": ([*ctc, "--set", "loss.weight=0.1"], "loss.assignment is 'none'"),
         "unknown update": ([*first, "--set", "loss.update=wen"], "'wen'; expected one of fixed, delta, gradient"),
-        "ignored beyond": ([*first, "--centers", "head", "--set", "loss.ignored=[40]"], "class 40; expected 0 to 11"),
-        "blank elsewhere": ([*first, "--centers", "head", "--set", "data.blank=last"],
-                            "was trained with data.blank=first"),
-        "charset by --set": (
-            [*first, "--centers", "head", "--set", f"data.charset={other_charset(tmp_path, reader)}"],
-            "'y', lacks 'x'"),
+        "ignored beyond": ([*head, "--set", "loss.ignored=[40]"], "class 40; expected 0 to 11"),
+        "blank elsewhere": ([*head, "--set", "data.blank=last"], "was trained with data.blank=first"),
+        "charset by --set": ([*head, "--set", f"data.charset={other}"], "'y', lacks 'x'"),
         "checkpoint of nothing": (["--data", "x", "--checkpoint", "3"], "--checkpoint requires --init-from RUN"),
-        "centers contradicted": ([*first, "--centers", "head", "--set", "loss.start=zeros"],
-                                 "--centers head contradicts loss.start=zeros"),
-        "not finite": ([*first, "--centers", saved("n.st", size * np.nan)], "non-finite centers"),
+        "centers contradicted": ([*head, "--set", "loss.start=zeros"], "--centers head contradicts loss.start=zeros"),
         "ignored no list": ([*first, "--set", "loss.ignored=x"], "expected values in brackets"),
         "negative weight": ([*first, "--set", "loss.weight=-1"], "loss.weight is -1.0; expected 0 or more"),
-    }  # fmt: skip
+    }
 
 
-def test_mistakes_with_centers_get_one_line(reader, centers_file, tmp_path, capsys):
-    for name, (options, message) in center_mistakes(reader, centers_file, tmp_path).items():
+def test_invalid_centers_print_one_line(reader, centers_file, tmp_path, capsys):
+    first = ["--init-from", str(reader), "--preset", "flow2", "--out", str(tmp_path / "out")]
+    mistakes = file_mistakes(first, centers_file, tmp_path) | option_mistakes(first, str(other_charset(tmp_path)))
+    for name, (options, message) in mistakes.items():
         code = train(*options) if "model.hidden=8" not in options else main(["train", *options])
         error = capsys.readouterr().err
         assert code == 2, name
@@ -263,7 +268,7 @@ def test_mistakes_with_centers_get_one_line(reader, centers_file, tmp_path, caps
 
 
 @pytest.mark.slow
-def test_nothing_recognised_is_no_estimate(four_lines, tmp_path, capsys):
+def test_estimate_fails_without_recognised_lines(four_lines, tmp_path, capsys):
     assert train("--data", str(four_lines), "--out", str(tmp_path / "fresh"), steps=1) == 0
     rows = [row.split("\t") for row in four_lines.read_text().splitlines()]
     other = tmp_path / "other.txt"
@@ -273,7 +278,7 @@ def test_nothing_recognised_is_no_estimate(four_lines, tmp_path, capsys):
     assert not (tmp_path / "fresh" / "centers.safetensors").exists()
 
 
-def test_paddles_pickle_is_read(tmp_path):
+def test_paddle_pickle_is_loaded(tmp_path):
     rows = {np.int64(0): np.arange(4, dtype=np.float32), 2: np.full(4, 7, np.float32)}
     for protocol in (2, 4):
         path = tmp_path / "train_center.pkl"
@@ -283,14 +288,14 @@ def test_paddles_pickle_is_read(tmp_path):
         assert state.counts.tolist() == [1, 0, 1, 0]
 
 
-def test_saving_where_nothing_can_be_saved(tmp_path):
+def test_saving_to_a_missing_folder_fails(tmp_path):
     state = CenterState(np.zeros((4, 2), np.float32), np.zeros(4, np.float32))
     with pytest.raises(UserError, match="expected a writable file"):
         center_files.save(tmp_path / "no" / "c.safetensors", state, Charset("abc"))
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
-def test_a_preset_can_be_replaced_part_by_part(preset):
+def test_each_part_of_a_preset_can_be_overridden(preset):
     assert LossConfig(preset).parts == PRESETS[preset]
     other = LossConfig(preset, assignment="aligned", start="head", update="gradient", reduction="half_sum", weight=0.5)
     assert other.parts == ("aligned", "head", "gradient", "half_sum", 0.5)

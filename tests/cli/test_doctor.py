@@ -11,12 +11,12 @@ from jaxcrnn.cli.main import COMMANDS, main
 
 
 @pytest.mark.slow
-def test_doctor(capsys, monkeypatch):
+def test_doctor_reports_packages_devices_and_fonts(capsys, monkeypatch):
     assert main(["doctor", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert all(found["packages"].values())
-    assert len(found["devices"]) == 8
-    assert len(found["typefaces"]) == 3
+    report = json.loads(capsys.readouterr().out)
+    assert all(report["packages"].values())
+    assert len(report["devices"]) == 8
+    assert len(report["typefaces"]) == 3
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "lmdb" else real(name))
     assert main(["doctor"]) == 0
@@ -25,7 +25,7 @@ def test_doctor(capsys, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
-def test_completion(shell, capsys):
+def test_completion_script_lists_every_command(shell, capsys):
     pytest.importorskip("shtab", reason="the extra 'shell' is not installed")
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out

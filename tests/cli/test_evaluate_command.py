@@ -20,13 +20,13 @@ def test_evaluation_does_not_depend_on_the_batch_size(run_folder, lines_file, ca
     assert json.loads(capsys.readouterr().out)["lines"] == 24
 
 
-def test_a_tampered_run_is_refused(broken_copy, capsys):
+def test_tampered_run_is_rejected(broken_copy, capsys):
     copy = broken_copy("charset.txt", lambda text: text.replace("0", "x"))
     assert main(["evaluate", str(copy)]) == 2
     assert "does not match the charset of the training" in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_another_model_is_refused(broken_copy, capsys):
+def test_checkpoint_of_another_model_is_rejected(broken_copy, capsys):
     copy = broken_copy("config.yaml", lambda text: text.replace("hidden: 8", "hidden: 9"))
     assert main(["evaluate", str(copy)]) == 2
     assert "not a checkpoint of this run's model" in capsys.readouterr().err

@@ -16,7 +16,7 @@ PACKAGE = Path(jaxcrnn.__file__).parent
 SHARED = {"main", "options", "decoding"}
 
 
-def test_a_command_is_a_file():
+def test_each_command_has_its_own_module():
     files = {path.stem for path in (PACKAGE / "cli").glob("*.py") if not path.stem.startswith("_")}
     assert files - SHARED == set(COMMANDS)
     for name in COMMANDS:
@@ -41,7 +41,7 @@ def test_every_command_has_help(name, capsys):
     assert ("    optim.steps=2000\n        number of training steps" in shown) == (name in ("train", "demo"))
 
 
-def test_help_does_not_wait_for_jax():
+def test_help_does_not_import_jax():
     code = (
         "import sys; from jaxcrnn.cli.main import parser; parser(); print({'jax', 'numpy', 'PIL'} & set(sys.modules))"
     )
@@ -62,7 +62,7 @@ def test_every_key_has_a_help_text(name):
         assert f"        {texts[key]}" in shown.split("\n"), key
 
 
-def test_a_docstring_ends_where_another_part_begins():
+def test_attribute_docs_end_at_the_next_section():
     class Section:
         """Two keys.
 
@@ -92,7 +92,7 @@ def test_help_fits_the_terminal(columns, monkeypatch, capsys):
     assert max(map(len, text.split("\n"))) > columns * 0.8
 
 
-def test_print_config(capsys):
+def test_print_config_shows_the_resolved_configuration(capsys):
     assert main(["train", "--print-config", "--set", "optim.steps=5", "run.seed=3", "--set", "data.buckets=2"]) == 0
     shown = capsys.readouterr().out
     assert "steps: 5" in shown

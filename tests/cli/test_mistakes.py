@@ -35,11 +35,16 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_get_one_line(name, run_folder, lines_file, tmp_path, capsys):
+def test_user_errors_print_one_line(name, run_folder, lines_file, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "chars.txt").write_text("x\n")
-    places = {"tmp": tmp_path, "data": lines_file, "run": run_folder, "image": lines_file.parent / "0.png",
-              "chars": tmp_path / "chars.txt"}  # fmt: skip
+    places = {
+        "tmp": tmp_path,
+        "data": lines_file,
+        "run": run_folder,
+        "image": lines_file.parent / "0.png",
+        "chars": tmp_path / "chars.txt",
+    }
     arguments, message = MISTAKES[name]
     try:
         code = main([a.format(**places) for a in arguments])

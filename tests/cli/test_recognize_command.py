@@ -26,7 +26,7 @@ def test_recognize_files_folders_and_stdin(run_folder, lines_file, capsys, monke
         assert capsys.readouterr().out.count("\n") == count
 
 
-def test_recognize_reports_what_it_cannot_read(run_folder, lines_file, tmp_path, capsys):
+def test_recognize_reports_unreadable_images(run_folder, lines_file, tmp_path, capsys):
     (tmp_path / "zero.png").write_bytes(b"")
     good = next(lines_file.parent.glob("*.png"))
     arguments = [

@@ -28,19 +28,21 @@ def leaves(folder, which="latest"):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)], step
 
 
-def test_a_run_is_a_folder(run_folder):
+def test_training_writes_a_run_folder(run_folder):
     names = {p.name for p in run_folder.iterdir()}
     assert {"config.yaml", "charset.txt", "run.json", "checkpoints", "metrics.jsonl"} <= names
     rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6, 8]
     assert [row["step"] for row in rows if "val_loss" in row] == [4, 8]
     assert json.loads((run_folder / "run.json").read_text())["data"]["train"] == {
-        "lines": 24, "left_out": 0, "faults": {},
-    }  # fmt: skip
+        "lines": 24,
+        "left_out": 0,
+        "faults": {},
+    }
 
 
 @pytest.mark.slow
-def test_one_program_a_bucket(lines_file, tmp_path, monkeypatch, capsys):
+def test_each_bucket_compiles_once(lines_file, tmp_path, monkeypatch, capsys):
     traces = []
 
     @functools.wraps(train_step)  # by the same name it is the same program, which another test has compiled
@@ -73,7 +75,7 @@ def rows_of(folder):
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_a_stopped_and_a_killed_run_resume_bitwise(lines_file, tmp_path, monkeypatch, capsys):
+def test_stopped_and_killed_runs_resume_bitwise(lines_file, tmp_path, monkeypatch, capsys):
     settings = ["--set", "run.eval_every=4", "optim.steps=24", "model.dropout=0.2", "augment.probability=1"]
     whole, part = tmp_path / "whole", tmp_path / "part"
 
@@ -108,14 +110,16 @@ def test_a_stopped_and_a_killed_run_resume_bitwise(lines_file, tmp_path, monkeyp
     assert a_step == b_step == 24
     for x, y in zip(a, b, strict=True):
         np.testing.assert_array_equal(x, y)
-    logs = [[(r["step"], r["loss"]) for r in map(json.loads, (f / "metrics.jsonl").read_text().splitlines())]
-            for f in (whole, part)]  # fmt: skip
+    logs = [
+        [(r["step"], r["loss"]) for r in map(json.loads, (f / "metrics.jsonl").read_text().splitlines())]
+        for f in (whole, part)
+    ]
     assert {step for step, _ in logs[0]} <= {step for step, _ in logs[1]}
 
 
 @pytest.mark.fault
 @pytest.mark.slow
-def test_an_image_deleted_under_way_names_what_is_kept(lines_file, tmp_path, capsys, monkeypatch):
+def test_deleted_image_error_lists_available_checkpoints(lines_file, tmp_path, capsys, monkeypatch):
     for file in lines_file.parent.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     go = jaxcrnn.runs.trainer._Run._save
@@ -128,11 +132,11 @@ def test_an_image_deleted_under_way_names_what_is_kept(lines_file, tmp_path, cap
     monkeypatch.setattr(jaxcrnn.runs.trainer._Run, "_save", save)
     settings = ["--set", "run.eval_every=2", "data.cache_mb=0", "data.workers=1"]
     assert main(train_args(tmp_path / lines_file.name, tmp_path / "run", *settings, steps=40, val=False)) == 2
-    said = capsys.readouterr().err.strip()
-    assert re.search(r"\d+\.png: no such file; training stopped, available checkpoints: 2(, \d+)*$", said)
+    error = capsys.readouterr().err.strip()
+    assert re.search(r"\d+\.png: no such file; training stopped, available checkpoints: 2(, \d+)*$", error)
 
 
-def test_a_finished_run_resumes_to_nothing(run_folder, capsys):
+def test_resuming_a_finished_run_changes_nothing(run_folder, capsys):
     before = leaves(run_folder)
     assert main(["train", "--resume", str(run_folder)]) == 0
     assert "finished at step 8" in capsys.readouterr().out
@@ -141,7 +145,7 @@ def test_a_finished_run_resumes_to_nothing(run_folder, capsys):
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_ten_broken_steps_in_a_row_stop_the_run(lines_file, tmp_path, capsys, monkeypatch):
+def test_ten_consecutive_skipped_steps_stop_the_run(lines_file, tmp_path, capsys, monkeypatch):
     config = [
         "--set",
         "optim.learning_rate=1e30",
@@ -184,7 +188,7 @@ def bad_labels(tmp_path, rows):
         ("a.png\t", "has no text"),
     ],
 )
-def test_bad_rows_stop_the_run_and_leave_nothing(tmp_path, row, shown, capsys):
+def test_invalid_rows_stop_the_run_without_leftovers(tmp_path, row, shown, capsys):
     data = bad_labels(tmp_path, [row] if row.startswith(("a.png", "none of")) else [row, "a.png\ta"])
     (tmp_path / "chars.txt").write_text("a\n")
     arguments = train_args(data, tmp_path / "run", val=False)
@@ -195,7 +199,7 @@ def test_bad_rows_stop_the_run_and_leave_nothing(tmp_path, row, shown, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_skip_bad_counts_what_it_leaves_out(lines_file, tmp_path, capsys):
+def test_skip_bad_counts_skipped_rows(lines_file, tmp_path, capsys):
     text = lines_file.read_text() + "none.png\t1\n0.png\t2\n"
     data = lines_file.parent / "more.txt"
     data.write_text(text)
@@ -209,7 +213,7 @@ def test_skip_bad_counts_what_it_leaves_out(lines_file, tmp_path, capsys):
     assert "24 lines read, 2 skipped" in capsys.readouterr().out
 
 
-def test_changed_data_cannot_be_resumed(broken_copy, capsys, lines_file):
+def test_resuming_with_changed_data_is_rejected(broken_copy, capsys, lines_file):
     data = lines_file.parent / "fewer.txt"
     data.write_text("".join(lines_file.read_text().splitlines(keepends=True)[:-1]))
     copy = broken_copy("config.yaml", lambda t: t.replace(str(lines_file), str(data)))
@@ -218,7 +222,7 @@ def test_changed_data_cannot_be_resumed(broken_copy, capsys, lines_file):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_read_only_place(lines_file, tmp_path, capsys):
+def test_read_only_folder_is_an_error(lines_file, tmp_path, capsys):
     (tmp_path / "locked").mkdir(mode=0o500)
     assert main(train_args(lines_file, tmp_path / "locked" / "run")) == 2
     assert "Permission denied" in capsys.readouterr().err
@@ -226,7 +230,7 @@ def test_read_only_place(lines_file, tmp_path, capsys):
 
 @pytest.mark.fault
 @pytest.mark.slow
-def test_a_full_disk_keeps_what_was_saved(lines_file, tmp_path):
+def test_full_disk_keeps_saved_checkpoints(lines_file, tmp_path):
     limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); "
     code = limit + "import sys; from jaxcrnn.cli.main import main; sys.exit(main(sys.argv[1:]))"

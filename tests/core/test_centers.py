@@ -10,27 +10,27 @@ from jaxcrnn import assign, centers, ctc, decode, diagnostics, losses
 from jaxcrnn.types import Assignment, CenterState
 
 
-def test_focal_of_gamma_zero_is_ctc():
-    logits, _, _, *known = numbers()
+def test_focal_ctc_with_gamma_zero_is_ctc():
+    logits, _, _, *labels = numbers()
     plain, same, thrice = jax.jit(
         lambda *x: (ctc.ctc_loss(*x), losses.focal_ctc(*x, gamma=0.0), losses.focal_ctc(*x, alpha=3.0, gamma=0.0))
-    )(logits, *known)
+    )(logits, *labels)
     np.testing.assert_array_equal(same, plain)
     np.testing.assert_allclose(thrice, 3 * plain, rtol=1e-6)
 
 
-def test_ace_by_hand():
+def test_ace_matches_manual_computation():
     logits, _, _, lengths, labels, label_lengths = numbers()
-    found = losses.ace(logits, lengths, labels, label_lengths)
+    values = losses.ace(logits, lengths, labels, label_lengths)
     for b in (0, 1, 2, 3):
         frames = np.exp(logits[b, : lengths[b]].astype(np.float64))
         mean = (frames / frames.sum(1, keepdims=True)).mean(0)
         counts = np.bincount(labels[b, : label_lengths[b]], minlength=C)
         counts[0] = lengths[b] - label_lengths[b]
-        np.testing.assert_allclose(found[b], -(counts / lengths[b] * np.log(mean)).sum(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(values[b], -(counts / lengths[b] * np.log(mean)).sum(), rtol=1e-5, atol=1e-6)
 
 
-def test_counted_takes_true_labels_where_the_count_is_right_and_nothing_elsewhere():
+def test_counted_assigns_labels_only_where_counts_match():
     out = everything("counted")[1](*numbers())["assignment"]
     assert np.flatnonzero(out.weights[0]).tolist() == [2, 5]  # the last frames of both runs
     assert out.classes[0, [2, 5]].tolist() == [3, 6]  # the label, though 5 was read
@@ -63,8 +63,11 @@ def test_aligned_assigns_exactly_the_label(frames):
             continue
         assert np.asarray(classes[b])[chosen].tolist() == wanted
         runs = [np.flatnonzero(np.asarray(path[b]) == slot) for slot in range(label_lengths[b])]
-        pick = {"last": lambda run, c: run[-1], "first": lambda run, c: run[0],
-                "best": lambda run, c, b=b: run[np.argmax(jax.nn.log_softmax(logits[b])[run, c])]}[frames]  # fmt: skip
+        pick = {
+            "last": lambda run, c: run[-1],
+            "first": lambda run, c: run[0],
+            "best": lambda run, c, b=b: run[np.argmax(jax.nn.log_softmax(logits[b])[run, c])],
+        }[frames]
         assert chosen.tolist() == [pick(run, c) for run, c in zip(runs, wanted, strict=True)]
 
 
@@ -78,13 +81,13 @@ def test_posterior_weights_sum_to_one_per_slot():
         assert (classes[b, :, expected] == labels[b, expected][:, None]).all()
 
 
-def test_accumulate_is_the_mean_over_exactly_read_samples():
+def test_accumulate_averages_exactly_recognised_samples():
     logits, features, start, lengths, labels, label_lengths = numbers()
     labels[0, 1] = 5  # now it is read exactly, as is the sample of one frame
     state = centers.zeros(C, D)
     for half in (slice(0, 2), slice(2, None)):  # folded over two batches
-        known = (a[half] for a in (features, logits, lengths, labels, label_lengths))
-        state = jax.jit(centers.accumulate)(state, *known)
+        arrays = (a[half] for a in (features, logits, lengths, labels, label_lengths))
+        state = jax.jit(centers.accumulate)(state, *arrays)
     best = logits.argmax(-1)
     taken = [(b, t) for b in (0, 3) for t in range(lengths[b])]
     empty = [(2, t) for t in range(lengths[2])] if (best[2, : lengths[2]] == 0).all() else []
@@ -94,7 +97,7 @@ def test_accumulate_is_the_mean_over_exactly_read_samples():
         np.testing.assert_allclose(state.centers[k], np.mean(frames, 0) if frames else np.zeros(D), atol=1e-6)
 
 
-def test_distances_are_bounded_on_both_sides():
+def test_center_distances_are_clipped_on_both_sides():
     """Of three frames, one on its center, one 5 away, one out of all bounds, which is not pulled at."""
     table = jnp.zeros((2, 2))
     features = jnp.asarray([[[0.0, 0.0], [3.0, 4.0], [3e6, 4e6]]])
@@ -106,7 +109,7 @@ def test_distances_are_bounded_on_both_sides():
     np.testing.assert_allclose(losses.center(features, table, near), 1e-12, rtol=1e-6)
 
 
-def test_starts():
+def test_initial_centers():
     kernel = np.random.default_rng(0).normal(size=(D, C)).astype(np.float32)
     np.testing.assert_array_equal(centers.from_head(kernel).centers, kernel.T)
     assert (centers.zeros(C, D).centers == 0).all()
@@ -118,7 +121,7 @@ def test_starts():
         assert state.centers.dtype == state.counts.dtype == jnp.float32
 
 
-def test_push_by_hand():
+def test_push_matches_manual_computation():
     start = jnp.asarray([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
     features = jnp.asarray([[[0.5, 0.0], [1.0, 0.0], [9.0, 9.0]]])
     assignment = Assignment(jnp.asarray([[1, 1, 1]]), jnp.asarray([[1.0, 1.0, 0.0]]))
@@ -134,7 +137,7 @@ def test_push_by_hand():
     assert none == 0
 
 
-def test_lookalikes_are_the_most_probable_others():
+def test_top_rival_is_the_most_probable_other_class():
     logits = jnp.asarray([[[9.0, 5.0, 7.0, 1.0], [1.0, 2.0, 3.0, 4.0]]])
     assert diagnostics.lookalikes is diagnostics.top_rival  # its name in version 0.1
     assert diagnostics.top_rival(logits, jnp.asarray([[0, 0]])).tolist() == [[2, 3]]
@@ -144,22 +147,24 @@ def test_lookalikes_are_the_most_probable_others():
     assert several.tolist() == [[[2, 0], [2, 3]]]
 
 
-def test_watch_by_hand():
-    logits, features, start, *known = numbers()
-    assignment = everything("aligned, last")[1](logits, features, start, *known)["assignment"]
-    found = jax.jit(diagnostics.watch)(logits, features, start, assignment)
+def test_watch_matches_manual_computation():
+    logits, features, start, *labels = numbers()
+    assignment = everything("aligned, last")[1](logits, features, start, *labels)["assignment"]
+    metrics = jax.jit(diagnostics.watch)(logits, features, start, assignment)
     rows = []
     for b, t in zip(*np.nonzero(assignment.weights), strict=True):
         own = int(assignment.classes[b, t])
         rival = max((c for c in range(C) if c != own), key=lambda c: logits[b, t, c])
         p = np.exp(logits[b, t, own]) / np.exp(logits[b, t]).sum()
-        lengths = [np.linalg.norm(a) for a in (start[own] - start[rival], features[b, t] - start[rival],
-                                               features[b, t] - start[own])]  # fmt: skip
+        lengths = [
+            np.linalg.norm(a)
+            for a in (start[own] - start[rival], features[b, t] - start[rival], features[b, t] - start[own])
+        ]
         rows.append((lengths[1] - lengths[2], own, rival, p, *lengths))
     rows.sort()
-    assert found.weight == len(rows)
-    np.testing.assert_allclose([found.between, found.to_lookalike, found.to_own], np.sum(rows, 0)[4:], rtol=1e-5)
-    for extreme, expected in ((found.hardest, rows[:3]), (found.easiest, rows[::-1][:3])):
+    assert metrics.weight == len(rows)
+    np.testing.assert_allclose([metrics.between, metrics.to_lookalike, metrics.to_own], np.sum(rows, 0)[4:], rtol=1e-5)
+    for extreme, expected in ((metrics.hardest, rows[:3]), (metrics.easiest, rows[::-1][:3])):
         for i, column in enumerate((extreme.margins, extreme.classes, extreme.rivals, extreme.probabilities)):
             np.testing.assert_allclose(column, [row[i] for row in expected], rtol=1e-4, atol=1e-6)
 
@@ -178,8 +183,8 @@ def test_watch_by_hand():
         (lambda n: centers.gradient(state_of(n), n[1], some(n), learning_rate=1, reduction="sum"), "'sum'; expected"),
         (lambda n: centers.accumulate(centers.zeros(3, D), n[1], n[0], *n[3:]), f"3 centers for {C} classes"),
     ],
-)  # fmt: skip
-def test_wrong_use_gets_a_clear_error(call, message):
+)
+def test_invalid_arguments_raise_value_error(call, message):
     with pytest.raises(ValueError, match=message):
         call(numbers())
 

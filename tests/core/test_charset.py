@@ -4,7 +4,7 @@ from jaxcrnn import Charset, UserError
 
 
 @pytest.mark.parametrize(("blank", "ids", "blank_id"), [("first", [2, 1], 0), ("last", [1, 0], 3)])
-def test_encode_decode(blank, ids, blank_id):
+def test_encode_and_decode_are_inverse(blank, ids, blank_id):
     charset = Charset("土士 ", blank)
     assert charset.encode("士土") == ids
     assert charset.decode(ids) == "士土"
@@ -15,7 +15,7 @@ def test_encode_decode(blank, ids, blank_id):
         charset.decode([4])
 
 
-def test_encode_names_the_character():
+def test_encode_error_names_the_character():
     with pytest.raises(UserError, match=r"'末' \(U\+672B\) at position 2 of '未末'"):
         Charset("未").encode("未末")
 
@@ -25,13 +25,13 @@ def test_encode_names_the_character():
     [b"a\n \n\xe6\x9c\xaa\n", b"a\r\n \r\n\xe6\x9c\xaa\r\n", b"\xef\xbb\xbfa\n \n\xe6\x9c\xaa"],
     ids=["plain", "windows", "bom, no end"],
 )
-def test_from_file(tmp_path, data):
+def test_charset_from_file(tmp_path, data):
     path = tmp_path / "c.txt"
     path.write_bytes(data)
     assert Charset.from_file(path).characters == ("a", " ", "未")
 
 
-def test_line_separators_of_unicode_are_characters(tmp_path):
+def test_unicode_line_separators_are_characters(tmp_path):
     charset = Charset("a\u2028\x85\x0b")
     charset.save(tmp_path / "c.txt")
     assert Charset.from_file(tmp_path / "c.txt") == charset
@@ -50,7 +50,7 @@ def test_line_separators_of_unicode_are_characters(tmp_path):
     ],
     ids=["empty", "duplicate", "two characters", "combining", "empty line", "not utf-8", "missing"],
 )
-def test_bad_files(tmp_path, data, message):
+def test_invalid_files_are_rejected(tmp_path, data, message):
     path = tmp_path / "c.txt"
     if data is not None:
         path.write_bytes(data)
@@ -59,7 +59,7 @@ def test_bad_files(tmp_path, data, message):
     assert str(path) in str(caught.value)
 
 
-def test_from_labels_and_hash():
+def test_charset_from_labels_and_its_hash():
     charset = Charset.from_labels(["ba", "cab"])
     assert charset.characters == ("a", "b", "c")
     assert charset.missing("xaxy") == ["x", "y"]

@@ -42,7 +42,7 @@ def batch_of(seed, frames, classes, labels):
 
 @pytest.mark.parametrize("blank", [0, 3])
 @pytest.mark.parametrize("frames", [1, 2, 4, 6])
-def test_against_all_paths(frames, blank):
+def test_loss_matches_enumeration_of_all_paths(frames, blank):
     characters = [c for c in range(4) if c != blank]
     labels = [list(p) for n in range(4) for p in itertools.product(characters[:2], repeat=n)]
     logits, padded, label_lengths = batch_of(frames, 6, 4, labels)
@@ -56,7 +56,7 @@ def test_against_all_paths(frames, blank):
 
 
 @pytest.mark.torch
-def test_against_torch():
+def test_loss_and_gradient_match_torch():
     torch = pytest.importorskip("torch", reason="the torch extra is not installed")
     labels = [[1, 2, 3], [4, 4], [], [2, 2, 2, 2], [1, 2, 1, 2, 1]]
     logits, padded, label_lengths = batch_of(0, 12, 6, labels)
@@ -80,17 +80,17 @@ def test_against_torch():
     np.testing.assert_allclose(jax.jit(jax.grad(total))(logits), theirs.grad.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def plain(logits, *known):
-    return ctc.ctc_loss(logits, *known)
+def plain(logits, *labels):
+    return ctc.ctc_loss(logits, *labels)
 
 
-def fused(logits, *known):
+def fused(logits, *labels):
     classes = logits.shape[2]
-    return ctc.fused_ctc_loss(jnp.exp(logits), jnp.eye(classes), jnp.zeros(classes), *known)
+    return ctc.fused_ctc_loss(jnp.exp(logits), jnp.eye(classes), jnp.zeros(classes), *labels)
 
 
 @pytest.mark.parametrize("loss", [plain, fused])
-def test_no_lines_and_no_slots(loss):
+def test_empty_batch_and_empty_labels(loss):
     logits, _, _ = batch_of(0, 5, 4, [()] * 3)
     lengths, none = np.asarray([5, 2, 0], np.int32), np.zeros(3, np.int32)
     both = jax.jit(jax.value_and_grad(lambda x, *k: (loss(x, *k).sum(), loss(x, *k)), has_aux=True))
@@ -102,16 +102,18 @@ def test_no_lines_and_no_slots(loss):
     assert both(logits[:0], lengths[:0], np.ones((0, 2), np.int32), none[:0])[1].shape == (0, 5, 4)
 
 
-def test_no_probability_is_no_gradient():
+def test_impossible_labels_have_zero_loss_and_gradient():
     """A class that is never read, and a line of nothing but NaN that could not spell its label anyway: as torch."""
     logits, labels, sizes = batch_of(0, 6, 5, [(1, 2), (3, 3, 3, 3), (1, 4)])
     logits[0, :, 2] = -np.inf
-    known = np.full(3, 6, np.int32), labels, sizes
-    both = jax.jit(jax.value_and_grad(lambda x: (ctc.ctc_loss(x, *known).sum(), ctc.ctc_loss(x, *known)), has_aux=True))
+    targets = np.full(3, 6, np.int32), labels, sizes
+    both = jax.jit(
+        jax.value_and_grad(lambda x: (ctc.ctc_loss(x, *targets).sum(), ctc.ctc_loss(x, *targets)), has_aux=True)
+    )
     with_nan = logits.copy()
     with_nan[1] = np.nan
-    for given in (logits, with_nan):
-        (_, losses), gradient = both(given)
+    for values in (logits, with_nan):
+        (_, losses), gradient = both(values)
         assert losses[:2].tolist() == [0, 0]
         assert not gradient[:2].any()
         assert losses[2] > 0
@@ -119,12 +121,12 @@ def test_no_probability_is_no_gradient():
     torch = pytest.importorskip("torch", reason="the torch extra is not installed")
     log_p = torch.tensor(np.array(logits)).log_softmax(2).transpose(0, 1)
     theirs = torch.nn.functional.ctc_loss(
-        log_p, torch.tensor(labels), torch.tensor(known[0]), torch.tensor(sizes), reduction="none", zero_infinity=True
+        log_p, torch.tensor(labels), torch.tensor(targets[0]), torch.tensor(sizes), reduction="none", zero_infinity=True
     )
     np.testing.assert_allclose(both(logits)[0][1], theirs, rtol=1e-5)
 
 
-def test_float32_keeps_its_digits_at_large_losses():
+def test_float32_is_accurate_at_large_losses():
     """A loss of some hundred nats is rounded to 3e-5; the gradient is not: paths are compared frame by frame."""
     labels = [[1, 2, 3, 3, 4], [5, 6, 7, 8, 9]]
     logits, padded, label_lengths = batch_of(3, 80, 1000, labels)
@@ -138,7 +140,7 @@ def test_float32_keeps_its_digits_at_large_losses():
     np.testing.assert_allclose(gradient, exact, atol=4e-6)
 
 
-def test_padding_influences_nothing():
+def test_padding_does_not_affect_results():
     labels = [[1, 2], [3], []]
     logits, padded, label_lengths = batch_of(1, 8, 5, labels)
     lengths = np.asarray([8, 4, 2], np.int32)
@@ -170,7 +172,7 @@ def test_extreme_logits_stay_finite(scale):
 
 
 @pytest.mark.parametrize("blank", [0, 2])
-def test_greedy_reads_every_path(blank):
+def test_greedy_collapses_every_path(blank):
     paths = np.asarray(list(itertools.product(range(3), repeat=5)), np.int32)
     lengths = np.random.default_rng(0).integers(0, 6, len(paths)).astype(np.int32)
     ids, counts = greedy(jax.nn.one_hot(paths, 3), lengths, blank=blank)
@@ -179,7 +181,7 @@ def test_greedy_reads_every_path(blank):
         assert (row[n:] == 0).all()
 
 
-def test_confidence_is_the_mean_of_each_characters_surest_frame():
+def test_confidence_averages_the_best_frame_of_each_character():
     probabilities = np.asarray(
         [[[0.1, 0.8, 0.1], [0.2, 0.6, 0.2], [0.7, 0.2, 0.1], [0.3, 0.1, 0.6]], [[0.9, 0.05, 0.05]] * 4], np.float32
     )
@@ -188,14 +190,14 @@ def test_confidence_is_the_mean_of_each_characters_surest_frame():
     np.testing.assert_allclose(reading.confidence, [(0.8 + 0.6) / 2, 0.9], rtol=1e-6)
 
 
-def test_blankness_is_the_blanks_mean_probability_over_valid_frames():
+def test_blankness_averages_the_blank_over_valid_frames():
     logits = np.log(np.asarray([[[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.9, 0.1, 0.0]]] * 3, np.float32) + 1e-9)
     lengths = np.asarray([3, 2, 0], np.int32)
     np.testing.assert_allclose(decode.blankness(logits, lengths), [0.5, 0.3, 0], rtol=1e-5)
     np.testing.assert_allclose(decode.blankness(logits, lengths, blank=2), [0.3, 0.45, 0], rtol=1e-5)
 
 
-def test_exact():
+def test_exact_compares_ids_with_labels():
     ids = np.asarray([[1, 2, 0], [1, 2, 0], [1, 0, 0], [0, 0, 0]], np.int32)
     counts = np.asarray([2, 2, 1, 0], np.int32)
     labels = np.asarray([[1, 2, 9, 9], [1, 3, 9, 9], [1, 2, 9, 9], [9, 9, 9, 9]], np.int32)
@@ -215,7 +217,7 @@ def slots_of(path, blank):
 
 @pytest.mark.parametrize("blank", [0, 3])
 @pytest.mark.parametrize("frames", [1, 3, 6])
-def test_posteriors_and_best_path_against_all_paths(frames, blank):
+def test_posteriors_and_best_path_match_enumeration(frames, blank):
     characters = [c for c in range(4) if c != blank]
     labels = [list(p) for n in range(4) for p in itertools.product(characters[:2], repeat=n)]
     logits, padded, label_lengths = batch_of(frames, 6, 4, labels)
@@ -238,7 +240,7 @@ def test_posteriors_and_best_path_against_all_paths(frames, blank):
         assert best[i].tolist() == top[1] + [-1] * (6 - frames)
 
 
-def test_a_real_recognisers_output(shared):
+def test_recorded_outputs_of_a_handwriting_recogniser(shared):
     """Outputs of a handwriting recogniser, 79 characters and the blank last (``ctc_matrices`` of the shared data)."""
     folder = shared / "data" / "ctc_matrices"
     letters = "".join(chr(c + i) for c in (65, 97) for i in range(26))
@@ -257,9 +259,9 @@ def test_a_real_recognisers_output(shared):
     assert reading(line) == "the fak friend of the fomly hae tC"
     text = "the fake friend of the family, like the"
     labels = np.asarray([[characters.index(c) for c in text]], np.int32)
-    known = (np.asarray([100], np.int32), labels, np.asarray([len(text)], np.int32))
-    single = ctc_loss(jnp.asarray(line[None], jnp.float32), *known, blank=79)
+    targets = (np.asarray([100], np.int32), labels, np.asarray([len(text)], np.int32))
+    single = ctc_loss(jnp.asarray(line[None], jnp.float32), *targets, blank=79)
     np.testing.assert_allclose(single, 28.090721774903226, rtol=1e-6)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        double = ctc_loss(jnp.asarray(line[None]), *known, blank=79)
+        double = ctc_loss(jnp.asarray(line[None]), *targets, blank=79)
     np.testing.assert_allclose(double, 28.090721774903226, rtol=1e-13)

@@ -37,7 +37,7 @@ def loss_of(config):
     )(config, LOGITS)
 
 
-def test_presets_and_built_in_parts_cannot_be_edited():
+def test_presets_and_built_in_parts_are_read_only():
     for table in (PRESETS, assign.ASSIGNMENTS, centers.STARTS, centers.UPDATES):
         with pytest.raises(TypeError):
             table["mine"] = table[next(iter(table))]
@@ -46,7 +46,7 @@ def test_presets_and_built_in_parts_cannot_be_edited():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_is_a_function_from_config_to_flow(preset):
+def test_presets_map_configs_to_flows(preset):
     config = LossConfig(preset)
     made = PRESETS[preset](config)
     assert made == flow(config) == flow_of(TrainConfig(loss=config))
@@ -54,7 +54,7 @@ def test_a_preset_is_a_function_from_config_to_flow(preset):
     assert PRESETS[preset](LossConfig(preset, assignment="aligned")).assign.func is assign.aligned
 
 
-def test_a_redefined_function_is_used():
+def test_redefined_function_is_traced_again():
     traced = []
 
     def define(value):
@@ -73,7 +73,7 @@ def test_a_redefined_function_is_used():
     assert traced == [1, 2]
 
 
-def test_an_assignment_from_outside():
+def test_custom_assignment_is_used():
     config = LossConfig("aligned", weight=1.0)
     made = flow(config, assignment=every_frame)
     _, (info, assignment) = loss_terms(made, OUTPUTS, BATCH, STATE)
@@ -82,7 +82,7 @@ def test_an_assignment_from_outside():
     assert loss_of(TrainConfig(loss=config, flow=made)) != loss_of(TrainConfig(loss=config))
 
 
-def test_no_gradient_flows_through_an_assignment_from_outside():
+def test_custom_assignment_stops_gradients():
     def soft(logits, lengths, labels, label_lengths, *, blank):
         return Assignment(jnp.full(logits.shape[:2], 3), jax.nn.softmax(logits)[:, :, 3])
 
@@ -94,7 +94,7 @@ def test_no_gradient_flows_through_an_assignment_from_outside():
     assert (grown == 0).all()
 
 
-def test_a_start_and_an_update_from_outside():
+def test_custom_initialization_and_update_are_used():
     def sevens(key, kernel):
         return CenterState(jnp.full(kernel.shape[::-1], 7.0), jnp.zeros(kernel.shape[1]))
 
@@ -113,7 +113,7 @@ def test_a_start_and_an_update_from_outside():
         centers.start(CenterRule(lambda key, kernel: CenterState(kernel, kernel[0])), jax.random.key(0), KERNEL)
 
 
-def test_terms_from_outside():
+def test_custom_terms_are_added_and_logged():
     def both(outputs, batch, assignment, state, *, blank):
         return jnp.square(outputs.features[:, 0, 0]), {"mean": outputs.features[0].mean()}
 
@@ -128,7 +128,7 @@ def test_terms_from_outside():
     assert {"ctc_sum", "both_sum"} < info.keys()
 
 
-def test_a_term_of_weight_0_is_not_differentiated():
+def test_term_of_weight_zero_is_not_differentiated():
     def broken(outputs, batch, assignment, state, *, blank):
         return jnp.sqrt(0 * outputs.features).sum()  # its gradient is not finite
 
@@ -137,7 +137,7 @@ def test_a_term_of_weight_0_is_not_differentiated():
     assert (grown == 0).all()
 
 
-def test_focal_ctc_takes_one_ctc(monkeypatch):
+def test_focal_ctc_computes_ctc_once(monkeypatch):
     calls, plain = [], ctc.ctc_loss
     monkeypatch.setattr(ctc, "ctc_loss", lambda *args, **named: calls.append(1) or plain(*args, **named))
     _, (info, _) = loss_terms(flow(LossConfig(focal=True)), OUTPUTS, BATCH, None)
@@ -146,7 +146,7 @@ def test_focal_ctc_takes_one_ctc(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: flow(LossConfig(), rule=CenterRule(centers.zeros)), "a center rule requires an assignment"),
         (lambda: flow(LossConfig(), terms=[Term("ctc", 1.0, ones)]), "duplicate name 'ctc'"),
@@ -155,25 +155,30 @@ def test_focal_ctc_takes_one_ctc(monkeypatch):
         (lambda: flow(LossConfig(terms=("a:b",))), "loss.terms is a:b, which has not been imported"),
         (lambda: LossConfig(assignment="sure"), "posterior, or module:function"),
         (lambda: LossConfig(rule="a:b"), "loss.rule requires an assignment"),
-        (lambda: loss_terms(Flow(None, None, (Term("x", 1.0, lambda *_, blank: FEATURES),)), OUTPUTS, BATCH, None),
-         r"term 'x' has shape \(6, 9, 5\)"),
+        (
+            lambda: loss_terms(Flow(None, None, (Term("x", 1.0, lambda *_, blank: FEATURES),)), OUTPUTS, BATCH, None),
+            r"term 'x' has shape \(6, 9, 5\)",
+        ),
     ],
-)  # fmt: skip
-def test_mistakes(make, said):
-    with pytest.raises(ValueError, match=said):
+)
+def test_invalid_losses_are_rejected(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
 
 
 @pytest.mark.slow
-def test_a_step_with_centers_that_are_not_finite_changes_nothing():
+def test_step_with_nonfinite_centers_is_skipped():
     def broken(state, features, assignment):
         return state._replace(centers=state.centers.at[2, 0].set(jnp.nan))
 
     loss = LossConfig("aligned")
     config = TrainConfig(
-        ModelConfig("tiny", hidden=8, dropout=0.0, num_classes=4), loss, OptimConfig(steps=5, warmup=0),
-        AugmentConfig(probability=0.0), flow(loss, rule=CenterRule(update=broken)),
-    )  # fmt: skip
+        ModelConfig("tiny", hidden=8, dropout=0.0, num_classes=4),
+        loss,
+        OptimConfig(steps=5, warmup=0),
+        AugmentConfig(probability=0.0),
+        flow(loss, rule=CenterRule(update=broken)),
+    )
     state = init_state(config, jax.random.key(0))
     assert jax.tree.map(lambda a: (a.shape, a.dtype), state) == jax.tree.map(
         lambda a: (a.shape, a.dtype), state_shapes(config)

@@ -1,6 +1,6 @@
 """Recorded outputs of the original programs, reproduced by jaxcrnn and by torch_ref.
 
-``golden/originals.npz`` is a sample of what the TensorFlow original, the PyTorch seed and PaddleOCR computed, made by
+``golden/originals.npz`` is a sample of what the TensorFlow original, the PyTorch port and PaddleOCR computed, made by
 ``scripts/make_golden.py``. Every number in it is the recorded one, and every quantity is there:
 
 * Flow one: all frames that emit, all centers before and after, all losses. Features of other frames, on which none of
@@ -82,13 +82,13 @@ def side(request):
         yield (Jax if name == "jax" else Torch)(), dtype
 
 
-def agree(found, recorded, tolerance=None, largest=None):
+def agree(computed, recorded, tolerance=None, largest=None):
     """Within the tolerance of the largest entry, that of the whole array where the recording is a part of one."""
-    double = np.asarray(found).dtype == np.float64
+    double = np.asarray(computed).dtype == np.float64
     tolerance = tolerance or (tolerances.GOLDEN_FLOAT64 if double else tolerances.GOLDEN_FLOAT32)
-    found, recorded = np.asarray(found, np.float64), np.asarray(recorded, np.float64)
+    computed, recorded = np.asarray(computed, np.float64), np.asarray(recorded, np.float64)
     largest = np.abs(recorded).max() if largest is None else largest
-    np.testing.assert_allclose(found, recorded, rtol=0, atol=tolerance * largest)
+    np.testing.assert_allclose(computed, recorded, rtol=0, atol=tolerance * largest)
 
 
 @pytest.fixture(params=["sample", pytest.param("full", marks=[pytest.mark.shared, pytest.mark.slow])])
@@ -121,7 +121,7 @@ def assignment_of(fw, dtype, classes, golden, **options):
 
 
 @pytest.mark.parametrize("start", ["", "_from_zeros"])
-def test_flow_one_of_the_tensorflow_original(flow1, start):
+def test_flow1_matches_the_tensorflow_original(flow1, start):
     fw, dtype, golden = flow1
     features = fw.array(golden["features"].astype(dtype))
     centers = fw.array(golden["centers"].astype(dtype) * (0 if start else 1))
@@ -141,7 +141,7 @@ def test_flow_one_of_the_tensorflow_original(flow1, start):
     agree(fw.centers.delta(state, features, assignment, alpha=0.05).centers, golden[f"tf_new_centers{start}"])
 
 
-def test_flow_one_of_the_pytorch_seed(flow1):
+def test_flow1_torch_matches_the_pytorch_seed(flow1):
     fw, dtype, golden = flow1
     features, centers = (fw.array(golden[name].astype(dtype)) for name in ("features", "centers"))
     assignment = assignment_of(fw, dtype, golden["seed_raw_pred"], golden, ignored=(1,))
@@ -172,12 +172,12 @@ def flow2(recorded, side):
 def lines_of(fw, golden, samples):
     """Lengths, labels and label lengths of some samples; all frames are valid."""
     count, frames = golden["raw_pred"].shape
-    known = np.full(count, frames), golden["labels"], golden["label_lengths"]
-    return [fw.array(array[samples].astype(np.int32)) for array in known]
+    targets = np.full(count, frames), golden["labels"], golden["label_lengths"]
+    return [fw.array(array[samples].astype(np.int32)) for array in targets]
 
 
 @pytest.mark.parametrize("name", ["ctc", "focal_ctc", "ace"])
-def test_the_losses_of_paddle(flow2, name):
+def test_losses_match_paddle(flow2, name):
     fw, dtype, golden = flow2
     logits, lines = fw.array(golden["logits"].astype(dtype)), lines_of(fw, golden, golden["samples"])
     loss = {
@@ -192,7 +192,7 @@ def test_the_losses_of_paddle(flow2, name):
     agree(gradient, golden[f"{name}_mean_dlogits"], tolerance, golden.get(f"{name}_largest"))
 
 
-def test_flow_two_of_paddle(flow2):
+def test_flow2_matches_paddle(flow2):
     fw, dtype, golden = flow2
     features, centers = (fw.array(golden[name].astype(dtype)) for name in ("features", "centers"))
     # Neither asks more of the logits than which one of a frame is the largest.
@@ -218,7 +218,7 @@ def test_flow_two_of_paddle(flow2):
 @pytest.mark.parametrize(
     "file", [pytest.param("ops.npz", marks=[pytest.mark.slow] if importlib.util.find_spec("torch") else [])]
 )
-def test_our_own_recorded_case(file):
+def test_ops_match_the_recorded_reference(file):
     with np.load(GOLDEN / file) as arrays:
         recorded = dict(arrays)
     task = {name.removeprefix("task/"): value for name, value in recorded.items() if name.startswith("task/")}

@@ -20,13 +20,13 @@ from jaxcrnn import UserError, metrics
         ("bctr", "未", "末", False),
     ],
 )
-def test_rules(rule, prediction, reference, same):
+def test_normalization_rules(rule, prediction, reference, same):
     if rule == "bctr":
         pytest.importorskip("opencc", reason="the report extra is not installed")
     assert metrics.score([prediction], [reference], rule).correct == same
 
 
-def test_rates():
+def test_accuracies_and_similarity():
     score = metrics.score(["abc", "ab", "", "xyz"], ["abc", "abcd", "", "a"])
     assert (score.lines, score.correct, score.edits, score.characters) == (4, 2, 5, 8)
     assert score.line_accuracy == 0.5
@@ -34,7 +34,7 @@ def test_rates():
     assert score.normalized_similarity == pytest.approx((1 + 0.5 + 1 + 0) / 4)
 
 
-def test_lines_longer_than_what_is_written():
+def test_predictions_longer_than_the_label():
     """The similarity is by the longer text and so never below 0; the accuracy of characters is by what is written."""
     score = metrics.score(["abcd"], ["a"])
     assert score.normalized_similarity == 0.25
@@ -42,15 +42,15 @@ def test_lines_longer_than_what_is_written():
     assert metrics.score(["a"], [""]).character_accuracy == 0
 
 
-def test_nothing_to_score():
+def test_empty_input_scores_zero():
     score = metrics.score([], [])
     assert (score.line_accuracy, score.character_accuracy, score.normalized_similarity) == (0, 1, 0)
 
 
-def test_unknown_rule():
+def test_unknown_rule_is_rejected():
     with pytest.raises(UserError, match="unknown metric rule 'strict'; expected one of exact, paddle"):
         metrics.score([], [], "strict")
 
 
-def test_positions_survive_a_missing_character():
+def test_position_accuracy_with_a_missing_character():
     assert metrics.by_position(["acd", "abcd"], ["abcd", "ab"]) == [(2, 2), (2, 1), (1, 1), (1, 1)]

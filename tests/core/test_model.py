@@ -52,7 +52,7 @@ every_model = of_models("small", "vgg")
 
 @every_model
 @pytest.mark.parametrize("train", [False, True])
-def test_padding_influences_nothing(model, train):
+def test_padding_does_not_affect_results(model, train):
     _, crnn, variables = model
     rng = np.random.default_rng(0)
     widths = np.asarray([37, 48, 20], np.int32)
@@ -72,7 +72,7 @@ def test_padding_influences_nothing(model, train):
 
 
 @every_model
-def test_frames_are_what_they_are_said_to_be(model):
+def test_frame_counts_match_the_config(model):
     config, crnn, variables = model
     widths = np.arange(1, 13, dtype=np.int32) * 3
     out = jax.eval_shape(lambda: crnn.apply(variables, jnp.zeros((1, 32, 100, 1)), jnp.full((1,), 100)))
@@ -82,19 +82,19 @@ def test_frames_are_what_they_are_said_to_be(model):
     assert abs(config.frames(400) - 100) <= 1
 
 
-def test_images_of_width_zero_have_no_frames():
+def test_zero_width_images_have_no_frames():
     assert frames("vgg", 0) == frames("small", 0) == 0
 
 
 @every_model
-def test_features_are_the_heads_input(model):
+def test_features_are_the_input_of_the_head(model):
     _, crnn, variables = model
     out = read(crnn, variables, jnp.ones((2, 32, 40, 1)), jnp.full((2,), 40))
     head = variables["params"]["head"]
     np.testing.assert_allclose(out.features @ head["kernel"] + head["bias"][None, None], out.logits, atol=1e-5)
 
 
-def test_standardized_lines_forget_brightness_and_contrast(model):
+def test_standardization_removes_brightness_and_contrast(model):
     _, crnn, variables = model
     images = jax.random.uniform(jax.random.key(1), (1, 32, 40, 1), minval=-1.0)
     widths = jnp.asarray([30])
@@ -103,7 +103,7 @@ def test_standardized_lines_forget_brightness_and_contrast(model):
 
 
 @every_model
-def test_bfloat16_stays_close_and_ends_in_float32(model):
+def test_bfloat16_logits_are_close_and_float32(model):
     config, crnn, variables = model
     images = jax.random.uniform(jax.random.key(1), (2, 32, 40, 1), minval=-1.0)
     widths = jnp.asarray([40, 30])
@@ -115,27 +115,37 @@ def test_bfloat16_stays_close_and_ends_in_float32(model):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"backbone": "vgg16"}, "'vgg16'; expected one of .*small, tiny, vgg.*, or layers such as"),
-     ({"dtype": "float16"}, "expected one of float32"),
-     ({"hidden": 0}, "expected 1 or more"), ({"dropout": 1.0}, "0 <= dropout < 1")],
-)  # fmt: skip
-def test_bad_shapes(change, message):
+    [
+        ({"backbone": "vgg16"}, "'vgg16'; expected one of .*small, tiny, vgg.*, or layers such as"),
+        ({"dtype": "float16"}, "expected one of float32"),
+        ({"hidden": 0}, "expected 1 or more"),
+        ({"dropout": 1.0}, "0 <= dropout < 1"),
+    ],
+)
+def test_invalid_configs_are_rejected(change, message):
     with pytest.raises(UserError, match=message):
         ModelConfig(**change)
 
 
 @pytest.mark.parametrize(
     ("sizes", "kernel", "padding", "image"),
-    [((1, 5), (3, 3), "SAME", (6, 7)), ((4, 5), (3, 3), "SAME", (6, 7)), ((4, 5), (2, 2), "VALID", (6, 7)),
-     ((3, 5), (2, 1), "VALID", (6, 7)),
-     # Wide enough for tiles: whole ones, cut ones, and borders of other sizes.
-     ((32, 40), (3, 3), "SAME", (4, 6)), ((40, 32), (3, 3), "SAME", (5, 7)), ((32, 32), (3, 3), "SAME", (1, 1)),
-     ((32, 32), (3, 3), "VALID", (5, 4)), ((32, 32), (3, 3), ((0, 2), (2, 1)), (4, 5))],
-)  # fmt: skip
+    [
+        ((1, 5), (3, 3), "SAME", (6, 7)),
+        ((4, 5), (3, 3), "SAME", (6, 7)),
+        ((4, 5), (2, 2), "VALID", (6, 7)),
+        ((3, 5), (2, 1), "VALID", (6, 7)),
+        # Wide enough for tiles: whole ones, cut ones, and borders of other sizes.
+        ((32, 40), (3, 3), "SAME", (4, 6)),
+        ((40, 32), (3, 3), "SAME", (5, 7)),
+        ((32, 32), (3, 3), "SAME", (1, 1)),
+        ((32, 32), (3, 3), "VALID", (5, 4)),
+        ((32, 32), (3, 3), ((0, 2), (2, 1)), (4, 5)),
+    ],
+)
 @pytest.mark.parametrize(
     ("dtype", "close"), [("float64", 1e-13), pytest.param("float32", 5e-6, marks=pytest.mark.slow)]
 )
-def test_convolutions_are_xlas(sizes, kernel, padding, image, dtype, close):
+def test_tiled_convolution_matches_xla(sizes, kernel, padding, image, dtype, close):
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(2, *image, sizes[0])), rng.normal(size=(*kernel, *sizes))
 
@@ -148,18 +158,18 @@ def test_convolutions_are_xlas(sizes, kernel, padding, image, dtype, close):
 
     with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("standard"):
         x, w = jnp.asarray(x, dtype), jnp.asarray(w / sizes[0] ** 0.5, dtype)
-        found, expected = all_of(lambda x, w: convolve(x, w, (1, 1), padding)), all_of(theirs)
-        for ours, xlas in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        computed, expected = all_of(lambda x, w: convolve(x, w, (1, 1), padding)), all_of(theirs)
+        for ours, xlas in zip(jax.tree.leaves(computed), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(ours, xlas, rtol=0, atol=close * float(jnp.abs(xlas).max()))
 
 
 @pytest.mark.parametrize("more", [{"rhs_dilation": (2, 1)}, {"lhs_dilation": (1, 2)}, {"feature_group_count": 2}])
-def test_convolutions_that_are_not_built(more):
+def test_unsupported_convolutions_are_rejected(more):
     with pytest.raises(ValueError, match="dilation and groups are not supported"):
         convolve(jnp.zeros((1, 6, 6, 4)), jnp.zeros((3, 3, 4, 4)), (1, 1), "SAME", **more)
 
 
-def test_max_pool_is_the_windowed_maximum():
+def test_max_pool_matches_flax():
     import flax.linen as nn
 
     from jaxcrnn.nn.backbones import Layer, _max_pool
@@ -187,7 +197,7 @@ def lstm_by_hand(x, length, kernel_x, kernel_h, bias):
     return out
 
 
-def test_lstm_by_hand():
+def test_lstm_matches_manual_computation():
     x = np.random.default_rng(0).normal(size=(3, 7, 5)).astype(np.float32)
     lengths = np.asarray([7, 4, 0], np.int32)
     layer = BiLSTM(6)
@@ -203,7 +213,7 @@ def test_lstm_by_hand():
 
 
 @pytest.mark.torch
-def test_lstm_against_torch():
+def test_lstm_matches_torch():
     torch = pytest.importorskip("torch", reason="the torch extra is not installed")
     x = np.random.default_rng(1).normal(size=(3, 7, 5)).astype(np.float32)
     lengths = np.asarray([7, 4, 2], np.int32)
@@ -236,7 +246,7 @@ def test_lstm_against_torch():
         np.testing.assert_allclose(d_params["bias"][k], getattr(theirs, f"bias_hh_l0{end}").grad, atol=2e-5)
 
 
-def test_lstm_gradient_is_the_forward_pass_differentiated():
+def test_lstm_gradient_matches_finite_differences():
     keys = jax.random.split(jax.random.key(2), 2)
     projected = tuple(jax.random.normal(keys[0], (2, 5, 3, 16)))
     kernel = jax.random.normal(keys[1], (2, 4, 16))

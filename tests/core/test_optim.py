@@ -10,8 +10,10 @@ from jaxcrnn import optim
 from jaxcrnn.optim import OptimConfig
 
 PARAMS = {"kernel": np.asarray([[1.0, -2.0]], np.float32), "bias": np.asarray([3.0], np.float32)}
-GRADS = [{"kernel": np.asarray([[3.0, 0.0]], np.float32), "bias": np.asarray([4.0], np.float32)},
-         {"kernel": np.asarray([[0.3, 0.1]], np.float32), "bias": np.asarray([-0.2], np.float32)}]  # fmt: skip
+GRADS = [
+    {"kernel": np.asarray([[3.0, 0.0]], np.float32), "bias": np.asarray([4.0], np.float32)},
+    {"kernel": np.asarray([[0.3, 0.1]], np.float32), "bias": np.asarray([-0.2], np.float32)},
+]
 
 
 def run(config):
@@ -29,37 +31,38 @@ def clipped(grads, most):
     return {name: g * min(1, most / length) for name, g in grads.items()}
 
 
-def test_sgd_with_clipping_momentum_and_decay():
+def test_sgd_matches_manual_updates():
     """Gradients of length 5 are cut to 1, those of 0.37 are not; only kernels decay."""
     config = OptimConfig("sgd", steps=10**6, learning_rate=0.1, warmup=0, weight_decay=0.5, momentum=0.9, clip_norm=1.0)
     params, trace = dict(PARAMS), dict.fromkeys(PARAMS, 0.0)
-    for grads, found in zip(GRADS, run(config), strict=True):
+    for grads, updated in zip(GRADS, run(config), strict=True):
         grads = clipped(grads, 1.0)
         grads["kernel"] = grads["kernel"] + 0.5 * params["kernel"]
         trace = {name: 0.9 * trace[name] + grads[name] for name in params}
         params = {name: params[name] - 0.1 * trace[name] for name in params}
         for name, value in params.items():
-            np.testing.assert_allclose(found[name], value, **tolerances.FLOAT32)
+            np.testing.assert_allclose(updated[name], value, **tolerances.FLOAT32)
 
 
-def test_adamw_with_clipping_and_decay():
+def test_adamw_matches_manual_updates():
     rate, decay, b1, b2 = 0.1, 0.5, 0.8, 0.95
-    config = OptimConfig("adamw", steps=10**6, learning_rate=rate, warmup=0, weight_decay=decay, beta1=b1, beta2=b2,
-                         clip_norm=1.0)  # fmt: skip
+    config = OptimConfig(
+        "adamw", steps=10**6, learning_rate=rate, warmup=0, weight_decay=decay, beta1=b1, beta2=b2, clip_norm=1.0
+    )
     params = dict(PARAMS)
     mean, square = (dict.fromkeys(PARAMS, 0.0) for _ in range(2))
-    for count, (grads, found) in enumerate(zip(GRADS, run(config), strict=True), start=1):
+    for count, (grads, updated) in enumerate(zip(GRADS, run(config), strict=True), start=1):
         grads = clipped(grads, 1.0)
         for name, g in grads.items():
             mean[name] = b1 * mean[name] + (1 - b1) * g
             square[name] = b2 * square[name] + (1 - b2) * g**2
             move = (mean[name] / (1 - b1**count)) / (np.sqrt(square[name] / (1 - b2**count)) + 1e-8)
             params[name] = params[name] - rate * (move + (decay * params[name] if name == "kernel" else 0))
-            np.testing.assert_allclose(found[name], params[name], **tolerances.FLOAT32)
+            np.testing.assert_allclose(updated[name], params[name], **tolerances.FLOAT32)
 
 
 @pytest.mark.parametrize(("warmup", "first"), [(0, 0.1), (1, 0.0), (100, 0.0)])
-def test_the_first_rate(warmup, first):
+def test_first_learning_rate(warmup, first):
     """Without a warm-up the first step is a whole one; a warm-up longer than the training still ends in it."""
     rate = optim.schedule(OptimConfig(steps=10, learning_rate=0.1, warmup=warmup))
     assert rate(0) == pytest.approx(first)

@@ -47,7 +47,7 @@ def state():
     return init_state(CONFIG, KEY)
 
 
-def test_a_step_is_loss_gradient_and_update_of_the_plain_definition(step, state):
+def test_train_step_matches_its_definition(step, state):
     batch = make_batch()
     moved, info = step(CONFIG, state, batch, KEY)
 
@@ -79,7 +79,7 @@ def test_a_step_is_loss_gradient_and_update_of_the_plain_definition(step, state)
 
 
 @pytest.mark.slow
-def test_samples_that_fill_the_batch_count_nowhere(step, state):
+def test_padding_samples_do_not_count(step, state):
     full, info = step(CONFIG, state, make_batch(), KEY)
     more, more_info = step(CONFIG, state, make_batch(fill=2), KEY)
     assert more_info["samples"] == 3
@@ -88,7 +88,7 @@ def test_samples_that_fill_the_batch_count_nowhere(step, state):
     chex.assert_trees_all_close(full.batch_stats, more.batch_stats, rtol=1e-4, atol=1e-6)
 
 
-def test_infeasible_samples_are_counted_and_harmless(step, state):
+def test_infeasible_samples_are_counted_and_ignored(step, state):
     batch = make_batch()
     widths = np.asarray([32, 32, 8], np.int32)  # two frames for three characters
     _, info = step(CONFIG, state, batch._replace(widths=widths), KEY)
@@ -96,7 +96,7 @@ def test_infeasible_samples_are_counted_and_harmless(step, state):
     assert jnp.isfinite(info["loss"])
 
 
-def test_a_step_that_is_not_finite_changes_nothing_but_the_step(step, state):
+def test_nonfinite_loss_only_advances_the_step(step, state):
     batch = make_batch()
     batch.images[1, 3, 3, 0] = np.nan
     kept, info = step(CONFIG, state, batch, KEY)
@@ -106,7 +106,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_step(step, state):
     chex.assert_trees_all_equal(kept._replace(step=0), state._replace(step=0))
 
 
-def test_a_step_whose_centers_are_not_finite_changes_nothing_but_the_step(step):
+def test_nonfinite_centers_only_advance_the_step(step):
     """The loss is of the old centers, so it and its gradient are fine where the centers move out of range."""
     config = dataclasses.replace(
         CONFIG, loss=LossConfig("aligned", update="gradient", start="normal", center_rate=3e38)
@@ -120,7 +120,7 @@ def test_a_step_whose_centers_are_not_finite_changes_nothing_but_the_step(step):
     chex.assert_trees_all_equal(kept._replace(step=0), state._replace(step=0))
 
 
-def test_a_step_whose_gradients_alone_are_not_finite_changes_nothing_but_the_step(monkeypatch):
+def test_nonfinite_gradients_only_advance_the_step(monkeypatch):
     """As those of a root are at 0."""
     monkeypatch.setattr("jaxcrnn.losses.center", lambda features, *_, **__: jnp.sqrt((features * 0).sum()))
     config = dataclasses.replace(CONFIG, loss=LossConfig("flow1", weight=0.125))
@@ -132,7 +132,7 @@ def test_a_step_whose_gradients_alone_are_not_finite_changes_nothing_but_the_ste
     chex.assert_trees_all_equal(kept._replace(step=0), state._replace(step=0))
 
 
-def test_one_program_serves_every_step(state):
+def test_step_number_does_not_retrace(state):
     traced = chex.assert_max_traces(train_step, n=1)
     compiled = jax.jit(traced)
     current = state
@@ -145,7 +145,7 @@ def test_one_program_serves_every_step(state):
     assert compiled._cache_size() == 1
 
 
-def test_randomness_comes_from_key_and_step(state):
+def test_randomness_depends_on_key_and_step(state):
     config = dataclasses.replace(
         CONFIG, model=dataclasses.replace(CONFIG.model, dropout=0.5), augment=AugmentConfig(noise=0.3)
     )
@@ -156,7 +156,7 @@ def test_randomness_comes_from_key_and_step(state):
     assert loss(state._replace(step=jnp.asarray(5, jnp.int32)), KEY) != first
 
 
-def test_eval_step_reads_with_the_average(state):
+def test_eval_step_uses_averaged_weights(state):
     config = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, ema=0.9, learning_rate=0.01))
     start = init_state(config, KEY)
     stepped = jax.jit(train_step)
@@ -174,7 +174,7 @@ def test_eval_step_reads_with_the_average(state):
     assert out["loss"][3:].tolist() == [0, 0]
 
 
-def test_average_follows_its_formula():
+def test_weight_average_matches_its_formula():
     config = OptimConfig(steps=10, warmup=0, ema=0.5, weight_decay=0.0)
     params = {"kernel": jnp.ones((2, 2))}
     opt_state = optim.make(config).init(params)
@@ -186,7 +186,7 @@ def test_average_follows_its_formula():
     np.testing.assert_allclose(optim.averaged(params, opt_state)["kernel"], average, rtol=1e-5)
 
 
-def test_schedule_and_decay():
+def test_learning_rate_schedule_and_weight_decay():
     config = OptimConfig(steps=100, learning_rate=0.1, warmup=10, final=0.01)
     rate = optim.schedule(config)
     np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(100)], [0, 0.05, 0.1, 0.001], rtol=1e-5)
@@ -207,7 +207,7 @@ def test_schedule_and_decay():
         (LossConfig, {"preset": "centre"}, "'centre'; expected one of ctc"),
     ],
 )
-def test_bad_values(kind, change, message):
+def test_invalid_values_are_rejected(kind, change, message):
     with pytest.raises(UserError, match=message):
         kind(**change)
 
@@ -233,7 +233,7 @@ GEOMETRY = ("taper", "slant", "zoom", "squeeze", "shift")  # one program for all
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in GEOMETRY else name for name in ALL_OFF]
 )
-def test_each_change_changes_something_within_bounds(name):
+def test_each_augmentation_changes_pixels_within_bounds(name):
     images, widths = lines()
     config = AugmentConfig(**(ALL_OFF | {name: 0.9 if name == "invert" else 0.3}))
     out = augment(config, images, widths, KEY)
@@ -243,7 +243,7 @@ def test_each_change_changes_something_within_bounds(name):
     np.testing.assert_array_equal(out, augment(config, images, widths, KEY))
 
 
-def test_augment_never_looks_at_the_padding():
+def test_augmentation_ignores_padding():
     images, widths = lines()
     wide = jnp.pad(images, ((0, 0), (0, 0), (0, 8), (0, 0)), constant_values=-7.0).at[1, :, 25:].set(5.0)
     config = AugmentConfig(noise=0.0)  # noise is drawn for the padded shape
@@ -252,14 +252,14 @@ def test_augment_never_looks_at_the_padding():
     np.testing.assert_allclose(a[1, :, :25], b[1, :, :25], atol=1e-5)
 
 
-def test_probability_is_the_share_of_changed_lines():
+def test_augmentation_probability_is_the_share_of_changed_lines():
     images = jnp.zeros((400, 8, 8, 1))
     config = AugmentConfig(**ALL_OFF | {"brightness": 0.5, "probability": 0.25})
     out = augment(config, images, jnp.full((400,), 8), KEY)
     assert 60 < (jnp.abs(out).max((1, 2, 3)) > 0).sum() < 140
 
 
-def test_blur_is_that_of_another_library():
+def test_blur_matches_scipy():
     images, widths = lines()
     out = augment(AugmentConfig(**ALL_OFF | {"blur": 1.0}), images, widths, KEY)
     for line, image, width in zip(out, images, widths.tolist(), strict=True):
@@ -274,7 +274,7 @@ def test_blur_is_that_of_another_library():
             np.testing.assert_allclose(away, amount * most, atol=1e-5)
 
 
-def test_the_warp_is_worked_out_once():
+def test_warp_is_computed_once_per_pixel():
     """For a pixel and not for each of its neighbours in the blur: that was twelve times slower on CPUs."""
     program = augment.lower(AugmentConfig(), *lines(), KEY).compile().as_text()
     assert 1 <= program.count(" sine(") <= 2  # the wave across and along

@@ -18,13 +18,13 @@ every_loss = pytest.mark.parametrize("name", list(LOSSES))
 
 @pytest.mark.slow  # `TestUpdates` does as much for assignments and updates
 @every_assignment
-def test_eager_is_jit(name):
+def test_eager_and_jit_agree(name):
     eager, jitted = everything(name)
     close(eager(*map(jnp.asarray, numbers())), jitted(*numbers()))
 
 
 @every_assignment
-def test_padding_changes_nothing(name):
+def test_padding_does_not_affect_results(name):
     logits, features, start, lengths, labels, label_lengths = numbers()
     clean = everything(name)[1](logits, features, start, lengths, labels, label_lengths)
     for b in range(B):
@@ -44,7 +44,7 @@ def test_padding_changes_nothing(name):
 
 
 @every_assignment
-def test_no_frame_is_assigned_outside_its_length(name):
+def test_padded_frames_are_not_assigned(name):
     _, _, _, lengths, *_ = numbers()
     weights = everything(name)[1](*numbers())["assignment"].weights.reshape(B, T, -1)
     assert weights.max() > 0
@@ -54,11 +54,11 @@ def test_no_frame_is_assigned_outside_its_length(name):
 
 
 @every_assignment
-def test_a_permuted_batch_permutes_the_result(name):
-    logits, features, start, *known = numbers()
+def test_permuting_the_batch_permutes_the_results(name):
+    logits, features, start, *labels = numbers()
     order = np.asarray([3, 0, 5, 2, 4, 1])
-    one = everything(name)[1](logits, features, start, *known)
-    two = everything(name)[1](logits[order], features[order], start, *(k[order] for k in known))
+    one = everything(name)[1](logits, features, start, *labels)
+    two = everything(name)[1](logits[order], features[order], start, *(k[order] for k in labels))
     close(jax.tree.map(lambda a: a[order], one.pop("assignment")), two.pop("assignment"))
     for term in [key for key in one if key.startswith(("center", "push"))]:
         (value, (d_f, d_c)), (value2, (d_f2, d_c2)) = one.pop(term), two.pop(term)
@@ -67,9 +67,9 @@ def test_a_permuted_batch_permutes_the_result(name):
 
 
 @every_assignment
-def test_features_on_their_centers_are_at_rest(name):
-    logits, features, start, *known = numbers()
-    assignment = everything(name)[1](logits, features, start, *known)["assignment"]
+def test_features_at_their_centers_have_zero_loss_and_gradient(name):
+    logits, features, start, *labels = numbers()
+    assignment = everything(name)[1](logits, features, start, *labels)["assignment"]
     if assignment.classes.ndim == 3:  # a frame of two characters cannot be on both
         most = jnp.argmax(assignment.weights, -1, keepdims=True)
         assignment = Assignment(
@@ -113,7 +113,7 @@ class TestUpdates(chex.TestCase):
 
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters(*ASSIGNMENTS)
-    def test_they_move_towards_the_features_by_hand(self, name):
+    def test_updates_match_manual_computation(self, name):
         @self.variant
         def move(logits, features, start, *lines):
             assignment = ASSIGNMENTS[name](logits, *lines)
@@ -125,8 +125,8 @@ class TestUpdates(chex.TestCase):
         classes, weights = (np.asarray(a, np.float64).reshape(B, T, -1) for a in assignment)
         assert weights.sum() > 0
         shares = [np.where(classes == k, weights, 0) for k in range(C)]
-        away = np.stack([(share.sum(-1)[..., None] * (start[k] - features.astype(np.float64))).sum((0, 1))
-                         for k, share in enumerate(shares)])  # fmt: skip
+        differences = [start[k] - features.astype(np.float64) for k in range(C)]
+        away = np.einsum("kbti,kbtd->kd", shares, differences)
         counts = np.asarray([share.sum() for share in shares])
         steps = {
             "fixed": 0 * away,
@@ -142,9 +142,9 @@ class TestUpdates(chex.TestCase):
 
 
 @every_assignment
-def test_alpha_zero_leaves_the_centers(name):
-    logits, features, start, *known = numbers()
-    assignment = everything(name)[1](logits, features, start, *known)["assignment"]
+def test_alpha_zero_does_not_move_centers(name):
+    logits, features, start, *labels = numbers()
+    assignment = everything(name)[1](logits, features, start, *labels)["assignment"]
     state = CenterState(jnp.asarray(start), jnp.zeros(C))
     np.testing.assert_array_equal(centers.delta(state, features, assignment, alpha=0.0).centers, start)
     moved = centers.gradient(state, features, assignment, learning_rate=0.0)
@@ -158,7 +158,7 @@ def test_extreme_logits_stay_finite(name):
 
 
 @every_assignment
-def test_a_batch_of_nothing_gives_nothing(name):
+def test_batch_without_assigned_frames_gives_zero_loss(name):
     """No label fits: nothing passes the gate, nothing is feasible; flow two goes by what is read, and reads blanks."""
     logits, features, start, lengths, labels, label_lengths = numbers()
     lengths, label_lengths = np.minimum(lengths, 2), np.full(B, L, np.int32)
@@ -177,10 +177,10 @@ def test_a_batch_of_nothing_gives_nothing(name):
 
 
 @every_assignment
-def test_one_sample_of_one_frame(name):
+def test_batch_of_one_frame(name):
     logits, features, start, lengths, labels, label_lengths = (a[3:4] if a.shape[0] == B else a for a in numbers())
-    known = (lengths, labels[:, :1], label_lengths)
-    assignment = jax.jit(ASSIGNMENTS[name])(logits[:, :1], *known)
+    targets = (lengths, labels[:, :1], label_lengths)
+    assignment = jax.jit(ASSIGNMENTS[name])(logits[:, :1], *targets)
     assert assignment.weights.reshape(1, 1, -1).sum() == 1
     assert assignment.classes.reshape(-1)[0] == 4
     assert losses.center(features[:, :1], start, assignment) > 0
@@ -188,7 +188,9 @@ def test_one_sample_of_one_frame(name):
 
 @every_loss
 def test_losses_ignore_padding_and_stay_finite(name):
-    loss = jax.jit(lambda x, *known: (LOSSES[name](x, *known), jax.grad(lambda x: LOSSES[name](x, *known).sum())(x)))
+    loss = jax.jit(
+        lambda x, *targets: (LOSSES[name](x, *targets), jax.grad(lambda x: LOSSES[name](x, *targets).sum())(x))
+    )
     logits, _, _, lengths, labels, label_lengths = numbers()
     clean = loss(logits, lengths, labels, label_lengths)
     close(LOSSES[name](*map(jnp.asarray, (logits, lengths, labels, label_lengths))), clean[0])
@@ -218,10 +220,10 @@ def shapes_in(jaxpr):
 
 
 @every_assignment
-def test_centers_are_gathered_never_multiplied_out(name):
+def test_no_array_of_frames_by_classes_is_created(name):
     """Neither the loss, its gradient nor an update makes an array of all frames by all classes."""
-    logits, features, start, *known = numbers()
-    assignment = ASSIGNMENTS[name](logits, *known)
+    logits, features, start, *labels = numbers()
+    assignment = ASSIGNMENTS[name](logits, *labels)
 
     def all_of_it(features, start):
         loss = jax.value_and_grad(lambda f: losses.center(f, start, assignment))(features)

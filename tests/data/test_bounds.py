@@ -21,7 +21,7 @@ from jaxcrnn.errors import UserError
         ("l.json", '{{"../a.png": "1", "{here}/a.png": "2", "b.png": "3", "x/../../a.png": "3"}}'),
     ],
 )
-def test_paths_stay_in_the_folder_of_their_list(tmp_path, name, rows):
+def test_paths_outside_the_folder_are_faults(tmp_path, name, rows):
     (tmp_path / "s" / "x").mkdir(parents=True)
     for place in (tmp_path / "a.png", tmp_path / "s" / "b.png"):
         Image.fromarray(np.zeros((9, 9), np.uint8)).save(place)
@@ -43,14 +43,14 @@ def test_paths_stay_in_the_folder_of_their_list(tmp_path, name, rows):
         ({"jaxcrnn-written": b"\xff\xfe"}, "incomplete conversion"),
     ],
 )
-def test_an_lmdbs_own_keys(tmp_path, items, message):
+def test_invalid_lmdb_keys_are_rejected(tmp_path, items, message):
     folder = as_lmdb(tmp_path)
     put(folder, items)
     with pytest.raises(UserError, match=message):
         LmdbLines(folder)
 
 
-def test_more_labels_than_are_counted(tmp_path):
+def test_labels_beyond_num_samples_are_faults(tmp_path):
     folder = as_lmdb(tmp_path)
     put(folder, {"num-samples": b"3"})
     (fault,) = LmdbLines(folder).faults

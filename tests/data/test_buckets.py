@@ -11,18 +11,18 @@ WIDTHS = np.random.default_rng(0).integers(1, 300, 200)
 EDGES = buckets.choose(WIDTHS, 4)
 
 
-def test_a_line_is_in_the_narrowest_bucket_that_holds_it():
+def test_lines_go_to_the_narrowest_fitting_bucket():
     assert buckets.bucket_of(np.asarray([1, 16, 17, 32, 33]), (16, 32, 48)).tolist() == [0, 0, 1, 1, 2]
 
 
-def test_batches_of_all_buckets_are_mixed():
+def test_batches_of_all_buckets_are_interleaved():
     """Or training would see short lines first and long ones last, epoch after epoch."""
     order = [planned.bucket for planned in buckets.epoch(WIDTHS, EDGES, 5, seed=0, number=0)]
     assert set(order) == set(range(len(EDGES)))
     assert sum(a > b for a, b in itertools.pairwise(order)) > len(order) / 4
 
 
-def test_lines_are_not_with_the_same_others_in_every_epoch():
+def test_batches_are_reshuffled_each_epoch():
     def pairs(number):
         plan = buckets.epoch(WIDTHS, EDGES, 5, seed=0, number=number)
         return {(a, b) for planned in plan for a in planned.items for b in planned.items if a < b}
@@ -31,16 +31,17 @@ def test_lines_are_not_with_the_same_others_in_every_epoch():
     assert len(one & two) < 0.3 * len(one)
 
 
-def test_what_does_not_fill_a_batch_moves_up_and_the_rest_is_padded_the_least():
+def test_incomplete_batches_move_to_wider_buckets():
     widths = np.asarray([10] * 5 + [30] * 4)
     plan = buckets.epoch(widths, (16, 32, 48), 3, seed=0, number=0)
     assert sorted((planned.bucket, len(planned.items)) for planned in plan) == [(0, 3), (1, 3), (1, 3)]
-    short = [planned for planned in buckets.epoch(widths[:5], (16, 32, 48), 3, seed=0, number=0)
-             if len(planned.items) < 3]  # fmt: skip
+    short = [
+        planned for planned in buckets.epoch(widths[:5], (16, 32, 48), 3, seed=0, number=0) if len(planned.items) < 3
+    ]
     assert [planned.bucket for planned in short] == [0]
 
 
-def test_slots_hold_the_labels_of_narrower_lines_too():
+def test_label_slots_fit_labels_of_narrower_lines():
     """Lines move up, so a bucket may get the longest label of any that is narrower."""
     widths, lengths = np.asarray([10, 30, 40]), np.asarray([7, 2, 3])
     assert buckets.label_slots(widths, lengths, (16, 32, 48)) == (7, 7, 7)
@@ -52,5 +53,5 @@ def test_slots_hold_the_labels_of_narrower_lines_too():
     ("weights", "count", "parts"),
     [([1, 2, 4], 9, [1, 3, 5]), ([1, 2], 4, [1, 3]), ([0.5, 0.25, 0.25], 8, [4, 2, 2]), ([1, 1, 1], 4, [2, 1, 1])],
 )
-def test_shares_are_whole_and_nearest(weights, count, parts):
+def test_shares_are_rounded_to_integers(weights, count, parts):
     assert buckets.shares(weights, count) == parts

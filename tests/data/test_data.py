@@ -27,20 +27,20 @@ def write(path, data):
 
 
 @pytest.mark.parametrize("data", ["a.png\t x y \nb.png\t未\n", "\ufeffa.png\t x y \r\n\r\nb.png\t未"])
-def test_label_file(tmp_path, data):
+def test_label_file_is_parsed(tmp_path, data):
     source = LabelFile(write(tmp_path / "l.txt", data))
     assert [source.text(i) for i in range(len(source))] == [" x y ", "未"]
     assert source.name(1) == "b.png"
     assert not source.faults
 
 
-def test_label_file_keeps_odd_characters_of_a_text(tmp_path):
+def test_label_file_keeps_unusual_characters(tmp_path):
     source = LabelFile(write(tmp_path / "l.txt", "a.png\tx\ty\u2028z\n"))
     assert source.text(0) == "x\ty\u2028z"
 
 
 @pytest.mark.parametrize(("data", "message"), [("", "no lines; expected"), (b"a.png\t\xff\n", "line 1: byte 0xff")])
-def test_label_file_errors(tmp_path, data, message):
+def test_invalid_label_files_are_rejected(tmp_path, data, message):
     with pytest.raises(UserError, match=message):
         LabelFile(write(tmp_path / "l.txt", data))
 
@@ -55,10 +55,20 @@ def faulty(tmp_path):
     Image.new("1", (30000, 32)).save(tmp_path / "long.png")
     write(tmp_path / "zero.png", b"")
     rows = [
-        "good.png\tab", "no tab here", "none.png\tab", "zero.png\tab", "bomb.png\tab", "long.png\tab", "again.png\tax",
-        "narrow.png\taa", "thin.png\ta", "again.png\t", "./good.png\tab", "again.png\tba",
+        "good.png\tab",
+        "no tab here",
+        "none.png\tab",
+        "zero.png\tab",
+        "bomb.png\tab",
+        "long.png\tab",
+        "again.png\tax",
+        "narrow.png\taa",
+        "thin.png\ta",
+        "again.png\t",
+        "./good.png\tab",
+        "again.png\tba",
         "sub/../../good.png\tab",
-    ]  # fmt: skip
+    ]
     return LabelFile(write(tmp_path / "l.txt", "\n".join(rows)), Limits())
 
 
@@ -66,7 +76,7 @@ def quarter(width):
     return width // 4
 
 
-def test_audit_finds_each_fault(faulty):
+def test_audit_reports_each_fault(faulty):
     corpus = audit(faulty, Charset("ab"), quarter, 32, Limits())
     assert corpus.counts() == dict(zip(KINDS, (1, 1, 1, 1, 2, 1, 2, 1, 3), strict=True))
     assert [faulty.text(i) for i in corpus.indices] == ["ab"]
@@ -79,7 +89,7 @@ def test_audit_finds_each_fault(faulty):
     assert "already listed at" in details["image listed twice"]
 
 
-def test_audit_keeps_misspelt_lines_for_evaluation(faulty):
+def test_audit_keeps_text_faults_for_evaluation(faulty):
     faulty.rows = [row for row in faulty.rows if row[1] != "again.png" or row[2] == "ax"]
     corpus = audit(faulty, Charset("ab"), quarter, 32, Limits(), keep_text_faults=True)
     assert corpus.texts == ["ab", "ax", "aa", "a"]
@@ -87,11 +97,11 @@ def test_audit_keeps_misspelt_lines_for_evaluation(faulty):
 
 
 @pytest.mark.parametrize(("ids", "frames"), [([], 0), ([1], 1), ([1, 2], 2), ([1, 1], 3), ([1, 1, 1, 2, 2], 8)])
-def test_needed_frames(ids, frames):
+def test_needed_frames_counts_repeated_labels(ids, frames):
     assert needed_frames(ids) == frames
 
 
-def test_an_image_that_changes_after_the_audit_is_named(lines_file, tmp_path):
+def test_image_changed_after_the_audit_is_named(lines_file, tmp_path):
     Image.new("L", (64, 32)).save(tmp_path / "a.png")
     corpus = audit(LabelFile(write(tmp_path / "l.txt", "a.png\ta")), Charset("a"), quarter, 32, Limits())
     Image.new("L", (60, 32)).save(tmp_path / "a.png")
@@ -105,7 +115,7 @@ def padded_area(widths, edges):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_buckets_pad_the_least(seed, count):
+def test_chosen_buckets_minimize_padding(seed, count):
     widths = np.random.default_rng(seed).integers(1, 120, 30)
     chosen = buckets.choose(widths, count)
     assert list(chosen) == sorted(set(chosen))
@@ -115,12 +125,12 @@ def test_buckets_pad_the_least(seed, count):
     assert padded_area(widths, chosen) == best
 
 
-def test_more_buckets_than_widths():
+def test_more_buckets_than_distinct_widths():
     assert buckets.choose([10, 20], 9) == (16, 32)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 100])
-def test_an_epoch_shows_every_line_once(batch_size):
+def test_epoch_contains_every_line_once(batch_size):
     widths = np.random.default_rng(0).integers(1, 300, 53)
     edges = buckets.choose(widths, 4)
     plan = buckets.epoch(widths, edges, batch_size, seed=3, number=2)
@@ -147,7 +157,7 @@ def corpus_of(lines_file, cache):
     return audit(LabelFile(lines_file), Charset("0123456789"), quarter, 32, Limits(), cache_bytes=cache)
 
 
-def test_batches_hold_the_lines(lines_file):
+def test_batches_contain_images_and_labels(lines_file):
     corpus = corpus_of(lines_file, 1 << 30)
     batches = Batches(corpus, buckets.choose(corpus.widths, 2), 5, seed=1)
     seen = []
@@ -166,7 +176,7 @@ def test_batches_hold_the_lines(lines_file):
     assert sorted(seen) == list(range(24))
 
 
-def test_batches_are_a_function_of_seed_and_step(lines_file):
+def test_batches_depend_only_on_seed_and_step(lines_file):
     def make(cache, workers, start):
         corpus = corpus_of(lines_file, cache)
         return list(Batches(corpus, (64, 128), 5, seed=1, workers=workers).training(start, 12))
@@ -178,13 +188,16 @@ def test_batches_are_a_function_of_seed_and_step(lines_file):
             np.testing.assert_array_equal(x, y)
 
 
-def test_processes_and_parts_of_a_batch_make_the_same_batches(lines_file):
+def test_worker_processes_and_row_ranges_give_identical_batches(lines_file):
     corpus = corpus_of(lines_file, 1 << 30)
     whole = list(Batches(corpus, (64, 128), 6, seed=1).training(2, 9))
     others = [list(Batches(corpus, (64, 128), 6, seed=1, processes=2).training(2, 9))]
     parts = [list(Batches(corpus, (64, 128), 6, seed=1, rows=rows).training(2, 9)) for rows in ((0, 1), (1, 4), (4, 6))]
-    others.append([(p, type(b)(*map(np.concatenate, zip(b, c, d, strict=True))))
-                   for (p, b), (_, c), (_, d) in zip(*parts, strict=True)])  # fmt: skip
+    joined = [
+        (p, type(b)(*map(np.concatenate, zip(b, c, d, strict=True))))
+        for (p, b), (_, c), (_, d) in zip(*parts, strict=True)
+    ]
+    others.append(joined)
     for other in others:
         for (p, a), (q, b) in zip(whole, other, strict=True):
             np.testing.assert_array_equal(p.items, q.items)
@@ -193,33 +206,33 @@ def test_processes_and_parts_of_a_batch_make_the_same_batches(lines_file):
 
 
 @pytest.mark.fault
-def test_dead_workers_are_started_anew(lines_file, capsys):
+def test_dead_workers_are_restarted(lines_file, capsys):
     """Without losing or repeating a batch."""
     corpus = corpus_of(lines_file, 0)
     whole = list(Batches(corpus, (64, 128), 6, seed=1).training(0, 40))
     batches, others = Batches(corpus, (64, 128), 6, seed=1, processes=2), set(multiprocessing.active_children())
-    found = []
+    received = []
     for pair in batches.training(0, 40):
-        found.append(pair)
-        if len(found) == 5:
+        received.append(pair)
+        if len(received) == 5:
             (set(multiprocessing.active_children()) - others).pop().kill()
     assert batches.restarts == 1
     assert "died (exit code -9)" in capsys.readouterr().err
-    assert len(found) == len(whole)
-    for (p, a), (q, b) in zip(whole, found, strict=True):
+    assert len(received) == len(whole)
+    for (p, a), (q, b) in zip(whole, received, strict=True):
         np.testing.assert_array_equal(p.items, q.items)
         np.testing.assert_array_equal(a.images, b.images)
 
 
 @pytest.mark.fault
-def test_a_worker_killed_in_the_middle_of_a_batch():
+def test_worker_killed_mid_batch_is_restarted():
     """A pipe holds less than a batch, so a worker waits in one for most of its time."""
-    others, found, restarts = set(multiprocessing.active_children()), [], []
+    others, batches, restarts = set(multiprocessing.active_children()), [], []
     for item in ahead(bytes, 3_000_000, 3_000_012, processes=2, restarted=restarts.append):
-        found.append(len(item))
-        if len(found) == 3:
+        batches.append(len(item))
+        if len(batches) == 3:
             (set(multiprocessing.active_children()) - others).pop().kill()
-    assert found == list(range(3_000_000, 3_000_012))
+    assert batches == list(range(3_000_000, 3_000_012))
     assert len(restarts) == 1
 
 
@@ -228,7 +241,7 @@ def test_a_worker_killed_in_the_middle_of_a_batch():
     ("make", "what"),
     [(os._exit, r"worker process \d+ died \(exit code 60\)"), (time.sleep, r"worker process \d+ did not respond")],
 )
-def test_workers_that_never_deliver_end_the_run(make, what, monkeypatch):
+def test_workers_without_output_end_the_run(make, what, monkeypatch):
     monkeypatch.setattr(prefetch, "PATIENCE", 0.5 if make is time.sleep else 60)
     others, reasons = set(multiprocessing.active_children()), []
     with pytest.raises(UserError, match=rf"^{what}.*, 3 times at step 60; try data\.processes=0"):
@@ -240,7 +253,7 @@ def test_workers_that_never_deliver_end_the_run(make, what, monkeypatch):
 
 @pytest.mark.fault
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_thread_that_hangs_is_left_behind(threads, monkeypatch):
+def test_hung_thread_is_replaced(threads, monkeypatch):
     """Nothing is lost or repeated, and a read that never ends holds nobody up for ever."""
     monkeypatch.setattr(prefetch, "PATIENCE", 0.3)
     monkeypatch.setattr(prefetch, "LEFT_BEHIND", 0.1)
@@ -259,7 +272,7 @@ def test_a_thread_that_hangs_is_left_behind(threads, monkeypatch):
     for_ever.set()
 
 
-def test_a_fault_in_a_worker_process_is_one_line(lines_file, tmp_path):
+def test_error_in_a_worker_process_prints_one_line(lines_file, tmp_path):
     shutil.copytree(lines_file.parent, tmp_path / "copy")
     corpus = corpus_of(tmp_path / "copy" / lines_file.name, 0)
     (tmp_path / "copy" / "5.png").write_bytes(b"gone")
@@ -268,7 +281,7 @@ def test_a_fault_in_a_worker_process_is_one_line(lines_file, tmp_path):
     assert caught.value.kind == "unreadable image"
 
 
-def test_parts_of_a_mixture_have_no_short_batch(lines_file):
+def test_mixed_streams_have_no_partial_batch(lines_file):
     """Neither at the end of an epoch nor where the set is smaller than its share of a batch."""
     corpus = corpus_of(lines_file, 0)
     for lines, size in ((corpus, 7), (corpus.only(np.arange(3)), 5)):
@@ -282,7 +295,7 @@ def test_parts_of_a_mixture_have_no_short_batch(lines_file):
         np.testing.assert_array_equal(again.planned(len(planned) - 1).items, planned[-1].items)
 
 
-def test_fingerprint_follows_the_data(lines_file):
+def test_fingerprint_depends_on_the_data(lines_file):
     corpus = corpus_of(lines_file, 0)
     before = corpus.fingerprint
     assert corpus_of(lines_file, 1 << 30).fingerprint == before
@@ -290,7 +303,7 @@ def test_fingerprint_follows_the_data(lines_file):
     assert corpus.fingerprint != before
 
 
-def test_rendered_lines_depend_on_seed_and_index_alone():
+def test_synthetic_lines_depend_only_on_seed_and_index():
     one, other = SyntheticLines(3, 10), SyntheticLines(4, 10)
     image, text = one[5]
     again, same = SyntheticLines(3, 100)[5]
@@ -300,5 +313,5 @@ def test_rendered_lines_depend_on_seed_and_index_alone():
     assert image.min() < 128 < image.max()
 
 
-def test_white_is_one():
+def test_white_maps_to_one():
     np.testing.assert_array_equal(to_float(np.asarray([0, 255], np.uint8)), [-1, 1])

@@ -32,12 +32,24 @@ def half_black(mode):
     return Image.fromarray(gray).convert(mode)
 
 
-FORMATS = {"1": "PNG", "L": "PNG", "P": "PNG", "RGB": "PNG", "RGBA": "PNG", "LA": "PNG", "CMYK": "TIFF",
-           "YCbCr": "TIFF", "I;16": "PNG", "I": "TIFF", "F": "TIFF", "P transparent": "PNG"}  # fmt: skip
+FORMATS = {
+    "1": "PNG",
+    "L": "PNG",
+    "P": "PNG",
+    "RGB": "PNG",
+    "RGBA": "PNG",
+    "LA": "PNG",
+    "CMYK": "TIFF",
+    "YCbCr": "TIFF",
+    "I;16": "PNG",
+    "I": "TIFF",
+    "F": "TIFF",
+    "P transparent": "PNG",
+}
 
 
 @pytest.mark.parametrize("mode", FORMATS)
-def test_every_mode_turns_gray(mode):
+def test_every_image_mode_is_converted_to_gray(mode):
     gray = read_gray(encoded(half_black(mode), FORMATS[mode]), Limits())
     assert gray.dtype == np.uint8
     assert gray.shape == (4, 8)
@@ -71,13 +83,13 @@ GOOD = encoded(Image.effect_noise((200, 100), 80))
     ],
     ids=["empty", "text", "truncated", "broken", "large", "bomb"],
 )
-def test_bad_images(data, kind, message):
+def test_invalid_images_are_rejected(data, kind, message):
     with pytest.raises(ImageError, match=message) as caught:
         read_gray(data, Limits(), "x.png")
     assert caught.value.kind == kind
 
 
-def test_missing_and_folder(tmp_path):
+def test_missing_file_and_folder_are_rejected(tmp_path):
     with pytest.raises(ImageError, match="no such file") as caught:
         read_gray(tmp_path / "none.png", Limits())
     assert caught.value.kind == "missing image"
@@ -85,7 +97,7 @@ def test_missing_and_folder(tmp_path):
         read_gray(tmp_path, Limits())
 
 
-def test_fit_height():
+def test_fit_height_keeps_the_aspect_ratio():
     gray = np.full((24, 94), 7, np.uint8)
     assert fit_height(gray, 32, Limits()).shape == (32, 125)
     assert fit_height(gray[:, :1].repeat(50, 0), 32, Limits()).shape == (32, 1)

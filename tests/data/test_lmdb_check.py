@@ -12,7 +12,7 @@ from jaxcrnn.data.lmdb_check import damage
 from jaxcrnn.errors import UserError
 
 
-def test_the_walk_ends_with_what_is_wrong(tmp_path, monkeypatch):
+def test_damaged_pages_are_reported(tmp_path, monkeypatch):
     write_lmdb(tmp_path / "l", SyntheticLines(0, 30, "0123456789"))
     monkeypatch.chdir(tmp_path / "l")  # the process finds its package from any working folder
     assert damage(tmp_path / "l") is None
@@ -24,7 +24,7 @@ def test_the_walk_ends_with_what_is_wrong(tmp_path, monkeypatch):
     assert damage(tmp_path / "l").startswith("reading it failed with exit code ")
 
 
-def test_a_walk_that_cannot_begin_does_not_blame_the_file(tmp_path, monkeypatch):
+def test_failed_check_does_not_report_the_file_as_damaged(tmp_path, monkeypatch):
     write_lmdb(tmp_path / "l", SyntheticLines(0, 3, "0123456789"))
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(UserError, match=r"data\.mdb: could not be checked: reading it failed with exit code 1"):

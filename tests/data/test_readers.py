@@ -72,10 +72,15 @@ def as_mmocr(tmp_path):
 
 
 FORMATS = {
-    "LMDB": as_lmdb, "nested LMDBs": as_nested_lmdbs, "label file": as_label_file,
-    "lists of PaddleOCR": as_paddles_lists, "names": as_names, "EasyOCR": as_easyocr, "docTR": as_doctr,
+    "LMDB": as_lmdb,
+    "nested LMDBs": as_nested_lmdbs,
+    "label file": as_label_file,
+    "lists of PaddleOCR": as_paddles_lists,
+    "names": as_names,
+    "EasyOCR": as_easyocr,
+    "docTR": as_doctr,
     "mmocr": as_mmocr,
-}  # fmt: skip
+}
 
 
 def contents(source):
@@ -83,7 +88,7 @@ def contents(source):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_format_holds_the_lines_and_goes_through_others(name, tmp_path, capsys):
+def test_each_format_is_read_and_converted(name, tmp_path, capsys):
     path = FORMATS[name](tmp_path)
     source = open_source(path)
     expected = contents(SOURCE) * (2 if name == "nested LMDBs" else 1)
@@ -99,7 +104,7 @@ def test_a_format_holds_the_lines_and_goes_through_others(name, tmp_path, capsys
     assert contents(open_source(out)) == sorted(expected)
 
 
-def test_what_is_written_is_what_others_read(tmp_path):
+def test_written_lmdb_follows_the_common_layout(tmp_path):
     write_lmdb(tmp_path / "l", SOURCE)
     close(tmp_path / "l")
     with lmdb.open(str(tmp_path / "l"), readonly=True, lock=False) as environment, environment.begin() as transaction:
@@ -110,7 +115,7 @@ def test_what_is_written_is_what_others_read(tmp_path):
         assert transaction.stat()["entries"] == 16
 
 
-def test_a_stopped_conversion_goes_on(tmp_path, monkeypatch, capsys):
+def test_interrupted_conversion_is_resumed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("jaxcrnn.data.lmdb.EVERY", 2)
     label_file = write_lines(tmp_path, SOURCE)
     out = tmp_path / "out"
@@ -139,7 +144,7 @@ def test_a_stopped_conversion_goes_on(tmp_path, monkeypatch, capsys):
     assert contents(LmdbLines(out)) == contents(SOURCE)
 
 
-def test_a_folder_of_something_else_is_not_written_to(tmp_path, capsys):
+def test_conversion_does_not_write_to_a_foreign_folder(tmp_path, capsys):
     label_file = write_lines(tmp_path, SOURCE)
 
     def refused(out, message, source=label_file, *options):
@@ -173,7 +178,7 @@ def test_a_folder_of_something_else_is_not_written_to(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["a.array_record", "shards"])
-def test_array_records_are_refused_with_one_line(name, tmp_path, capsys):
+def test_array_records_are_rejected(name, tmp_path, capsys):
     """Alone, and in a folder that has an LMDB beside them: nothing is dropped silently."""
     path = tmp_path / name
     file = path
@@ -188,7 +193,7 @@ def test_array_records_are_refused_with_one_line(name, tmp_path, capsys):
     ]
 
 
-def test_a_broken_sample_is_counted_and_loses_nothing_else(tmp_path, capsys):
+def test_broken_sample_is_counted_and_others_are_kept(tmp_path, capsys):
     folder = as_lmdb(tmp_path)
     put(
         folder, {"label-000000002": b"\xff\xfe", "image-000000003": b"no image"}, ["image-000000004", "label-000000005"]
@@ -214,7 +219,7 @@ def test_a_broken_sample_is_counted_and_loses_nothing_else(tmp_path, capsys):
     assert "4 skipped" in shown
 
 
-def test_lmdbs_that_are_none(tmp_path):
+def test_invalid_lmdbs_are_rejected(tmp_path):
     folder = as_lmdb(tmp_path)
     put(folder, {}, ["num-samples"])
     with pytest.raises(UserError, match="missing key 'num-samples'; expected the number of samples"):
@@ -237,7 +242,7 @@ def test_lmdbs_that_are_none(tmp_path):
             LmdbLines(tmp_path / name)
 
 
-def test_a_truncated_lmdb_gets_one_line(tmp_path, capsys):
+def test_truncated_lmdb_prints_one_line(tmp_path, capsys):
     folder = tmp_path / "long"
     write_lmdb(folder, SyntheticLines(3, 300))
     close(folder)
@@ -263,7 +268,7 @@ def test_a_truncated_lmdb_gets_one_line(tmp_path, capsys):
         ("folder/readme.md", "", "no lines; expected LMDBs, a labels.csv"),
     ],
 )
-def test_files_that_are_none(name, text, message, tmp_path):
+def test_invalid_label_sources_are_rejected(name, text, message, tmp_path):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
@@ -271,7 +276,7 @@ def test_files_that_are_none(name, text, message, tmp_path):
         open_source(path.parent if name.startswith("folder") else path)
 
 
-def test_rows_that_are_none_are_faults(tmp_path, capsys):
+def test_invalid_csv_rows_are_faults(tmp_path, capsys):
     Image.new("L", (30, 32)).save(tmp_path / "a.png")
     rows = [
         'a.png,"x, ""y"""',
@@ -309,7 +314,7 @@ def test_rows_that_are_none_are_faults(tmp_path, capsys):
     assert "null byte" in shown
 
 
-def test_a_foreign_lmdb(shared, tmp_path):
+def test_lmdb_written_by_another_program(shared, tmp_path):
     """Two splits written by another program, without ``wh-`` keys."""
     folder = tmp_path / "foreign"
     shutil.copytree(shared / "data" / "lmdb_sample", folder)
@@ -321,7 +326,7 @@ def test_a_foreign_lmdb(shared, tmp_path):
     assert contents(LmdbLines(tmp_path / "out")) == contents(source)
 
 
-def test_training_reads_an_lmdb(tmp_path, capsys):
+def test_training_from_an_lmdb(tmp_path, capsys):
     folder = as_lmdb(tmp_path)
     put(folder, {}, ["image-000000002"])
     assert main(["train", "--data", str(folder), "--out", str(tmp_path / "run")]) == 2

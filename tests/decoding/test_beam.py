@@ -33,46 +33,46 @@ AUTOMATA = {
 
 def texts_of(log_p, blank=0):
     """Every text, with the log of the summed probability of all its paths."""
-    found = {}
+    scores = {}
     for path in itertools.product(range(log_p.shape[1]), repeat=len(log_p)):
         text = tuple(c for c, before in zip(path, (-1, *path), strict=False) if c not in (before, blank))
         p = sum(row[c] for row, c in zip(log_p, path, strict=True))
-        found[text] = np.logaddexp(found.get(text, -np.inf), p)
-    return found
+        scores[text] = np.logaddexp(scores.get(text, -np.inf), p)
+    return scores
 
 
 @pytest.mark.parametrize("name", AUTOMATA)
-def test_exhaustive_search_agrees(name):
+def test_beam_search_matches_exhaustive_search(name):
     extra = AUTOMATA[name]
     rng = np.random.default_rng(0)
     logits, lengths = rng.normal(size=(6, T, 4)).astype(np.float32) * 2, np.asarray([5, 3, 5, 1, 0, 4], np.int32)
     log_p = np.asarray(jax.nn.log_softmax(logits, 2), np.float64)
-    found = jax.device_get(beam.search(logits, lengths, width=64, classes=3, best=5, automata=extra))
+    result = jax.device_get(beam.search(logits, lengths, width=64, classes=3, best=5, automata=extra))
     for b, length in enumerate(lengths):
         every = {y: p + sum(automata.score(a, y) for a in extra) for y, p in texts_of(log_p[b, :length]).items()}
         best = sorted(every.values(), reverse=True)[:5]
         for k in range(5):
             if k >= len(best) or np.isneginf(best[k]):
-                assert np.isneginf(found.scores[b, k])
+                assert np.isneginf(result.scores[b, k])
                 continue
-            text = tuple(found.ids[b, k, : found.counts[b, k]].tolist())
+            text = tuple(result.ids[b, k, : result.counts[b, k]].tolist())
             assert every[text] == pytest.approx(best[k], abs=1e-4)
-            assert found.scores[b, k] == pytest.approx(best[k], abs=1e-4)
-            assert not found.ids[b, k, found.counts[b, k] :].any()
+            assert result.scores[b, k] == pytest.approx(best[k], abs=1e-4)
+            assert not result.ids[b, k, result.counts[b, k] :].any()
 
 
 @pytest.mark.slow
-def test_scores_are_those_of_the_loss():
+def test_beam_scores_match_the_loss():
     """Where nothing is dropped, a text's score is its CTC loss."""
     logits = np.random.default_rng(1).normal(size=(3, T, 4)).astype(np.float32)
     lengths = np.full(3, T, np.int32)
-    found = beam.search(logits, lengths, width=64, classes=3, blank=3)
-    loss = ctc_loss(logits, lengths, found.ids[:, 0], found.counts[:, 0], blank=3)
-    np.testing.assert_allclose(-found.log_p[:, 0], loss, atol=1e-4)
+    result = beam.search(logits, lengths, width=64, classes=3, blank=3)
+    loss = ctc_loss(logits, lengths, result.ids[:, 0], result.counts[:, 0], blank=3)
+    np.testing.assert_allclose(-result.log_p[:, 0], loss, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_of_a_handwriting_recogniser(shared):
+def test_beam_search_on_recorded_handwriting(shared):
     """Recorded outputs of a program of others, and what its own beam search read there."""
     folder = shared / "data" / "ctc_matrices"
     charset = Charset(" !\"#&'()*+,-./0123456789:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", "last")
@@ -84,14 +84,14 @@ def test_of_a_handwriting_recogniser(shared):
         logits = np.asarray(rows, np.float32)[None]
         lengths = np.asarray([logits.shape[1]], np.int32)
         for width, expected in ((1, greedy), (25, best)):
-            found = beam.search(logits, lengths, width=width, classes=79, blank=79)
-            assert charset.decode(np.asarray(found.ids[0, 0, : int(found.counts[0, 0])]).tolist()) == expected
+            result = beam.search(logits, lengths, width=width, classes=79, blank=79)
+            assert charset.decode(np.asarray(result.ids[0, 0, : int(result.counts[0, 0])]).tolist()) == expected
         ids, counts = decode.greedy(logits, lengths, blank=79)
         assert charset.decode(np.asarray(ids[0, : int(counts[0])]).tolist()) == greedy
 
 
 @pytest.mark.slow
-def test_a_beam_with_n_grams_reads_more_than_greedy():
+def test_beam_with_ngrams_beats_greedy():
     """Noisy frames of words whose letters say something about each other."""
     charset, rng = Charset("abcdefgh "), np.random.default_rng(0)
     words = ["".join(rng.choice(list("abcdefgh"), 4)) for _ in range(6)]
@@ -102,30 +102,30 @@ def test_a_beam_with_n_grams_reads_more_than_greedy():
         logits[b, np.arange(28), [c for one in charset.encode(text) for c in (one, 0)]] += 2.5
     lengths = np.full(20, 28, np.int32)
     ids, counts = jax.device_get(decode.greedy(logits, lengths))
-    found = jax.device_get(beam.search(logits, lengths, width=16, classes=9, automata=extra))
+    result = jax.device_get(beam.search(logits, lengths, width=16, classes=9, automata=extra))
     greedy = [charset.decode(row[:n].tolist()) for row, n in zip(ids, counts, strict=True)]
-    read = [charset.decode(row[:n].tolist()) for row, n in zip(found.ids[:, 0], found.counts[:, 0], strict=True)]
+    read = [charset.decode(row[:n].tolist()) for row, n in zip(result.ids[:, 0], result.counts[:, 0], strict=True)]
     wrong = [sum(text != truth for text, truth in zip(each, texts[:20], strict=True)) for each in (greedy, read)]
     assert wrong[1] <= wrong[0] // 2
 
 
-def test_phrases_count_as_their_words():
+def test_lexicon_splits_phrases_into_words():
     charset = Charset("newyorkca ")
-    found = automata.lexicon(["new york", "new", "car"], charset)
+    automaton = automata.lexicon(["new york", "new", "car"], charset)
     for text, allowed in (("new car", True), ("car new", True), ("york", True), ("ca", False), ("new ", False)):
-        assert np.isfinite(automata.score(found, charset.encode(text))) == allowed, text
+        assert np.isfinite(automata.score(automaton, charset.encode(text))) == allowed, text
 
 
 @pytest.mark.slow
-def test_characters_have_their_frames():
+def test_character_spans_and_confidences():
     logits = np.full((1, 8, 4), -4.0, np.float32)
     for t, c in enumerate((0, 1, 1, 0, 2, 0, 1, 0)):
         logits[0, t, c] = 4.0
     lengths, ids, counts = (np.asarray(a, np.int32) for a in ([8], [[1, 2, 1, 0]], [3]))
-    found = jax.device_get(decode.characters(logits, lengths, ids, counts))
-    assert found.first[0, :3].tolist() == [1, 4, 6]
-    assert found.last[0, :3].tolist() == [2, 4, 6]
-    np.testing.assert_allclose(found.confidence[0], [1 / (1 + 3 * np.exp(-8))] * 3 + [0], rtol=1e-5)
+    characters = jax.device_get(decode.characters(logits, lengths, ids, counts))
+    assert characters.first[0, :3].tolist() == [1, 4, 6]
+    assert characters.last[0, :3].tolist() == [2, 4, 6]
+    np.testing.assert_allclose(characters.confidence[0], [1 / (1 + 3 * np.exp(-8))] * 3 + [0], rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def run_folder(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_commands(run_folder, lines_file, tmp_path, capsys):
+def test_recognize_and_evaluate_with_lm_and_lexicon(run_folder, lines_file, tmp_path, capsys):
     """A model of the labels and a lexicon, in both commands that read."""
     assert main(["lm", "train", str(lines_file), "--labels", "--order", "3", "--out", str(tmp_path / "m.lm")]) == 0
     texts = [row.split("\t")[1] for row in lines_file.read_text().splitlines()]
@@ -148,37 +148,37 @@ def test_the_commands(run_folder, lines_file, tmp_path, capsys):
     name = next(iter(lines_file.parent.glob("*.png")))
     options = ["--lm", str(tmp_path / "m.lm"), "--best", "3", "--beam", "8", "--lexicon", str(tmp_path / "words.txt")]
     assert main(["recognize", str(run_folder), str(name), "--json", "--characters", *options]) == 0
-    said = capsys.readouterr()
-    assert "skipped 1 of 6 words with characters outside the charset: x y z" in said.err
-    found = json.loads(said.out)
-    assert found["text"] in texts[:5]
-    assert len(found["characters"]) == len(found["text"])
-    assert all(other["text"] in texts[:5] for other in found["others"])
+    captured = capsys.readouterr()
+    assert "skipped 1 of 6 words with characters outside the charset: x y z" in captured.err
+    line = json.loads(captured.out)
+    assert line["text"] in texts[:5]
+    assert len(line["characters"]) == len(line["text"])
+    assert all(other["text"] in texts[:5] for other in line["others"])
 
 
 @pytest.mark.slow
-def test_evaluation_takes_the_same_options(run_folder, lines_file, tmp_path):
+def test_evaluate_accepts_decoding_options(run_folder, lines_file, tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("".join(row.split("\t")[1] + "\n" for row in lines_file.read_text().splitlines()))
-    found = []
+    predictions = []
     for options in ([], ["--beam", "1"], ["--lexicon", str(words)]):
         arguments = ["evaluate", str(run_folder), "--data", str(lines_file), "--predictions", str(tmp_path / "p.txt")]
         assert main([*arguments, *options]) == 0
-        found.append([row.split("\t")[1] for row in (tmp_path / "p.txt").read_text().splitlines()])
-    assert found[0] == found[1]
-    assert set(found[2]) <= set(words.read_text().split())
-    assert not set(found[0]) <= set(words.read_text().split())
+        predictions.append([row.split("\t")[1] for row in (tmp_path / "p.txt").read_text().splitlines()])
+    assert predictions[0] == predictions[1]
+    assert set(predictions[2]) <= set(words.read_text().split())
+    assert not set(predictions[0]) <= set(words.read_text().split())
 
 
 @pytest.mark.slow
-def test_best_path_with_details_is_the_same_text(run_folder):
+def test_greedy_with_details_gives_the_same_text(run_folder):
     run = open_run(run_folder)
     state, _ = run.state()
     images = [(str(i), np.random.default_rng(i).integers(0, 255, (32, 64), np.uint8)) for i in range(4)]
     plain = list(recognize(run.train_config, state, run.charset, images))
-    told = list(recognize(run.train_config, state, run.charset, images, decoder=Decoder(width=1)))
-    assert [line.text for line in told] == [line.text for line in plain]
-    for line, other in zip(told, plain, strict=True):
+    detailed = list(recognize(run.train_config, state, run.charset, images, decoder=Decoder(width=1)))
+    assert [line.text for line in detailed] == [line.text for line in plain]
+    for line, other in zip(detailed, plain, strict=True):
         assert "".join(c.text for c in line.characters) == line.text
         if line.text:
             assert line.confidence == pytest.approx(other.confidence, abs=1e-5)
@@ -204,7 +204,7 @@ def test_best_path_with_details_is_the_same_text(run_folder):
         ),
     ],
 )
-def test_wrong_options_get_one_line(arguments, message, run_folder, tmp_path, capsys):
+def test_invalid_options_print_one_line(arguments, message, run_folder, tmp_path, capsys):
     (tmp_path / "text").write_text("xyz\n")
     (tmp_path / "empty").write_text("\n\n")
     names = {"run": run_folder, **{name: tmp_path / name for name in ("none", "new", "text", "empty")}}

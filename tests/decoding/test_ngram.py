@@ -34,7 +34,7 @@ def of_text(model, text):
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
-def test_probabilities_after_any_context_sum_to_one(order):
+def test_probabilities_sum_to_one_after_any_context(order):
     """Over the characters, the end and the unknown; after contexts that were seen and others."""
     model = ngram.train(LINES, order)
     assert max(map(len, model.log_p)) == order
@@ -47,13 +47,13 @@ def test_probabilities_after_any_context_sum_to_one(order):
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
-def test_the_automaton_agrees_with_the_recursion(order):
+def test_automaton_matches_the_recursion(order):
     """Every text of up to five characters, one of them unknown; what is left for longer ones makes it a whole."""
     model = ngram.train(LINES, order)
-    found = automata.of_ngrams(model, CHARSET, 1.0)
+    automaton = automata.of_ngrams(model, CHARSET, 1.0)
     total = 0.0
     for text in itertools.chain.from_iterable(itertools.product("ab c", repeat=n) for n in range(6)):
-        score = automata.score(found, CHARSET.encode("".join(text)))
+        score = automata.score(automaton, CHARSET.encode("".join(text)))
         assert score == pytest.approx(of_text(model, text), abs=1e-4)
         total += math.exp(score)
     assert 0.3 < total < 1
@@ -63,19 +63,19 @@ def test_the_automaton_agrees_with_the_recursion(order):
     )
 
 
-def test_kneser_ney_by_hand():
+def test_kneser_ney_matches_manual_computation():
     """Two lines, two characters: every pair occurs twice, so discounts are 1/2, where counts of 1 are lacking."""
     model = ngram.train(["ab", "ab"], 2)
     assert model.characters == "ab"
-    found = automata.of_ngrams(model, Charset("ab"), 1.0)
+    automaton = automata.of_ngrams(model, Charset("ab"), 1.0)
     # Pairs seen: (begin, a), (a, b), (b, end). Unigrams continue one context each of three, and half of what is there
     # is shared by a, b, end and unknown: (1 - 1/2) / 3 + 1/2 * 1/4 = 7/24. Pairs: (2 - 1/2) / 2 + 1/4 * 7/24 = 79/96.
-    assert automata.score(found, [1, 2]) == pytest.approx(3 * np.log(79 / 96), abs=1e-6)
+    assert automata.score(automaton, [1, 2]) == pytest.approx(3 * np.log(79 / 96), abs=1e-6)
     # Begin, then b: 1/4 * 7/24. After b, the end: 79/96.
-    assert automata.score(found, [2]) == pytest.approx(np.log(7 / 96 * 79 / 96), abs=1e-6)
+    assert automata.score(automaton, [2]) == pytest.approx(np.log(7 / 96 * 79 / 96), abs=1e-6)
 
 
-def test_a_file_holds_the_model(tmp_path):
+def test_saved_model_is_loaded_unchanged(tmp_path):
     """Characters that would look like separators, line ends or markup too."""
     model = ngram.train([*LINES, "<s>\t\u3000", "\\x\r\x85\u2028", "#\u200b"], 4)
     ngram.save_ngrams(tmp_path / "m.lm", model)
@@ -117,14 +117,17 @@ ignored
 """
 
 
-def test_a_file_of_another_program(tmp_path):
+def test_arpa_file_of_another_program(tmp_path):
     (tmp_path / "m.arpa").write_bytes(OTHERS.replace("\n", "\r\n").encode())
     model = ngram.load_ngrams(tmp_path / "m.arpa")
-    found = automata.of_ngrams(model, CHARSET, 1.0)
+    automaton = automata.of_ngrams(model, CHARSET, 1.0)
     # b after the beginning and the end after b are not there: weights of <s> and b; c is unknown.
-    for text, expected in (("ab", -0.1 - 0.2 + 0.1 - 0.5), ("b a", -0.5 - 0.7 - 0.3 - 0.4 - 0.25 - 0.5),
-                           ("c", -0.5 - 2 - 0.5)):  # fmt: skip
-        assert automata.score(found, CHARSET.encode(text)) == pytest.approx(expected * math.log(10), abs=1e-5), text
+    for text, expected in (
+        ("ab", -0.1 - 0.2 + 0.1 - 0.5),
+        ("b a", -0.5 - 0.7 - 0.3 - 0.4 - 0.25 - 0.5),
+        ("c", -0.5 - 2 - 0.5),
+    ):
+        assert automata.score(automaton, CHARSET.encode(text)) == pytest.approx(expected * math.log(10), abs=1e-5), text
         assert of_text(model, text) == pytest.approx(expected * math.log(10), abs=1e-9)
 
 
@@ -136,8 +139,10 @@ def changed(old, new):
 WRONG = {
     "none": (None, r"m.lm: no such file; expected n-grams in the ARPA format, as written by 'jaxcrnn lm train'"),
     "empty": ("", r"m.lm: no line \\data\\; expected n-grams in the ARPA format"),
-    "of version 0.1": (b'\x10\x00\x00\x00\x00\x00\x00\x00{"__metadata__":{"format":"jaxcrnn ngrams 1"}}\xff\xfe',
-                       "m.lm: n-grams in the format of version 0.1; retrain with 'jaxcrnn lm train'"),
+    "of version 0.1": (
+        b'\x10\x00\x00\x00\x00\x00\x00\x00{"__metadata__":{"format":"jaxcrnn ngrams 1"}}\xff\xfe',
+        "m.lm: n-grams in the format of version 0.1; retrain with 'jaxcrnn lm train'",
+    ),
     "no UTF-8": (b"\\data\\\n\xff", "m.lm, line 2: byte 0xff is not UTF-8"),
     "cut short": (OTHERS[: OTHERS.index("-0.3")], r"no line \\end\\; .*; is the file truncated\?"),
     "a line less": (changed("-0.3 b <space>\n", ""), "3 n-grams of order 2, but 'ngram 2=4'; is the file truncated"),
@@ -152,11 +157,11 @@ WRONG = {
     "not a number": (changed("-0.25", "nan"), "line 11: '-0.6 a nan': expected .* a finite back-off weight"),
     "duplicate": (changed("-0.2 a b", "-0.2 <s> a"), "line 17: duplicate n-gram '-0.2 <s> a'"),
     "beyond Unicode": (changed("-0.7\tb", "-0.7\t<U+FFFFFF>"), "line 12: '<U.FFFFFF>' is not a single character"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_files_get_one_line(name, tmp_path):
+def test_invalid_files_print_one_line(name, tmp_path):
     text, message = WRONG[name]
     if text is not None:
         (tmp_path / "m.lm").write_bytes(text if isinstance(text, bytes) else text.encode())

@@ -14,31 +14,31 @@ def same_for_every_line(rates):
 
 
 @pytest.mark.parametrize(("rates", "widened"), [((0.2, 0.5, 0.8), 1.5), ((0.4, 0.6), 2.0)])
-def test_seeds_alone(rates, widened):
+def test_interval_over_seeds_only(rates, widened):
     """Drawn again, three seeds are all the lowest one in 1 of 27 cases, two in 1 of 4, more than the 2.5 % left out.
 
     Their bootstrap has (S - 1) / S of the variance of S seeds, so its ends are sqrt(S / (S - 1)) further away.
     """
     away = np.sqrt(widened) * (max(rates) - np.mean(rates))
-    for found in (
+    for interval in (
         rate(*same_for_every_line(rates)),
         difference(*same_for_every_line(rates), *same_for_every_line([0.0] * len(rates))),
     ):
-        np.testing.assert_allclose(found, (np.mean(rates), np.mean(rates) - away, np.mean(rates) + away), rtol=1e-12)
+        np.testing.assert_allclose(interval, (np.mean(rates), np.mean(rates) - away, np.mean(rates) + away), rtol=1e-12)
 
 
-def test_lines_alone():
+def test_interval_over_lines_only():
     """The standard error of a mean over lines, times 1.96 on both sides; one seed is never widened."""
     over = np.random.default_rng(0).random((1, 2000))
     error = over.std() / np.sqrt(2000)
     for seeds in (1, 3):  # alike, so that nothing comes from them
-        found = rate(np.repeat(over, seeds, 0), np.ones((seeds, 2000)), replicates=4000)
-        assert found.value == pytest.approx(over.mean())
-        assert found.high - found.value == pytest.approx(1.96 * error, rel=0.06)
-        assert found.value - found.low == pytest.approx(1.96 * error, rel=0.06)
+        interval = rate(np.repeat(over, seeds, 0), np.ones((seeds, 2000)), replicates=4000)
+        assert interval.value == pytest.approx(over.mean())
+        assert interval.high - interval.value == pytest.approx(1.96 * error, rel=0.06)
+        assert interval.value - interval.low == pytest.approx(1.96 * error, rel=0.06)
 
 
-def test_a_rate_is_of_all_lines_and_not_the_mean_of_theirs():
+def test_rate_is_pooled_over_lines():
     over, under = np.asarray([[1.0, 0.0, 3.0]]), np.asarray([[1.0, 1.0, 8.0]])
     assert rate(over, under).value == 0.4
     assert rate(over * 0, under * 0).value == 0  # nothing to read
@@ -56,19 +56,19 @@ def arms(rng, seeds, lines, gain, spread):
 
 
 @pytest.mark.parametrize(("seeds", "spread"), [(3, 0.0), (3, 0.02), (3, 0.05), (1, 0.0)])
-def test_intervals_cover_the_truth(seeds, spread):
+def test_intervals_cover_the_true_value(seeds, spread):
     rng, gain, trials = np.random.default_rng(1), 0.04, 100
     covered, ones = 0, np.ones((seeds, 150))
     for trial in range(trials):
         one, two = arms(rng, seeds, 150, gain, spread)
-        found = difference(one, ones, two, ones, replicates=200, seed=trial)
-        covered += found.low <= gain <= found.high
-        assert found.low <= found.value <= found.high
+        interval = difference(one, ones, two, ones, replicates=200, seed=trial)
+        covered += interval.low <= gain <= interval.high
+        assert interval.low <= interval.value <= interval.high
     # Clipping of probabilities takes some of the gain away, 0.002 at this difficulty.
     assert covered / trials > 0.9
 
 
-def test_seeds_and_lines_are_paired():
+def test_differences_are_paired_by_seed_and_line():
     rng = np.random.default_rng(2)
     two = (rng.random((4, 300)) < rng.random(300)).astype(float)  # lines differ far more than arms
     one = two.copy()

@@ -56,7 +56,7 @@ def predictions(out):
 
 
 @pytest.mark.slow
-def test_all_arms_start_alike_and_see_the_same(comparison):
+def test_all_arms_share_initialization_and_data(comparison):
     rows = {
         (arm, seed): [
             json.loads(row)
@@ -65,11 +65,11 @@ def test_all_arms_start_alike_and_see_the_same(comparison):
         for arm in ("ctc", "flow1")
         for seed in (0, 1)
     }
-    first = {key: found[0]["ctc"] for key, found in rows.items()}
+    first = {key: log[0]["ctc"] for key, log in rows.items()}
     for seed in (0, 1):  # to the last digit but one: the two are programs of their own
         assert first["ctc", seed] == pytest.approx(first["flow1", seed], rel=1e-6)
     assert first["ctc", 0] != pytest.approx(first["ctc", 1], rel=1e-2)
-    assert all(len(found) == 2 for found in rows.values())
+    assert all(len(log) == 2 for log in rows.values())
     for test, letters in (("full", None), ("lookalike", "未末土士")):
         labels = (comparison / "tests" / test / "labels.txt").read_text(encoding="utf-8").splitlines()
         assert len(labels) == 6
@@ -79,7 +79,7 @@ def test_all_arms_start_alike_and_see_the_same(comparison):
 
 
 @pytest.mark.slow
-def test_a_stopped_comparison_goes_on(comparison, plan, tmp_path, monkeypatch, capsys):
+def test_interrupted_comparison_is_resumed(comparison, plan, tmp_path, monkeypatch, capsys):
     out, read = tmp_path / "broken", run.evaluate
     calls = []
 
@@ -98,12 +98,12 @@ def test_a_stopped_comparison_goes_on(comparison, plan, tmp_path, monkeypatch, c
     assert "[1/4] ctc, seed 0: already finished" in shown
     assert "not distinguishable" in shown
     assert predictions(out) == predictions(comparison)
-    known = {"baseline", "arms", "seeds", "speeds", "missing", "damaged"}
-    assert json.loads((out / "results.json").read_text()).keys() == known
+    keys = {"baseline", "arms", "seeds", "speeds", "missing", "damaged"}
+    assert json.loads((out / "results.json").read_text()).keys() == keys
 
 
 @pytest.mark.slow
-def test_estimated_centers_come_from_the_start(comparison, tmp_path, monkeypatch, capsys):
+def test_flow2_centers_are_estimated_from_the_start_run(comparison, tmp_path, monkeypatch, capsys):
     out = tmp_path / "flow2"
     shutil.copytree(comparison, out)
     path = tmp_path / "flow2.yaml"
@@ -114,25 +114,25 @@ def test_estimated_centers_come_from_the_start(comparison, tmp_path, monkeypatch
     (out / "ctc" / "seed-0" / "full.txt").unlink()
     assert main(["compare", str(path), "--out", str(out)]) == 2
     assert "none of 4 lines is recognised exactly" in capsys.readouterr().err
-    given = CenterState(np.full((366, 16), 0.5, np.float32), np.ones(366, np.float32))
-    asked = []
-    monkeypatch.setattr(run, "estimate_centers", lambda *a, **k: asked.append(1) or (given, 3))
+    estimated = CenterState(np.full((366, 16), 0.5, np.float32), np.ones(366, np.float32))
+    calls = []
+    monkeypatch.setattr(run, "estimate_centers", lambda *a, **k: calls.append(1) or (estimated, 3))
     assert main(["compare", str(path), "--out", str(out)]) == 0
     assert "centers estimated from 3 of 4 lines; 0 classes never seen" in capsys.readouterr().out
     assert (out / "start" / "seed-0" / "centers.safetensors").exists()
-    assert asked == [1]
+    assert calls == [1]
     log = (out / "flow2" / "seed-0" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(log[0])["center"] > 0
 
 
-def test_demo(tmp_path, monkeypatch, capsys):
+def test_demo_compares_and_writes_a_report(tmp_path, monkeypatch, capsys):
     """What it compares and what it says; ``make demo`` does it in full."""
-    asked = []
-    monkeypatch.setattr(run, "compare", lambda plan, out: asked.append((plan, out)) or "results")
-    monkeypatch.setattr(build, "write", lambda folder, page, **_: asked.append(folder) or page.write_text("page"))
+    calls = []
+    monkeypatch.setattr(run, "compare", lambda plan, out: calls.append((plan, out)) or "results")
+    monkeypatch.setattr(build, "write", lambda folder, page, **_: calls.append(folder) or page.write_text("page"))
     (tmp_path / "demo").mkdir()
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
-    (plan, out), page_of = asked
+    (plan, out), page_of = calls
     assert list(plan.arms) == ["ctc", "flow1", "flow2", "aligned"]
     assert plan.seeds == (0,)
     assert Path(plan.start.data.charset).exists()
@@ -171,7 +171,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_plans_that_are_none(text, tmp_path, capsys):
+def test_invalid_plans_print_one_line(text, tmp_path, capsys):
     (tmp_path / "p.yaml").write_text(
         ("config: {optim: {steps: 2}}\n" if "config" not in text and text[0] != "-" else "\n") + text
     )
@@ -209,7 +209,7 @@ OTHERS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", OTHERS)
-def test_another_plan_in_the_same_folder_is_refused(change, comparison, tmp_path, capsys):
+def test_different_plan_in_the_same_folder_is_rejected(change, comparison, tmp_path, capsys):
     """And leaves everything as it was."""
     old, new, message = OTHERS[change]
     assert old in PLAN
@@ -224,7 +224,7 @@ def test_another_plan_in_the_same_folder_is_refused(change, comparison, tmp_path
 
 
 @pytest.mark.slow
-def test_what_was_read_is_of_these_lines(comparison, plan, tmp_path, capsys):
+def test_predictions_for_other_lines_are_rejected(comparison, plan, tmp_path, capsys):
     out = tmp_path / "copy"
     shutil.copytree(comparison, out)
     labels = out / "tests" / "full" / "labels.txt"
@@ -235,7 +235,7 @@ def test_what_was_read_is_of_these_lines(comparison, plan, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_half_finished_comparison_is_shown(comparison, tmp_path, capsys):
+def test_unfinished_comparison_is_reported(comparison, tmp_path, capsys):
     """A run of the baseline and a test set of an arm are missing, a log is damaged, a stray file is there."""
     out = tmp_path / "copy"
     shutil.copytree(comparison, out)
@@ -244,13 +244,13 @@ def test_a_half_finished_comparison_is_shown(comparison, tmp_path, capsys):
     (out / "flow1" / "seed-0" / "stray.txt").write_text("a\tb\tc\n")
     with (out / "flow1" / "seed-1" / "metrics.jsonl").open("a") as log:
         log.write('{"step": 3, "los}\n{"st')
-    found = results.collect(out)
-    assert list(found.arms) == ["full", "lookalike"]
-    assert found.missing == 2
-    assert found.seeds == {"start": 1, "ctc": 1, "flow1": 0}
-    said = " ".join(found.warnings())
-    assert "2 runs have not finished." in said
-    assert "metrics.jsonl is corrupted; the speed is unknown." in said
+    compared = results.collect(out)
+    assert list(compared.arms) == ["full", "lookalike"]
+    assert compared.missing == 2
+    assert compared.seeds == {"start": 1, "ctc": 1, "flow1": 0}
+    warnings = " ".join(compared.warnings())
+    assert "2 runs have not finished." in warnings
+    assert "metrics.jsonl is corrupted; the speed is unknown." in warnings
     assert main(["report", str(out), "--checkpoint", "latest"]) == 2
     assert "is a comparison, which always uses the last checkpoints" in capsys.readouterr().err
     (out / "comparison.json").write_text("[]")
@@ -266,11 +266,11 @@ class Checker(HTMLParser):
         self.loads, self.tags, self.open, self.alts = [], set(), [], []
 
     def handle_starttag(self, tag, attributes):
-        known = dict(attributes)
+        values = dict(attributes)
         self.tags.add(tag)
-        self.loads += [v for k, v in known.items() if k in ("src", "href", "srcset", "action", "data") and v]
+        self.loads += [v for k, v in values.items() if k in ("src", "href", "srcset", "action", "data") and v]
         if tag == "img":
-            self.alts.append(known.get("alt"))
+            self.alts.append(values.get("alt"))
         if tag not in ("meta", "link", "img", "br") and not self.get_starttag_text().endswith("/>"):
             self.open.append(tag)
 
@@ -288,7 +288,7 @@ def report(comparison):
 
 
 @pytest.mark.slow
-def test_the_page_is_whole_and_loads_nothing(report):
+def test_report_page_is_valid_and_self_contained(report):
     text = report.read_text(encoding="utf-8")
     checker = Checker()
     checker.feed(text)
@@ -311,7 +311,7 @@ def test_the_page_is_whole_and_loads_nothing(report):
 
 
 @pytest.mark.slow
-def test_the_projector_has_a_picture_a_character(report):
+def test_projector_has_one_image_per_character(report):
     folder = report.parent / "projector"
     (config,) = folder.glob("*.pbtxt")
     paths = dict(re.findall(r'(\w+_path): "(.*)"', config.read_text()))
@@ -329,7 +329,7 @@ def test_the_projector_has_a_picture_a_character(report):
 
 
 @pytest.mark.slow
-def test_a_run_has_a_page_too(comparison, tmp_path, capsys):
+def test_report_of_a_single_run(comparison, tmp_path, capsys):
     lines = comparison / "tests" / "full" / "labels.txt"
     out = tmp_path / "page.html"
     assert main(["report", str(comparison / "flow1" / "seed-0"), "--data", str(lines), "--out", str(out)]) == 0
@@ -345,33 +345,35 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
-def test_the_page_in_a_browser(report, tmp_path):
+def test_report_page_in_a_browser(report, tmp_path):
     """It is shown without a word on the console, and no request leaves it."""
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
-             "--disable-quic", "--disable-gpu", "--no-sandbox", "--enable-logging=stderr"]  # fmt: skip
+    quiet = """
+        --headless --disable-background-networking --disable-component-update --disable-sync --no-first-run
+        --disable-quic --disable-gpu --no-sandbox --enable-logging=stderr --window-size=390,1200
+    """.split()
 
     def shown(url, name):
         shot, log = tmp_path / f"{name}.png", tmp_path / f"{name}.json"
-        done = subprocess.run(
-            [CHROMIUM, "--headless", *quiet, f"--user-data-dir={tmp_path / name}", f"--log-net-log={log}",
-             "--window-size=390,1200", f"--screenshot={shot}", url],
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+        own = [f"--user-data-dir={tmp_path / name}", f"--log-net-log={log}", f"--screenshot={shot}"]
+        command = [CHROMIUM, *quiet, *own, url]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert shot.exists(), done.stderr[-500:]
         return done.stderr, re.findall(r'"url":"(\w+:[^"]*)"', log.read_text(errors="replace"))
 
     # The browser asks its maker a thing or two when it starts; what a page asks for is seen beside that.
     (tmp_path / "other.html").write_text('<img src="http://127.0.0.1:9/x.png"><script>console.log("heard")</script>')
-    said, asked = shown((tmp_path / "other.html").as_uri(), "other")
-    assert "heard" in said
-    assert any(url.startswith("http://127.0.0.1:9/") for url in asked)
-    own = {url for url in asked if "127.0.0.1" not in url}
-    said, asked = shown(report.as_uri(), "page")
-    assert "CONSOLE" not in said
-    assert not [url for url in asked if url.startswith("http") and "127.0.0.1" in url]
-    assert {url.split("/")[2] for url in asked if url.startswith("http")} <= {u.split("/")[2] for u in own if "//" in u}
+    console, requests = shown((tmp_path / "other.html").as_uri(), "other")
+    assert "heard" in console
+    assert any(url.startswith("http://127.0.0.1:9/") for url in requests)
+    own = {url for url in requests if "127.0.0.1" not in url}
+    console, requests = shown(report.as_uri(), "page")
+    assert "CONSOLE" not in console
+    assert not [url for url in requests if url.startswith("http") and "127.0.0.1" in url]
+    assert {url.split("/")[2] for url in requests if url.startswith("http")} <= {
+        u.split("/")[2] for u in own if "//" in u
+    }
 
 
-def test_the_committed_plans_are_read():
+def test_committed_plans_are_valid():
     for path in sorted(Path(__file__).parents[2].glob("scripts/does_it_help*.yaml")):
         assert grid.read(path).baseline == "ctc"

@@ -20,15 +20,17 @@ def made_up(tmp_path, arms, seeds=(0, 1, 2), lines=80):
     rng = np.random.default_rng(0)
     # Each place has a group of its own, so that no misread line is shorter to explain by a shift.
     truths = ["".join(rng.choice(list(pair)) for pair in ("未末", "土士", "日曰", "人入")) for _ in range(lines)]
-    known = {"baseline": "ctc", "seeds": list(seeds), "arms": list(arms), "tests": {"lookalike": "x"}}
-    (tmp_path / "comparison.json").write_text(json.dumps(known))
+    facts = {"baseline": "ctc", "seeds": list(seeds), "arms": list(arms), "tests": {"lookalike": "x"}}
+    (tmp_path / "comparison.json").write_text(json.dumps(facts))
     (tmp_path / "groups.txt").write_text("未末\n土士\n日曰\n人入\n", encoding="utf-8")
     other = dict(zip("未末土士日曰人入", "末未士土曰日入人", strict=True))
     for arm, share in arms.items():
         for seed in seeds:
             wrong = np.random.default_rng([seed, 8]).random((lines, 4)) < share
-            read = ["".join(other[c] if w else c for c, w in zip(t, row, strict=True))
-                    for t, row in zip(truths, wrong, strict=True)]  # fmt: skip
+            read = [
+                "".join(other[c] if w else c for c, w in zip(t, row, strict=True))
+                for t, row in zip(truths, wrong, strict=True)
+            ]
             folder = tmp_path / arm / f"seed-{seed}"
             folder.mkdir(parents=True)
             write_predictions(folder / "lookalike.txt", Predictions([str(i) for i in range(lines)], read, truths))
@@ -36,16 +38,16 @@ def made_up(tmp_path, arms, seeds=(0, 1, 2), lines=80):
 
 
 @pytest.mark.slow
-def test_verdicts(tmp_path):
-    found = results.collect(made_up(tmp_path, {"ctc": 0.2, "same": 0.2, "good": 0.05, "bad": 0.5}))
-    said = dict(s.split(": ", 1) for s in found.sentences())
-    assert said["same"].startswith("not distinguishable: read as a look-alike on lookalike (+0.00 [+0.00, +0.00])")
-    assert said["good"].startswith("better: read as a look-alike on lookalike (-1")
-    assert said["bad"].startswith("worse: read as a look-alike on lookalike (+")
-    rated = found.arms["lookalike"]["ctc"]["substituted"]
+def test_verdicts_and_warnings(tmp_path):
+    compared = results.collect(made_up(tmp_path, {"ctc": 0.2, "same": 0.2, "good": 0.05, "bad": 0.5}))
+    verdicts = dict(s.split(": ", 1) for s in compared.sentences())
+    assert verdicts["same"].startswith("not distinguishable: read as a look-alike on lookalike (+0.00 [+0.00, +0.00])")
+    assert verdicts["good"].startswith("better: read as a look-alike on lookalike (-1")
+    assert verdicts["bad"].startswith("worse: read as a look-alike on lookalike (+")
+    rated = compared.arms["lookalike"]["ctc"]["substituted"]
     assert rated.of == 3 * 80 * 4
     assert rated.rate.low < 0.2 < rated.rate.high
-    assert found.warnings() == [
+    assert compared.warnings() == [
         "Differences are in percentage points, with 95 % intervals of a paired bootstrap over lines and seeds."
     ]
     assert "recall" in results.SHOWN  # who reads nothing takes nothing for its look-alike
@@ -71,28 +73,28 @@ def test_verdicts(tmp_path):
     )
 
 
-def test_a_run_that_has_not_read_every_set_is_missing(tmp_path):
+def test_run_without_all_predictions_is_missing(tmp_path):
     folder = made_up(tmp_path, {"ctc": 0.2, "x": 0.1}, seeds=(0, 1), lines=10)
-    known = json.loads((folder / "comparison.json").read_text())
-    (folder / "comparison.json").write_text(json.dumps(known | {"tests": {"lookalike": "x", "full": "y"}}))
+    facts = json.loads((folder / "comparison.json").read_text())
+    (folder / "comparison.json").write_text(json.dumps(facts | {"tests": {"lookalike": "x", "full": "y"}}))
     for path in folder.glob("*/seed-*/lookalike.txt"):
         shutil.copy(path, path.with_name("full.txt"))
     assert results.collect(folder, replicates=50).missing == 0
     (folder / "x" / "seed-1" / "full.txt").unlink()
-    found = results.collect(folder, replicates=50)
-    assert found.missing == 1
-    assert found.seeds == {"ctc": 2, "x": 1}
-    assert "1 run has not finished." in found.warnings()
+    compared = results.collect(folder, replicates=50)
+    assert compared.missing == 1
+    assert compared.seeds == {"ctc": 2, "x": 1}
+    assert "1 run has not finished." in compared.warnings()
 
 
-def test_many_intervals_come_with_a_warning(tmp_path):
+def test_many_intervals_give_a_warning(tmp_path):
     """Three are judged for each arm."""
     folder = made_up(tmp_path, {"ctc": 0.2, **{f"arm{i}": 0.1 for i in range(7)}}, seeds=(0,), lines=10)
-    told = " ".join(results.collect(folder, replicates=50).warnings())
-    assert "Of 21 intervals of 95 %, about 1 are expected to exclude 0 by chance." in told
+    warnings = " ".join(results.collect(folder, replicates=50).warnings())
+    assert "Of 21 intervals of 95 %, about 1 are expected to exclude 0 by chance." in warnings
 
 
-def test_the_median_speed_of_an_arm(tmp_path):
+def test_median_speed_of_an_arm(tmp_path):
     """Steps a second, from lines a second and how many a step has; rows without them say nothing."""
     folder = made_up(tmp_path, {"ctc": 0.2, "x": 0.1}, seeds=(0, 1), lines=10)
     rows = [[(2, 40, 8), (4, 80, 8), (6, 120, 8)], [(10, 400, 40), (11, None, None), (20, 500, 40)]]
@@ -100,14 +102,14 @@ def test_the_median_speed_of_an_arm(tmp_path):
         log = [{"step": step, "images_per_second": speed, "samples": samples} for step, speed, samples in of_seed]
         text = "".join(json.dumps({k: v for k, v in row.items() if v}) + "\n" for row in log)
         (folder / "ctc" / f"seed-{seed}" / "metrics.jsonl").write_text(text)
-    found = results.collect(folder, replicates=50)
-    assert found.speeds == {"ctc": 30.0}  # of 10, 20, 30, 100 and 125
-    head, table = found.rows("lookalike")
+    compared = results.collect(folder, replicates=50)
+    assert compared.speeds == {"ctc": 30.0}  # of 10, 20, 30, 100 and 125
+    head, table = compared.rows("lookalike")
     assert head[-1] == "steps/s"
     assert [row[-1] for row in table] == ["30.00", ""]
 
 
-def test_predictions_of_other_lines_are_not_compared(tmp_path):
+def test_predictions_for_other_lines_are_rejected(tmp_path):
     made_up(tmp_path, {"ctc": 0.2, "other": 0.2}, seeds=(0,))
     path = tmp_path / "other" / "seed-0" / "lookalike.txt"
     path.write_text(path.read_text(encoding="utf-8").replace("0\t", "99\t", 1), encoding="utf-8")
@@ -118,7 +120,7 @@ def test_predictions_of_other_lines_are_not_compared(tmp_path):
 HOSTILE = '<script>alert("x")</script>'
 
 
-def test_every_label_is_text():
+def test_labels_are_escaped_in_html():
     made = [
         page.page(HOSTILE, page.text(HOSTILE), [page.Section("a", HOSTILE, page.bullets([HOSTILE]))]),
         page.table([HOSTILE], [[HOSTILE]], HOSTILE),
@@ -135,7 +137,7 @@ def test_every_label_is_text():
         assert 'alert("' not in html
 
 
-def test_charts_put_points_where_they_belong():
+def test_chart_coordinates_match_the_data():
     chart = charts.line_chart({"a": [(0, 0.0), (10, 1.0), (5, float("nan"))]}, title="t", x_label="x", y_label="y")
     (points,) = re.findall(r'points="([^"]*)"', chart)
     (x0, y0), (x1, y1) = (map(float, p.split(",")) for p in points.split())
@@ -148,15 +150,15 @@ def test_charts_put_points_where_they_belong():
     assert axis < low < high
 
 
-def test_intervals_of_results_are_plain_numbers(tmp_path):
-    found = results.collect(made_up(tmp_path, {"ctc": 0.2, "x": 0.1}, seeds=(0, 1)))
-    found.save(tmp_path / "r.json")
+def test_interval_bounds_are_plain_floats(tmp_path):
+    compared = results.collect(made_up(tmp_path, {"ctc": 0.2, "x": 0.1}, seeds=(0, 1)))
+    compared.save(tmp_path / "r.json")
     read = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     gain = Interval(*read["arms"]["lookalike"]["x"]["substituted"]["gain"])
     assert gain.low < gain.value < gain.high < 0
 
 
-def test_maps_of_features():
+def test_feature_maps_preserve_distances():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(40, 2)) @ rng.normal(size=(2, 6))
     turned = vectors @ np.linalg.qr(rng.normal(size=(6, 6)))[0] * 3 + 1

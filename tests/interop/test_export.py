@@ -28,12 +28,19 @@ from jaxcrnn.train import init_state
 CHARSETS = {"odd": Charset("0123456789", "last")}
 MODELS = {
     "plain": ["model.backbone=tiny", "model.hidden=6"],
-    "odd": ["model.backbone=8p2x2 12nbp2x2 16", "model.recurrent=linear:5 lstm:7 linear:4", "model.height=24",
-            "imported.two_biases=true", "imported.rows=mean", "imported.colors=3", "imported.black=1",
-            "imported.white=0"],
+    "odd": [
+        "model.backbone=8p2x2 12nbp2x2 16",
+        "model.recurrent=linear:5 lstm:7 linear:4",
+        "model.height=24",
+        "imported.two_biases=true",
+        "imported.rows=mean",
+        "imported.colors=3",
+        "imported.black=1",
+        "imported.white=0",
+    ],
     "residual": ["model.backbone=resnet", "imported.channels=16", "model.hidden=4", "model.standardize=true"],
     "crnn.pytorch": ["model.backbone=vgg", "model.recurrent=bilstm linear bilstm", "model.hidden=4"],
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +73,7 @@ READ = ("plain", "odd", "residual")
 
 
 @pytest.mark.parametrize("name", ["plain", "odd"])
-def test_a_folder_for_a_hub(name, run_of, tmp_path, capsys):
+def test_safetensors_export_round_trip(name, run_of, tmp_path, capsys):
     run, out = run_of(name), tmp_path / "out"
     assert main(["export", str(run), "--format", "safetensors", "--out", str(out)]) == 0
     assert {p.name for p in out.iterdir()} == {"model.safetensors", "config.json", "charset.txt", "README.md"}
@@ -96,7 +103,7 @@ LOADER = """
 
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [("plain", "odd"), ("residual",)])
-def test_stablehlo_without_this_package(names, run_of, tmp_path):
+def test_stablehlo_runs_without_jaxcrnn(names, run_of, tmp_path):
     pytest.importorskip("flatbuffers", reason="the extra 'export' is not installed")
     images, expected = {}, {}
     for name in names:
@@ -104,18 +111,18 @@ def test_stablehlo_without_this_package(names, run_of, tmp_path):
         reader = jaxcrnn.load(run_of(name))
         read = jax.jit(exporters.function(reader))
         for b, w in CASES if name == "odd" else CASES[1:2]:
-            images[f"{name},{b}x{w}"] = given = images_of(reader.model.height, b, w)
-            expected[f"{name},{b}x{w}"] = read(given, np.full(b, w - 5, np.int32))[0]
+            images[f"{name},{b}x{w}"] = batch = images_of(reader.model.height, b, w)
+            expected[f"{name},{b}x{w}"] = read(batch, np.full(b, w - 5, np.int32))[0]
     np.savez(tmp_path / "in.npz", **images)
     arguments = [str(tmp_path), str(tmp_path / "in.npz"), str(tmp_path / "out.npz")]
     subprocess.run([sys.executable, "-c", textwrap.dedent(LOADER), *arguments], check=True)
-    with np.load(tmp_path / "out.npz") as found:
-        assert set(found.files) == set(expected)
+    with np.load(tmp_path / "out.npz") as outputs:
+        assert set(outputs.files) == set(expected)
         for key, value in expected.items():
-            np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-4)
+            np.testing.assert_allclose(outputs[key], value, rtol=0, atol=1e-4)
 
 
-def test_the_pages_loader_reads_the_same(run_of, tmp_path, monkeypatch):
+def test_documented_loader_matches_the_recognizer(run_of, tmp_path, monkeypatch):
     """Of 24 rows and a blank in the last place, as the folder says."""
     pytest.importorskip("flatbuffers", reason="the extra 'export' is not installed")
     monkeypatch.chdir(tmp_path)
@@ -134,7 +141,7 @@ def test_the_pages_loader_reads_the_same(run_of, tmp_path, monkeypatch):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("name", READ)
-def test_onnx(name, run_of, tmp_path):
+def test_onnx_export_matches_the_model(name, run_of, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
     pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
     pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -145,15 +152,15 @@ def test_onnx(name, run_of, tmp_path):
     read = jax.jit(exporters.function(reader))
     for b, w in CASES if name == "odd" else CASES[1:2]:
         images = images_of(reader.model.height, b, w)
-        (found,) = session.run(None, {"images": images})
-        np.testing.assert_allclose(found, read(images, np.full(b, w, np.int32))[0], rtol=0, atol=1e-4)
+        (logits,) = session.run(None, {"images": images})
+        np.testing.assert_allclose(logits, read(images, np.full(b, w, np.int32))[0], rtol=0, atol=1e-4)
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize(
     ("name", "form"), [("plain", "torch"), pytest.param("crnn.pytorch", "crnn.pytorch", marks=pytest.mark.slow)]
 )
-def test_state_dicts_for_torch(name, form, run_of, tmp_path):
+def test_torch_state_dict_export(name, form, run_of, tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     from torch_models import CrnnPytorch
 
@@ -165,34 +172,48 @@ def test_state_dicts_for_torch(name, form, run_of, tmp_path):
     reader = jaxcrnn.load(run)
     images = images_of(32, 2, 48)
     expected = jax.jit(exporters.function(reader))(images, np.full(2, 48, np.int32))[0]
-    given = torch.from_numpy(images)
+    tensor = torch.from_numpy(images)
     if form == "torch":
         module = CRNN(ModelConfig("tiny", 6, num_classes=11)).eval()
         module.load_state_dict(state)
-        found = module(given, torch.full((2,), 48)).logits
+        logits = module(tensor, torch.full((2,), 48)).logits
     else:
         module = CrnnPytorch(hidden=4).eval()
         module.load_state_dict(state, strict=False)
         assert {k for k in module.state_dict() if "num_batches" not in k} == state.keys()
-        found = module(given.permute(0, 3, 1, 2)).permute(1, 0, 2)
-    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=0, atol=1e-4)
+        logits = module(tensor.permute(0, 3, 1, 2)).permute(1, 0, 2)
+    np.testing.assert_allclose(logits.detach().numpy(), expected, rtol=0, atol=1e-4)
 
 
-def test_three_lines_of_python(run_of, tmp_path):
+def test_recognizer_accepts_every_image_type(run_of, tmp_path):
     """Whatever an image is given as, it reads the same."""
     gray = np.random.default_rng(0).integers(0, 256, (24, 80), np.uint8)
     image, file = Image.fromarray(gray), io.BytesIO()
     image.save(file, "PNG")
     (tmp_path / "a.png").write_bytes(file.getvalue())
     reader = jaxcrnn.load(run_of("plain"))
-    given = [tmp_path / "a.png", str(tmp_path / "a.png"), file.getvalue(), gray, np.stack([gray] * 3, -1), image,
-             image.convert("RGB"), image.convert("P"), gray[:, :, None]]  # fmt: skip
-    lines = reader.recognize(given)
+    images = [
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        file.getvalue(),
+        gray,
+        np.stack([gray] * 3, -1),
+        image,
+        image.convert("RGB"),
+        image.convert("P"),
+        gray[:, :, None],
+    ]
+    lines = reader.recognize(images)
     assert lines[0].name == str(tmp_path / "a.png")
     assert len({(line.text, line.confidence) for line in lines}) == 1
-    for wrong, what in ((gray / 255, "image 0: an array of float64"), (tmp_path / "b.png", "b.png: no such file"),
-                        (b"", "image 0: empty file"), (gray[:0], "uint8"), (None, "a NoneType; expected a path"),
-                        (np.zeros((4, 4, 2), np.uint8), "uint8")):  # fmt: skip
+    for wrong, what in (
+        (gray / 255, "image 0: an array of float64"),
+        (tmp_path / "b.png", "b.png: no such file"),
+        (b"", "image 0: empty file"),
+        (gray[:0], "uint8"),
+        (None, "a NoneType; expected a path"),
+        (np.zeros((4, 4, 2), np.uint8), "uint8"),
+    ):
         with pytest.raises(UserError, match=what):
             reader.recognize([wrong])
 
@@ -210,8 +231,11 @@ def _facts(**more):
 
 
 def _model(**more):
-    return _edit("config.json", lambda data: json.dumps(
-        (facts := json.loads(data)) | {"model": facts["model"] | more}).encode())  # fmt: skip
+    def changed(data):
+        facts = json.loads(data)
+        return json.dumps(facts | {"model": facts["model"] | more}).encode()
+
+    return _edit("config.json", changed)
 
 
 def test_half_precision_files_are_read_as_float32(run_of, tmp_path):
@@ -236,8 +260,10 @@ WRONG = {
     "a number as text": (_model(hidden="6"), "hidden is '6'; expected int"),
     "no text": (_model(recurrent=None), "recurrent is None; expected str"),
     "below nothing": (_model(num_classes=-1), "num_classes is -1; expected 0 or more"),
-    "no classes": (_model(num_classes=0),
-                   r"0 classes, blank 0; expected 11 \(the charset's 10 characters and the blank\)"),
+    "no classes": (
+        _model(num_classes=0),
+        r"0 classes, blank 0; expected 11 \(the charset's 10 characters and the blank\)",
+    ),
     "an unknown backbone": (_model(backbone="big"), r"model\.backbone is 'big'"),
     "another size": (_model(hidden=7), r"model\.safetensors: params\.\S+ is float32 \[.*; expected float32"),
     "another backbone": (_model(backbone="small"), r"model\.safetensors: batch_stats\.\S+ is"),
@@ -246,13 +272,15 @@ WRONG = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors: truncated, or not"),
     "weights cut": (_edit("model.safetensors", lambda d: d[:-9]), r"model\.safetensors: truncated, or not"),
     "weights empty": (_edit("model.safetensors", lambda d: b""), r"model\.safetensors: truncated, or not"),
-    "hostile sizes": (_edit("model.safetensors", lambda d: b"\xff" * 8 + d[8:]),
-                      "truncated, or not a safetensors file"),
-}  # fmt: skip
+    "hostile sizes": (
+        _edit("model.safetensors", lambda d: b"\xff" * 8 + d[8:]),
+        "truncated, or not a safetensors file",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_folders_get_one_line(name, run_of, tmp_path):
+def test_invalid_folders_print_one_line(name, run_of, tmp_path):
     exporters.to_safetensors(jaxcrnn.load(run_of("plain")), tmp_path, tmp_path / "out")
     change, message = WRONG[name]
     change(tmp_path / "out")
@@ -277,10 +305,15 @@ def test_wrong_folders_get_one_line(name, run_of, tmp_path):
         (["{run}", "--format", "safetensors", "--out", "{new}", "--checkpoint", "7"], "no checkpoint of step 7"),
     ],
 )
-def test_wrong_exports_get_one_line(arguments, message, run_of, tmp_path, capsys):
+def test_invalid_exports_print_one_line(arguments, message, run_of, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    names = {"run": run_of("plain"), "odd": run_of("odd"), "none": tmp_path / "none", "new": tmp_path / "new",
-             "file": tmp_path / "file"}  # fmt: skip
+    names = {
+        "run": run_of("plain"),
+        "odd": run_of("odd"),
+        "none": tmp_path / "none",
+        "new": tmp_path / "new",
+        "file": tmp_path / "file",
+    }
     assert main(["export", *(a.format(**names) for a in arguments)]) == 2
     err = capsys.readouterr().err
     assert message in err

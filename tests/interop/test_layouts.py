@@ -25,15 +25,15 @@ SLOW = ("crnn.pytorch", "GitYCC", "dtrb vgg", "dtrb resnet", "sequential")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in MODULES])
-def test_there_the_same_numbers_and_back_bit_for_bit(name):
-    make, given = MODULES[name]
+def test_import_matches_torch_and_export_is_bitwise(name):
+    make, options = MODULES[name]
     with torch.no_grad():
         module = random(make())
         colors = 3 if "color" in name else 1
-        images = torch.randn(2, colors, given.get("height", 32), 52)
+        images = torch.randn(2, colors, options.get("height", 32), 52)
         expected = module(images).permute(1, 0, 2).numpy()
     state = arrays(module)
-    layout, variables, counters = importer.converted(state, CHARSET, **given)
+    layout, variables, counters = importer.converted(state, CHARSET, **options)
     kept = jax.tree.map(np.copy, variables)
     model = ModelConfig(**layout.model)
     widths = np.asarray([52, 52], np.int32)
@@ -89,18 +89,18 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_files_of_every_age(name, state, tmp_path):
+def test_weights_of_every_file_format_are_read(name, state, tmp_path):
     FILES[name](state, tmp_path / "weights")
-    found = state_dicts.read(tmp_path / "weights")
-    assert found.keys() == state.keys()
+    weights = state_dicts.read(tmp_path / "weights")
+    assert weights.keys() == state.keys()
     for key, value in state.items():
         expected = (
             value.astype(np.float16).astype(np.float32) if name == "half" and value.dtype == np.float32 else value
         )
-        np.testing.assert_array_equal(found[key], expected)
+        np.testing.assert_array_equal(weights[key], expected)
 
 
-def test_the_command(state, digits, tmp_path, capsys):
+def test_convert_command_moves_the_blank(state, digits, tmp_path, capsys):
     """A run like any other; a blank that was last is moved, and moved back."""
     torch.save(tensors(state), tmp_path / "w.pth")
     arguments = ["convert", str(tmp_path / "w.pth"), "--charset", str(digits), "--pools", "32x1"]
@@ -152,15 +152,21 @@ WRONG = {
     "a list": (_file(lambda state: [torch.zeros(2)]), [], "contains a list; expected a state dict"),
     "numbers": (_file(lambda state: {"a": 1}), [], "contains a dict of a; expected a state dict"),
     "no keys": (_file(lambda state: {}), [], "contains a dict; expected a state dict"),
-    "foreign": (_file(lambda state: {"fc.weight": torch.zeros(2, 2)}), [],
-                "unknown layout with keys fc.weight; expected"),
+    "foreign": (
+        _file(lambda state: {"fc.weight": torch.zeros(2, 2)}),
+        [],
+        "unknown layout with keys fc.weight; expected",
+    ),
     "straightened": (_file(_dtrb("Transformation.x")), [], "has a spatial transformer"),
     "attention": (_file(_dtrb("Prediction.attention_cell.i2h.weight")), [], "uses an attention decoder"),
     "no LSTMs": (_file(_dtrb("Prediction.weight")), [], "missing keys SequenceModeling"),
     "a key less": (_file(lambda s: tensors(_without(s, "fc.bias"))), [], "missing key fc.bias"),
     "no LSTM": (_file(lambda s: tensors({k: v for k, v in s.items() if "rnn" not in k})), [], "with 0 LSTMs"),
-    "a key more": (_file(lambda s: tensors(s | {"cnn.9.gamma": np.zeros(3)})), [],
-                   "1 unexpected keys: cnn.9.gamma [3]"),
+    "a key more": (
+        _file(lambda s: tensors(s | {"cnn.9.gamma": np.zeros(3)})),
+        [],
+        "1 unexpected keys: cnn.9.gamma [3]",
+    ),
     "two heads": (_file(lambda s: tensors(s | {"a.weight": np.zeros((2, 2))})), [], "2 linear heads"),
     "a shape": (_file(lambda s: tensors(s | {"fc.bias": np.zeros(9)})), [], r"fc.bias gives shape [9]; expected [11]"),
     "rows": (_file(tensors), ["--height", "48", "--pools", "24x1"], "rnn.0.weight_ih_l0 gives shape [1, 4, 20]"),
@@ -175,39 +181,51 @@ WRONG = {
     "repeated": (_file(lambda s: tensors(s) | {"fc.bias": torch.zeros(1).expand(10**12)}), [], "repeats 4 bytes"),
     "nothing in it": (_file(lambda s: tensors(s | {"fc.bias": np.zeros((4, 1, 0, 0))})), [], "1, 0, 0] is empty"),
     "shapes alone": (_file(lambda s: tensors(s) | {"fc.bias": torch.zeros(11, device="meta")}), [], "(device meta)"),
-    "a prefix on some": (_file(lambda s: tensors(s, "model.") | {"loss.w": torch.ones(2)}), [],
-                         "8 of 9 names start with 'model.', which is removed only if all do (loss.w does not)"),
-    "another pickle": (_file(lambda s: pickle.dumps({"a": 1}, protocol=4)), [],
-                       "cannot be read as weights: the pickle"),
+    "a prefix on some": (
+        _file(lambda s: tensors(s, "model.") | {"loss.w": torch.ones(2)}),
+        [],
+        "8 of 9 names start with 'model.', which is removed only if all do (loss.w does not)",
+    ),
+    "another pickle": (
+        _file(lambda s: pickle.dumps({"a": 1}, protocol=4)),
+        [],
+        "cannot be read as weights: the pickle",
+    ),
     "a folder": (lambda state, folder: (folder / "w.pth").mkdir(), [], "is a folder; expected a PyTorch"),
     "complex": (_file(lambda s: tensors(s | {"fc.bias": np.zeros(11, np.complex64)})), [], "dense real numbers"),
     "sparse": (_file(lambda s: tensors(s) | {"fc.bias": torch.zeros(11).to_sparse()}), [], "dense real numbers"),
     "one number": (_file(lambda s: tensors(s | {"cnn.0.weight": np.float32(1)})), [], "shapes do not match the layout"),
-    "a flat LSTM": (_file(lambda s: tensors(s | {"rnn.0.weight_hh_l0": np.zeros(9)})), [],
-                    "shapes do not match the layout"),
+    "a flat LSTM": (
+        _file(lambda s: tensors(s | {"rnn.0.weight_hh_l0": np.zeros(9)})),
+        [],
+        "shapes do not match the layout",
+    ),
     "whole numbers": (_file(lambda s: tensors(s | {"fc.bias": np.zeros(11, np.int8)})), [], "expected floating-point"),
     "no pixel": (_file(tensors), ["--black", "nan"], "imported.black is nan; expected a finite number"),
     "too wide": (_file(tensors), ["--width", "99999"], "data.stretch is 99999; expected 1 to data.max_width=4096"),
-    "pools elsewhere": (_file(lambda s: {"cnn.conv0.weight": torch.zeros(1)}), ["--pools", "2x2"],
-                        "applies to sequential"),
+    "pools elsewhere": (
+        _file(lambda s: {"cnn.conv0.weight": torch.zeros(1)}),
+        ["--pools", "2x2"],
+        "applies to sequential",
+    ),
     "a run there": (_file(tensors), ["--out", "."], "is not empty; expected a new folder"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_input_gets_one_line(name, state, digits, tmp_path, capsys, monkeypatch):
+def test_invalid_input_prints_one_line(name, state, digits, tmp_path, capsys, monkeypatch):
     write, options, message = WRONG[name]
     monkeypatch.chdir(tmp_path)
     Path("short.txt").write_text("a\nb\n")
     write(state, tmp_path)
     assert main(["convert", "w.pth", "--charset", str(digits), "--out", "run", *options]) == 2
-    said = capsys.readouterr()
-    assert said.err.count("\n") == 1
-    assert message in said.err
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
     assert not Path("run").exists()
 
 
-def test_a_pickle_never_runs(digits, tmp_path, capsys):
+def test_unsafe_pickle_is_not_executed(digits, tmp_path, capsys):
     mark = tmp_path / "ran"
     (tmp_path / "plain").write_bytes(pickle.dumps({"a": Unsafe(mark)}))
     torch.save({"a": Unsafe(mark)}, tmp_path / "torch")

@@ -35,7 +35,7 @@ def parameters(layer, x, lengths):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("directions", [1, 2])
-def test_flat_weights_are_those_of_torchs_layer(directions):
+def test_packed_weights_match_torch(directions):
     """What jax's cuDNN call finds in them, put into ``torch.nn.LSTM``, makes the scan's numbers."""
     import torch
 
@@ -56,7 +56,7 @@ def test_flat_weights_are_those_of_torchs_layer(directions):
     np.testing.assert_allclose(jax.jit(layer.apply)({"params": params}, x, lengths), expected, **tolerances.FLOAT32)
 
 
-def test_elsewhere_it_is_the_scan():
+def test_cudnn_falls_back_to_the_scan():
     assert for_device(ModelConfig(lstm="cudnn"), jax.devices("cpu")[0]).lstm == "scan"
     with pytest.raises(UserError, match="model.lstm is 'cuda'; expected one of auto, scan, cudnn"):
         ModelConfig(lstm="cuda")
@@ -64,7 +64,7 @@ def test_elsewhere_it_is_the_scan():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("directions", [1, 2])
-def test_the_scans_numbers_and_gradients(directions):
+def test_cudnn_matches_the_scan(directions):
     """Of lines of all lengths, one without frames among them, on one device."""
     x = jax.random.normal(jax.random.key(1), (B, T, D))
     layer, scan = total("scan", LENGTHS, directions)
@@ -81,7 +81,7 @@ def test_the_scans_numbers_and_gradients(directions):
 
 
 @pytest.mark.gpu
-def test_narrow_input_gives_narrow_output():
+def test_bfloat16_input_gives_bfloat16_output():
     x = jnp.ones((B, T, D), jnp.bfloat16)
     layer = BiLSTM(H, jnp.bfloat16, kind="cudnn")
     out = jax.jit(layer.apply)(jax.jit(layer.init)(jax.random.key(0), x, LENGTHS), x, LENGTHS)

@@ -42,8 +42,8 @@ def numbers(classes, blank, dtype=np.float32):
     return *(jnp.asarray(a, dtype) for a in (features, kernel * 2, bias)), lengths, labels, label_lengths
 
 
-def dense(features, kernel, bias, *known, blank=0):
-    return ctc.ctc_loss(jnp.einsum("btd,dc->btc", features, kernel) + bias[None, None], *known, blank=blank)
+def dense(features, kernel, bias, *labels, blank=0):
+    return ctc.ctc_loss(jnp.einsum("btd,dc->btc", features, kernel) + bias[None, None], *labels, blank=blank)
 
 
 def value_and_gradients(loss, arrays, blank):
@@ -59,7 +59,7 @@ def value_and_gradients(loss, arrays, blank):
 
 # One chunk, whole chunks, a last chunk that overlaps the one before, by all but one class too.
 @pytest.mark.parametrize(("classes", "chunk", "blank"), [(5, 8, 0), (6, 3, 5), (7, 3, 0), (10, 9, 4)])
-def test_as_with_logits(classes, chunk, blank, monkeypatch):
+def test_fused_ctc_matches_dense_ctc(classes, chunk, blank, monkeypatch):
     monkeypatch.setattr(chunked_head, "CHUNK", chunk)
     arrays = numbers(classes, blank)
     (_, losses), gradients = value_and_gradients(ctc.fused_ctc_loss, arrays, blank)
@@ -75,7 +75,7 @@ def test_as_with_logits(classes, chunk, blank, monkeypatch):
     np.testing.assert_allclose(scan.norm, np.logaddexp.reduce(logits, 1), rtol=1e-5)
 
 
-def test_in_double_precision(monkeypatch):
+def test_fused_ctc_in_float64(monkeypatch):
     monkeypatch.setattr(chunked_head, "CHUNK", 4)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         arrays = numbers(11, 0, np.float64)
@@ -86,7 +86,7 @@ def test_in_double_precision(monkeypatch):
             np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
-def test_bfloat16_inputs_and_float32_sums(monkeypatch):
+def test_bfloat16_inputs_accumulate_in_float32(monkeypatch):
     monkeypatch.setattr(chunked_head, "CHUNK", 4)
     arrays = numbers(11, 0)
     rounded = tuple(a.astype(jnp.bfloat16) for a in arrays[:3]) + arrays[3:]
@@ -102,7 +102,7 @@ def test_bfloat16_inputs_and_float32_sums(monkeypatch):
         )
 
 
-def test_padding_influences_nothing(monkeypatch):
+def test_padding_does_not_affect_results(monkeypatch):
     monkeypatch.setattr(chunked_head, "CHUNK", 4)
     features, kernel, bias, lengths, labels, label_lengths = numbers(9, 0)
     inside = np.arange(T)[None, :] < lengths[:, None]
@@ -118,16 +118,16 @@ def test_padding_influences_nothing(monkeypatch):
     assert (np.asarray(gradients[0])[~inside] == 0).all()
 
 
-def test_no_array_of_logits_exists():
+def test_logits_are_never_materialized():
     """In the compiled program, forward and backward: neither a buffer of that shape nor the memory for one."""
     classes, frames = 20_011, 3 * 16
     shapes = [(3, 16, 32), (32, classes), (classes,)]
     floats = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    known = [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((3,), (3, 4), (3,))]
+    integers = [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((3,), (3, 4), (3,))]
 
     def compiled(loss):
         total = jax.grad(lambda *a: loss(*a).sum(), argnums=(0, 1, 2))
-        return jax.jit(total).lower(*floats, *known).compile()
+        return jax.jit(total).lower(*floats, *integers).compile()
 
     logits, chunk = 4 * frames * classes, 4 * frames * chunked_head.CHUNK
     programs = [compiled(functools.partial(loss, blank=0)) for loss in (ctc.fused_ctc_loss, dense)]
@@ -139,7 +139,7 @@ def test_no_array_of_logits_exists():
     assert temporary[0] < 1.2 * chunk + logits // 8
 
 
-def test_the_loss_keeps_nothing_of_the_logits_size():
+def test_temporaries_are_smaller_than_the_logits():
     """But the logits and their gradient: temporaries are the states' alone."""
     shapes = [((4, 24, 5000), jnp.float32), ((4,), jnp.int32), ((4, 5), jnp.int32), ((4,), jnp.int32)]
     total = jax.value_and_grad(lambda *a: ctc.ctc_loss(*a).sum())
@@ -163,7 +163,7 @@ NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) f
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_assignment_and_what_follows_from_it(name, three_at_a_time):
+def test_every_assignment_matches_dense_logits(name, three_at_a_time):
     logits, *rest = variants.numbers()
     compute = variants.everything(name)[0]
     assert C > 2 * chunked_head.CHUNK
@@ -172,26 +172,26 @@ def test_every_assignment_and_what_follows_from_it(name, three_at_a_time):
 
 
 @pytest.mark.parametrize("name", [name for name in LOSSES if "paddle" not in name])
-def test_every_loss(name, three_at_a_time):
-    logits, _, _, *known = variants.numbers()
+def test_every_loss_matches_dense_logits(name, three_at_a_time):
+    logits, _, _, *labels = variants.numbers()
 
     def both(of):
         weight = jnp.arange(1.0, 1 + len(logits))
 
         def total(logits):
-            losses = LOSSES[name](of(logits), *known)
-            return (losses * weight).sum(), (losses, decode.read(of(logits), known[0]))
+            losses = LOSSES[name](of(logits), *labels)
+            return (losses * weight).sum(), (losses, decode.read(of(logits), labels[0]))
 
         return jax.jit(jax.value_and_grad(total, has_aux=True))(logits)
 
     close(both(as_head), both(lambda logits: logits))
 
 
-def test_what_a_head_cannot_know():
-    logits, _, _, *known = variants.numbers()
+def test_unsupported_queries_are_rejected():
+    logits, _, _, *labels = variants.numbers()
     whole = as_head(jnp.asarray(logits))
     with pytest.raises(ValueError, match="'paddle' needs the logits of every class"):
-        losses.ace(whole, *known, variant="paddle")
+        losses.ace(whole, *labels, variant="paddle")
     with pytest.raises(ValueError, match="at most 1 can be excluded"):
         whole.ranked(excluded=(0, 1))
     with pytest.raises(UserError, match=r"loss.ace_variant 'paddle' .* model.head=dense"):
@@ -200,19 +200,19 @@ def test_what_a_head_cannot_know():
 
 # Classes that the devices share equally, and some that they do not.
 @pytest.mark.parametrize(("data", "model", "classes"), [(1, 8, 16), (4, 2, 13), (2, 4, 13)])
-def test_classes_split_over_devices(data, model, classes, monkeypatch):
+def test_sharded_head_matches_one_device(data, model, classes, monkeypatch):
     monkeypatch.setattr(chunked_head, "CHUNK", 3)
     rng = np.random.default_rng(0)
     features, kernel, bias = (
         jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((8, T, D), (D, classes), (classes,))
     )
     labels = rng.integers(1, classes, (8, L)).astype(np.int32)
-    known = jnp.asarray([T, 5, T, 2, 0, T, T, 3]), jnp.asarray(labels), jnp.asarray([3, 2, 0, 3, 0, 1, 3, 2])
+    targets = jnp.asarray([T, 5, T, 2, 0, T, T, 3]), jnp.asarray(labels), jnp.asarray([3, 2, 0, 3, 0, 1, 3, 2])
 
     def step(make):
         def total(features, kernel, bias):
             whole = make(features, kernel, bias)
-            return ctc.ctc_loss(whole, *known).sum(), (whole.top, whole.top_logits, whole.norm)
+            return ctc.ctc_loss(whole, *targets).sum(), (whole.top, whole.top_logits, whole.norm)
 
         return jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))
 
@@ -247,8 +247,8 @@ def whole_step(monkeypatch):
     return (dense, config), (init_state(dense, key), batch, key)
 
 
-def compiled(config, given):
-    return jax.jit(train_step, static_argnums=0).lower(config, *given).compile()
+def compiled(config, arguments):
+    return jax.jit(train_step, static_argnums=0).lower(config, *arguments).compile()
 
 
 def has_logits(program, classes=211):
@@ -256,10 +256,10 @@ def has_logits(program, classes=211):
 
 
 @pytest.mark.slow
-def test_the_step_has_no_logits(whole_step):
+def test_train_step_does_not_materialize_logits(whole_step):
     """No buffer of all logits, and no word to the host, in the compiled program."""
-    (_, config), given = whole_step
-    program = compiled(config, given)
+    (_, config), arguments = whole_step
+    program = compiled(config, arguments)
     assert not has_logits(program)
     plain = jax.jit(lambda x, kernel: x @ kernel + 1).lower(jnp.ones((3, 8, 4)), jnp.ones((4, 211))).compile()
     assert has_logits(plain)  # they would be seen
@@ -267,12 +267,12 @@ def test_the_step_has_no_logits(whole_step):
 
 
 @pytest.mark.slow  # ten steps in test_mesh.py
-def test_the_whole_step(whole_step):
-    configs, given = whole_step
-    chex.assert_trees_all_equal(*(init_state(config, given[-1]) for config in configs))
-    programs = [compiled(config, given) for config in configs]
-    (one, info), (two, told) = (program(*given) for program in programs)
-    close(info, told)
+def test_train_step_matches_the_dense_head(whole_step):
+    configs, arguments = whole_step
+    chex.assert_trees_all_equal(*(init_state(config, arguments[-1]) for config in configs))
+    programs = [compiled(config, arguments) for config in configs]
+    (one, info), (two, other_info) = (program(*arguments) for program in programs)
+    close(info, other_info)
     # Adam divides by the gradient's own size: where that is rounding alone, so is the direction.
     close((one.batch_stats, one.centers, one.step), (two.batch_stats, two.centers, two.step))
     close(one.opt_state, two.opt_state)

@@ -9,10 +9,7 @@ from jaxcrnn.lookalikes import confusions, similarity
 from jaxcrnn.lookalikes.groups import read_groups, write_groups
 from jaxcrnn.render.atlas import embedded
 
-ASKED = [
-    "未末", "土士", "己已", "已巳", "日曰", "戊戌", "人入", "干千", "治冶", "折拆", "免兔", "鸟乌",
-    "师帅", "亳毫", "侯候",
-]  # fmt: skip
+ASKED = "未末 土士 己已 已巳 日曰 戊戌 人入 干千 治冶 折拆 免兔 鸟乌 师帅 亳毫 侯候".split()
 
 
 def bars(*boxes):
@@ -22,20 +19,20 @@ def bars(*boxes):
     return tile
 
 
-def test_similarity_survives_shifts_and_proportions():
+def test_similarity_tolerates_shift_and_scale():
     cross = bars((18, 22, 6, 34), (6, 34, 18, 22))
     tall = bars((6, 34, 12, 16), (6, 34, 24, 28), (6, 10, 12, 28), (18, 22, 12, 28), (30, 34, 12, 28))
     wide = bars((10, 30, 6, 10), (10, 30, 30, 34), (10, 14, 6, 34), (18, 22, 6, 34), (26, 30, 6, 34))
     tiles = np.stack([cross, np.roll(cross, (2, -2), (0, 1)), tall, wide, bars((6, 10, 6, 34), (30, 34, 6, 34))])[None]
-    found = similarity.neighbours(tiles, np.ones((1, 5), bool), count=4)
-    assert found.indices[:, 0].tolist()[:4] == [1, 0, 3, 2]
-    scores = similarity.known_scores(found)
+    neighbours = similarity.neighbours(tiles, np.ones((1, 5), bool), count=4)
+    assert neighbours.indices[:, 0].tolist()[:4] == [1, 0, 3, 2]
+    scores = similarity.known_scores(neighbours)
     assert scores[0, 1] > 0.97
     assert scores[2, 3] > 0.8
     assert max(scores[0, j] for j in (2, 3, 4)) < 0.7
 
 
-def test_only_fonts_that_have_both_count():
+def test_only_fonts_with_both_glyphs_count():
     rng = np.random.default_rng(0)
     tiles = rng.integers(0, 2, (2, 3, 40, 40)).astype(np.uint8) * 255
     tiles[1, 1] = tiles[1, 0]
@@ -47,7 +44,7 @@ def test_only_fonts_that_have_both_count():
     assert similarity.known_scores(nobody)[0, 1] == -1
 
 
-def test_rows_at_a_time_change_nothing():
+def test_chunk_size_does_not_affect_neighbours():
     atlas = embedded()
     tiles, present = atlas.tiles[:, 60:160], atlas.present[:, 60:160]
     one, two = (similarity.neighbours(tiles, present, rows=rows) for rows in (100, 7))
@@ -55,7 +52,7 @@ def test_rows_at_a_time_change_nothing():
     np.testing.assert_allclose(one.scores, two.scores, atol=1e-5)
 
 
-def test_groups_are_merged_only_where_all_are_alike():
+def test_groups_merge_only_if_all_pairs_are_similar():
     pairs = {(0, 1): 0.95, (1, 2): 0.9, (3, 4): 0.8, (4, 5): 0.85, (5, 6): 0.81}
     scores = {**pairs, (0, 2): 0.82, (3, 5): 0.5, (4, 6): 0.83}
     assert similarity.merge(pairs, scores) == [[0, 1, 2], [4, 5, 6]]
@@ -63,19 +60,19 @@ def test_groups_are_merged_only_where_all_are_alike():
     assert similarity.merge(pairs, pairs) == [[0, 1], [4, 5]]
 
 
-def test_confusions_by_edit_distance():
+def test_confusions_from_edit_alignment():
     truths, read = zip(("未来", "末来"), ("未土", "末"), ("己已日", "己己日"), ("", "a"), ("日", ""), strict=True)
-    found = confusions.score(read, truths, groups=[]).confusions
-    assert {(c.written, c.read): c.times for c in found if c.written and c.read} == {("未", "末"): 2, ("已", "己"): 1}
+    pairs = confusions.score(read, truths, groups=[]).confusions
+    assert {(c.written, c.read): c.times for c in pairs if c.written and c.read} == {("未", "末"): 2, ("已", "己"): 1}
 
 
-def test_agreement_with_a_table():
+def test_agreement_with_a_reference_table():
     table = [frozenset(p) for p in ("ab", "bc", "xy", "qz")]
-    found = similarity.agreement(["abc", "de"], table, "abcdexy")
-    assert found == (pytest.approx(2 / 4), pytest.approx(2 / 3), 4, 3)
+    agreement = similarity.agreement(["abc", "de"], table, "abcdexy")
+    assert agreement == (pytest.approx(2 / 4), pytest.approx(2 / 3), 4, 3)
 
 
-def test_mining_the_embedded_atlas(tmp_path, capsys):
+def test_mine_groups_from_the_embedded_atlas(tmp_path, capsys):
     out, sheet = tmp_path / "g.txt", tmp_path / "g.png"
     arguments = ["lookalikes", "mine", "--fonts", "embedded", "--out", str(out), "--picture", str(sheet)]
     assert main(arguments) == 0
@@ -89,7 +86,7 @@ def test_mining_the_embedded_atlas(tmp_path, capsys):
         assert np.asarray(image).min() < 50
 
 
-def test_tables_are_taken_with_a_grain_of_salt(tmp_path, capsys):
+def test_table_pairs_are_filtered_by_glyph_similarity(tmp_path, capsys):
     (tmp_path / "t.txt").write_text("未\t末\t8\n", encoding="utf-8")
     (tmp_path / "c.txt").write_text("未\n末\n8\n", encoding="utf-8")
     plain = ["lookalikes", "mine", "--charset", str(tmp_path / "c.txt"), "--table", str(tmp_path / "t.txt")]
@@ -110,10 +107,10 @@ def test_tables_are_taken_with_a_grain_of_salt(tmp_path, capsys):
     assert "1 of 3 pairs of t.txt (2 with a character that no font has)" in shown
 
 
-def test_given_pairs_score_as_neighbours_do():
+def test_pair_similarities_match_neighbour_scores():
     atlas = embedded()
-    found = similarity.neighbours(atlas.tiles[:, :40], atlas.present[:, :40], count=39)
-    scores = similarity.known_scores(found)
+    neighbours = similarity.neighbours(atlas.tiles[:, :40], atlas.present[:, :40], count=39)
+    scores = similarity.known_scores(neighbours)
     pairs = np.asarray([(i, j) for i in range(40) for j in range(i)])
     expected = [(scores[int(i), int(j)] + scores[int(j), int(i)]) / 2 for i, j in pairs]
     np.testing.assert_allclose(
@@ -140,7 +137,7 @@ def test_given_pairs_score_as_neighbours_do():
         (["--fonts", "embedded", "--charset", "{tmp}/one.txt", "--out", "{tmp}/g.txt"], "no look-alikes found among 2"),
     ],
 )
-def test_mistakes_get_one_line(arguments, message, tmp_path, capsys):
+def test_user_errors_print_one_line(arguments, message, tmp_path, capsys):
     (tmp_path / "t.txt").write_text("未\t末\n", encoding="utf-8")
     (tmp_path / "c.txt").write_text("未\n末\n", encoding="utf-8")
     (tmp_path / "one.txt").write_text("一\n8\n", encoding="utf-8")
@@ -150,7 +147,7 @@ def test_mistakes_get_one_line(arguments, message, tmp_path, capsys):
     assert len(error.splitlines()) == 1
 
 
-def test_groups_that_cannot_be_written(tmp_path):
+def test_writing_groups_to_a_missing_folder_fails(tmp_path):
     from jaxcrnn.errors import UserError
 
     with pytest.raises(UserError, match="expected a writable file"):

@@ -20,18 +20,19 @@ def confusion(written, read, times):
 
 
 def test_confusions_count_in_both_directions():
-    found = Candidates("abc", 0.8)
-    found.add_confusions("run", [confusion("a", "b", 1), confusion("b", "a", 1), confusion("b", "c", 1)], least=2)
-    found.add_confusions("other", [confusion("a", "z", 9), confusion("", "a", 9)], least=1)  # not both of the charset
-    assert found.pairs == {(0, 1): 1.0}
-    assert found.groups() == ["ab"]
-    assert found.sources == [
+    candidates = Candidates("abc", 0.8)
+    candidates.add_confusions("run", [confusion("a", "b", 1), confusion("b", "a", 1), confusion("b", "c", 1)], least=2)
+    outside = [confusion("a", "z", 9), confusion("", "a", 9)]  # not both of the charset
+    candidates.add_confusions("other", outside, least=1)
+    assert candidates.pairs == {(0, 1): 1.0}
+    assert candidates.groups() == ["ab"]
+    assert candidates.sources == [
         "1 pairs that run confuses at least 2 times",
         "0 pairs that other confuses at least 1 times",
     ]
 
 
-def test_a_table_counts_where_glyphs_agree():
+def test_table_pairs_require_similar_glyphs():
     tiles, present = tiles_of(10, 10, None)
     table = [frozenset("ab"), frozenset("ac"), frozenset("az")]
     seen, blind = Candidates("abc", 0.8), Candidates("abc", 0.8)
@@ -43,18 +44,18 @@ def test_a_table_counts_where_glyphs_agree():
     assert blind.sources == ["2 of 2 pairs of table"]
 
 
-def test_pairs_that_a_file_cannot_hold_are_dropped():
+def test_unstorable_pairs_are_dropped():
     assert [storable(c) for c in "a #\u3000\u200b"] == [True, False, False, False, False]
-    found = Candidates("a#b", 0.8)
-    found.add_confusions("run", [confusion("a", "#", 3), confusion("a", "b", 3)], least=1)
-    assert found.groups() == ["ab"]
-    assert found.sources[1] == "1 pairs with a space or '#' dropped, which a file of groups cannot hold"
+    candidates = Candidates("a#b", 0.8)
+    candidates.add_confusions("run", [confusion("a", "#", 3), confusion("a", "b", 3)], least=1)
+    assert candidates.groups() == ["ab"]
+    assert candidates.sources[1] == "1 pairs with a space or '#' dropped, which a file of groups cannot hold"
 
 
-def test_glyphs_are_compared_with_progress():
+def test_glyph_comparison_reports_progress():
     tiles, present = tiles_of(10, 10, 10)
-    found, calls = Candidates("a b", 0.8), []
-    found.add_glyphs(tiles, present, ["font"], lambda done, total: calls.append((done, total)))
-    assert list(found.pairs) == [(0, 2)]  # the space between them is not compared
+    candidates, calls = Candidates("a b", 0.8), []
+    candidates.add_glyphs(tiles, present, ["font"], lambda done, total: calls.append((done, total)))
+    assert list(candidates.pairs) == [(0, 2)]  # the space between them is not compared
     assert calls[-1][0] == calls[-1][1]
-    assert found.sources == ["1 pairs by glyphs of font"]
+    assert candidates.sources == ["1 pairs by glyphs of font"]

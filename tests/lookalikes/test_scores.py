@@ -39,17 +39,22 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_counts_of_a_line(name):
+def test_counts_per_line(name):
     truth, read, inside, recalled, substituted, edits = CASES[name]
     lines = score([read], [truth], GROUPS).lines
-    found = {field: int(values[0]) for field, values in lines._asdict().items()}
-    assert found == {
-        "correct": int(truth == read), "edits": edits, "characters": len(truth), "members": inside,
-        "recalled": recalled, "substituted": substituted, "alike": int(bool(truth) and inside == len(truth)),
-    }  # fmt: skip
+    counts = {field: int(values[0]) for field, values in lines._asdict().items()}
+    assert counts == {
+        "correct": int(truth == read),
+        "edits": edits,
+        "characters": len(truth),
+        "members": inside,
+        "recalled": recalled,
+        "substituted": substituted,
+        "alike": int(bool(truth) and inside == len(truth)),
+    }
 
 
-def test_alignments_are_shortest_and_whole():
+def test_alignments_are_minimal_and_complete():
     rng = np.random.default_rng(0)
     for _ in range(300):
         truth, read = ("".join(rng.choice(list("未末土中"), n)) for n in rng.integers(0, 7, 2))
@@ -61,12 +66,12 @@ def test_alignments_are_shortest_and_whole():
 
 
 def test_rates_and_confusions():
-    found = score(["末来", "末未", "土", "十未"], ["未来", "未未", "士", "中未"], GROUPS)
-    values = {name: rate.value for name, rate in rates(found.lines).items()}
+    scored = score(["末来", "末未", "土", "十未"], ["未来", "未未", "士", "中未"], GROUPS)
+    values = {name: rate.value for name, rate in rates(scored.lines).items()}
     # 7 characters, 4 of them wrong; 5 members, 3 of them read as the other; two lines of look-alikes alone.
     assert values == pytest.approx({"lines": 0, "characters": 3 / 7, "recall": 2 / 5, "substituted": 3 / 5, "alike": 0})
-    assert found.confusions[0] == ("未", "末", 2, 4, True)
-    assert {c[:3] for c in found.confusions[1:]} == {("士", "土", 1), ("中", "十", 1)}
+    assert scored.confusions[0] == ("未", "末", 2, 4, True)
+    assert {c[:3] for c in scored.confusions[1:]} == {("士", "土", 1), ("中", "十", 1)}
     assert rates(score([], [], GROUPS).lines)["lines"].value == 0
 
 
@@ -77,14 +82,20 @@ PREDICTIONS = {
 }
 
 
-def test_what_leaves_no_mark_is_named():
-    assert [shown(c) for c in ("", " ", "\u200b", "\x1b", "\u3000", "未")] == [
-        "(nothing)", "' '", "'\\u200b'", "'\\x1b'", "'\\u3000'", "未",
-    ]  # fmt: skip
+def test_invisible_characters_are_shown_as_escapes():
+    names = {
+        "": "(nothing)",
+        " ": "' '",
+        "\u200b": "'\\u200b'",
+        "\x1b": "'\\x1b'",
+        "\u3000": "'\\u3000'",
+        "未": "未",
+    }
+    assert {character: shown(character) for character in names} == names
 
 
 @pytest.mark.parametrize("layout", PREDICTIONS)
-def test_score_command(layout, tmp_path, capsys):
+def test_score_command_reads_each_layout(layout, tmp_path, capsys):
     path, groups = tmp_path / "p.txt", tmp_path / "g.txt"
     path.write_text(PREDICTIONS[layout], encoding="utf-8")
     groups.write_text("\n".join(GROUPS), encoding="utf-8")
@@ -94,9 +105,9 @@ def test_score_command(layout, tmp_path, capsys):
     assert "50.00%" in shown
     assert "未" in shown
     assert main(["lookalikes", "score", "--predictions", str(path), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["rates"]["substituted"] == {"rate": 0.5, "count": 1, "of": 2}
-    assert found["confusions"][0] == {"written": "未", "read": "末", "count": 1, "of": 1, "alike": True}
+    report = json.loads(capsys.readouterr().out)
+    assert report["rates"]["substituted"] == {"rate": 0.5, "count": 1, "of": 2}
+    assert report["confusions"][0] == {"written": "未", "read": "末", "count": 1, "of": 1, "alike": True}
 
 
 @pytest.mark.parametrize(
@@ -108,7 +119,7 @@ def test_score_command(layout, tmp_path, capsys):
         ("", "no lines; expected"),
     ],
 )
-def test_predictions_that_are_none(text, message, tmp_path, capsys):
+def test_invalid_predictions_print_one_line(text, message, tmp_path, capsys):
     (tmp_path / "p.txt").write_text(text, encoding="utf-8")
     assert main(["lookalikes", "score", "--predictions", str(tmp_path / "p.txt")]) == 2
     error = capsys.readouterr().err

@@ -22,8 +22,11 @@ from jaxcrnn.types import Batch, CenterState, Outputs
 B, T, L, D, C = 8, 9, 6, 6, 16
 MESHES = [pytest.param(8, 1, marks=pytest.mark.slow), pytest.param(4, 2), pytest.param(2, 4)]
 # Each preset on every mesh, and the fused head on another mesh from one preset to the next.
-CASES = [pytest.param(preset, "fused" if (i + j) % 2 else "dense", *mesh.values, marks=mesh.marks)
-         for i, preset in enumerate(PRESETS) for j, mesh in enumerate(MESHES)]  # fmt: skip
+CASES = [
+    pytest.param(preset, "fused" if (i + j) % 2 else "dense", *mesh.values, marks=mesh.marks)
+    for i, preset in enumerate(PRESETS)
+    for j, mesh in enumerate(MESHES)
+]
 PLACES = (P("data"), P(None, "model"), P("model"), CenterState(P("model"), P("model")), P("data"), P("data"))
 
 
@@ -75,13 +78,15 @@ def on_one(preset):
 
 
 @pytest.mark.parametrize(("preset", "head", "data", "model"), CASES)
-def test_the_loss_and_the_centers(preset, head, data, model, monkeypatch):
+def test_loss_and_centers_match_one_device(preset, head, data, model, monkeypatch):
     monkeypatch.setattr(chunked_head, "CHUNK", 3)
     mesh = make_mesh(MeshConfig(data, model))
     arrays = jax.tree.map(
         lambda place, tree: jax.tree.map(lambda a: jax.device_put(a, NamedSharding(mesh, place)), tree),
-        PLACES, numbers(), is_leaf=lambda x: isinstance(x, P),
-    )  # fmt: skip
+        PLACES,
+        numbers(),
+        is_leaf=lambda x: isinstance(x, P),
+    )
     program = jax.jit(functools.partial(compute, config_of(preset), head, ops(mesh, C)))
     (loss, info, grads), moved = program(*arrays)
     expected, centers = on_one(preset)
@@ -96,6 +101,6 @@ def test_the_loss_and_the_centers(preset, head, data, model, monkeypatch):
     assert still == (preset == "flow2")
 
 
-def test_two_lines_have_no_path():
+def test_batch_has_two_infeasible_lines():
     assert on_one("ctc")[0][1]["infeasible"] == 2
     assert jnp.isfinite(on_one("ctc")[0][0])

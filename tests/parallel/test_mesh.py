@@ -98,7 +98,7 @@ EVERY = [(preset, head, *mesh) for preset in PRESETS for head in ("dense", "fuse
         pytest.param("dense", 8, 1, marks=pytest.mark.slow),
     ],
 )
-def test_a_step_on_eight_devices(head, data, model):
+def test_one_step_on_eight_devices(head, data, model):
     compare_steps("posterior", head, data, model, 1)
 
 
@@ -111,8 +111,8 @@ def test_ten_steps_on_eight_devices(preset, head, data, model):
 def compare_steps(preset, head, data, model, count):
     push = {"push": 0.1} if preset == "aligned" else {}
     one, infos, _ = steps(config_of(preset, "dense", **push), 1, 1, count=count)
-    eight, told, text = steps(config_of(preset, head, **push), data, model, count=count)
-    for ours, expected in zip(told, infos, strict=True):
+    eight, infos_of_eight, text = steps(config_of(preset, head, **push), data, model, count=count)
+    for ours, expected in zip(infos_of_eight, infos, strict=True):
         for name, value in expected.items():
             tolerance = tolerances.WATCH if name == "watch" else tolerances.STEP
             chex.assert_trees_all_close(ours[name], value, **tolerance)
@@ -125,7 +125,7 @@ def compare_steps(preset, head, data, model, count):
         assert not whole & {tuple(map(int, re.findall(r"\d+", shape)[1:])) for shape in c.shapes}, c
 
 
-def test_fsdp_shares_the_other_arrays_too(monkeypatch):
+def test_fsdp_shards_arrays_over_data(monkeypatch):
     monkeypatch.setattr(sharding, "_FSDP_FROM", 64)
     config = config_of("flow1", "dense")
     state = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
@@ -135,14 +135,14 @@ def test_fsdp_shares_the_other_arrays_too(monkeypatch):
 
 
 @pytest.mark.slow
-def test_ten_steps_of_fsdp(monkeypatch):
+def test_ten_steps_with_fsdp(monkeypatch):
     monkeypatch.setattr(sharding, "_FSDP_FROM", 64)
     config = config_of("flow1", "dense")
     (one, _, _), (eight, _, _) = steps(config, 1, 1), steps(config, 4, 2, fsdp=True)
     chex.assert_trees_all_close(eight, one, **tolerances.STEP)
 
 
-def test_only_what_has_classes_is_split_by_them():
+def test_only_class_arrays_are_sharded_by_class():
     state = jax.eval_shape(lambda: init_state(config_of("flow1", "dense"), jax.random.key(0)))
     places = sharding.of_state(sharding.make_mesh(MeshConfig(2, 4)), state)
     split = {
@@ -167,46 +167,50 @@ def moved_centers(kind, shared):
     table, classes = rng.normal(size=(64, D)).astype(np.float32), rng.integers(0, 64, (B, T)).astype(np.int32)
     near = (table[classes] + 0.3 * rng.normal(size=(B, T, D))).astype(np.float32)
     weights = rng.uniform(0, 1, (B, T)).astype(np.float32)
-    given = CenterState(table, np.zeros(64, np.float32)), near.astype(kind), Assignment(classes, weights)
+    arguments = CenterState(table, np.zeros(64, np.float32)), near.astype(kind), Assignment(classes, weights)
     if not shared:
-        return np.asarray(jax.jit(centers.delta)(*given).centers), []
+        return np.asarray(jax.jit(centers.delta)(*arguments).centers), []
     mesh = sharding.make_mesh(MeshConfig(4, 2))
     places = (P("model"), P("data"), P("data"))
-    arrays = [jax.device_put(a, NamedSharding(mesh, place)) for a, place in zip(given, places, strict=True)]
+    arrays = [jax.device_put(a, NamedSharding(mesh, place)) for a, place in zip(arguments, places, strict=True)]
     program = jax.jit(functools.partial(centers.delta, ops=center_ops(mesh))).lower(*arrays)
     moved = program.compile()(*arrays).centers
     return np.asarray(moved), re.findall(r"all_reduce.*?\}\) : \(tensor<(\w+)>", program.as_text(), re.DOTALL)
 
 
-def test_what_devices_tell_each_other_of_centers_is_as_wide_as_the_features():
-    (exact, _), (wide, told) = moved_centers(jnp.float32, False), moved_centers(jnp.float32, True)
-    assert told == [f"32x{D}xf32", "32xf32"]
+def test_center_all_reduce_uses_the_feature_dtype():
+    (exact, _), (wide, reduced) = moved_centers(jnp.float32, False), moved_centers(jnp.float32, True)
+    assert reduced == [f"32x{D}xf32", "32xf32"]
     np.testing.assert_allclose(wide, exact, **tolerances.CENTERS)
-    (alone, _), (narrow, told) = moved_centers(jnp.bfloat16, False), moved_centers(jnp.bfloat16, True)
-    assert told == [f"32x{D}xbf16", "32xf32"]
+    (alone, _), (narrow, reduced) = moved_centers(jnp.bfloat16, False), moved_centers(jnp.bfloat16, True)
+    assert reduced == [f"32x{D}xbf16", "32xf32"]
     by_features, by_sums = np.abs(alone - exact).mean(), np.abs(narrow - alone).mean()
     assert 0 < by_sums < by_features / 2
 
 
 @pytest.mark.parametrize(
     ("mesh", "message"),
-    [(MeshConfig(16), "needs 16 devices; only 8 are available"), (MeshConfig(3, 3), "needs 9 devices; only 8"),
-     (MeshConfig(8, 2), "mesh.data=8 × mesh.model=2 needs 16 devices")],
-)  # fmt: skip
-def test_devices_that_are_not_there(mesh, message):
+    [
+        (MeshConfig(16), "needs 16 devices; only 8 are available"),
+        (MeshConfig(3, 3), "needs 9 devices; only 8"),
+        (MeshConfig(8, 2), "mesh.data=8 × mesh.model=2 needs 16 devices"),
+    ],
+)
+def test_mesh_larger_than_the_devices_is_rejected(mesh, message):
     with pytest.raises(UserError, match=message):
         sharding.make_mesh(mesh)
 
 
-def test_lines_that_the_devices_cannot_share():
+def test_indivisible_batch_size_is_rejected():
     with pytest.raises(UserError, match=r"data.batch_size is 6; expected a multiple of mesh.data=4"):
         sharding.my_rows(sharding.make_mesh(MeshConfig(4)), 6)
 
 
 # Not Adam, which divides by the gradient's own size: where that is rounding alone, so is the direction. With seed 0
 # a ReLU is within rounding of 0, and its gradient jumps.
-SETTINGS = ["data.batch_size=8", "run.eval_every=4", "optim.optimizer=sgd", "loss.preset=posterior",
-            "loss.start=normal", "run.seed=1"]  # fmt: skip
+SETTINGS = """
+    data.batch_size=8 run.eval_every=4 optim.optimizer=sgd loss.preset=posterior loss.start=normal run.seed=1
+""".split()
 
 
 @pytest.fixture(scope="module")
@@ -231,8 +235,9 @@ def same_end(part, whole):
     states = [open_run(folder).state("latest")[0] for folder in (part, whole)]
     assert states[0].step == 8
     same_state(*states)
-    rows = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-            for folder in (part, whole)]  # fmt: skip
+    rows = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (part, whole)
+    ]
     for ours, expected in zip(*rows, strict=True):
         for name in expected.keys() - {"images_per_second"}:
             for value, other in zip(*map(jax.tree.leaves, (ours[name], expected[name])), strict=True):
@@ -241,7 +246,7 @@ def same_end(part, whole):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", [("mesh.data=4", "mesh.model=2"), ("mesh.data=1",)], ids=",".join)
-def test_resumed_on_other_devices(whole, tmp_path, mesh, capsys):
+def test_resume_on_another_number_of_devices(whole, tmp_path, mesh, capsys):
     part = halfway(whole, tmp_path)
     assert main(["train", "--resume", str(part), "--set", *mesh]) == 0
     assert "resumed at step 4" in capsys.readouterr().out
@@ -258,10 +263,12 @@ def start(arguments, count, devices):
     return [
         subprocess.Popen(
             [sys.executable, "-c", code, *arguments, *several, str(i)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for i in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def processes(arguments, count, devices):
@@ -271,7 +278,7 @@ def processes(arguments, count, devices):
 @pytest.mark.slow
 @pytest.mark.fault
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
-def test_one_of_two_processes_is_stopped_or_killed(lines_file, tmp_path, sent):
+def test_stopping_or_killing_one_of_two_processes(lines_file, tmp_path, sent):
     """Told to stop, both stop at one step and save it; killed, the other one ends too, and what was saved is kept."""
     run = tmp_path / "run"
     arguments = train_args(lines_file, run, "data.batch_size=8", "mesh.data=2", steps=100_000, val=False)
@@ -297,7 +304,7 @@ def test_one_of_two_processes_is_stopped_or_killed(lines_file, tmp_path, sent):
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_an_error_of_one_of_two_processes_ends_both(lines_file, tmp_path):
+def test_error_in_one_process_ends_both(lines_file, tmp_path):
     """The one whose image is gone says so and ends with 2, soon; the other does not wait for ever."""
     lines = tmp_path / lines_file.name
     for file in lines_file.parent.iterdir():
@@ -311,16 +318,16 @@ def test_an_error_of_one_of_two_processes_ends_both(lines_file, tmp_path):
         assert both[0].poll() is None, both[0].communicate()
     name = lines.read_text().splitlines()[0].split("\t")[0]
     (tmp_path / name).unlink()
-    told = [process.communicate(timeout=200)[1] for process in both]
+    errors = [process.communicate(timeout=200)[1] for process in both]
     failed = [code == 2 for code in (process.returncode for process in both)]
-    assert any(failed), told
+    assert any(failed), errors
     assert all(process.returncode for process in both)
-    assert f"{name}: no such file" in told[failed.index(True)]
+    assert f"{name}: no such file" in errors[failed.index(True)]
 
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_two_processes_of_four_devices_are_one_of_eight(whole, tmp_path):
+def test_two_processes_of_four_devices_match_one_of_eight(whole, tmp_path):
     """And both pass over the newest checkpoint, which is damaged."""
     part = tmp_path / "part"
     shutil.copytree(whole, part)

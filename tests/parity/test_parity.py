@@ -78,22 +78,28 @@ def check(rungs, names, dtype="float64"):
         wider = rung.name == "step 10" or rung.part.endswith("adamw")
         return tolerances.PARITY_FLOAT64_STEPS if wider else tolerances.PARITY_FLOAT64
 
-    broken = [f"{r.name} {r.part}: {r.error:.1e} in {r.worst}" for r in rungs
-              if not (r.holds and r.error <= tolerance(r))]  # fmt: skip
+    broken = [
+        f"{r.name} {r.part}: {r.error:.1e} in {r.worst}" for r in rungs if not (r.holds and r.error <= tolerance(r))
+    ]
     assert not broken, "\n".join(broken)
     assert {r.name for r in rungs} == set(names)
     assert all(r.arrays for r in rungs)
 
 
+MODELS = {
+    "tiny, standardized": ModelConfig("tiny", 4, 0.0, standardize=True, num_classes=7),
+    "small": MODEL,
+    "small, standardized, blank last": ModelConfig("small", 3, 0.0, standardize=True, num_classes=5, blank=4),
+    "vgg": ModelConfig("vgg", 4, 0.0, num_classes=5),
+}
+QUICK = ("tiny, standardized",)
+
+
 @pytest.mark.torch
-@pytest.mark.parametrize("model", [
-    ModelConfig("tiny", 4, 0.0, standardize=True, num_classes=7),
-    *(pytest.param(m, marks=pytest.mark.slow) for m in (
-        MODEL,
-        ModelConfig("small", 3, 0.0, standardize=True, num_classes=5, blank=4),
-        ModelConfig("vgg", 4, 0.0, num_classes=5),
-    )),
-], ids=["tiny, standardized", "small", "small, standardized, blank last", "vgg"])  # fmt: skip
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(m, marks=() if name in QUICK else pytest.mark.slow, id=name) for name, m in MODELS.items()],
+)
 def test_operations_blocks_and_forward(model):
     # The numbers of tests/core/golden/ops.npz, and so the same program of the operations.
     check(ladder(model, presets=(), seed=1), ["ops", "blocks", "forward"])
@@ -123,7 +129,7 @@ def test_ten_steps_in_float64(preset, optimizer):
 @pytest.mark.torch
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["tiny", "small"])
-def test_everything_at_once_in_float64(backbone):
+def test_all_loss_terms_in_float64(backbone):
     """Focal, ACE and push on top of an alignment with all frames, the blank last."""
     loss = LossConfig("aligned", frames="all", focal=True, ace=0.1, push=0.05, push_margin=5.0, start="head", alpha=0.5)
     model = ModelConfig(backbone, 4, 0.0, num_classes=7, blank=6)
@@ -135,7 +141,7 @@ def test_everything_at_once_in_float64(backbone):
 
 @pytest.mark.torch
 @pytest.mark.slow
-def test_float32():
+def test_one_step_in_float32():
     # Where a gradient is rounding alone Adam goes either way, by its whole rate.
     check(ladder(MODEL, "float32", with_biases(variables_of(MODEL))), TOLERANCES["float32"], "float32")
 
@@ -153,7 +159,7 @@ def run_folder(tmp_path):
 
 @pytest.mark.torch
 @pytest.mark.slow
-def test_the_command(run_folder, capsys):
+def test_parity_command(run_folder, capsys):
     """``jaxcrnn parity`` on a run: torch_ref answers in a process of its own."""
     assert main(["parity", str(run_folder), "--presets", "none"]) == 0
     out = capsys.readouterr().out
@@ -161,12 +167,12 @@ def test_the_command(run_folder, capsys):
     assert "FAILS" not in out
 
 
-def test_the_command_names_the_presets(run_folder, capsys):
+def test_parity_command_lists_valid_presets(run_folder, capsys):
     assert main(["parity", str(run_folder), "--presets", "flow3"]) == 2
     assert "expected some of ctc, flow1" in capsys.readouterr().err
 
 
-def test_a_difference_is_seen():
+def test_differences_are_detected():
     a = {"ops/x": np.ones(3), "ops/y": np.zeros(2), "step 1/ctc/sgd/w": np.ones(2)}
     assert all(r.holds and r.error == 0 for r in compare(a, a, "float64"))
     off = a | {"ops/x": np.asarray([1, 1, 1 + 1e-8])}
@@ -180,9 +186,10 @@ def test_a_difference_is_seen():
 
 @pytest.mark.parametrize(
     "model",
-    [MODEL, pytest.param(ModelConfig("vgg", 3, 0.0, num_classes=5), marks=pytest.mark.slow)], ids=["small", "vgg"],
-)  # fmt: skip
-def test_conversion_there_and_back(model):
+    [MODEL, pytest.param(ModelConfig("vgg", 3, 0.0, num_classes=5), marks=pytest.mark.slow)],
+    ids=["small", "vgg"],
+)
+def test_conversion_round_trip(model):
     variables = jax.tree.map(np.asarray, variables_of(model))
     state_dict = convert.to_torch(variables)
     back = convert.from_torch(state_dict)
@@ -195,7 +202,7 @@ def test_conversion_there_and_back(model):
         convert.from_torch(state_dict | {"head.extra": np.zeros(1)})
 
 
-def test_the_twins_do_not_know_each_other():
+def test_packages_do_not_import_each_other():
     root = Path(__file__).parents[2]
     for package, allowed in (("torch_ref", {"torch", "numpy", "torch_ref"}), ("jaxcrnn", None)):
         for path in (root / package).rglob("*.py"):

@@ -27,7 +27,7 @@ def modules_with_examples():
 
 
 @pytest.mark.parametrize("name", list(modules_with_examples()))
-def test_examples(name):
+def test_docstring_examples_run(name):
     if name in REQUIRES:
         pytest.importorskip(REQUIRES[name])
     module = importlib.import_module(name)

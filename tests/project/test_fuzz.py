@@ -37,22 +37,22 @@ def test_damaged_runs(tmp_path):
     command = [sys.executable, fuzz.__file__, "--out", str(tmp_path), "--share", "0.05", "--only", "runs"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    found = json.loads((tmp_path / "runs" / "found.json").read_text())
-    assert found["inputs"] == 30
-    assert 0 < found["taken"] < 30
+    result = json.loads((tmp_path / "runs" / "found.json").read_text())
+    assert result["inputs"] == 30
+    assert 0 < result["taken"] < 30
 
 
 @pytest.mark.slow
 @pytest.mark.fault
 @pytest.mark.parametrize("name", sorted(set(fuzz.TARGETS) - {"runs"}))
-def test_damaged_input_is_taken_or_refused_with_one_line(name, tmp_path):
-    found = fuzz.fuzz(name, INPUTS.get(name, 60), tmp_path)
-    assert found["inputs"] >= INPUTS.get(name, 60) // 2
-    assert 0 < found["taken"] < found["inputs"]
+def test_damaged_input_is_accepted_or_rejected_with_one_line(name, tmp_path):
+    result = fuzz.fuzz(name, INPUTS.get(name, 60), tmp_path)
+    assert result["inputs"] >= INPUTS.get(name, 60) // 2
+    assert 0 < result["taken"] < result["inputs"]
 
 
 @pytest.mark.parametrize("name", ["[" * 5000, "[" + "9" * 5000 + "]"], ids=["nested", "long"])
-def test_a_name_that_looks_like_json(tmp_path, name):
+def test_file_name_that_looks_like_json(tmp_path, name):
     (tmp_path / "l.txt").write_text(f"{name}\t1\n")
     assert LabelFile(tmp_path / "l.txt").name(0) == name
 
@@ -65,13 +65,13 @@ def test_a_name_that_looks_like_json(tmp_path, name):
         ("c.yaml", "a: 2026-13-40", config.read_yaml, "invalid YAML: month"),
     ],
 )
-def test_numbers_and_brackets_without_end(tmp_path, name, text, use, what):
+def test_huge_numbers_and_deep_nesting_are_rejected(tmp_path, name, text, use, what):
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=rf"{name}.*{what}"):
         use(tmp_path / name)
 
 
-def test_pages_of_an_lmdb_that_make_no_sense(tmp_path):
+def test_corrupted_lmdb_pages_are_rejected(tmp_path):
     lmdb.write_lmdb(tmp_path / "l", SyntheticLines(0, 30, "0123456789"))
     file = tmp_path / "l" / "data.mdb"
     data = bytearray(file.read_bytes())
@@ -82,7 +82,7 @@ def test_pages_of_an_lmdb_that_make_no_sense(tmp_path):
         lmdb.LmdbLines(tmp_path / "l")
 
 
-def test_values_of_an_lmdb_are_bounded(tmp_path, monkeypatch):
+def test_lmdb_values_are_size_limited(tmp_path, monkeypatch):
     lmdb.write_lmdb(tmp_path / "l", SyntheticLines(0, 3, "0123456789"))
     lines = lmdb.LmdbLines(tmp_path / "l", Limits(max_bytes=50))
     with pytest.raises(ImageError, match=r"image-000000001: [\d,]+ bytes; expected at most 50") as caught:
@@ -92,7 +92,7 @@ def test_values_of_an_lmdb_are_bounded(tmp_path, monkeypatch):
     assert len(lmdb.LmdbLines(tmp_path / "l").faults) == 3
 
 
-def test_images_are_bounded_and_no_program(tmp_path):
+def test_images_are_size_limited_and_eps_is_rejected(tmp_path):
     image = Image.fromarray(np.zeros((20, 20), np.uint8))
     image.save(tmp_path / "a.png")
     image.save(tmp_path / "a.eps")
@@ -102,7 +102,7 @@ def test_images_are_bounded_and_no_program(tmp_path):
         read_gray(tmp_path / "a.eps", Limits())
 
 
-def test_numbers_that_are_none_are_paper(tmp_path):
+def test_nan_pixels_become_white(tmp_path):
     values = np.full((4, 600), 0.25, np.float32)
     values[1, 2] = np.nan
     Image.fromarray(values).save(tmp_path / "a.tiff")
@@ -111,7 +111,7 @@ def test_numbers_that_are_none_are_paper(tmp_path):
     assert (np.delete(gray.ravel(), 602) == 64).all()
 
 
-def test_an_atlas_whose_bytes_or_shapes_are_wrong(tmp_path):
+def test_corrupted_atlas_is_rejected(tmp_path):
     small = atlas.embedded().select("01")
     atlas.save(small._replace(advances=small.advances[:, :1]), tmp_path / "shapes.npz")
     atlas.save(small, tmp_path / "bytes.npz")
@@ -124,7 +124,7 @@ def test_an_atlas_whose_bytes_or_shapes_are_wrong(tmp_path):
             atlas.load(tmp_path / name)
 
 
-def test_a_checkpoint_whose_metrics_cannot_be_read(tmp_path):
+def test_checkpoint_with_unreadable_metrics(tmp_path):
     for step in ("1", "2"):
         (tmp_path / "c" / step / "metrics").mkdir(parents=True)
         (tmp_path / "c" / step / "metrics" / "metrics").write_text('{"accuracy": 0.5}' if step == "1" else "[" * 9)
@@ -135,7 +135,7 @@ def test_a_checkpoint_whose_metrics_cannot_be_read(tmp_path):
     assert (tmp_path / "damaged-2").is_dir()
 
 
-def test_centers_that_do_not_say_what_they_are_for(tmp_path):
+def test_centers_without_a_charset_are_rejected(tmp_path):
     arrays = {"centers": np.zeros((3, 4), np.float32), "counts": np.zeros(3, np.float32)}
     for facts in ({}, {"charset_hash": "x"}, {"charset_hash": "x", "characters": "[1", "blank": "first"}):
         save_file(arrays, tmp_path / "c", metadata={"format": center_files.FORMAT, **facts})
@@ -145,6 +145,6 @@ def test_centers_that_do_not_say_what_they_are_for(tmp_path):
             center_files.load(tmp_path / "c", Charset("ab"), 4)
 
 
-def test_an_override_with_a_line_end_is_one_line():
+def test_override_with_a_line_break_prints_one_line():
     with pytest.raises(UserError, match=r"^--set 'a\\n=1': expected section\.key=value"):
         config.load(overrides=["a\n=1"])

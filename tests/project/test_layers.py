@@ -17,7 +17,7 @@ def lint(folder):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def test_every_contract_is_kept_without_exceptions():
+def test_import_contracts_hold_without_exceptions():
     pytest.importorskip("importlinter")
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert "ignore_imports" not in text
@@ -26,7 +26,7 @@ def test_every_contract_is_kept_without_exceptions():
     assert "0 broken" in done.stdout
 
 
-def test_an_import_that_goes_up_is_noticed(tmp_path):
+def test_upward_import_breaks_a_contract(tmp_path):
     pytest.importorskip("importlinter")
     shutil.copytree(ROOT / "jaxcrnn", tmp_path / "jaxcrnn")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)

@@ -23,8 +23,10 @@ from jaxcrnn.types import Batch, Outputs
 
 DOCS = Path(__file__).parents[2] / "docs"
 # A reader waits for a trained model; a test does not.
-SMALL = ["model.backbone=tiny", "model.hidden=8", "optim.warmup=1", "data.batch_size=4", "data.buckets=1",
-         "augment.probability=0", "run.eval_every=2"]  # fmt: skip
+SMALL = """
+    model.backbone=tiny model.hidden=8 optim.warmup=1 data.batch_size=4 data.buckets=1 augment.probability=0
+    run.eval_every=2
+""".split()
 
 
 def blocks(page, language=""):
@@ -48,7 +50,7 @@ def place(lines_file, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_quick_start_in_six_commands(place, monkeypatch, capsys):
+def test_quick_start_commands_run(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     commands = [shlex.split(line) for line in blocks("quick-start.md")[0].splitlines()]
     assert len(commands) == 6
@@ -63,14 +65,14 @@ def test_quick_start_in_six_commands(place, monkeypatch, capsys):
     (loader,) = (block for block in blocks("open-doors.md", "python") if "deserialize" in block)
     Image.open("lines/1.png").save("line.png")
     exec(compile(loader, "loader", "exec"), {})
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert main(["recognize", "runs/first", "line.png"]) == 0
-    assert capsys.readouterr().out.split("\t")[1] == said.rstrip("\n")
+    assert capsys.readouterr().out.split("\t")[1] == output.rstrip("\n")
 
 
 @pytest.mark.torch
 @pytest.mark.slow
-def test_the_commands_of_open_doors(place, tmp_path, monkeypatch, capsys):
+def test_interoperability_page_commands_run(place, tmp_path, monkeypatch, capsys):
     """In their order, in a folder that has what they name; training is cut short, the long comparison left out."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     from torch_models import CrnnPytorch
@@ -102,7 +104,7 @@ def test_the_commands_of_open_doors(place, tmp_path, monkeypatch, capsys):
 EXAMPLE = DOCS.parent / "scripts" / "examples" / "new_loss.py"
 
 
-def test_the_page_of_a_new_loss_shows_the_example(monkeypatch):
+def test_new_loss_page_matches_the_example_script(monkeypatch):
     """Its blocks are those of the program, and what it says for Python makes a flow that computes something."""
     program = EXAMPLE.read_text(encoding="utf-8")
     assert len(program.splitlines()) < 60
@@ -132,7 +134,7 @@ def test_the_page_of_a_new_loss_shows_the_example(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_loss_of_ones_own(place, monkeypatch, tmp_path):
+def test_new_loss_example_trains(place, monkeypatch, tmp_path):
     """The page's program, whose loss is none of those that are there."""
     arguments = [str(EXAMPLE), str(place / "lines" / "labels.txt"), str(tmp_path), "optim.steps=2", *SMALL]
     monkeypatch.setattr(sys, "argv", arguments)
@@ -144,22 +146,24 @@ def test_a_loss_of_ones_own(place, monkeypatch, tmp_path):
         assert step == 2
         states[name] = state
     assert np.abs(states["mine"].centers.centers).max() > 0
-    moved = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max()),
-                         *(eval_variables(states[name])["params"] for name in states))  # fmt: skip
+    moved = jax.tree.map(
+        lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max()),
+        *(eval_variables(states[name])["params"] for name in states),
+    )
     assert max(jax.tree.leaves(moved)) > 0
 
 
-def test_keys_and_options_of_the_tables_are_there():
+def test_documented_keys_and_options_exist():
     """What the pages call by name exists."""
     from jaxcrnn.runs import config
 
-    known = {f.name: config.keys(config._section(f.name)) for f in config.dataclasses.fields(config.Config)}
+    sections = {f.name: config.keys(config._section(f.name)) for f in config.dataclasses.fields(config.Config)}
     keys = 0
     for page in ("coming-from.md", "quick-start.md", "open-doors.md", "new-loss.md"):
         text = (DOCS / page).read_text(encoding="utf-8")
         files = "md|bin|onnx|safetensors|lm"
-        for section, key in re.findall(rf"\b({'|'.join(known)})\.(?!{files})([a-z_]+)\b(?!\()", text):
-            assert key in known[section], f"{page}: {section}.{key}"
+        for section, key in re.findall(rf"\b({'|'.join(sections)})\.(?!{files})([a-z_]+)\b(?!\()", text):
+            assert key in sections[section], f"{page}: {section}.{key}"
             keys += 1
         for command in re.findall(r"(?:^|`)jaxcrnn ([a-z]+)", text, re.MULTILINE):
             assert command in COMMANDS, f"{page}: jaxcrnn {command}"
@@ -170,9 +174,18 @@ ROOT = DOCS.parent
 PAGES = sorted([ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", *DOCS.rglob("*.md")])
 # Pages whose commands are tried, and how many there are at least: or a page in another layout would pass untried.
 COMMANDS_OF = {
-    "README.md": 4, "index.md": 18, "center-loss.md": 5, "data.md": 3, "does-it-help.md": 4, "look-alikes.md": 2,
-    "open-doors.md": 12, "quick-start.md": 6, "real-lines.md": 4, "rendering.md": 2, "scale.md": 5,
-}  # fmt: skip
+    "README.md": 4,
+    "index.md": 18,
+    "center-loss.md": 5,
+    "data.md": 3,
+    "does-it-help.md": 4,
+    "look-alikes.md": 2,
+    "open-doors.md": 12,
+    "quick-start.md": 6,
+    "real-lines.md": 4,
+    "rendering.md": 2,
+    "scale.md": 5,
+}
 
 
 def name_of(path):
@@ -191,13 +204,13 @@ def commands(path):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_every_command_of_a_page_is_one(path, capsys):
+def test_documented_commands_parse(path, capsys):
     """Its options are there, and each key of --set."""
     from jaxcrnn.runs import config
 
-    found = list(commands(path))
-    assert len(found) >= COMMANDS_OF.get(name_of(path), 0)
-    for words in found:
+    documented = list(commands(path))
+    assert len(documented) >= COMMANDS_OF.get(name_of(path), 0)
+    for words in documented:
         try:
             args = parser().parse_args(words)
         except SystemExit as stopped:
@@ -209,7 +222,7 @@ def test_every_command_of_a_page_is_one(path, capsys):
             assert key in config.keys(config._section(section)), f"{' '.join(words)}: {setting}"
 
 
-def test_the_pages_with_commands_are_there():
+def test_pages_with_expected_commands_exist():
     assert COMMANDS_OF.keys() <= {name_of(path) for path in PAGES}
 
 
@@ -217,11 +230,11 @@ def links(path):
     return re.findall(r"\]\(([^)#]*)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
 
 
-def test_links_are_seen():
+def test_links_between_pages_are_detected():
     assert len([target for path in PAGES for target in links(path) if target.endswith(".md")]) > 20
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_every_link_of_a_page_leads_somewhere(path):
+def test_links_have_targets(path):
     for target in links(path):
         assert not target or "://" in target or (path.parent / target).exists(), target

@@ -33,7 +33,7 @@ def pages_of(nav):
                 yield from [value] if isinstance(value, str) else pages_of(value)
 
 
-def test_the_picture_of_the_architecture_is_current():
+def test_architecture_diagram_is_current():
     pytest.importorskip("grimp", reason="import-linter is not installed")
     committed = (DOCS / "images" / "architecture.svg").read_text(encoding="utf-8")
     assert script("architecture").picture() == committed, (
@@ -41,12 +41,12 @@ def test_the_picture_of_the_architecture_is_current():
     )
 
 
-def test_the_navigation_lists_every_page_once():
+def test_navigation_lists_every_page_once():
     pages = list(pages_of(yaml.safe_load((ROOT / ".mkdocs.yml").read_text(encoding="utf-8"))["nav"]))
     assert sorted(pages) == sorted({path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")} | GENERATED)
 
 
-def test_the_reference_has_every_public_name():
+def test_reference_lists_every_public_name():
     shown = set()
     for page in REFERENCE.glob("*.md"):
         for path in re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
@@ -64,11 +64,11 @@ def test_the_reference_has_every_public_name():
         assert f"`{module.removeprefix('jaxcrnn.')}`" in index, module
 
 
-def test_the_readme_is_short():
+def test_readme_is_at_most_130_lines():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
 
 
-def test_the_guide_names_every_marker_and_tolerance():
+def test_contributing_guide_lists_markers_and_tolerances():
     guide = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
     options = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
     names = [marker.partition(":")[0] for marker in options["markers"]]
@@ -79,14 +79,14 @@ def test_the_guide_names_every_marker_and_tolerance():
         assert f"`{name}`" in guide, name
 
 
-def test_files_of_github_are_yaml():
+def test_github_files_are_valid_yaml():
     files = [*(ROOT / ".github").rglob("*.yml"), ROOT / ".github" / "CITATION.cff", ROOT / ".pre-commit-config.yaml"]
     assert len(files) >= 6
     for path in files:
         assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict), path
 
 
-def test_the_hooks_run_what_make_lint_runs():
+def test_pre_commit_hooks_match_make_lint():
     config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     hooks = {hook["id"]: hook["entry"] for repository in config["repos"] for hook in repository["hooks"]}
     recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\nlint:")[2].partition("\n\n")[0]

@@ -12,7 +12,7 @@ from jaxcrnn.render import atlas as atlases
 from jaxcrnn.render.texts import GROUPS
 
 
-def test_the_embedded_atlas_has_what_it_promises():
+def test_embedded_atlas_covers_groups_digits_and_letters():
     atlas = atlases.embedded()
     assert set(string.digits + string.ascii_letters) | set("".join(read_groups(GROUPS))) == set(atlas.characters)
     assert len(atlas.fonts) == 3
@@ -27,7 +27,7 @@ def test_the_embedded_atlas_has_what_it_promises():
         assert "opyright" in (folder / f"{notice}.copyright").read_text(encoding="utf-8")
 
 
-def test_select_keeps_the_order_and_marks_what_is_not_there():
+def test_select_keeps_order_and_marks_missing_glyphs():
     atlas = atlases.embedded()
     chosen = atlas.select("士\u00e9土")
     assert chosen.present.tolist() == [[True, False, True]] * 3
@@ -68,7 +68,7 @@ def font(tmp_path):
     return path
 
 
-def test_glyphs_are_drawn_and_missing_ones_never(font):
+def test_glyphs_are_drawn_and_missing_ones_are_marked(font):
     atlas = atlases.build("ABDEF ", [font], cached=False)
     # D is not in the font, E has no ink, F is mapped to the box that stands for missing glyphs.
     assert atlas.present.tolist() == [[True, True, False, False, False, True]]
@@ -83,7 +83,7 @@ def test_glyphs_are_drawn_and_missing_ones_never(font):
     assert abs((columns.min() + columns.max() + 1) / 2 - atlases.SIZE / 2) <= 0.5
 
 
-def test_the_cache_is_used_and_survives_a_broken_file(font, tmp_path, monkeypatch):
+def test_cache_is_reused_and_replaced_if_corrupted(font, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     drawn = []
     original = atlases._draw
@@ -100,7 +100,7 @@ def test_the_cache_is_used_and_survives_a_broken_file(font, tmp_path, monkeypatc
     assert len(drawn) == 3
 
 
-def test_what_is_no_font(font, tmp_path):
+def test_invalid_fonts_are_rejected(font, tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         atlases.find_fonts(tmp_path / "none")
     (tmp_path / "empty").mkdir()

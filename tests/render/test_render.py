@@ -36,7 +36,7 @@ EACH = [pytest.param(level, marks=() if level == "hard" else pytest.mark.slow) f
 
 
 @pytest.mark.parametrize("level", EACH)
-def test_against_a_slow_renderer(level):
+def test_render_matches_the_reference_renderer(level):
     # Rounding to a multiple may fall on the other side in float32: without blocks here, and with them below.
     config = narrow(dataclasses.replace(LEVELS[level], blocks=0.0, rule=0.5, invert=0.5), 72)
     parts = [np.asarray(part) for part in glyphs()]
@@ -51,7 +51,7 @@ def test_against_a_slow_renderer(level):
         assert np.median(far) < 1e-5
 
 
-def test_blocks_against_a_cosine_transform():
+def test_blocks_match_a_cosine_transform():
     from jaxcrnn.render.render import _quantised
 
     image = np.random.default_rng(0).uniform(-1, 1, (16, 24)).astype(np.float32)
@@ -63,7 +63,7 @@ def test_blocks_against_a_cosine_transform():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("level", EACH)
-def test_a_line_follows_from_its_key_alone(level):
+def test_rendering_depends_only_on_the_key(level):
     """In another batch, with fewer slots: the same image."""
     config, key = narrow(LEVELS[level]), jax.random.key(3)
     images, widths = rendered(key, glyphs(), LABELS, LENGTHS, config)
@@ -76,7 +76,7 @@ def test_a_line_follows_from_its_key_alone(level):
 
 
 @pytest.mark.slow
-def test_a_line_is_the_same_under_another_sharding():
+def test_rendering_does_not_depend_on_sharding():
     config, key = narrow(HARD), jax.random.key(3)
     images, _ = rendered(key, glyphs(), LABELS, LENGTHS, config)
     keys = jax.vmap(lambda b: jax.random.fold_in(key, b))(jnp.arange(4))
@@ -87,7 +87,7 @@ def test_a_line_is_the_same_under_another_sharding():
     np.testing.assert_allclose(shared, np.concatenate([images, images]), atol=1e-5)
 
 
-def test_what_a_batch_looks_like():
+def test_shape_and_range_of_rendered_batches():
     images, widths = rendered(jax.random.key(0), glyphs(), LABELS, LENGTHS, narrow(HARD))
     assert images.shape == (4, 32, 96, 1)
     assert widths[3] == 0
@@ -100,7 +100,7 @@ def test_what_a_batch_looks_like():
 
 
 @pytest.mark.slow
-def test_a_long_line_is_set_narrower():
+def test_long_lines_are_condensed():
     labels, lengths = np.full((1, 8), 3, np.int32), np.asarray([8], np.int32)
     image, width = rendered(jax.random.key(0), glyphs(), labels, lengths, narrow(EASY, 64))
     assert width == 64
@@ -110,23 +110,27 @@ def test_a_long_line_is_set_narrower():
 
 
 @pytest.mark.slow
-def test_a_glyph_that_a_font_lacks_comes_from_another():
+def test_missing_glyph_is_taken_from_another_font():
     tiles = np.zeros((2, 1, 40, 40), np.uint8)
     tiles[1, 0, 8:32, 8:32] = 255
     half = Atlas("x", ("empty", "full"), tiles, np.ones((2, 1), np.float32), np.asarray([[False], [True]]))
-    found = Glyphs.of(half, Charset("xy"))
+    glyphs_of_half = Glyphs.of(half, Charset("xy"))
     for seed in range(4):
-        image, _ = rendered(jax.random.key(seed), found, np.asarray([[1]]), np.asarray([1]), narrow(EASY))
+        image, _ = rendered(jax.random.key(seed), glyphs_of_half, np.asarray([[1]]), np.asarray([1]), narrow(EASY))
         assert image.max() - image.min() > 0.8
-    image, width = rendered(jax.random.key(0), found, np.asarray([[2]]), np.asarray([1]), narrow(EASY))
+    image, width = rendered(jax.random.key(0), glyphs_of_half, np.asarray([[2]]), np.asarray([1]), narrow(EASY))
     assert image[0, :, : int(width[0])].std() < 0.1  # no font has it: nothing is drawn, least of all a box
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"width": 30}, "expected multiples of 8"), ({"noise": -1.0}, "render.noise is -1.0; expected 0 or more"),
-     ({"smallest": 0.9, "largest": 0.5}, "smallest <= largest"), ({"level": "mean"}, "'mean'; expected easy, medium")],
-)  # fmt: skip
-def test_bad_values(change, message):
+    [
+        ({"width": 30}, "expected multiples of 8"),
+        ({"noise": -1.0}, "render.noise is -1.0; expected 0 or more"),
+        ({"smallest": 0.9, "largest": 0.5}, "smallest <= largest"),
+        ({"level": "mean"}, "'mean'; expected easy, medium"),
+    ],
+)
+def test_invalid_values_are_rejected(change, message):
     with pytest.raises(UserError, match=message):
         RenderConfig(**change)

@@ -48,7 +48,7 @@ def check(stream, planned, batch):
 
 @pytest.mark.parametrize("kind", ["rendered", "mixed"])
 @pytest.mark.slow
-def test_a_stream_is_a_function_of_the_step(kind, lines_file):
+def test_stream_depends_only_on_the_step(kind, lines_file):
     stream = rendered() if kind == "rendered" else MixedBatches([read(lines_file), rendered(2)])
     whole, rest = list(stream.training(0, 6)), list(stream.training(4, 6))
     for planned, batch in whole:
@@ -61,7 +61,7 @@ def test_a_stream_is_a_function_of_the_step(kind, lines_file):
 
 
 @pytest.mark.slow
-def test_rendered_batches_say_what_is_written():
+def test_rendered_batches_have_matching_labels():
     stream = rendered(size=2)
     for step, (planned, batch) in enumerate(stream.training(0, 8)):
         low, high = stream.lengths[planned.bucket]
@@ -72,7 +72,7 @@ def test_rendered_batches_say_what_is_written():
             assert low <= length <= high
 
 
-def test_a_mixture_has_its_share_of_each(lines_file):
+def test_mixed_batches_contain_both_streams(lines_file):
     files, synthetic = read(lines_file), rendered(2)
     mixed = MixedBatches([files, synthetic])
     assert mixed.batch_size == 5
@@ -88,14 +88,15 @@ def test_a_mixture_has_its_share_of_each(lines_file):
 
 
 @pytest.mark.slow
-def test_training_on_rendered_and_read_lines(lines_file, tmp_path, capsys):
+def test_training_on_rendered_and_real_lines(lines_file, tmp_path, capsys):
     out = tmp_path / "run"
     (tmp_path / "chars.txt").write_text("".join(f"{c}\n" for c in CHARS), encoding="utf-8")
     # Lines as `rendered` draws them, whose program is compiled already.
-    settings = ["text.share=0.5", "text.longest=2", "text.widths=1", f"data.charset={tmp_path / 'chars.txt'}",
-                "data.batch_size=4", "data.buckets=1", "model.backbone=tiny",
-                "model.hidden=8", "augment.probability=0", "optim.steps=2",
-                "run.log_every=1"]  # fmt: skip
+    settings = """
+        text.share=0.5 text.longest=2 text.widths=1 data.batch_size=4 data.buckets=1 model.backbone=tiny model.hidden=8
+        augment.probability=0 optim.steps=2 run.log_every=1
+    """.split()
+    settings.append(f"data.charset={tmp_path / 'chars.txt'}")
     assert main(["train", "--data", str(lines_file), "--out", str(out), "--set", *settings]) == 0
     shown = capsys.readouterr().out
     assert "rendering 12 characters in 3 typefaces" in shown
@@ -104,7 +105,7 @@ def test_training_on_rendered_and_read_lines(lines_file, tmp_path, capsys):
     assert all(row["loss"] > 0 for row in rows)
 
 
-def test_other_glyphs_are_other_data():
+def test_fingerprint_depends_on_the_glyphs():
     """A font added to the folder changes the lines, so a run that was started without it cannot be gone on with."""
     glyphs = Glyphs.of(embedded(), CHARSET)
     texts = Texts(TextConfig(longest=4, widths=2), CHARS, 0)
@@ -113,7 +114,7 @@ def test_other_glyphs_are_other_data():
     assert prints[0] != prints[1]
 
 
-def test_several_sets_by_weight(lines_file, tmp_path, capsys):
+def test_data_sets_are_mixed_by_weight(lines_file, tmp_path, capsys):
     """Each set has its share of every batch, and what is drawn from one does not depend on the other."""
     other = tmp_path / "other"
     other.mkdir()
@@ -171,7 +172,7 @@ def test_several_sets_by_weight(lines_file, tmp_path, capsys):
         (["--set", "render.level=harder"], "'harder'; expected easy, medium or hard"),
     ],
 )
-def test_mistakes_get_one_line(options, message, lines_file, tmp_path, capsys):
+def test_user_errors_print_one_line(options, message, lines_file, tmp_path, capsys):
     (tmp_path / "chars.txt").write_text("未\n末\n", encoding="utf-8")
     (tmp_path / "other").mkdir()
     other = write_lines(tmp_path / "other", SyntheticLines(8, 2, "0123456789", (1, 2)))
@@ -183,7 +184,7 @@ def test_mistakes_get_one_line(options, message, lines_file, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_level_and_single_values_of_it(tmp_path):
+def test_render_level_with_overridden_values(tmp_path):
     config = load(None, ["render.level=hard", "render.noise=0"])
     assert config.render.noise == 0
     assert config.render.wave == HARD.wave

@@ -16,7 +16,7 @@ def drawn(config, characters, count=3000, seed=0):
 
 
 @pytest.mark.parametrize("source", ["uniform", "lookalikes", "file"])
-def test_a_text_is_a_function_of_seed_and_index(source, tmp_path):
+def test_texts_depend_only_on_seed_and_index(source, tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("未来末日土木\n士兵\n", encoding="utf-8")
     config = TextConfig(source=str(path) if source == "file" else source, shortest=2, longest=5)
@@ -27,7 +27,7 @@ def test_a_text_is_a_function_of_seed_and_index(source, tmp_path):
     assert all(len(one.draw(i, 3, 4)) in (2, 3, 4) for i in range(50))
 
 
-def test_uniform_is_uniform_and_repeats():
+def test_uniform_texts_are_uniform_with_repeats():
     _, texts = drawn(TextConfig(shortest=4, longest=4, repeat=0.2), "abcdefgh")
     counts = Counter("".join(texts))
     assert all(1300 < counts[c] < 1700 for c in "abcdefgh")
@@ -35,7 +35,7 @@ def test_uniform_is_uniform_and_repeats():
     assert 0.27 < again / 9000 < 0.33  # 0.2, and one in eight of the others
 
 
-def test_lookalikes_draw_groups_then_members():
+def test_lookalike_texts_draw_groups_then_members():
     config = TextConfig(source="lookalikes", shortest=5, longest=5, bias=0.8, repeat=0.0)
     texts, lines = drawn(config, "未末己已巳x")
     assert sorted(texts.groups) == ["己已巳", "未末"]
@@ -46,7 +46,7 @@ def test_lookalikes_draw_groups_then_members():
         assert abs(share[c] - expected - 0.2 / 6) < 0.02
 
 
-def test_pieces_of_a_file_stand_in_it_and_nothing_is_joined(tmp_path):
+def test_texts_are_substrings_of_file_lines(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("abcXdef\r\nXX\nabca\n", encoding="utf-8")
     texts, lines = drawn(TextConfig(source=str(path), shortest=2, longest=9), "abcdef")
@@ -65,19 +65,23 @@ def test_pieces_of_a_file_stand_in_it_and_nothing_is_joined(tmp_path):
         ({}, "", "no character can be rendered"),
     ],
 )
-def test_nothing_to_draw(config, characters, message, tmp_path):
+def test_sources_without_text_are_rejected(config, characters, message, tmp_path):
     (tmp_path / "short.txt").write_text("ab\n")
-    given = {k: str(v).format(short=tmp_path / "short.txt") if k == "source" else v for k, v in config.items()}
+    options = {k: str(v).format(short=tmp_path / "short.txt") if k == "source" else v for k, v in config.items()}
     with pytest.raises(UserError, match=message):
-        Texts(TextConfig(**given), characters, 0)
+        Texts(TextConfig(**options), characters, 0)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"share": 2.0}, "text.share is 2.0; expected 0 to 1"), ({"shortest": 0}, "1 <= shortest <= longest"),
-     ({"widths": 0}, "text.widths is 0"), ({"pitch": 0.0}, "text.pitch is 0.0")],
-)  # fmt: skip
-def test_bad_values(change, message):
+    [
+        ({"share": 2.0}, "text.share is 2.0; expected 0 to 1"),
+        ({"shortest": 0}, "1 <= shortest <= longest"),
+        ({"widths": 0}, "text.widths is 0"),
+        ({"pitch": 0.0}, "text.pitch is 0.0"),
+    ],
+)
+def test_invalid_values_are_rejected(change, message):
     with pytest.raises(UserError, match=message):
         TextConfig(**change)
 
@@ -89,7 +93,7 @@ def test_length_classes_cover_every_length_once(shortest, longest, widths):
     assert len(classes) <= widths
 
 
-def test_groups_there_and_back(tmp_path):
+def test_groups_file_round_trip(tmp_path):
     groups = read_groups(GROUPS)
     assert "己已巳" in groups
     write_groups(tmp_path / "g.txt", groups, ["a comment"])
@@ -107,13 +111,13 @@ def test_groups_there_and_back(tmp_path):
         ("未未\n", "line 1: duplicate '未'"),
     ],
 )
-def test_bad_groups(text, message, tmp_path):
+def test_invalid_groups_are_rejected(text, message, tmp_path):
     (tmp_path / "g.txt").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         read_groups(tmp_path / "g.txt")
 
 
-def test_tables_in_both_formats(tmp_path):
+def test_tables_of_both_formats_are_read(tmp_path):
     (tmp_path / "t.txt").write_text("未\t末\t木\n\n", encoding="utf-8")
     (tmp_path / "s.txt").write_text("土 士工\n啊 \n士 土\n", encoding="utf-8")
     assert read_table(tmp_path / "t.txt") == {frozenset(p) for p in ("未末", "未木", "末木")}
@@ -124,6 +128,6 @@ def test_tables_in_both_formats(tmp_path):
             read_table(tmp_path / "b.txt")
 
 
-def test_the_published_tables(shared):
+def test_published_tables_are_read(shared):
     counts = {path.name: len(read_table(path)) for path in (shared / "data" / "confusables").iterdir()}
     assert all(count > 2000 for count in counts.values())

@@ -22,19 +22,25 @@ def reader():
     return panels.Reader(HOSTILE, seen, features)
 
 
-CORPUS = SimpleNamespace(texts=["<script>aIert(1)</script>", "<>"], image=lambda item: np.zeros((32, 40), np.uint8),
-                         widths=np.asarray([40, 40]))  # fmt: skip
+CORPUS = SimpleNamespace(
+    texts=["<script>aIert(1)</script>", "<>"],
+    image=lambda item: np.zeros((32, 40), np.uint8),
+    widths=np.asarray([40, 40]),
+)
 
 
-def test_a_label_is_text_in_every_panel(reader):
+def test_labels_are_escaped_in_every_panel(reader):
     shown = panels.confused([reader], CORPUS, ["Il"], atlas.embedded().select("abc"), {HOSTILE: 2})
     lines = panels.lines(reader, CORPUS, {0: 1.0, 1: 2.0})
     mapped = panels.feature_map([reader], Charset("<>"), ["<>"])
     log = {HOSTILE: [[{"step": 1, "ctc": 2.0}, {"step": 2, "ctc": 1.0}]]}
-    page = html.page(HOSTILE, html.text(HOSTILE), [
-        html.Section("a", HOSTILE, shown), html.Section("b", "b", lines), html.Section("c", "c", mapped),
+    sections = [
+        html.Section("a", HOSTILE, shown),
+        html.Section("b", "b", lines),
+        html.Section("c", "c", mapped),
         html.Section("d", "d", panels.curves(log, alone=True)),
-    ])  # fmt: skip
+    ]
+    page = html.page(HOSTILE, html.text(HOSTILE), sections)
     for made in (shown, lines, mapped, page):
         assert isinstance(made, Markup)
         assert "<script" not in made
@@ -46,14 +52,14 @@ def test_a_label_is_text_in_every_panel(reader):
     assert '<li class="f0">&lt;&gt;</li>' in mapped
 
 
-def test_what_is_not_marked_as_html_is_escaped():
+def test_unmarked_text_is_escaped():
     page = html.page("t", "<b>lead</b>", [html.Section("a", "A", HOSTILE)])
     assert "&lt;b&gt;lead" in page
     assert "&lt;script&gt;alert(1)" in page
     assert "<script" not in html.cards([HOSTILE]) + html.charts([("", HOSTILE)]) + html.details("", HOSTILE)
 
 
-def test_a_table_keeps_the_line_ends_of_its_cells_and_aligns_numbers():
+def test_tables_keep_line_breaks_and_align_numbers():
     made = html.table(["name", "n"], [("a", "1\n2"), ("b", 3)], 'x"y')
     assert "<td>1<br>2</td>" in made
     assert 'aria-label="x&#34;y"' in made

@@ -22,7 +22,7 @@ def features(count):
     return Features(np.ones((count, 4), np.float32), np.full(count, 2), items, np.full(count, 50.0))
 
 
-def test_it_is_written_again_and_needs_no_torch(tmp_path, monkeypatch):
+def test_projector_files_are_replaced_without_torch(tmp_path, monkeypatch):
     """A second call replaces what the first one wrote."""
     pytest.importorskip("tensorboardX", reason="the track extra is not installed")
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -30,8 +30,13 @@ def test_it_is_written_again_and_needs_no_torch(tmp_path, monkeypatch):
         assert projector.write(tmp_path, features(count), CORPUS, CHARSET) == count
     folder = tmp_path / "00000" / "characters"
     assert (folder / "metadata.tsv").read_text().splitlines() == [
-        "character\tline", "b\tab", "b\tb c", "b\tx", "b\tab", "b\tb c",
-    ]  # fmt: skip
+        "character\tline",
+        "b\tab",
+        "b\tb c",
+        "b\tx",
+        "b\tab",
+        "b\tb c",
+    ]
     assert (folder / "tensors.tsv").read_text().splitlines() == ["1.0\t1.0\t1.0\t1.0"] * 5
     with Image.open(folder / "sprite.png") as sprite:
         assert sprite.size == (96, 96)
@@ -44,7 +49,7 @@ def test_it_is_written_again_and_needs_no_torch(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000", "projector_config.pbtxt"]
 
 
-def test_without_tensorboardx_there_is_one_line(tmp_path, monkeypatch):
+def test_missing_tensorboardx_prints_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(UserError, match="needs the package tensorboardX; install the extra 'track'"):
         projector.write(tmp_path, features(3), CORPUS, CHARSET)

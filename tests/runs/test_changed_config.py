@@ -24,7 +24,7 @@ def trained(lines_file, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_what_fits_is_said_and_gone_on_with(trained, capsys):
+def test_compatible_edits_are_reported_and_resumed(trained, capsys):
     edit(trained, "steps: 4", "steps: 6")
     edit(trained, "seed: 0", "seed: 3")
     assert main(["train", "--resume", str(trained)]) == 0
@@ -38,7 +38,7 @@ def test_what_fits_is_said_and_gone_on_with(trained, capsys):
     assert "was edited" not in capsys.readouterr().out
 
 
-def test_a_configuration_of_an_earlier_version_has_not_changed(trained, tmp_path):
+def test_config_of_an_earlier_version_is_unchanged(trained, tmp_path):
     """Keys that have another name by now, that were removed, or that there were not yet."""
     run = shutil.copytree(trained, tmp_path / "run")
     facts = json.loads((run / "run.json").read_text())
@@ -49,12 +49,12 @@ def test_a_configuration_of_an_earlier_version_has_not_changed(trained, tmp_path
     assert folder.say_changes(folder.open_run(run)) == []
     facts["config"]["model"]["black"] = 0.5
     (run / "run.json").write_text(json.dumps(facts))
-    (said,) = folder.say_changes(folder.open_run(run))
-    assert said.endswith("config.yaml was edited: imported.black is -1.0, was 0.5")
+    (message,) = folder.say_changes(folder.open_run(run))
+    assert message.endswith("config.yaml was edited: imported.black is -1.0, was 0.5")
 
 
-@pytest.mark.parametrize(("value", "told"), [("0.0", False), ("0.1", True)])
-def test_a_run_of_before_keys_were_removed(trained, tmp_path, capsys, value, told):
+@pytest.mark.parametrize(("value", "refused"), [("0.0", False), ("0.1", True)])
+def test_run_with_removed_keys(trained, tmp_path, capsys, value, refused):
     """Its files have the key: at the default nothing is said; another value is refused until it is deleted."""
     run = shutil.copytree(trained, tmp_path / "run")
     edit(run, "  buckets:", f"  repeat_rare: {value}\n  buckets:")
@@ -62,7 +62,7 @@ def test_a_run_of_before_keys_were_removed(trained, tmp_path, capsys, value, tol
     facts["config"]["data"]["repeat_rare"] = float(value)
     facts["config"]["run"]["steps_per_call"] = 1
     (run / "run.json").write_text(json.dumps(facts))
-    if told:
+    if refused:
         assert main(["train", "--resume", str(run)]) == 2
         assert "config.yaml: data.repeat_rare is 0.1, but the key was removed in version 0.2" in capsys.readouterr().err
         edit(run, f"  repeat_rare: {value}\n", "")
@@ -70,7 +70,7 @@ def test_a_run_of_before_keys_were_removed(trained, tmp_path, capsys, value, tol
     assert "was edited" not in capsys.readouterr().out
 
 
-def test_fewer_steps_than_were_taken(trained, tmp_path, capsys):
+def test_fewer_steps_than_already_taken(trained, tmp_path, capsys):
     run = shutil.copytree(trained, tmp_path / "run")
     taken = folder.open_run(run).config.optim.steps
     edit(run, f"steps: {taken}", "steps: 2")
@@ -81,25 +81,25 @@ def test_fewer_steps_than_were_taken(trained, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("hidden: 8", "hidden: 16", "model.hidden is 16, was 8"),
         ("preset: ctc", "preset: flow1", 'loss.preset is "flow1", was "ctc"'),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(trained, capsys, old, new, said):
+def test_incompatible_edits_are_rejected_by_name(trained, capsys, old, new, message):
     edit(trained, old, new)
     try:
         edit(trained, "learning_rate: 0.001", "learning_rate: 0.002")  # which would do
         assert main(["train", "--resume", str(trained)]) == 2
-        told = capsys.readouterr().err
-        assert f"the checkpoint is incompatible with the edited config: {said}; revert" in told
+        error = capsys.readouterr().err
+        assert f"the checkpoint is incompatible with the edited config: {message}; revert" in error
     finally:
         edit(trained, new, old)
         edit(trained, "learning_rate: 0.002", "learning_rate: 0.001")
 
 
-def test_one_command_starts_and_goes_on(lines_file, tmp_path, capsys):
+def test_auto_resume_starts_and_resumes(lines_file, tmp_path, capsys):
     arguments = [*train_args(lines_file, tmp_path / "run", steps=4, val=False), "--auto-resume"]
     assert main(arguments) == 0
     assert "resum" not in capsys.readouterr().out
@@ -107,9 +107,9 @@ def test_one_command_starts_and_goes_on(lines_file, tmp_path, capsys):
     out = capsys.readouterr().out
     assert f"resuming the run in {tmp_path / 'run'}" in out
     assert "resumed at step 4" in out
-    for more, said in (("optim.steps=5", "optim.steps is 4 there, 5 here"), ("run.seed=2", "run.seed is 0 there")):
+    for more, message in (("optim.steps=5", "optim.steps is 4 there, 5 here"), ("run.seed=2", "run.seed is 0 there")):
         assert main([*arguments, "--set", more]) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert main([*arguments, "--set", "mesh.data=2"]) == 0
     assert "2 devices" in capsys.readouterr().out
     assert main(["train", "--auto-resume", "--resume", str(tmp_path / "run")]) == 2
@@ -117,19 +117,19 @@ def test_one_command_starts_and_goes_on(lines_file, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "said"),
+    ("file", "change", "message"),
     [
         ("charset.txt", lambda t: t + "x\n", "charset.txt: does not match the charset of the training: has "),
         ("charset.txt", lambda t: t.replace("3\n", ""), ": lacks '3'"),
         ("config.yaml", lambda t: t.replace("blank: first", "blank: last"), ": has the blank last instead of first"),
     ],
 )
-def test_a_changed_charset_is_refused_by_character(trained, tmp_path, capsys, file, change, said):
+def test_changed_charset_is_rejected_by_character(trained, tmp_path, capsys, file, change, message):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     (run / file).write_text(change((run / file).read_text()))
     assert main(["train", "--resume", str(run)]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     facts = json.loads((run / "run.json").read_text())
     facts["characters"] = "33"  # a folder of a stranger's may say anything
     (run / "run.json").write_text(json.dumps(facts))

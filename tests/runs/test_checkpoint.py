@@ -26,7 +26,7 @@ def state_of(step):
     )
 
 
-def test_the_newest_and_the_best_are_kept(tmp_path):
+def test_newest_and_best_checkpoints_are_kept(tmp_path):
     with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
         for step, accuracy in enumerate([0.1, 0.9, 0.3, 0.4, 0.5, None], start=1):
             checkpoints.save(state_of(step), {"n": step}, accuracy)
@@ -66,24 +66,24 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_passed_over(damage, tmp_path):
+def test_damaged_checkpoint_is_skipped(damage, tmp_path):
     folder = tmp_path / "checkpoints"
     with Checkpoints(folder, keep=3) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(state_of(step), {"n": step}, None)
     DAMAGES[damage](folder / "3")
-    said = []
+    warnings = []
     with Checkpoints(folder, read_only=True) as checkpoints:
-        state, extra, step = checkpoints.restore_newest(state_of(0), warn=said.append)
+        state, extra, step = checkpoints.restore_newest(state_of(0), warn=warnings.append)
         assert (step, extra["n"]) == (2, 2)
         jax.tree.map(np.testing.assert_array_equal, state, state_of(2))
-        assert len(said) == 1
-        assert "checkpoints/3" in said[0]
+        assert len(warnings) == 1
+        assert "checkpoints/3" in warnings[0]
         with pytest.raises(Damaged):
             checkpoints.restore(3, state_of(0))
     assert (folder / "3").exists()  # nobody who reads moves it
     with Checkpoints(folder, keep=3) as checkpoints:
-        assert checkpoints.restore_newest(state_of(0), warn=said.append)[2] == 2
+        assert checkpoints.restore_newest(state_of(0), warn=warnings.append)[2] == 2
         assert checkpoints.steps == [1, 2]
         checkpoints.save(state_of(3), {"n": 33}, None)
         assert checkpoints.restore_newest(state_of(0))[1] == {"n": 33}
@@ -94,7 +94,7 @@ def test_a_damaged_checkpoint_is_passed_over(damage, tmp_path):
         checkpoints.restore_newest(state_of(0))
 
 
-def test_a_save_that_was_killed_before_its_seal_is_whole(tmp_path):
+def test_checkpoint_without_a_checksum_manifest_is_loaded(tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
         checkpoints.save(state_of(1), {}, None)
         checkpoints.finish()
@@ -102,7 +102,7 @@ def test_a_save_that_was_killed_before_its_seal_is_whole(tmp_path):
         jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(1, state_of(0))[0], state_of(1))
 
 
-def test_saving_goes_on_beside_training(tmp_path, monkeypatch):
+def test_saving_runs_in_the_background(tmp_path, monkeypatch):
     """The arrays are those of the moment, and what goes wrong later is said at the next occasion."""
     go, write_manifest = threading.Event(), seal.seal
 
@@ -131,7 +131,7 @@ def test_saving_goes_on_beside_training(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["files.json", "state/_METADATA", "extra/metadata"])
-def test_every_file_counts(name, tmp_path):
+def test_checksums_cover_every_file(name, tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
         checkpoints.save(state_of(1), {}, None)
         checkpoints.finish()
@@ -140,7 +140,7 @@ def test_every_file_counts(name, tmp_path):
             checkpoints.restore(1, state_of(0))
 
 
-def test_rows_of_the_log_that_cannot_be_read(tmp_path, capsys):
+def test_unreadable_log_rows_are_skipped(tmp_path, capsys):
     log = tmp_path / "metrics.jsonl"
     rows = [json.dumps({"step": step, "loss": 1.0}) for step in (2, 4, 6)]
     log.write_text("\n".join([rows[0], "garbage}", "{}", rows[1], rows[2], rows[2][:9]]))
@@ -154,7 +154,7 @@ def test_rows_of_the_log_that_cannot_be_read(tmp_path, capsys):
 
 @pytest.mark.fault
 @pytest.mark.slow
-def test_a_log_that_cannot_be_written_says_what_is_kept(lines_file, tmp_path, capsys, monkeypatch):
+def test_log_write_error_lists_available_checkpoints(lines_file, tmp_path, capsys, monkeypatch):
     write = trainer._Run._log
 
     def full(run, log, step, row):
@@ -164,5 +164,5 @@ def test_a_log_that_cannot_be_written_says_what_is_kept(lines_file, tmp_path, ca
 
     monkeypatch.setattr(trainer._Run, "_log", full)
     assert main(train_args(lines_file, tmp_path / "run", "run.eval_every=4", "run.log_every=1", val=False)) == 2
-    said = capsys.readouterr().err
-    assert "run: No space left on device; training stopped, available checkpoints: 4" in said
+    error = capsys.readouterr().err
+    assert "run: No space left on device; training stopped, available checkpoints: 4" in error

@@ -26,7 +26,7 @@ ROCM = SimpleNamespace(platform="gpu", client=SimpleNamespace(platform_version="
     ("device", "conv", "cudnn"),
     [(CPU, "winograd", "scan"), (TPU, "xla", "scan"), (CUDA, "xla", "cudnn"), (ROCM, "xla", "scan")],
 )
-def test_automatic_choices_follow_the_device(device, conv, cudnn):
+def test_auto_is_resolved_for_the_device(device, conv, cudnn):
     resolved = for_device(ModelConfig(), device)
     assert (resolved.conv, resolved.lstm) == (conv, "scan")
     assert for_device(ModelConfig(lstm="cudnn"), device).lstm == cudnn
@@ -37,24 +37,26 @@ def test_automatic_choices_follow_the_device(device, conv, cudnn):
 @pytest.mark.parametrize(
     ("dtype", "inference", "device", "expected"),
     [
-        ("bfloat16", "auto", CPU, "float32"), ("bfloat16", "auto", TPU, "bfloat16"),
+        ("bfloat16", "auto", CPU, "float32"),
+        ("bfloat16", "auto", TPU, "bfloat16"),
         ("float32", "auto", TPU, "float32"),
-        ("bfloat16", "bfloat16", CPU, "bfloat16"), ("float32", "bfloat16", TPU, "bfloat16"),
+        ("bfloat16", "bfloat16", CPU, "bfloat16"),
+        ("float32", "bfloat16", TPU, "bfloat16"),
         ("float64", "auto", CPU, "float64"),
     ],
-)  # fmt: skip
-def test_the_dtype_of_reading(dtype, inference, device, expected):
+)
+def test_inference_dtype_for_each_device(dtype, inference, device, expected):
     config = TrainConfig(ModelConfig(dtype=dtype, inference_dtype=inference))
     assert for_reading(config, device).model.dtype == expected
 
 
-def test_unknown_choices_are_refused():
+def test_unknown_choices_are_rejected():
     for name in ("conv", "lstm", "inference_dtype"):
         with pytest.raises(UserError, match=rf"model.{name} is 'cudn'; expected one of auto"):
             ModelConfig(**{name: "cudn"})
 
 
-def test_one_mesh_has_one_value_of_operations():
+def test_equal_meshes_share_their_operations():
     """Functions are compared by identity: another value would trace the step again."""
     config = TrainConfig(ModelConfig("tiny", 8, num_classes=16))
     eight = make_mesh(MeshConfig(4, 2))
@@ -64,7 +66,7 @@ def test_one_mesh_has_one_value_of_operations():
     assert hash(for_training(config, eight)) == hash(for_training(dataclasses.replace(config), eight))
 
 
-def test_a_step_may_not_touch_the_host(lines_file, tmp_path, monkeypatch):
+def test_training_rejects_implicit_host_transfers(lines_file, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "assemble", lambda batch, sharding: batch)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         main(train_args(lines_file, tmp_path / "run", val=False))

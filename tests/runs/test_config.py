@@ -5,7 +5,7 @@ from jaxcrnn.nn.imported import Imported
 from jaxcrnn.runs import config as configs
 
 
-def test_file_and_overrides(tmp_path):
+def test_overrides_replace_file_values(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("optim:\n  steps: 7\n  learning_rate: 1e-3\nmodel: {backbone: vgg}\n")
     config = configs.load(path, ["optim.steps=9", "data.val=none.txt", "augment.noise=0", "data.train=12"])
@@ -16,19 +16,19 @@ def test_file_and_overrides(tmp_path):
     assert (config.data.val, config.data.train) == ("none.txt", "12")
 
 
-def test_round_trip(tmp_path):
+def test_config_round_trip(tmp_path):
     config = configs.load(None, ["optim.learning_rate=3e-4", "run.seed=5"])
     (tmp_path / "c.yaml").write_text(configs.to_yaml(config))
     assert configs.load(tmp_path / "c.yaml") == config
     assert "num_classes" not in configs.to_yaml(config)
 
 
-def test_the_charset_fills_in_the_classes():
+def test_classes_are_taken_from_the_charset():
     model = configs.load().for_charset(Charset("abc", "last")).model
     assert (model.num_classes, model.blank) == (4, 3)
 
 
-def test_keys_of_earlier_versions_are_read(tmp_path, monkeypatch):
+def test_keys_of_earlier_versions_are_accepted(tmp_path, monkeypatch):
     path = tmp_path / "c.yaml"
     path.write_text("model: {backbone: tiny, black: 1.0, white: 0.0, rows: mean, two_biases: true}\n")
     config = configs.load(path, ["model.colors=3", "imported.channels=16"])
@@ -70,7 +70,7 @@ def test_keys_of_earlier_versions_are_read(tmp_path, monkeypatch):
         ("", ["model.rows=max"], "imported.rows is 'max'; expected one of flat, mean"),
     ],
 )
-def test_mistakes(tmp_path, text, overrides, message):
+def test_invalid_configs_are_rejected(tmp_path, text, overrides, message):
     path = tmp_path / "c.yaml"
     path.write_text(text + "\n")
     with pytest.raises(UserError, match=message):

@@ -67,13 +67,13 @@ def trained(lines_file, tmp_path_factory):
     return place / "run"
 
 
-def test_every_part_is_used_and_saved_as_it_was_given(trained, monkeypatch):
+def test_custom_parts_are_used_and_saved_as_import_paths(trained, monkeypatch):
     rows = [json.loads(row) for row in (trained / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["energy"] > 0
     saved = yaml.safe_load((trained / "config.yaml").read_text())["loss"]
-    assert [saved["assignment"], saved["rule"], saved["terms"]] == [
-        "own_loss:sharp", "own_loss:rule", ["0.5*own_loss:energy"]
-    ]  # fmt: skip
+    assert saved["assignment"] == "own_loss:sharp"
+    assert saved["rule"] == "own_loss:rule"
+    assert saved["terms"] == ["0.5*own_loss:energy"]
     monkeypatch.chdir(trained.parent)
     run = folder.open_run(trained, trust=True)
     state, _ = run.state("latest")
@@ -87,15 +87,19 @@ def test_every_part_is_used_and_saved_as_it_was_given(trained, monkeypatch):
 @pytest.mark.parametrize(
     "command", ["evaluate", "recognize", "centers", "parity", "report", "export", "lookalikes", "train"]
 )
-def test_no_command_imports_what_is_not_trusted(trained, command, tmp_path, monkeypatch, capsys):
+def test_no_command_imports_untrusted_code(trained, command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(trained.parent)
     run = str(trained)
     arguments = {
-        "evaluate": [run], "recognize": [run, "x.png"], "centers": ["estimate", "--run", run], "parity": [run],
+        "evaluate": [run],
+        "recognize": [run, "x.png"],
+        "centers": ["estimate", "--run", run],
+        "parity": [run],
         "report": [run, "--out", str(tmp_path / "r.html")],
         "export": [run, "--format", "torch", "--out", str(tmp_path / "x")],
-        "lookalikes": ["mine", "--run", run, "--out", str(tmp_path / "g.txt")], "train": ["--resume", run],
-    }  # fmt: skip
+        "lookalikes": ["mine", "--run", run, "--out", str(tmp_path / "g.txt")],
+        "train": ["--resume", run],
+    }
     assert main([command, *arguments[command]]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "config.yaml: loss.assignment=own_loss:sharp" in line
@@ -104,7 +108,7 @@ def test_no_command_imports_what_is_not_trusted(trained, command, tmp_path, monk
     assert "own_loss" not in sys.modules
 
 
-def test_a_fresh_process_opens_it_where_it_is_trusted(trained, lines_file):
+def test_fresh_process_requires_trust_code(trained, lines_file):
     def fresh(*more):
         # -P, because the console script does not search the working directory either
         words = [sys.executable, "-P", "-m", "jaxcrnn", "recognize", str(trained), *more]
@@ -120,7 +124,7 @@ def test_a_fresh_process_opens_it_where_it_is_trusted(trained, lines_file):
 
 
 @pytest.mark.slow
-def test_resume_with_the_same_paths_or_with_trust(trained, tmp_path, monkeypatch, capsys):
+def test_resume_requires_the_same_paths_or_trust(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(trained.parent)
     run = shutil.copytree(trained, tmp_path / "run")
     assert main(["train", "--resume", str(run), "--set", *OWN[:2]]) == 2  # not all of them
@@ -134,13 +138,13 @@ def test_resume_with_the_same_paths_or_with_trust(trained, tmp_path, monkeypatch
     assert "finished at step 4" in capsys.readouterr().out
 
 
-def test_one_command_that_starts_and_resumes_names_its_own_code(trained, lines_file, monkeypatch, capsys):
+def test_auto_resume_trusts_its_own_import_paths(trained, lines_file, monkeypatch, capsys):
     monkeypatch.chdir(trained.parent)
     assert main([*train_args(lines_file, trained, steps=2), *OWN, "--auto-resume"]) == 0
     assert "resuming the run in" in capsys.readouterr().out
 
 
-def test_weights_of_a_run_whose_module_is_gone(trained, lines_file, tmp_path, monkeypatch, capsys):
+def test_weights_of_a_run_without_its_module(trained, lines_file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     begins = ["--init-from", str(trained), "--preset", "ctc"]
     assert main([*train_args(lines_file, tmp_path / "next", *begins, steps=1, val=False)]) == 0
@@ -150,7 +154,7 @@ def test_weights_of_a_run_whose_module_is_gone(trained, lines_file, tmp_path, mo
     assert f"loss.assignment=own_loss:sharp: module own_loss not found; expected it in {tmp_path}" in line
 
 
-def test_trust_from_python(trained, monkeypatch):
+def test_trust_argument_in_python(trained, monkeypatch):
     monkeypatch.chdir(trained.parent)
     with pytest.raises(UserError, match="would run the code of own_loss"):
         jaxcrnn.load(trained)
@@ -170,7 +174,7 @@ def test_trust_from_python(trained, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("loss", "said"),
+    ("loss", "message"),
     [
         ({"assignment": "own_gone:f"}, "loss.assignment=own_gone:f: module own_gone not found"),
         ({"assignment": "own_loss:sharq"}, r"own_loss \(.*own_loss.py\) has no 'sharq'; did you mean sharp"),
@@ -185,18 +189,18 @@ def test_trust_from_python(trained, monkeypatch):
         ({"assignment": "broken_two:f"}, "importing broken_two failed: No module named 'own_missing'"),
         ({"terms": ("own_loss:energy", "2*own_loss:energy")}, "duplicate name 'energy'"),
     ],
-)  # fmt: skip
-def test_mistakes_have_one_line(loss, said, tmp_path, monkeypatch):
+)
+def test_invalid_import_paths_print_one_line(loss, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own_loss.py").write_text(MODULE)
     (tmp_path / "broken_one.py").write_text("\n1 / 0\n")
     (tmp_path / "broken_two.py").write_text("import own_missing\n")
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         extensions.resolve(LossConfig(**loss))
     assert "\n" not in str(caught.value)
 
 
-def test_a_function_that_is_redefined_is_found_again(tmp_path, monkeypatch):
+def test_redefined_function_is_resolved_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own_loss.py").write_text(MODULE)
     loss = LossConfig(assignment="own_loss:sharp")
@@ -206,7 +210,7 @@ def test_a_function_that_is_redefined_is_found_again(tmp_path, monkeypatch):
     assert extensions.resolve(loss) != first
 
 
-def test_the_keys_of_a_file_and_of_options(tmp_path):
+def test_import_paths_of_file_and_options(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("loss: {assignment: a.b:f, terms: [0.5*a:g, h:i], preset: ctc}\nrun: {seed: 3}\n")
     config = configs.load(path, ["loss.rule=k:l"])
@@ -217,7 +221,7 @@ def test_the_keys_of_a_file_and_of_options(tmp_path):
     assert configs.load(tmp_path / "again.yaml") == config
 
 
-def test_a_run_from_before_these_keys_has_not_changed(trained, tmp_path, lines_file, capsys):
+def test_run_without_rule_and_terms_keys_is_unchanged(trained, tmp_path, lines_file, capsys):
     assert main(train_args(lines_file, tmp_path / "old", steps=1, val=False)) == 0
     text = (tmp_path / "old" / "config.yaml").read_text()
     assert text.count("  rule: null\n  terms: []\n") == 1
@@ -229,7 +233,7 @@ def test_a_run_from_before_these_keys_has_not_changed(trained, tmp_path, lines_f
     assert folder.say_changes(folder.open_run(tmp_path / "old")) == []
 
 
-def test_an_arm_of_a_plan_may_have_a_loss_of_its_own(tmp_path):
+def test_comparison_arm_with_a_custom_loss(tmp_path):
     (tmp_path / "plan.yaml").write_text(
         f"config: {{text: {{share: 1}}}}\narms: {{ctc: {{}}, mine: {{loss: {{assignment: '{OWN[0][16:]}'}}}}}}\n"
     )
@@ -251,7 +255,7 @@ def number(outputs, batch, assignment, state, *, blank): return 0.5
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("loss.terms=[broken_loss:noblank]", "loss.terms=broken_loss:noblank: TypeError: noblank() got an unexpected"),
         ("loss.terms=[broken_loss:square]", "ValueError: term 'square' has shape (3, 4)"),
@@ -261,9 +265,7 @@ def number(outputs, batch, assignment, state, *, blank): return 0.5
         ("loss.rule=broken_loss:narrow", "expected CenterState of shapes [(11, 16), (11,)]"),
     ],
 )
-def test_a_mistake_in_a_function_is_one_line_and_leaves_no_folder(
-    setting, said, lines_file, tmp_path, monkeypatch, capsys
-):
+def test_error_in_a_custom_function_prints_one_line(setting, message, lines_file, tmp_path, monkeypatch, capsys):
     (tmp_path / "broken_loss.py").write_text(BROKEN)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -271,12 +273,12 @@ def test_a_mistake_in_a_function_is_one_line_and_leaves_no_folder(
     assert main([*train_args(lines_file, out, "loss.preset=posterior", setting, val=False)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert said in error
+    assert message in error
     assert "divides" not in setting or f"{tmp_path / 'broken_loss.py'}, line 6" in error
     assert not out.exists()
 
 
-def test_a_term_may_be_a_number(tmp_path, monkeypatch):
+def test_term_may_return_a_python_number(tmp_path, monkeypatch):
     (tmp_path / "broken_loss.py").write_text(BROKEN)
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("broken_loss", None)

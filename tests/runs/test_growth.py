@@ -17,7 +17,7 @@ from jaxcrnn.train import TrainConfig, init_state
 
 
 @pytest.mark.slow
-def test_rows_move_by_character():
+def test_class_rows_are_transferred_by_character():
     def state(charset, seed):
         model = ModelConfig("tiny", 4, 0.0, num_classes=charset.num_classes, blank=charset.blank)
         config = TrainConfig(model, LossConfig("flow1", start="normal"), OptimConfig(ema=0.9))
@@ -47,7 +47,7 @@ def test_rows_move_by_character():
 
 
 @pytest.mark.slow
-def test_a_new_training_starts_with_all_that_is_known():
+def test_grown_run_keeps_moments_and_centers():
     """Moments and centers too, where both have them; the schedule begins at 0, a new average with the weights."""
 
     def state(charset, seed, ema, preset):
@@ -57,8 +57,8 @@ def test_a_new_training_starts_with_all_that_is_known():
 
     old, new = Charset("土士未"), Charset("末士己土")
     before, fresh = state(old, 1, 0.9, "flow1"), state(new, 2, 0.9, "flow1")
-    after, besides = charset_transfer.started(before, fresh, old, new)
-    assert besides == ["moments", "centers"]
+    after, transferred = charset_transfer.started(before, fresh, old, new)
+    assert transferred == ["moments", "centers"]
     expected = charset_transfer.transfer(before, fresh, old, new)
     assert after.step == fresh.step
     chex.assert_trees_all_equal(after.params, expected.params)
@@ -68,14 +68,14 @@ def test_a_new_training_starts_with_all_that_is_known():
     assert counts == {"ScaleByAdamState": 1, "ScaleByScheduleState": 0}
 
     plain, fresh = state(old, 1, 0.0, "ctc"), state(new, 2, 0.9, "flow1")
-    after, besides = charset_transfer.started(plain, fresh, old, new)
-    assert besides == []
+    after, transferred = charset_transfer.started(plain, fresh, old, new)
+    assert transferred == []
     chex.assert_trees_all_equal(after.params, charset_transfer.transfer(plain.params, fresh.params, old, new))
     chex.assert_trees_all_equal(after.opt_state.average, after.params)
     chex.assert_trees_all_equal(after.centers, fresh.centers)
 
-    after, besides = charset_transfer.started(before, state(new, 2, 0.0, "ctc"), old, new)
-    assert besides == []
+    after, transferred = charset_transfer.started(before, state(new, 2, 0.0, "ctc"), old, new)
+    assert transferred == []
     assert after.centers is None
     chex.assert_trees_all_equal(
         after.params, charset_transfer.transfer(before.opt_state.average, after.params, old, new)
@@ -84,13 +84,13 @@ def test_a_new_training_starts_with_all_that_is_known():
 
 def _parts(tree):
     """Every named tuple in a tree."""
-    found = [tree] if hasattr(tree, "_fields") else []
+    parts = [tree] if hasattr(tree, "_fields") else []
     inside = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, tuple) else ()
-    return found + [part for each in inside for part in _parts(each)]
+    return parts + [part for each in inside for part in _parts(each)]
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_more_characters(lines_file, tmp_path, capsys):
+def test_run_continues_with_added_characters(lines_file, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     assert main(train_args(lines_file, first, val=False)) == 0
     (tmp_path / "more.txt").write_text("".join(f"{c}\n" for c in "x0123456789"))

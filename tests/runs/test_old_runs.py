@@ -47,7 +47,7 @@ def equal(value, expected, path="", tolerance=ROUNDED):
 
 
 @pytest.mark.parametrize("name", EVALUATED)
-def test_runs_evaluate_to_the_same_texts(name, old, capsys):
+def test_old_runs_give_the_same_texts(name, old, capsys):
     expected = json.loads((old / name / "expected.json").read_text())
     assert main(["evaluate", name, "--data", "data/labels.txt", "--json"]) == 0
     equal(json.loads(capsys.readouterr().out), expected["evaluate"])
@@ -75,13 +75,13 @@ LOGITS = [*RUNS, "export_safetensors"]
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name == "run_imported" else pytest.mark.slow) for name in LOGITS]
 )
-def test_logits_are_the_same(name):
+def test_old_runs_give_the_same_logits(name):
     reader = jaxcrnn.load(OLD / name)
     with np.load(OLD / "expected_logits.npz") as recorded:
         assert logits_of(jax.jit(exporters.function(reader)), name, recorded) < 1e-4
 
 
-def test_the_exported_folder_reads_the_same():
+def test_old_safetensors_export_gives_the_same_texts():
     lines = jaxcrnn.load(OLD / "export_safetensors").recognize([OLD / image for image in IMAGES])
     expected = json.loads((OLD / "expected_export.json").read_text())
     for line, one in zip(lines, expected.values(), strict=True):
@@ -90,7 +90,7 @@ def test_the_exported_folder_reads_the_same():
 
 
 @pytest.mark.slow
-def test_the_exported_program_runs():
+def test_old_stablehlo_export_runs():
     pytest.importorskip("flatbuffers", reason="the extra 'export' is not installed")
     from jax import export
 
@@ -99,7 +99,7 @@ def test_the_exported_program_runs():
         assert logits_of(program.call, "export_stablehlo", recorded) < 1e-4
 
 
-def test_exports_are_written_as_before(tmp_path):
+def test_exports_match_those_of_version_0_1(tmp_path):
     """Files that version 0.1 could read: the same keys, the same arrays."""
     reader = jaxcrnn.load(OLD / "run_ctc")
     exporters.to_safetensors(reader, OLD / "run_ctc", tmp_path / "out")
@@ -111,7 +111,7 @@ def test_exports_are_written_as_before(tmp_path):
     assert (tmp_path / "out" / weights).read_bytes() == (OLD / "export_safetensors" / weights).read_bytes()
 
 
-def test_weights_exported_to_torch_come_back(tmp_path, capsys):
+def test_torch_export_round_trip(tmp_path, capsys):
     pytest.importorskip("torch", reason="PyTorch is not installed")
     arguments = [str(OLD / "export_torch.pth"), "--charset", str(OLD / "data" / "charset.txt")]
     assert main(["convert", *arguments, "--out", str(tmp_path / "run")]) == 0
@@ -122,7 +122,7 @@ def test_weights_exported_to_torch_come_back(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["run_ctc", "run_posterior"])
-def test_training_resumes(name, old, capsys):
+def test_old_runs_resume(name, old, capsys):
     config = old / name / "config.yaml"
     text = config.read_text()
     assert run_folders.say_changes(run_folders.open_run(old / name)) == []
@@ -145,7 +145,7 @@ def test_training_resumes(name, old, capsys):
             assert row["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
 
 
-def test_imported_weights_go_back_bit_for_bit(old):
+def test_imported_weights_export_bitwise(old):
     from safetensors.numpy import load_file
 
     from jaxcrnn.interop import importer
@@ -159,7 +159,7 @@ def test_imported_weights_go_back_bit_for_bit(old):
 
 
 @pytest.mark.slow
-def test_a_comparison_opens(old, capsys):
+def test_old_comparison_opens(old, capsys):
     before = json.loads((old / "comparison" / "results.json").read_text())
     assert main(["report", "comparison", "--out", "report.html"]) == 0
     assert "posterior" in (old / "report.html").read_text(encoding="utf-8")
@@ -183,18 +183,18 @@ def steps():
 
 with np.load(OLD / "steps.npz") as _recorded:
     STEPS = {name: _recorded[name] for name in _recorded.files}
+RECORDED = list(dict.fromkeys(key.rpartition(".")[0] for key in STEPS))
 QUICK = ("flow1, dense",)
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow)
-             for n in dict.fromkeys(key.rpartition(".")[0] for key in STEPS)],
-)  # fmt: skip
-def test_ten_steps_give_the_numbers_of_version_0_1(name, steps):
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in RECORDED],
+)
+def test_ten_steps_match_version_0_1(name, steps):
     preset, head = name.split(", ")
-    rows, sums = steps.different(steps.ten_steps(preset, head), {
-        part: STEPS[f"{name}.{part}"] for part in ("rows", "sums", "names")
-    })  # fmt: skip
+    recorded = {part: STEPS[f"{name}.{part}"] for part in ("rows", "sums", "names")}
+    rows, sums = steps.different(steps.ten_steps(preset, head), recorded)
     assert rows.max() < 1e-5
     assert sums < 1e-5
 

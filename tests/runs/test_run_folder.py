@@ -31,7 +31,7 @@ def copy(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "copy")
 
 
-def test_lost_checkpoints_are_no_beginning(copy, capsys):
+def test_resume_without_checkpoints_is_rejected(copy, capsys):
     before = (copy / "metrics.jsonl").read_bytes()
     shutil.rmtree(copy / "checkpoints")
     assert main(["train", "--resume", str(copy)]) == 2
@@ -40,7 +40,7 @@ def test_lost_checkpoints_are_no_beginning(copy, capsys):
 
 
 @pytest.mark.slow
-def test_a_run_that_died_before_its_first_checkpoint_says_that_it_restarts(copy, capsys):
+def test_run_without_a_first_checkpoint_restarts(copy, capsys):
     log = copy / "metrics.jsonl"
     rows = log.read_text().splitlines(keepends=True)
     log.write_text(rows[0] + rows[1][:9])
@@ -53,7 +53,7 @@ def test_a_run_that_died_before_its_first_checkpoint_says_that_it_restarts(copy,
 
 
 @pytest.mark.slow
-def test_other_weights_are_not_forgotten(trained, lines_file, tmp_path, capsys):
+def test_resume_of_an_initialized_run_requires_a_checkpoint(trained, lines_file, tmp_path, capsys):
     run = tmp_path / "run"
     assert main(train_args(lines_file, run, "--init-from", str(trained), steps=2, val=False)) == 0
     shutil.rmtree(run / "checkpoints")
@@ -62,7 +62,7 @@ def test_other_weights_are_not_forgotten(trained, lines_file, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_two_trainings_do_not_share_a_folder(copy, capsys):
+def test_concurrent_trainings_in_one_folder_are_rejected(copy, capsys):
     held = folder.lock(copy)
     began = time.monotonic()
     try:
@@ -74,7 +74,7 @@ def test_two_trainings_do_not_share_a_folder(copy, capsys):
     assert main(["train", "--resume", str(copy)]) == 0
 
 
-def test_a_checkpoint_without_a_seal_is_taken_with_a_warning_and_sealed(copy, capsys):
+def test_missing_checksum_manifest_is_reported_and_rewritten(copy, capsys):
     newest = copy / "checkpoints" / "12"
     (newest / "files.json").unlink()
     assert main(["train", "--resume", str(copy)]) == 0
@@ -84,7 +84,7 @@ def test_a_checkpoint_without_a_seal_is_taken_with_a_warning_and_sealed(copy, ca
 
 
 @pytest.mark.slow
-def test_a_seal_that_leaves_files_out_is_none(copy, capsys):
+def test_incomplete_checksum_manifest_is_rejected(copy, capsys):
     (copy / "checkpoints" / "12" / "files.json").write_text("{}")
     assert main(["train", "--resume", str(copy)]) == 0
     out = capsys.readouterr().out
@@ -94,7 +94,7 @@ def test_a_seal_that_leaves_files_out_is_none(copy, capsys):
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_a_job_that_is_started_again_is_told_whether_it_has_finished(lines_file, tmp_path):
+def test_exit_code_tells_whether_training_has_finished(lines_file, tmp_path):
     run = tmp_path / "run"
 
     def stop():
@@ -108,7 +108,7 @@ def test_a_job_that_is_started_again_is_told_whether_it_has_finished(lines_file,
     assert main(arguments) == 0
 
 
-def test_every_notice_of_preemption_is_heard():
+def test_every_preemption_signal_is_recorded():
     with signals.stop_flag() as received:
         for notice in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             os.kill(os.getpid(), notice)
@@ -117,15 +117,15 @@ def test_every_notice_of_preemption_is_heard():
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_a_notice_is_heard_while_data_stalls(lines_file, tmp_path, monkeypatch, capsys):
+def test_signal_is_handled_while_waiting_for_data(lines_file, tmp_path, monkeypatch, capsys):
     makes = Batches.training
 
     def stalled(self, start, stop):
-        for number, found in enumerate(makes(self, start, stop)):
+        for number, batch in enumerate(makes(self, start, stop)):
             if number == 5:
                 threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
                 queue.Queue().get(timeout=100)
-            yield found
+            yield batch
 
     run = tmp_path / "run"
     with monkeypatch.context() as patched:
@@ -139,33 +139,33 @@ def test_a_notice_is_heard_while_data_stalls(lines_file, tmp_path, monkeypatch, 
     assert folder.open_run(run).state("latest")[1] == 8
 
 
-def test_a_pipe_is_no_image(tmp_path, capsys):
+def test_pipe_is_rejected_as_image(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe.png")
     lines = tmp_path / "lines.txt"
     lines.write_text("pipe.png\tabc\n")
     assert main(["data", "audit", str(lines)]) == 2
-    told = capsys.readouterr()
-    assert "pipe.png: not a regular file" in told.out + told.err
+    captured = capsys.readouterr()
+    assert "pipe.png: not a regular file" in captured.out + captured.err
 
 
-def test_all_checkpoints_damaged(copy, capsys):
+def test_all_checkpoints_damaged_is_an_error(copy, capsys):
     seals = list(copy.glob("checkpoints/*/files.json"))
     for seal in seals:
         seal.write_text("{}")
     assert main(["train", "--resume", str(copy)]) == 2
-    told = capsys.readouterr()
-    assert told.out.count("falling back to the previous checkpoint") == len(seals) - 1 > 0
-    assert "no other checkpoint is available; copy an intact one into" in told.err
+    captured = capsys.readouterr()
+    assert captured.out.count("falling back to the previous checkpoint") == len(seals) - 1 > 0
+    assert "no other checkpoint is available; copy an intact one into" in captured.err
 
 
-def test_a_log_that_is_gone_is_missed(copy, capsys):
+def test_missing_log_is_reported(copy, capsys):
     (copy / "metrics.jsonl").unlink()
     assert main(["train", "--resume", str(copy)]) == 0
     assert "metrics.jsonl is missing; its rows up to step 12 are lost" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_one_command_goes_on_with_what_began_with_other_weights(copy, lines_file, tmp_path, capsys):
+def test_auto_resume_rejects_another_initialization(copy, lines_file, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = [*train_args(lines_file, run, "--init-from", str(copy), steps=2, val=False), "--auto-resume"]
     other = shutil.copytree(copy, tmp_path / "other")
@@ -175,8 +175,8 @@ def test_one_command_goes_on_with_what_began_with_other_weights(copy, lines_file
     assert "was initialized from step 8 of" in capsys.readouterr().err
     for begins in (("--init-from", str(other)), ()):
         assert main([*train_args(lines_file, run, *begins, steps=2, val=False), "--auto-resume"]) == 2
-        asked = begins[1] if begins else "not given"
-        assert f"was initialized from {copy}, but --init-from is {asked}" in capsys.readouterr().err
+        option = begins[1] if begins else "not given"
+        assert f"was initialized from {copy}, but --init-from is {option}" in capsys.readouterr().err
     shutil.rmtree(copy)
     assert main(arguments) == 0
     out = capsys.readouterr().out
@@ -185,21 +185,21 @@ def test_one_command_goes_on_with_what_began_with_other_weights(copy, lines_file
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("values", "message"),
     [
         (("127.0.0.1", "1", "0"), "--coordinator 127.0.0.1: expected HOST:PORT"),
         (("localhost:99999", "1", "0"), "a port from 1 to 65535"),
         (("localhost:9999", "2", "2"), "--process-index 2 of --process-count 2: expected 0 to 1"),
     ],
 )
-def test_bad_addresses(given, said, capsys):
+def test_invalid_coordinator_options_are_rejected(values, message, capsys):
     flags = ("--coordinator", "--process-count", "--process-index")
-    several = [word for pair in zip(flags, given, strict=True) for word in pair]
+    several = [word for pair in zip(flags, values, strict=True) for word in pair]
     assert main(["train", "--distributed", *several]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_place_to_meet_that_is_taken_or_empty():
+def test_coordinator_port_in_use_or_unreachable():
     with socket.create_server(("", 0)) as listening:
         port = listening.getsockname()[1]
         with pytest.raises(UserError, match=f"--coordinator localhost:{port}: Address already in use"):
@@ -211,7 +211,7 @@ def test_a_place_to_meet_that_is_taken_or_empty():
 
 
 @pytest.mark.slow
-def test_restarts_of_workers_are_counted_over_a_resume(lines_file, tmp_path, monkeypatch, capsys):
+def test_worker_restarts_are_counted_across_resumes(lines_file, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(trainer, "restarts", lambda batches: 2)
     assert main(train_args(lines_file, tmp_path / "run", val=False)) == 0
     assert "worker processes restarted 2 times" in capsys.readouterr().out

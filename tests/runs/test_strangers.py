@@ -39,23 +39,25 @@ def large(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_its_bounds_are_not_taken(theirs, large, capsys):
-    for command in (["recognize", str(theirs), str(large / "large.png")],
-                    ["evaluate", str(theirs), "--data", str(large / "lines.txt")]):  # fmt: skip
+def test_limits_of_an_untrusted_run_are_ignored(theirs, large, capsys):
+    for command in (
+        ["recognize", str(theirs), str(large / "large.png")],
+        ["evaluate", str(theirs), "--data", str(large / "lines.txt")],
+    ):
         assert main(command) == 2
-        told = capsys.readouterr()
-        assert "ignoring data.max_pixels=1,000,000,000,000,000; using 32,000,000" in told.err
-        assert "9000x4000 pixels; the limit is 32,000,000 in total" in told.out + told.err
+        captured = capsys.readouterr()
+        assert "ignoring data.max_pixels=1,000,000,000,000,000; using 32,000,000" in captured.err
+        assert "9000x4000 pixels; the limit is 32,000,000 in total" in captured.out + captured.err
         assert main([*command, "--max-pixels", str(LARGE)]) == 0
         assert "data.max_pixels" not in capsys.readouterr().err
         assert main([*command, "--max-pixels", str(LARGE), "--max-bytes", "9"]) == 2
-        told = capsys.readouterr()
-        assert "larger than the limit of 9 bytes" in told.out + told.err
+        captured = capsys.readouterr()
+        assert "larger than the limit of 9 bytes" in captured.out + captured.err
         assert main([*command, "--max-bytes", "0"]) == 2
         assert "--max-bytes 0: expected 1 or more" in capsys.readouterr().err
 
 
-def test_nor_those_of_what_it_exported(theirs, large, tmp_path):
+def test_limits_of_an_untrusted_export_are_ignored(theirs, large, tmp_path):
     with pytest.raises(UserError, match="the limit is 32,000,000 in total"):
         jaxcrnn.load(theirs).recognize([large / "large.png"])
     assert main(["export", str(theirs), "--format", "safetensors", "--out", str(tmp_path / "out")]) == 0
@@ -63,7 +65,7 @@ def test_nor_those_of_what_it_exported(theirs, large, tmp_path):
         jaxcrnn.load(tmp_path / "out").recognize([large / "large.png"])
 
 
-def test_tighter_bounds_hold(theirs, tmp_path, capsys):
+def test_stricter_limits_are_kept(theirs, tmp_path, capsys):
     run = shutil.copytree(theirs, tmp_path / "run")
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace(f"max_pixels: {10**15}", "max_pixels: 9"))
@@ -82,21 +84,21 @@ def test_tighter_bounds_hold(theirs, tmp_path, capsys):
         (b'{"step": true}', []),
         (b'{"step": 1' + b"0" * 400 + b"}", []),
         (b'{"step": -1}', []),
-        (b'[5]', []),
+        (b"[5]", []),
         (b"[" * 10**5 + b"}", []),
         (b"\xff}", []),
         (b'{"st', []),
     ],
-)  # fmt: skip
-def test_rows_of_its_log(tmp_path, line, taken):
+)
+def test_invalid_log_rows_are_ignored(tmp_path, line, taken):
     (tmp_path / metrics_log.NAME).write_bytes(b'{"step": 2, "ctc": 3}\n' + line)
-    found = metrics_log.read(tmp_path / metrics_log.NAME)
-    assert [(row["step"], metrics_log.number(row, "ctc")) for row in found.rows] == [(2, 3.0), *taken]
-    assert found.broken == (not taken and line.endswith(b"}"))
+    log = metrics_log.read(tmp_path / metrics_log.NAME)
+    assert [(row["step"], metrics_log.number(row, "ctc")) for row in log.rows] == [(2, 3.0), *taken]
+    assert log.broken == (not taken and line.endswith(b"}"))
 
 
 @pytest.mark.slow
-def test_its_report_is_made_of_what_is_a_row(theirs, lines_file, tmp_path):
+def test_report_ignores_invalid_log_rows(theirs, lines_file, tmp_path):
     run = shutil.copytree(theirs, tmp_path / "run")
     rows = [json.dumps({"step": 1, "ctc": bad}) for bad in ("<script>", [], {}, None, True)]
     (run / metrics_log.NAME).write_text("\n".join(["no row}", *rows, json.dumps({"step": 2, "ctc": 0.5})]))
@@ -105,7 +107,7 @@ def test_its_report_is_made_of_what_is_a_row(theirs, lines_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_text_without_an_end(tmp_path):
+def test_endless_text_is_rejected(tmp_path):
     with pytest.raises(UserError, match=f"/dev/zero: larger than the limit of {SMALL:,} bytes"):
         Charset.from_file("/dev/zero")
     with pytest.raises(UserError, match=f"/dev/zero: larger than the limit of {MOST:,} bytes"):

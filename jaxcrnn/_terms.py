@@ -1,0 +1,94 @@
+"""Built-in terms of the loss, as functions of a `jaxcrnn.objective.Term`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxcrnn import ctc, diagnostics, losses
+from jaxcrnn.kernels.center_ops import DENSE, CenterOps
+from jaxcrnn.kernels.logits import as_logits
+from jaxcrnn.types import Assignment, Batch, CenterState, Outputs
+
+
+def plain_ctc(outputs: Outputs, batch: Batch, *_: Any, blank: int) -> Array:
+    return ctc.ctc_loss(outputs.logits, outputs.lengths, batch.labels, batch.label_lengths, blank=blank)
+
+
+def focal(outputs: Outputs, batch: Batch, *_: Any, blank: int, **options: float) -> tuple[Array, dict[str, Array]]:
+    plain = plain_ctc(outputs, batch, blank=blank)
+    return losses.focal(plain, **options), {"ctc": plain}
+
+
+def ace(outputs: Outputs, batch: Batch, *_: Any, blank: int, variant: str) -> Array:
+    labels = (outputs.lengths, batch.labels, batch.label_lengths)
+    return losses.ace(outputs.logits, *labels, blank=blank, variant=variant)
+
+
+def center(
+    outputs: Outputs,
+    _: Batch,
+    assignment: Assignment,
+    state: CenterState,
+    *,
+    blank: int,
+    reduction: str,
+    ops: CenterOps = DENSE,
+) -> Array:
+    del blank
+    features = as_logits(outputs.logits).center_features(outputs.features)
+    return losses.center(features, state.centers, assignment, reduction=reduction, ops=ops)
+
+
+def push(
+    outputs: Outputs,
+    _: Batch,
+    assignment: Assignment,
+    state: CenterState,
+    *,
+    blank: int,
+    margin: float,
+    reduction: str,
+    ops: CenterOps = DENSE,
+) -> Array:
+    # The blank is never a rival, and frames assigned to the blank are not pushed.
+    rivals = diagnostics.top_rival(outputs.logits, assignment.classes, excluded=(blank,))
+    rivals = jnp.where(assignment.classes == blank, assignment.classes, rivals)
+    features = as_logits(outputs.logits).center_features(outputs.features)
+    return losses.push(features, state.centers, assignment, rivals, margin=margin, reduction=reduction, ops=ops)
+
+
+@lru_cache(maxsize=256)
+def _takes_ops(function: Callable[..., Any]) -> bool:
+    return "ops" in inspect.signature(function).parameters
+
+
+def with_ops(function: Callable[..., Any], ops: CenterOps) -> Callable[..., Any]:
+    """Bind the center operations of a step to a function, if it accepts them."""
+    return partial(function, ops=ops) if _takes_ops(function) else function
+
+
+def logged(values: Mapping[str, Array], real: Array) -> dict[str, Array]:
+    """Return the values of a term to log: sums over the samples as ``<name>_sum``, scalars as ``<name>``.
+
+    Args:
+      values: ``[B]`` or scalars.
+      real: ``[B]``, whether a sample is not padding.
+
+    Raises:
+      ValueError: If a value is neither ``[B]`` nor a scalar.
+    """
+    info = {}
+    for name, value in values.items():
+        if value.shape not in ((), real.shape):
+            raise ValueError(f"term {name!r} has shape {value.shape}; expected {real.shape} or a scalar")
+        if value.ndim:
+            info[f"{name}_sum"] = jnp.where(real, value, 0.0).sum()
+        else:
+            info[name] = value
+    return info
