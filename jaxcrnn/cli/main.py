@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from jaxcrnn import __version__
+from jaxcrnn import __version__, _console
 from jaxcrnn._text import first_line
 from jaxcrnn.cli.options import Parser
 from jaxcrnn.errors import UserError
@@ -75,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
       argv: command-line arguments; those of the process by default.
     """
+    _console.print_anything()
     if own := argv is None:
         argv = sys.argv[1:]
         gc.disable()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from jaxcrnn._console import to_json
 from jaxcrnn.cli import options
 from jaxcrnn.cli.decoding import add_decoding, decoder_of
 from jaxcrnn.errors import UserError
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
                 failed += 1
                 print(f"jaxcrnn recognize: {error}", file=sys.stderr)
                 if args.json:
-                    print(json.dumps({"path": name, "error": str(error)}, ensure_ascii=False))
+                    print(to_json({"path": name, "error": str(error)}))
 
     for line in recognize(opened.reader_config, state, opened.charset, images(), decoder=decoder):
         print(_as_json(line, stretched[line.name], args.characters) if args.json else _as_text(line), flush=True)
@@ -98,7 +98,7 @@ def _as_json(line: Line, scale: float, characters: bool) -> str:
         ]
     if line.others:
         values["others"] = [{"text": text, "score": round(score, 4)} for text, score in line.others]
-    return json.dumps(values, ensure_ascii=False)
+    return to_json(values)
 
 
 def _inputs(items: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | bytes]]:

@@ -28,6 +28,7 @@ import numpy as np
 from jaxcrnn._text import read_text
 from jaxcrnn.errors import UserError
 from jaxcrnn.lookalikes.groups import read_groups
+from jaxcrnn.render.atlas import is_space
 from jaxcrnn.render.patterns import PLACEHOLDERS, Pool, template_pool
 
 BLOCK = 2048  # texts drawn at once
@@ -66,6 +67,7 @@ class Alphabet:
     def __init__(self, characters: str) -> None:
         self.characters = characters
         self.number = {c: i for i, c in enumerate(characters)}
+        self.spaces = np.asarray([is_space(c) for c in characters])
         self.left_out: Counter[str] = Counter()
 
     def ids(self, text: str) -> np.ndarray | None:
@@ -199,7 +201,7 @@ class Running:
         self.first = np.repeat(starts, sizes)
         self.last = np.repeat(starts + sizes, sizes)
         # A character alone is no running text, and a space alone no text at all.
-        self.places = np.flatnonzero((self.last - self.first > 1) & (self.ids != alphabet.number.get(" ", -1)))
+        self.places = np.flatnonzero((self.last - self.first > 1) & ~alphabet.spaces[self.ids])
         if not len(self.places):
             raise UserError(f"{path}: no line has two characters in a row that can be drawn; expected UTF-8 text")
 
@@ -252,11 +254,16 @@ def alphabet_part(characters: Iterable[str], alphabet: Alphabet) -> np.ndarray:
     return np.asarray([alphabet.number[c] for c in characters if c in alphabet.number], np.int32)
 
 
-def tidy(rows: Rows, space: int) -> Rows:
-    """Remove spaces at both ends and all but the first of several in a row, which nobody can read."""
+def tidy(rows: Rows, spaces: np.ndarray) -> Rows:
+    """Remove spaces at both ends and all but the first of several in a row, which nobody can read.
+
+    Args:
+      rows: texts.
+      spaces: ``[C]``, whether each character is a space.
+    """
     ids, lengths = rows
     inside = np.arange(ids.shape[1]) < lengths[:, None]
-    ink = inside & (ids != space)
+    ink = inside & ~spaces[ids]
     keep = ink.copy()
     # A space stays if the character before it has ink and any after it has.
     keep[:, 1:] |= inside[:, 1:] & ink[:, :-1] & (np.cumsum(ink[:, ::-1], axis=1)[:, ::-1][:, 1:] > 0)
@@ -293,8 +300,7 @@ class Mixture:
         self.drawers = [self._drawer(part) for part in parts]
         weights = np.asarray([part["weight"] for part in parts], float)
         self.ends = np.cumsum(weights) / weights.sum()
-        self.space = self.alphabet.number.get(" ", -1)
-        self.ink = np.flatnonzero(np.arange(len(characters)) != self.space)
+        self.ink = np.flatnonzero(~self.alphabet.spaces)
         self.left_out = dict(self.alphabet.left_out)
         self.fingerprint = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(self._read))).hexdigest()
         self.block = lru_cache(maxsize=8)(self._block)
@@ -347,7 +353,7 @@ class Mixture:
         for kind, drawer in enumerate(self.drawers):
             here = np.flatnonzero(kinds == kind)
             if len(here):
-                ids[here], lengths[here] = tidy(drawer(rng, wanted[here], shortest, longest), self.space)
+                ids[here], lengths[here] = tidy(drawer(rng, wanted[here], shortest, longest), self.alphabet.spaces)
         empty = np.flatnonzero(lengths == 0)  # only spaces were drawn
         ids[empty, 0], lengths[empty] = rng.choice(self.ink, size=len(empty)), 1
         ids[np.arange(longest) >= lengths[:, None]] = 0
