@@ -136,8 +136,8 @@ def template_pool(
         raise UserError(f"{path}: no text consists of characters that can be drawn")
     lengths = np.asarray([len(row) for row in rows], np.int64)
     table = np.zeros((len(rows), int(lengths.max())), np.int32)
-    for row, values in zip(table, rows, strict=True):
-        row[: len(values)] = values
+    for i, values in enumerate(rows):
+        table[i, : len(values)] = values
     return Pool(table, lengths)
 
 

@@ -185,10 +185,10 @@ class Texts:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draw texts as labels: ``[N,longest]`` class ids padded with 0, and their lengths ``[N]``."""
         if self.mixture:
-            ids, lengths = self.mixture.draw(indices, shortest, longest)
+            rows = self.mixture.draw(indices, shortest, longest)
             classes = np.asarray(charset.encode(self.characters), np.int32)
-            inside = np.arange(longest) < lengths[:, None]
-            return np.where(inside, classes[ids], 0), lengths.astype(np.int32)
+            inside = np.arange(longest) < rows.lengths[:, None]
+            return np.where(inside, classes[rows.ids], 0), rows.lengths.astype(np.int32)
         labels, lengths = np.zeros((len(indices), longest), np.int32), np.zeros(len(indices), np.int32)
         for row, index in enumerate(indices.tolist()):
             ids = charset.encode(self.draw(index, shortest, longest))
