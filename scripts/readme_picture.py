@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rapidfuzz.distance import Levenshtein
 
 import jaxcrnn
-from jaxcrnn.render import atlas
+from jaxcrnn.render import atlas, fonts
 from jaxcrnn.render.config import LEVELS
 from jaxcrnn.render.render import Glyphs, render
 
@@ -56,16 +56,16 @@ def main() -> None:
     parser.add_argument("fonts", type=Path)
     args = parser.parse_args()
     reader = jaxcrnn.load(Path(jaxcrnn.__file__).parent / "resources" / "pretrained")
-    fonts = {path.name: path for path in atlas.find_fonts(args.fonts)}
+    files = {face.path.name: face.path for face in fonts.find(args.fonts)}
     columns = texts()
     images = [
         image
         for seed, (face, column) in enumerate(zip(FACES, columns, strict=True))
-        for image in lines(column, fonts[face], reader.charset, seed)
+        for image in lines(column, files[face], reader.charset, seed)
     ]
     written = [text for column in columns for text in column]
     read = [line.text for line in reader.recognize(images)]
-    sheet(images, written, read, fonts[FACES[-1]]).save(args.out, optimize=True)
+    sheet(images, written, read, files[FACES[-1]]).save(args.out, optimize=True)
     errors = sum(Levenshtein.distance(text, seen) for text, seen in zip(written, read, strict=True))
     for text, seen in zip(written, read, strict=True):
         print(text, seen, "" if text == seen else "misread")

@@ -14,7 +14,7 @@ from PIL import Image
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.images import Limits, fit_height
 from jaxcrnn.data.labels import LabelFile
-from jaxcrnn.render import atlas
+from jaxcrnn.render import atlas, fonts
 from jaxcrnn.render.config import LEVELS
 from jaxcrnn.render.render import Glyphs, render
 from jaxcrnn.render.texts import TextConfig, Texts
@@ -33,7 +33,7 @@ def main() -> None:
     args = parser.parse_args()
     charset = Charset.from_file(args.charset) if args.charset else Charset(atlas.embedded().characters)
     characters = "".join(charset.characters)
-    glyphs = atlas.build(characters, atlas.find_fonts(args.fonts)) if args.fonts else atlas.embedded()
+    glyphs = atlas.build(characters, fonts.find(args.fonts)) if args.fonts else atlas.embedded()
     config = TextConfig(source=args.text, shortest=4, longest=14)
     texts = Texts(config, atlas.common(characters, glyphs), args.seed)
     labels, lengths = np.zeros((ROWS, config.longest), np.int32), np.zeros(ROWS, np.int32)

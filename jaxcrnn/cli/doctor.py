@@ -79,6 +79,7 @@ def _version(name: str) -> str:
 def facts() -> dict[str, Any]:
     """Collect versions, devices, fonts and optional packages."""
     from jaxcrnn.render import atlas
+    from jaxcrnn.render.fonts import find
 
     devices, problem = [], ""
     try:
@@ -88,7 +89,7 @@ def facts() -> dict[str, Any]:
     except Exception as error:  # a broken driver may raise anything
         problem = first_line(error)
     try:
-        fonts = len(atlas.find_fonts())
+        fonts = len(find())
     except UserError:
         fonts = 0
     return {

@@ -1,4 +1,4 @@
-"""``jaxcrnn lookalikes mine`` and ``jaxcrnn lookalikes score``: find look-alike characters, and count confusions."""
+"""``jaxcrnn lookalikes mine``, ``atlas`` and ``score``: find look-alikes, draw their glyphs, and count confusions."""
 
 from __future__ import annotations
 
@@ -59,6 +59,25 @@ def add_options(parser: options.Parser) -> None:
     mine.add_argument("--out", required=True, metavar="FILE", help="text file to write, one group per line")
     mine.add_argument("--picture", metavar="FILE", help="also draw the groups to this image file")
     options.add_reading(mine, skip_bad="unreadable images of --data")
+    draw = actions.add_parser(
+        "atlas",
+        help="draw every character of a charset in many typefaces, for machines without the fonts",
+        description="Draw an atlas of glyphs, a file that text.fonts takes instead of a folder of fonts.",
+    )
+    draw.add_argument("--charset", required=True, metavar="FILE", help="characters to draw, one per line")
+    draw.add_argument(
+        "--fonts",
+        required=True,
+        action="append",
+        metavar="FONTS",
+        help="folder of fonts, a font, or a face of a collection such as file.ttc#2; by default, the face for the "
+        "script of the charset is drawn; repeatable",
+    )
+    draw.add_argument("--typefaces", nargs="+", default=[], metavar="NAME", help="draw only these; default: all")
+    draw.add_argument(
+        "--without", nargs="+", default=[], metavar="NAME", help="typefaces to leave out, for example to test on them"
+    )
+    draw.add_argument("--out", required=True, metavar="FILE.npz", help="atlas to write")
     score = actions.add_parser(
         "score",
         help="count confusions in the predictions of any program",
@@ -77,7 +96,7 @@ def add_options(parser: options.Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    return _mine(args) if args.action == "mine" else _score(args)
+    return {"mine": _mine, "atlas": _atlas, "score": _score}[args.action](args)
 
 
 def _mine(args: argparse.Namespace) -> int:
@@ -119,6 +138,30 @@ def _mine(args: argparse.Namespace) -> int:
     if args.picture and glyphs is not None:
         glyph_sheet(glyphs, groups).save(args.picture)
         print(f"drew them to {args.picture}")
+    return 0
+
+
+def _atlas(args: argparse.Namespace) -> int:
+    """Draw the characters of a charset in fonts and write the atlas."""
+    from jaxcrnn import _console
+    from jaxcrnn._files import can_be_written
+    from jaxcrnn.charset import Charset
+    from jaxcrnn.render import atlas, fonts
+
+    out = Path(args.out)
+    if out.suffix != ".npz":
+        raise UserError(f"{out}: expected a name that ends with .npz")
+    can_be_written(out)
+    characters = "".join(Charset.from_file(args.charset).characters)
+    faces = fonts.named([face for place in args.fonts for face in fonts.find(place)], args.typefaces, args.without)
+    with _console.make() as shown:
+        made = atlas.build(
+            characters, faces, cached=False, progress=lambda done, total: shown.progress(done, total, "fonts drawn")
+        )
+    for line in made.lacking():
+        print(line)
+    atlas.save(made, out)
+    print(f"{len(characters)} characters in {len(made.fonts)} typefaces, written to {out}: {', '.join(made.fonts)}")
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -18,22 +18,12 @@ from jaxcrnn._files import cache_folder
 from jaxcrnn._text import first_line
 from jaxcrnn.charset import name_of
 from jaxcrnn.errors import UserError
+from jaxcrnn.render.fonts import Face, chosen, code_points, find, parse, system
 
 SIZE = 40  # rows and columns of a tile
 EM = 32  # size in pixels of the em square, which is centered in the tile
 BASELINE = 31  # row of the baseline: a little over four fifths of the em from its top, as in most CJK fonts
 FORMAT = 1  # version of the files; changing it invalidates cached ones
-SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
-PLACES = (
-    "/usr/share/fonts",
-    "/usr/local/share/fonts",
-    "~/.local/share/fonts",
-    "~/.fonts",
-    "/Library/Fonts",
-    "/System/Library/Fonts",
-    "~/Library/Fonts",
-    "C:/Windows/Fonts",
-)
 
 
 class Atlas(NamedTuple):
@@ -71,18 +61,21 @@ class Atlas(NamedTuple):
             for name, missing in self.missing().items()
         ]
 
-    def only(self, fonts: Sequence[str]) -> Atlas:
-        """Select some of the fonts.
+    def only(self, fonts: Collection[str] = (), without: Collection[str] = ()) -> Atlas:
+        """Select some of the fonts: those named, or all, but not those of ``without``.
 
         Raises:
-          UserError: a name is unknown.
+          UserError: a name is unknown, or no font is left.
         """
-        for name in fonts:
+        for name in (*fonts, *without):
             if name not in self.fonts:
                 raise UserError(f"unknown typeface {name!r}; expected some of {', '.join(self.fonts)}")
-        at = [self.fonts.index(name) for name in fonts]
+        kept = [name for name in fonts or self.fonts if name not in without]
+        if not kept:
+            raise UserError(f"no typeface is left without {', '.join(without)}; expected at least one")
+        at = [self.fonts.index(name) for name in kept]
         return self._replace(
-            fonts=tuple(fonts), tiles=self.tiles[at], advances=self.advances[at], present=self.present[at]
+            fonts=tuple(kept), tiles=self.tiles[at], advances=self.advances[at], present=self.present[at]
         )
 
     def select(self, characters: str) -> Atlas:
@@ -99,47 +92,9 @@ class Atlas(NamedTuple):
         )
 
 
-def find_fonts(folder: str | Path | None = None) -> list[Path]:
-    """Find font files at any depth of a folder, or in the system's font folders by default, sorted by name.
-
-    Raises:
-      UserError: the folder does not exist or has no fonts.
-    """
-    if folder is None:
-        places = [Path(place).expanduser() for place in PLACES]
-    elif Path(folder).is_dir():
-        places = [Path(folder)]
-    else:
-        raise UserError(f"{folder}: no such folder; expected one with fonts ({', '.join(SUFFIXES)})")
-    fonts = [path for place in places for path in place.rglob("*") if path.suffix.lower() in SUFFIXES]
-    if folder is not None and not fonts:
-        raise UserError(f"{folder}: no fonts; expected files named {', '.join('*' + s for s in SUFFIXES)}")
-    return sorted(fonts, key=lambda path: path.name)
-
-
-def system_fonts(characters: str) -> list[Path]:
-    """Find system fonts that have at least half of the given characters.
-
-    Raises:
-      UserError: there are none.
-    """
-    codes = {ord(c) for c in characters}
-    usable = []
-    for path in find_fonts():
-        try:
-            have = _characters_of(path)
-        except UserError:
-            continue  # broken system fonts are ignored; fonts of a folder are reported
-        if 2 * len(codes & have) >= len(codes):
-            usable.append(path)
-    if not usable:
-        raise UserError("no system font has half of the characters; give --fonts FOLDER with fonts that do")
-    return usable
-
-
 def build(
     characters: str,
-    fonts: Sequence[Path],
+    fonts: Sequence[Face | Path],
     *,
     cached: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -148,18 +103,20 @@ def build(
 
     Args:
       characters: characters to draw; fonts may lack some.
-      fonts: TrueType or OpenType files; the first face of a collection is used.
+      fonts: faces of TrueType or OpenType files; of a collection, by default the face for the characters' script.
       cached: whether to use the cache.
       progress: called with the number of fonts done and the total.
 
     Raises:
-      UserError: FreeType cannot read a font, or the package fonttools is not installed.
+      UserError: FreeType cannot read a font, two fonts have the same name, or the package fonttools is not installed.
     """
     if not fonts:
         raise UserError("the list of fonts is empty; expected at least one font")
     digest = hashlib.sha256(f"{FORMAT} {SIZE} {EM} {BASELINE} {characters}".encode())
-    for path in fonts:
-        digest.update(path.name.encode() + hashlib.sha256(_read(path)).digest())
+    faces = [font if isinstance(font, Face) else parse(font) for font in fonts]
+    indices = [chosen(face, characters) for face in faces]
+    for face, index in zip(faces, indices, strict=True):
+        digest.update(face.name.encode() + hashlib.sha256(_read(face.path)).digest() + bytes([index]))
     kept = cache_folder() / f"atlas-{digest.hexdigest()[:24]}.npz"
     if cached and kept.exists():
         try:
@@ -167,11 +124,11 @@ def build(
         except UserError:
             kept.unlink(missing_ok=True)  # corrupted or outdated, so drawn again
     drawn = []
-    for number, path in enumerate(fonts):
+    for number, (face, index) in enumerate(zip(faces, indices, strict=True)):
         progress(number, len(fonts))
-        drawn.append(_draw(path, characters))
+        drawn.append(_draw(face.path, index, characters))
     tiles, advances, present = (np.stack(parts) for parts in zip(*drawn, strict=True))
-    atlas = Atlas(characters, tuple(path.stem for path in fonts), tiles, advances, present)
+    atlas = Atlas(characters, tuple(face.name for face in faces), tiles, advances, present)
     if cached:
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -227,14 +184,21 @@ def embedded() -> Atlas:
 
 
 def of_fonts(fonts: str, characters: str) -> Atlas:
-    """Load the atlas of some characters in ``"embedded"`` or ``"system"`` fonts, or in those of a folder.
+    """Load the atlas of some characters.
+
+    Args:
+      fonts: ``"embedded"``, ``"system"``, a folder of fonts, a font, a face such as ``file.ttc#2``, or an atlas that
+        ``jaxcrnn lookalikes atlas`` wrote (``*.npz``).
+      characters: the characters.
 
     Raises:
-      UserError: as `system_fonts`, `find_fonts` and `build`.
+      UserError: there is no such font, or it cannot be read.
     """
     if fonts == "embedded":
         return embedded().select(characters)
-    return build(characters, system_fonts(characters) if fonts == "system" else find_fonts(fonts))
+    if fonts.endswith(".npz"):
+        return load(Path(fonts)).select(characters)
+    return build(characters, system(characters) if fonts == "system" else find(fonts))
 
 
 def _read(path: Path) -> bytes:
@@ -244,26 +208,10 @@ def _read(path: Path) -> bytes:
         raise UserError(f"{path}: {error.strerror}; expected a font") from None
 
 
-def _characters_of(path: Path) -> set[int]:
-    """Return the code points that a font maps to a glyph."""
+def _draw(path: Path, index: int, characters: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    have = code_points(path, index)
     try:
-        from fontTools.ttLib import TTFont, TTLibError
-    except ImportError:
-        raise UserError("reading fonts needs the package fonttools; install the extra 'data'") from None
-    try:
-        with path.open("rb") as file, TTFont(file, fontNumber=0, lazy=True) as font:
-            table = font.getBestCmap() or {}
-    except (TTLibError, OSError, AssertionError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{path}: not a font ({str(error) or type(error).__name__}); expected TrueType or OpenType"
-        ) from None
-    return {code for code, glyph in table.items() if glyph != ".notdef"}
-
-
-def _draw(path: Path, characters: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    have = _characters_of(path)
-    try:
-        font = ImageFont.truetype(str(path), EM, layout_engine=ImageFont.Layout.BASIC)
+        font = ImageFont.truetype(str(path), EM, index, layout_engine=ImageFont.Layout.BASIC)
     except OSError as error:
         raise UserError(f"{path}: FreeType cannot read it ({error}); expected TrueType or OpenType") from None
     tiles = np.zeros((len(characters), SIZE, SIZE), np.uint8)

@@ -35,8 +35,10 @@ class TextConfig:
       share: share of rendered lines in every batch; 1 trains on rendered lines only and needs no label file.
       source: ``"uniform"`` (random characters of the charset), ``"lookalikes"`` (random look-alikes), a UTF-8 text
         file to take pieces from, or a mixture of several kinds of text, a file named ``*.yaml``.
-      fonts: ``"embedded"`` for the typefaces of the package (about 360 characters), ``"system"``, or a folder of fonts.
+      fonts: ``"embedded"`` for the typefaces of the package (about 360 characters), ``"system"``, a folder of fonts, a
+        font or a face such as ``file.ttc#2``, or an atlas that ``jaxcrnn lookalikes atlas`` wrote (``*.npz``).
       typefaces: names of the typefaces to use, as training prints them; empty for all.
+      without: names of typefaces not to use, for example to test on them; empty for none.
       groups: file of look-alike groups for ``"lookalikes"``; empty for the package's own.
       bias: share of the characters that ``"lookalikes"`` draws from groups, with equal probability for each group.
       repeat: probability that a character repeats the previous one, which CTC must separate with a blank.
@@ -50,6 +52,7 @@ class TextConfig:
     source: str = "uniform"
     fonts: str = "embedded"
     typefaces: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     groups: str = ""
     bias: float = 0.7
     repeat: float = 0.05

@@ -172,7 +172,7 @@ def _read(config: configs.Config, corpus: Corpus, count: int, rows: Rows) -> lis
 def typefaces(text: TextConfig, characters: str) -> atlas.Atlas:
     """Load the glyphs to render with."""
     glyphs = atlas.of_fonts(text.fonts, characters)
-    return glyphs.only(text.typefaces) if text.typefaces else glyphs
+    return glyphs.only(text.typefaces, text.without)
 
 
 def writing(

@@ -6,9 +6,11 @@ from importlib import resources
 import numpy as np
 import pytest
 
+from jaxcrnn.cli.main import main
 from jaxcrnn.errors import UserError
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.render import atlas as atlases
+from jaxcrnn.render import fonts
 from jaxcrnn.render.texts import GROUPS
 
 
@@ -102,11 +104,11 @@ def test_cache_is_reused_and_replaced_if_corrupted(font, tmp_path, monkeypatch):
 
 def test_invalid_fonts_are_rejected(font, tmp_path):
     with pytest.raises(UserError, match="no such folder"):
-        atlases.find_fonts(tmp_path / "none")
+        fonts.find(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no fonts; expected"):
-        atlases.find_fonts(tmp_path / "empty")
-    assert atlases.find_fonts(tmp_path) == [font]
+        fonts.find(tmp_path / "empty")
+    assert fonts.find(tmp_path) == [fonts.Face(font)]
     text = tmp_path / "text.ttf"
     text.write_text("this is no font")
     with pytest.raises(UserError, match=r"text\.ttf: not a font"):
@@ -119,3 +121,79 @@ def test_invalid_fonts_are_rejected(font, tmp_path):
     np.savez(other, x=np.zeros(1))
     with pytest.raises(UserError, match="not a glyph atlas"):
         atlases.load(other)
+
+
+def family(path, name, left):
+    from fontTools.fontBuilder import FontBuilder
+
+    builder = FontBuilder(1000)
+    builder.setupGlyphOrder([".notdef", "bone"])
+    builder.setupCharacterMap({ord("骨"): "bone"})
+    builder.setupGlyf({".notdef": box(0, 900), "bone": box(left, 900)})
+    builder.setupHorizontalMetrics({".notdef": (1000, 0), "bone": (1000, left)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": name, "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+
+
+@pytest.fixture
+def collection(tmp_path):
+    """A collection whose faces draw one character with different left edges."""
+    ttc = pytest.importorskip("fontTools.ttLib", reason="the data extra is not installed")
+    made = ttc.TTCollection()
+    for number, name in enumerate(("Test Sans JP", "Test Sans KR", "Test Sans SC", "Test Sans TC")):
+        family(tmp_path / f"{number}.ttf", name, 100 * number)
+        made.fonts.append(ttc.TTFont(tmp_path / f"{number}.ttf"))
+        (tmp_path / f"{number}.ttf").unlink()
+    made.save(tmp_path / "sans.ttc")
+    return tmp_path / "sans.ttc"
+
+
+@pytest.mark.parametrize(("characters", "face"), [("骨汉语", 2), ("骨漢語", 3), ("骨かな", 0), ("骨한", 1), ("骨", 2)])
+def test_face_of_a_collection_follows_the_script(collection, characters, face):
+    asked = atlases.build(characters, [fonts.Face(collection, face)], cached=False)
+    chosen = atlases.build(characters, [collection], cached=False)
+    np.testing.assert_array_equal(chosen.tiles, asked.tiles)
+    assert (chosen.fonts, asked.fonts) == (("sans",), (f"sans#{face}",))
+    columns = np.nonzero(chosen.tiles[0, 0] > 128)[1]
+    assert abs(columns.min() - (atlases.SIZE - atlases.EM) / 2 - 0.1 * face * atlases.EM) <= 1
+
+
+def test_face_of_a_collection_can_be_asked_for(collection, font):
+    assert atlases.of_fonts(f"{collection}#1", "骨").fonts == ("sans#1",)
+    with pytest.raises(UserError, match="no face 4; expected 0 to 3: Test Sans JP"):
+        atlases.of_fonts(f"{collection}#4", "骨")
+    with pytest.raises(UserError, match="has one face"):
+        atlases.of_fonts(f"{font}#1", "A")
+
+
+def test_atlas_command_writes_a_file_that_replaces_the_fonts(collection, font, tmp_path, capsys):
+    (tmp_path / "chars.txt").write_text("骨\nA\n", encoding="utf-8")
+    out = tmp_path / "atlas.npz"
+    arguments = ["lookalikes", "atlas", "--charset", str(tmp_path / "chars.txt"), "--out", str(out)]
+    places = ["--fonts", str(font.parent), "--fonts", f"{collection}#3", "--fonts", str(collection)]
+    assert main([*arguments, *places, "--without", "sans"]) == 0
+    assert "2 characters in 2 typefaces" in capsys.readouterr().out
+    atlas = atlases.of_fonts(str(out), "A骨")
+    assert atlas.fonts == ("test", "sans#3")
+    assert atlas.present.tolist() == [[True, False], [False, True]]
+    np.testing.assert_array_equal(atlas.tiles[0, 0], atlases.build("A", [font], cached=False).tiles[0, 0])
+    for wrong, message in (
+        (["--typefaces", "tset"], "unknown typeface 'tset'; expected some of test, sans#3, sans"),
+        (["--without", "test", "sans", "sans#3"], "no typeface is left"),
+        (["--fonts", str(font)], "two typefaces are named 'test'"),
+    ):
+        assert main([*arguments, *places, *wrong]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_typefaces_can_be_left_out():
+    atlas = atlases.embedded()
+    assert atlas.only(without=atlas.fonts[:1]).fonts == atlas.fonts[1:]
+    assert atlas.only(atlas.fonts[:2], atlas.fonts[:1]).fonts == atlas.fonts[1:2]
+    with pytest.raises(UserError, match="no typeface is left"):
+        atlas.only(without=atlas.fonts)
+    with pytest.raises(UserError, match="unknown typeface 'none'"):
+        atlas.only(without=["none"])
