@@ -24,6 +24,8 @@ from jax import Array
 
 from jaxcrnn.types import Assignment
 
+LABELS = ("labels", "label_lengths")
+
 
 class Labels(NamedTuple):
     """The arguments that describe labels, as int32.
@@ -81,7 +83,13 @@ def frame_lengths(lengths: Any, frames: int) -> Array:
     return jnp.clip(integers("lengths", lengths), 0, frames)
 
 
-def texts(labels: Any, label_lengths: Any, classes: int | None = None, blank: int | None = None) -> tuple[Array, Array]:
+def texts(
+    labels: Any,
+    label_lengths: Any,
+    classes: int | None = None,
+    blank: int | None = None,
+    names: tuple[str, str] = LABELS,
+) -> tuple[Array, Array]:
     """Convert labels ``[B,L]`` and their lengths ``[B]``.
 
     Args:
@@ -89,6 +97,7 @@ def texts(labels: Any, label_lengths: Any, classes: int | None = None, blank: in
       label_lengths: characters of each label.
       classes: number of classes; None to accept any class id that is not negative.
       blank: a class id that labels must not contain.
+      names: the names of the arguments, for messages.
 
     Returns:
       Both as int32; -1 replaces an invalid class id in a slot that is not padding.
@@ -96,11 +105,12 @@ def texts(labels: Any, label_lengths: Any, classes: int | None = None, blank: in
     Raises:
       ValueError: If the shapes do not match, or a known length or class id is out of range.
     """
+    ids, counts = names
     shape, sizes = np.shape(labels), np.shape(label_lengths)
     if len(shape) != 2 or sizes != shape[:1]:
-        raise ValueError(f"labels have shape {shape} and label_lengths {sizes}; expected [B,L] and [B]")
+        raise ValueError(f"{ids} have shape {shape} and {counts} {sizes}; expected [B,L] and [B]")
     slots = shape[1]
-    _check("label_lengths", label_lengths, lambda known: (known < 0) | (known > slots), f"0 to {slots} characters")
+    _check(counts, label_lengths, lambda known: (known < 0) | (known > slots), f"0 to {slots} characters")
     sizes_known = _known(label_lengths)
 
     def wrong(known: np.ndarray) -> np.ndarray:
@@ -112,8 +122,8 @@ def texts(labels: Any, label_lengths: Any, classes: int | None = None, blank: in
     expected = "a class id, 0 or more" if classes is None else f"a class id from 0 to {classes - 1}"
     if blank is not None:
         expected += f" other than the blank, {blank}"
-    checked = sizes_known is not None and _check("labels", labels, wrong, expected)
-    labels, label_lengths = integers("labels", labels), integers("label_lengths", label_lengths)
+    checked = sizes_known is not None and _check(ids, labels, wrong, expected)
+    labels, label_lengths = integers(ids, labels), integers(counts, label_lengths)
     if checked:
         return labels, label_lengths
     label_lengths = jnp.clip(label_lengths, 0, slots)
@@ -123,7 +133,14 @@ def texts(labels: Any, label_lengths: Any, classes: int | None = None, blank: in
 
 
 def labelled(
-    logits: Any, lengths: Any, labels: Any, label_lengths: Any, blank: Any, *, may_be_blank: bool = False
+    logits: Any,
+    lengths: Any,
+    labels: Any,
+    label_lengths: Any,
+    blank: Any,
+    *,
+    may_be_blank: bool = False,
+    names: tuple[str, str] = LABELS,
 ) -> Labels:
     """Convert the arguments of a function of logits and labels.
 
@@ -134,6 +151,7 @@ def labelled(
       label_lengths: ``[B]``, characters of each label.
       blank: class id of the blank; negative to count from the end.
       may_be_blank: whether labels may contain the blank.
+      names: the names of ``labels`` and ``label_lengths``, for messages.
 
     Raises:
       ValueError: If a known value is out of range, or the shapes do not match.
@@ -143,9 +161,11 @@ def labelled(
     forbidden = None if may_be_blank or isinstance(blank, jax.core.Tracer) else blank
     if np.shape(lengths) != np.shape(label_lengths):
         raise ValueError(
-            f"lengths have shape {np.shape(lengths)} and label_lengths {np.shape(label_lengths)}; expected [B]"
+            f"lengths have shape {np.shape(lengths)} and {names[1]} {np.shape(label_lengths)}; expected [B]"
         )
-    return Labels(frame_lengths(lengths, logits.num_frames), *texts(labels, label_lengths, classes, forbidden), blank)
+    return Labels(
+        frame_lengths(lengths, logits.num_frames), *texts(labels, label_lengths, classes, forbidden, names), blank
+    )
 
 
 def readable(labels: Array, label_lengths: Array) -> Array:

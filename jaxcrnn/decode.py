@@ -12,6 +12,8 @@ from jaxcrnn import ctc
 from jaxcrnn._arguments import class_id, frame_lengths, integers, labelled, readable, texts
 from jaxcrnn.kernels.logits import Logits, as_logits
 
+_NAMES = ("ids", "counts")
+
 
 class Reading(NamedTuple):
     """A greedy reading and its confidence.
@@ -182,7 +184,7 @@ def characters(logits: Logits, lengths: Array, ids: Array, counts: Array, *, bla
       ([[1, 3]], [[2, 3]])
     """
     logits = as_logits(logits)
-    lengths, ids, counts, blank = labelled(logits, lengths, ids, counts, blank)
+    lengths, ids, counts, blank = labelled(logits, lengths, ids, counts, blank, names=_NAMES)
     if not ids.shape[1]:
         return Characters(jnp.zeros(ids.shape, logits.dtype), ids, ids)
     size = ids.shape[1]
@@ -250,7 +252,7 @@ def exact(ids: Array, counts: Array, labels: Array, label_lengths: Array) -> Arr
       >>> decode.exact(ids, counts, jnp.array([[1, 2], [2, 0]]), jnp.array([2, 1])).tolist()
       [True, False]
     """
-    (ids, counts), (labels, label_lengths) = texts(ids, counts), texts(labels, label_lengths)
+    (ids, counts), (labels, label_lengths) = texts(ids, counts, names=_NAMES), texts(labels, label_lengths)
     width = max(ids.shape[1], labels.shape[1])
     inside = jnp.arange(width)[None, :] < label_lengths[:, None]
     ids = jnp.pad(ids, ((0, 0), (0, width - ids.shape[1])))

@@ -122,7 +122,9 @@ def watch(
       The TensorFlow original of CRNN with center loss.
     """
     classes, weights = assigned(assignment, len(centers))
-    if classes.ndim == 3:
+    if not classes.size:  # no frames, or no classes for them
+        classes, weights = jnp.zeros(classes.shape[:2], jnp.int32), jnp.zeros(weights.shape[:2], weights.dtype)
+    elif classes.ndim == 3:
         most = jnp.argmax(weights, -1, keepdims=True)
         classes, weights = (jnp.take_along_axis(a, most, -1)[..., 0] for a in (classes, weights))
     logits, centers = as_logits(logits), at_least_float32(centers)
@@ -188,9 +190,10 @@ def train_metrics(
         "infeasible": (real & ~ctc.is_feasible(*labels)).sum(dtype=jnp.int32),
     }
     if assignment is not None:
+        assignment = assigned(assignment, logits.num_classes)
         used = assignment.weights > 0
-        info["assigned_samples"] = used.reshape(len(real), -1).any(1).sum(dtype=jnp.int32)
-        info["assigned_frames"] = used.reshape(*used.shape[:2], -1).any(2).sum(dtype=jnp.int32)
+        info["assigned_samples"] = used.any(tuple(range(1, used.ndim))).sum(dtype=jnp.int32)
+        info["assigned_frames"] = used.any(tuple(range(2, used.ndim))).sum(dtype=jnp.int32)
     if assignment is not None and before is not None and after is not None:
         info["centers_moved"] = (after.centers != before.centers).any(1).sum(dtype=jnp.int32)
         info["watch"] = watch(outputs.logits, outputs.features, before.centers, assignment, ops=ops)
