@@ -104,8 +104,9 @@ def greedy(logits: Logits, lengths: Array, *, blank: int = 0) -> tuple[Array, Ar
       Best path decoding: Graves et al., 2006.
     """
     logits = as_logits(logits)
+    blank = class_id("blank", blank, logits.num_classes)
     best, _ = logits.best()
-    starts, _ = emitting(best, lengths, class_id("blank", blank, logits.num_classes))
+    starts, _ = emitting(best, lengths, blank)
     return pack(best, starts)
 
 

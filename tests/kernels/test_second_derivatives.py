@@ -201,6 +201,7 @@ def test_a_gradient_penalty_through_the_whole_model(head, float64):
     np.testing.assert_allclose(forward, expected, atol=1e-6 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_cudnn_says_that_it_has_none(monkeypatch):
     """With a stand-in for the call that needs a GPU."""
 
