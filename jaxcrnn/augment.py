@@ -10,6 +10,8 @@ import numpy as np
 from jax import Array
 from jax.scipy.ndimage import map_coordinates
 
+from jaxcrnn._arguments import integers
+
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def augment(config: AugmentConfig, images: Array, widths: Array, key: Array, ste
     """
     if config.probability <= 0:
         return images
+    widths = integers("widths", widths)
     keys = jax.random.split(key, images.shape[0])
     strength = jnp.minimum((jnp.asarray(step, jnp.float32) + 1) / config.warmup, 1.0) if config.warmup else jnp.ones(())
     changed = jax.vmap(lambda *line: _one(config, strength, *line))(images[..., 0], widths, keys)

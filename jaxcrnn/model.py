@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcrnn._arguments import integers
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.dtypes import at_least_float32
 from jaxcrnn.kernels.mesh_ops import LOCAL, Ops
@@ -159,6 +160,7 @@ class CRNN(nn.Module):
     @nn.compact
     def __call__(self, images: Array, widths: Array, *, train: bool = False) -> Outputs:
         config, imported, dtype = self.config, self.config.imported, DTYPES[self.config.dtype]
+        widths = integers("widths", widths)
         if config.standardize:
             images = standardized(images, widths)
         if (imported.black, imported.white) != (-1.0, 1.0):
@@ -207,6 +209,7 @@ def standardized(images: Array, widths: Array) -> Array:
       >>> [round(x, 2) for x in standardized(images, jnp.array([2])).ravel().tolist()]
       [-1.0, 1.0, 0.0]
     """
+    widths = integers("widths", widths)
     true = (jnp.arange(images.shape[2])[None, :] < widths[:, None])[:, None, :, None]
     pixels = jnp.maximum(widths * images.shape[1], 1).astype(images.dtype)[:, None, None, None]
     mean = jnp.where(true, images, 0.0).sum((1, 2, 3), keepdims=True) / pixels

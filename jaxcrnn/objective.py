@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import _terms, assign, centers, diagnostics, losses
+from jaxcrnn._arguments import class_id, integers
 from jaxcrnn.centers import CenterRule
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.center_ops import DENSE, CenterOps
@@ -329,7 +330,7 @@ def loss_terms(
       outputs: output of the model for the batch.
       batch: lines and labels.
       state: the centers, treated as constants; None in a flow without centers.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
       ops: implementation of the distances to the centers; see `jaxcrnn.kernels.center_ops`.
 
     Returns:
@@ -350,6 +351,10 @@ def loss_terms(
       >>> round(float(loss), 4), round(float(info["ctc_sum"]), 4), float(info["center"])  # 1.6864 + 0.01 * 2
       (1.7064, 1.6864, 2.0)
     """
+    blank = class_id("blank", blank, as_logits(outputs.logits).num_classes)
+    outputs = outputs._replace(lengths=integers("lengths", outputs.lengths))
+    names = ("widths", "labels", "label_lengths")
+    batch = batch._replace(**{name: integers(name, getattr(batch, name)) for name in names})
     real = batch.widths > 0
     samples = jnp.maximum(real.sum(dtype=jnp.int32), 1)
     assignment = None
