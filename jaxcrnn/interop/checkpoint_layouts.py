@@ -92,7 +92,7 @@ def recognise(state: Arrays, *, height: int = 32, pools: str = "") -> Layout:
     Raises:
       UserError: the layout is unknown or not supported (naming keys and what was expected).
     """
-    if pools and "cnn.0.weight" not in state:
+    if pools and any(key.startswith(("cnn.conv0.", "FeatureExtraction.", "backbone.conv0.")) for key in state):
         raise UserError(f"--pools {pools} applies to sequential checkpoints only; drop it for this one")
     if any(key.startswith("Transformation.") for key in state):
         raise UserError("the checkpoint has a spatial transformer (Transformation.*, TPS); expected one without")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -13,7 +14,7 @@ _HEADER = (
     "# Parts are filled in where shapes, and the numbers in names, leave one possibility.",
     "# Complete the other lines and remove their first '#'; layers without normalization need no such line.",
 )
-_ORDERS, _STEPS = 200, 20_000  # limits of the search
+_ORDERS, _STEPS, _DEPTH = 200, 5_000, 200  # limits of the search
 
 
 class Part(NamedTuple):
@@ -105,6 +106,7 @@ def _lacking(parts: Sequence[Part], of: dict[str, list[Part]]) -> str:
     return f"it is not a CRNN: no {' and no '.join(lacking)}" if lacking else ""
 
 
+@functools.lru_cache(maxsize=4096)
 def _order(name: str) -> tuple[str, tuple[int, ...]]:
     """Split a name into its words and its numbers."""
     return re.sub(r"\d+", "#", name), tuple(int(number) for number in re.findall(r"\d+", name))
@@ -135,7 +137,8 @@ def _chains(
             if fits and not any(other == stem and smaller < number for other, smaller in numbers):
                 search((*chain, part), tuple(other for other in left if other is not part))
 
-    search((), tuple(parts))
+    if len(parts) <= _DEPTH:
+        search((), tuple(parts))
     return chains
 
 

@@ -26,10 +26,10 @@ MAPPED, UNUSED = "mapped", "unused"
 _NORM = ("weight", "bias", "running_mean", "running_var")
 _LSTM = tuple(f"{part}_l0" for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
 _ARRAY = re.compile(
-    r"backbone\.conv\d+\.(weight|bias)|backbone\.norm\d+\.(weight|bias|running_mean|running_var)|"
-    r"recurrent\.\d+\.(weight|bias|(weight|bias)_[ih]h_l0(_reverse)?)|head\.(weight|bias)"
+    r"backbone\.conv\d{1,3}\.(weight|bias)|backbone\.norm\d{1,3}\.(weight|bias|running_mean|running_var)|"
+    r"recurrent\.\d{1,3}\.(weight|bias|(weight|bias)_[ih]h_l0(_reverse)?)|head\.(weight|bias)"
 )
-_PART = re.compile(r"backbone\.(conv|norm)\d+|recurrent\.\d+|head")
+_PART = re.compile(r"backbone\.(conv|norm)\d{1,3}|recurrent\.\d{1,3}|head")
 _KNOWN = ("vgg-crnn", "vgg", "vgg-dtrb", "vgg-gitycc", "small", "tiny")  # backbones that differ in their weights
 EXPECTED = "backbone.conv0, backbone.norm0, recurrent.0, head (or an array of it, such as head.weight) or unused"
 

@@ -17,6 +17,7 @@ from jaxcrnn.errors import UserError
 from jaxcrnn.interop import file_kinds
 
 _WRAPPERS = ("module.", "model.", "net.", "_orig_mod.")  # DataParallel, Lightning and other trainers, torch.compile
+_NUMBERS = {"BF16", "F16", "F32", "F64", "BOOL"} | {f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)}
 _DEPTH = 4  # of dicts within dicts that are searched for state dicts
 
 
@@ -94,7 +95,7 @@ def _safetensors(path: Path, key: str) -> tuple[dict[str, np.ndarray], str, list
     try:
         with safe_open(path, "np") as file:
             kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-        odd = next((name for name, kind in kinds.items() if kind.startswith(("F8", "F6", "F4", "C"))), None)
+        odd = next((name for name, kind in kinds.items() if kind not in _NUMBERS), None)
         if odd is not None:
             raise UserError(f"{path}: {odd} is {kinds[odd]}; expected numbers of type F16, BF16, F32 or F64")
         content = load_file(path)

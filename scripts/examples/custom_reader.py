@@ -26,8 +26,7 @@ class ZipLines:
         return len(self.names)
 
     def __getitem__(self, index):  # a gray uint8 image [h, w] and its text; read_gray raises for damaged images
-        image = read_gray(self.archive.read(self.names[index]), Limits(), self.where(index))
-        return image, self.text(index)
+        return read_gray(self.archive.read(self.names[index]), Limits(), self.where(index)), self.text(index)
 
     def text(self, index):  # without reading the image: "4271_3.png" is the third image of "4271"
         return Path(self.names[index]).stem.partition("_")[0]
@@ -38,8 +37,8 @@ class ZipLines:
     def where(self, index):  # in messages
         return f"{self.path}: {self.names[index]}"
 
-    def identity(self, index):  # equal for the same image: a line in both sets is reported
-        return str(self.path), self.archive.getinfo(self.names[index]).CRC
+    def identity(self, index):  # equal for equal images: duplicates are reported
+        return self.archive.getinfo(self.names[index]).CRC
 
 
 def archive(folder, name, count, seed):

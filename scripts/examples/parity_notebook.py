@@ -10,11 +10,8 @@ import torch
 
 import jaxcrnn
 import torch_ref.train as reference
-from jaxcrnn.augment import AugmentConfig
-from torch_ref.types import Batch as TorchBatch
 
 jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_numpy_dtype_promotion", "standard")
 torch.set_default_dtype(torch.float64)
 torch.manual_seed(0)
 sizes = {"backbone": "tiny", "hidden": 8, "num_classes": 11}
@@ -26,13 +23,12 @@ model = jaxcrnn.ModelConfig(**sizes, dropout=0.0, dtype="float64")
 rng = np.random.default_rng(0)
 batch = (rng.uniform(-1, 1, (3, 32, 80, 1)), np.array([80, 52, 64]), rng.integers(1, 11, (3, 4)), np.array([4, 2, 3]))
 ours_batch = jaxcrnn.Batch(*map(jnp.asarray, batch))
-theirs_batch = TorchBatch(*map(torch.from_numpy, batch))
+theirs_batch = reference.Batch(*map(torch.from_numpy, batch))
 
 
-def compare(what, ours, reference):
-    ours, reference = np.asarray(ours), np.asarray(reference)
-    size = abs(reference).max()
-    print(f"{what:28} {abs(ours - reference).max():.1e}, largest value {size:.4g}")
+def compare(what, ours, expected):
+    ours, expected = np.asarray(ours), np.asarray(expected)
+    print(f"{what:28} {abs(ours - expected).max():.1e}, largest value {abs(expected).max():.4g}")
 
 
 # %% Forward: logits, and the CTC loss of each line
@@ -40,19 +36,17 @@ outputs = jaxcrnn.CRNN(model).apply(weights, *ours_batch[:2], train=False)
 with torch.no_grad():
     expected = theirs.eval()(*theirs_batch[:2])
 compare("logits", outputs.logits, expected.logits)
+leaf = expected.logits.requires_grad_()
 inputs, expected_inputs = (outputs.lengths, *ours_batch[2:]), (expected.lengths, *theirs_batch[2:])
-loss = jaxcrnn.ctc_loss(outputs.logits, *inputs)
-compare("CTC loss", loss, reference.ctc.ctc_loss(expected.logits, *expected_inputs))
+compare("CTC loss", jaxcrnn.ctc_loss(outputs.logits, *inputs), reference.ctc.ctc_loss(leaf, *expected_inputs).detach())
 
 # %% The gradient of the CTC loss with respect to the logits
-leaf = expected.logits.requires_grad_()
 reference.ctc.ctc_loss(leaf, *expected_inputs).sum().backward()
 compare("gradient", jax.grad(lambda x: jaxcrnn.ctc_loss(x, *inputs).sum())(outputs.logits), leaf.grad)
 
 # %% One training step with center loss: the loss, every parameter and the centers afterwards
-config = jaxcrnn.TrainConfig(
-    model, jaxcrnn.LossConfig("aligned"), jaxcrnn.OptimConfig(warmup=0), AugmentConfig(probability=0.0)
-)
+optim, augment = jaxcrnn.OptimConfig(warmup=0), jaxcrnn.augment.AugmentConfig(probability=0.0)
+config = jaxcrnn.TrainConfig(model, jaxcrnn.LossConfig("aligned"), optim, augment)
 state = jaxcrnn.init_state(config, jax.random.key(0), variables=weights)
 state, info = jax.jit(jaxcrnn.train_step)(config, state, ours_batch, jax.random.key(1))
 their_config = reference.TrainConfig(theirs.config, reference.PRESETS["aligned"], reference.OptimConfig(warmup=0))

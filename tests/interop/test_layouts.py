@@ -99,6 +99,7 @@ FILES = {
     "bfloat16": lambda state, path: torch_save_file({k: v.bfloat16() for k, v in tensors(state).items()}, path),
     "half": lambda state, path: torch.save({k: v.half() for k, v in tensors(state).items()}, path),
     "safetensors": lambda state, path: save_file(dict(state), path),
+    "float64": lambda state, path: save_file({k: v.astype(np.float64) for k, v in state.items()}, path),
 }
 
 

@@ -144,7 +144,7 @@ def test_the_page_of_a_new_loss_shows_the_example(monkeypatch):
     [
         ("train_on_your_lines", ["{tmp}/a"], ["50 lines", "Their labels: "]),
         ("custom_reader", ["{tmp}/b"], ["400 lines; the first is ", "run saved to "]),
-        ("use_from_python", [], ["'Invoice 4271', confidence 0.", "32 lines in batches of 16: "]),
+        ("use_from_python", [], ["'Total: 96.70', confidence 0.", "second call, 16 lines in batches of 8: "]),
     ],
 )
 def test_examples(name, arguments, shown, monkeypatch, tmp_path, capsys):
@@ -165,7 +165,7 @@ def test_examples(name, arguments, shown, monkeypatch, tmp_path, capsys):
 def test_the_notebook_of_parity():
     """In a process of its own, because it turns float64 on; every difference that it prints is small."""
     file = EXAMPLE.with_name("parity_notebook.py")
-    assert len(file.read_text(encoding="utf-8").splitlines()) < 70
+    assert len(file.read_text(encoding="utf-8").splitlines()) < 60
     environment = os.environ | {"JAX_NUMPY_RANK_PROMOTION": "allow", "PYTHONPATH": str(DOCS.parent)}
     done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, env=environment, check=True)
     errors = [float(number) for number in re.findall(r" (\d\.\de[+-]\d+), largest value", done.stdout)]
