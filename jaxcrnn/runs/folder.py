@@ -192,7 +192,7 @@ def _not_a_run(folder: Path, missing: str) -> str:
             f"{folder} --charset FILE --out FOLDER)"
         )
     if not folder.is_dir():
-        return f"no such folder; {expected}"
+        return f"not a run folder, there is no such folder; {expected}"
     if inside := next((one for one in list(folder.parents)[:2] if (one / FACTS).is_file()), None):
         return f"is inside the run folder {inside}; {expected}, with --checkpoint for a step"
     if (folder / "config.json").is_file():

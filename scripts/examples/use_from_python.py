@@ -43,7 +43,7 @@ if __name__ == "__main__":
         print(f"  {line.text!r}, confidence {line.confidence:.3f}")
 
     # Lines of similar widths share a compiled program: the second call is faster.
-    many = images * (16 // len(images))
+    many = images * max(1, 16 // len(images))
     for call in ("first", "second"):
         started = time.perf_counter()
         reader.recognize(many, batch_size=8)
