@@ -11,20 +11,21 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jaxcrnn.cli.main import main
 
-# A small model for lines of a few digits; for real lines leave these out and give optim.steps only.
+# A small model for lines of a few digits; for real lines, drop these and set optim.steps only.
 SMALL = [
-    "model.backbone=tiny", "model.hidden=48", "optim.steps=400", "optim.warmup=20", "optim.learning_rate=0.005",
-    "data.batch_size=16", "data.buckets=1", "augment.probability=0", "run.eval_every=200", "run.log_every=100",
+    "model.backbone=tiny", "model.hidden=48", "optim.steps=240", "optim.warmup=20", "optim.learning_rate=0.005",
+    "data.batch_size=16", "data.buckets=1", "augment.probability=0", "run.eval_every=120", "run.log_every=60",
 ]  # fmt: skip
 
 
-def draw(text, file):
-    """Write an image of a text, as a camera or a scanner would."""
-    font = ImageFont.load_default(28)
+def draw(text, file, rng):
+    """Write an image of a text, in a size and with noise of its own."""
+    font = ImageFont.load_default(int(rng.integers(20, 36)))
     left, top, right, bottom = (int(edge) for edge in font.getbbox(text))
     image = Image.new("L", (right - left + 8, bottom - top + 8), 255)
     ImageDraw.Draw(image).text((4 - left, 4 - top), text, font=font, fill=0)
-    image.save(file)
+    noise = rng.normal(0, 20, (image.height, image.width))
+    Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)).save(file)
 
 
 def label_file(folder, name, count, seed):
@@ -32,7 +33,7 @@ def label_file(folder, name, count, seed):
     rng, rows = np.random.default_rng(seed), []
     for i in range(count):
         text = "".join(rng.choice(list("0123456789"), rng.integers(2, 5)))
-        draw(text, folder / f"{name}-{i}.png")
+        draw(text, folder / f"{name}-{i}.png", rng)
         rows.append(f"{name}-{i}.png\t{text}\n")
     (folder / f"{name}.txt").write_text("".join(rows), encoding="utf-8")
     return str(folder / f"{name}.txt")
