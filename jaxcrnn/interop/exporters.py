@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from jaxcrnn import __version__
 from jaxcrnn.convert import to_torch
 from jaxcrnn.errors import UserError
-from jaxcrnn.interop import checkpoint_layouts, importer, recognizer, state_dicts
+from jaxcrnn.interop import checkpoint_layouts, importer, recognizer, reorder, state_dicts
 from jaxcrnn.interop.recognizer import Recognizer
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.nn.backbones import Block, layers_of
@@ -230,7 +230,7 @@ def to_crnn_pytorch(reader: Recognizer, source: Path, out: Path) -> str:
     """Write a state dict for crnn.pytorch's ``models/crnn.py``."""
     layout, variables = checkpoint_layouts.as_crnn_pytorch(checkpoint_layouts.fields_of(reader.model), reader.variables)
     if reader.model.blank:
-        variables = checkpoint_layouts.classes_moved(variables, 1)
+        variables = reorder.classes_moved(variables, 1)
     state = checkpoint_layouts.state_of(layout, variables, {})
     state_dicts.write(out, state)
     return f"{len(state)} arrays for crnn.pytorch, blank 0"

@@ -131,7 +131,11 @@ def _exported(folder: Path) -> Recognizer:
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{folder / CONFIG}: not the config of an exported model ({first_line(error)})") from None
+        reason = f"missing key {error}" if isinstance(error, KeyError) else first_line(error)
+        raise UserError(
+            f"{folder / CONFIG}: not the config of an exported model ({reason}); expected a folder written by "
+            "'jaxcrnn export --format safetensors'"
+        ) from None
     charset = Charset.from_file(folder / CHARSET, "first" if model.blank == 0 else "last")
     if charset.hash != expected:
         raise UserError(

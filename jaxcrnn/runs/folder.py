@@ -175,7 +175,7 @@ def open_weights(folder: Path) -> Run:
     """
     for name in (CONFIG, CHARSET, FACTS):
         if not (folder / name).is_file():
-            raise UserError(f"{folder}: not a run folder, {name} is missing; expected the --out of 'jaxcrnn train'")
+            raise UserError(f"{folder}: {_not_a_run(folder, name)}")
     config = load(folder / CONFIG)
     charset = Charset.from_file(folder / CHARSET, config.data.blank)
     try:
@@ -190,6 +190,25 @@ def open_weights(folder: Path) -> Run:
             f"{folder / CHARSET}: does not match the charset of the training: {_other_charset(charset, facts)}"
         )
     return Run(folder, config, charset)
+
+
+def _not_a_run(folder: Path, missing: str) -> str:
+    """Describe a path that is not a run folder, and what was expected."""
+    expected = "expected the --out of 'jaxcrnn train'"
+    if folder.is_file():
+        return (
+            f"is a file, not a run folder; {expected} (import a checkpoint of another program first: jaxcrnn convert "
+            f"{folder} --charset FILE --out FOLDER)"
+        )
+    if not folder.is_dir():
+        return f"not a run folder, there is no such folder; {expected}"
+    if inside := next((one for one in list(folder.parents)[:2] if (one / FACTS).is_file()), None):
+        return f"is inside the run folder {inside}; {expected}, with --checkpoint for a step"
+    if (folder / "config.json").is_file():
+        return f"not a run folder, {missing} is missing; it looks like an exported model; {expected}"
+    runs = sorted(one.name for one in folder.iterdir() if (one / FACTS).is_file())
+    shown = f"; it contains the runs {', '.join(runs[:5])}" if runs else ""
+    return f"not a run folder, {missing} is missing{shown}; {expected}"
 
 
 def _other_charset(charset: Charset, facts: dict[str, Any]) -> str:
