@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from jaxcrnn._console import Plain, duration
 from jaxcrnn._files import written_whole
+from jaxcrnn._ranges import Count, Natural, check
 from jaxcrnn._text import first_line
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import Corpus
@@ -45,21 +46,22 @@ class LoopConfig:
     """Training loop: seed, and how often to validate, log and save.
 
     Attributes:
-      seed: random seed of the parameters, the sample order and the augmentation.
-      eval_every: steps between validations; a checkpoint is saved at each.
-      log_every: steps aggregated into one row of ``metrics.jsonl``.
-      keep: number of newest checkpoints to keep; the best by validation accuracy is kept as well.
+      seed: random seed of the parameters, the sample order and the augmentation, 0 or more.
+      eval_every: steps between validations, 1 or more; a checkpoint is saved at each.
+      log_every: steps aggregated into one row of ``metrics.jsonl``, 1 or more.
+      keep: number of newest checkpoints to keep, 1 or more; the best by validation accuracy is kept as well.
+
+    Raises:
+      UserError: a value is out of range.
     """
 
-    seed: int = 0
-    eval_every: int = 200
-    log_every: int = 10
-    keep: int = 2
+    seed: Natural = 0
+    eval_every: Count = 200
+    log_every: Count = 10
+    keep: Count = 2
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value < (0 if name == "seed" else 1):
-                raise UserError(f"run.{name} is {value}; expected {0 if name == 'seed' else 1} or more")
+        check(self, "run")
 
 
 @dataclass

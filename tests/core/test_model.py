@@ -117,7 +117,7 @@ def test_bfloat16_stays_close_and_ends_in_float32(model):
     ("change", "message"),
     [({"backbone": "vgg16"}, "'vgg16'; expected one of .*small, tiny, vgg.*, or layers such as"),
      ({"dtype": "float16"}, "expected one of float32"),
-     ({"hidden": 0}, "expected 1 or more"), ({"dropout": 1.0}, "0 <= dropout < 1")],
+     ({"hidden": 0}, "expected 1 or more"), ({"dropout": 1.0}, "expected 0 or more, less than 1")],
 )  # fmt: skip
 def test_bad_shapes(change, message):
     with pytest.raises(UserError, match=message):

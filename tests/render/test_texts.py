@@ -74,7 +74,9 @@ def test_nothing_to_draw(config, characters, message, tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"share": 2.0}, "text.share is 2.0; expected 0 to 1"), ({"shortest": 0}, "1 <= shortest <= longest"),
+    [({"share": 2.0}, "text.share is 2.0; expected 0 to 1"),
+     ({"shortest": 0}, "text.shortest is 0; expected 1 or more"),
+     ({"shortest": 9, "longest": 8}, "expected shortest <= longest"),
      ({"widths": 0}, "text.widths is 0"), ({"pitch": 0.0}, "text.pitch is 0.0")],
 )  # fmt: skip
 def test_bad_values(change, message):
