@@ -46,10 +46,10 @@ def test_a_configuration_of_an_earlier_version_has_not_changed(trained, tmp_path
     facts["config"]["data"]["repeat_rare"] = 0.0
     del facts["config"]["data"]["allow_outside"]
     (run / "run.json").write_text(json.dumps(facts))
-    assert folder.say_changes(folder.open_run(run)) == []
+    assert folder.say_changes(folder.open_run(run))[1] == []
     facts["config"]["model"]["black"] = 0.5
     (run / "run.json").write_text(json.dumps(facts))
-    (said,) = folder.say_changes(folder.open_run(run))
+    (said,) = folder.say_changes(folder.open_run(run))[1]
     assert said.endswith("config.yaml was edited: imported.black is -1.0, was 0.5")
 
 

@@ -226,7 +226,7 @@ def test_a_run_from_before_these_keys_has_not_changed(trained, tmp_path, lines_f
     for key in ("rule", "terms"):
         del facts["config"]["loss"][key]
     (tmp_path / "old" / "run.json").write_text(json.dumps(facts))
-    assert folder.say_changes(folder.open_run(tmp_path / "old")) == []
+    assert folder.say_changes(folder.open_run(tmp_path / "old"))[1] == []
 
 
 def test_an_arm_of_a_plan_may_have_a_loss_of_its_own(tmp_path):
