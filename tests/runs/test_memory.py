@@ -30,7 +30,7 @@ def run(lines_file, tmp_path_factory):
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 734003200 bytes."), "700.0 MiB"),
         (RuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.5G of 15.7G hbm.\nmore"),
          "Ran out of memory in memory space hbm. Used 20.5G of 15.7G hbm"),
-        (RuntimeError("INTERNAL: Failed to allocate 500B for new constant"), "INTERNAL: Failed to allocate 500B"),
+        (RuntimeError("INTERNAL: Failed to allocate 500B for new constant"), "could not allocate 0.0 MiB"),
         (RuntimeError("can't start new thread"), "can't start new thread"),
         (MemoryError(), "an allocation failed"),
         (MemoryError("std::bad_alloc"), "std::bad_alloc"),
@@ -57,12 +57,12 @@ def test_other_errors_pass():
 
 
 def test_a_new_run_leaves_nothing(lines_file, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(trainer, "compile_step", exhausted)
+    monkeypatch.setattr(trainer, "init_state", exhausted)
     assert main(train_args(lines_file, tmp_path / "new" / "run", val=False)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        "jaxcrnn: not enough memory for a step on 4 lines of width 48: could not allocate 11.0 GiB; "
-        "lower data.batch_size, data.max_width or model.hidden"
+        "jaxcrnn: not enough memory for the state of the model: could not allocate 11.0 GiB; "
+        "lower model.hidden, or choose a smaller backbone"
     )
     assert not (tmp_path / "new").exists()
     (tmp_path / "empty").mkdir()
@@ -81,6 +81,14 @@ def test_a_resumed_run_is_kept(run, tmp_path, monkeypatch, capsys):
     assert sorted(p.name for p in (own / "checkpoints").iterdir()) == ["0"], "the checkpoint is not damaged"
     assert (own / "config.yaml").read_text() == config
     assert (own / "run.json").read_text() == facts
+    monkeypatch.setattr(trainer, "compile_step", exhausted)
+    assert main(["train", "--resume", str(own), "--set", "data.batch_size=3"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "jaxcrnn: not enough memory for a step on 3 lines of width 64: could not allocate 11.0 GiB; "
+        "lower data.batch_size, data.max_width or model.hidden"
+    )
+    assert "batch_size: 3" in (own / "config.yaml").read_text()
 
 
 def test_folders_with_a_checkpoint_are_kept(tmp_path):
