@@ -7,7 +7,6 @@ A `Flow` is a loss variant made of functions; a `LossConfig` names its parts. `j
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -20,6 +19,7 @@ from jax import Array
 
 from jaxcrnn import _terms, assign, centers, diagnostics, losses
 from jaxcrnn._arguments import class_id, integers
+from jaxcrnn._ranges import Natural, NonNegative, check
 from jaxcrnn.centers import CenterRule
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.center_ops import DENSE, CenterOps
@@ -130,7 +130,7 @@ class LossConfig:
       frames: frames of a character's run that the ``aligned`` assignment uses: ``"last"``, ``"first"``, ``"best"`` or
         ``"all"``.
       skip_blank: whether the ``predicted`` assignment drops frames whose best class is the blank.
-      ignored: class ids that the ``counted`` assignment does not count as characters.
+      ignored: class ids that the ``counted`` assignment does not count as characters, each 0 or more.
       focal: use focal CTC instead of CTC, so that lines that are already read with confidence count less.
       focal_alpha: factor of focal CTC, 0 or more.
       focal_gamma: focusing exponent of focal CTC, 0 or more; 0 is plain CTC.
@@ -159,19 +159,19 @@ class LossConfig:
     start: str | None = None
     update: str | None = None
     reduction: str | None = None
-    weight: float | None = None
-    alpha: float = 0.05
-    center_rate: float = 0.5
+    weight: NonNegative | None = None
+    alpha: NonNegative = 0.05
+    center_rate: NonNegative = 0.5
     frames: str = "last"
     skip_blank: bool = False
-    ignored: tuple[int, ...] = ()
+    ignored: tuple[Natural, ...] = ()
     focal: bool = False
-    focal_alpha: float = 1.0
-    focal_gamma: float = 2.0
-    ace: float = 0.0
+    focal_alpha: NonNegative = 1.0
+    focal_gamma: NonNegative = 2.0
+    ace: NonNegative = 0.0
     ace_variant: str = "paper"
-    push: float = 0.0
-    push_margin: float = 1.0
+    push: NonNegative = 0.0
+    push_margin: NonNegative = 1.0
     rule: str | None = None
     terms: tuple[str, ...] = ()
 
@@ -185,10 +185,7 @@ class LossConfig:
             if value is not None and value not in choices and name not in self.import_paths:
                 hint = ", or module:function" if name == "assignment" else ""
                 raise UserError(f"loss.{name} is {value!r}; expected one of {', '.join(choices)}{hint}")
-        for name in ("weight", "alpha", "center_rate", "focal_alpha", "focal_gamma", "ace", "push", "push_margin"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise UserError(f"loss.{name} is {value}; expected 0 or more")
+        check(self, "loss")
         if not self.has_centers and (self.parts.weight or self.push or self.rule):
             name = "weight" if self.parts.weight else "push" if self.push else "rule"
             raise UserError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
+from jaxcrnn.errors import UserError
+
 # Imported before the garbage collector starts (`jaxcrnn.cli.main`) by commands that use a run.
 RUN_MODULES = ("jaxcrnn.runs.folder", "jaxcrnn.decoding.evaluate")
 
@@ -42,6 +44,24 @@ def add_checkpoint(parser: argparse.ArgumentParser, default: str | None = "best"
         metavar="WHICH",
         help="checkpoint to load: best (highest validation accuracy), latest or a step number; default: best",
     )
+
+
+def add_batch_size(parser: argparse.ArgumentParser) -> None:
+    """Add ``--batch-size``."""
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="lines in a batch; affects speed and memory, not results"
+    )
+
+
+def batch_size(args: argparse.Namespace, default: int) -> int:
+    """Return the option of `add_batch_size`, or its default.
+
+    Raises:
+      UserError: it is below 1.
+    """
+    if args.batch_size is not None and args.batch_size < 1:
+        raise UserError(f"--batch-size {args.batch_size}: expected 1 or more")
+    return args.batch_size or default
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "read the text in images of single lines, with confidences"
 MODULES = options.RUN_MODULES
+BATCH_SIZE = 16
 
 
 def add_options(parser: options.Parser) -> None:
@@ -27,6 +28,7 @@ def add_options(parser: options.Parser) -> None:
     parser.add_argument(
         "images", nargs="+", help="image files, folders of images, or - for one image or a list of paths on stdin"
     )
+    options.add_batch_size(parser)
     options.add_checkpoint(parser)
     options.add_bounds(parser)
     options.add_trust(parser)
@@ -50,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.characters and not args.json:
         raise UserError("--characters requires --json")
+    batch_size = options.batch_size(args, BATCH_SIZE)
     opened = open_run(Path(args.run), args.trust_code)
     state, _ = opened.state(args.checkpoint)
     decoder = decoder_of(args, opened.charset)
@@ -71,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
                 if args.json:
                     print(json.dumps({"path": name, "error": str(error)}, ensure_ascii=False))
 
-    for line in recognize(opened.reader_config, state, opened.charset, images(), decoder=decoder):
+    read = recognize(opened.reader_config, state, opened.charset, images(), batch_size=batch_size, decoder=decoder)
+    for line in read:
         print(_as_json(line, stretched[line.name], args.characters) if args.json else _as_text(line), flush=True)
     if failed > 1:
         raise UserError(f"{failed} images could not be read; each is named above")

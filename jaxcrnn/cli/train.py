@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 SUMMARY = "train a recogniser on labelled images of text lines"
 MODULES = ("jaxcrnn.runs.start",)
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not finished, run again
+# What --set may not change in a run that is resumed.
+FIXED = ("model.", "imported.", "loss.", "data.train=", "data.more=", "data.val=", "data.charset=", "data.blank=")
 
 
 def add_options(parser: options.Parser) -> None:
@@ -66,7 +69,11 @@ def add_options(parser: options.Parser) -> None:
         "(loss.start below); default: set by the preset",
     )
     parser.add_argument("--skip-bad", action="store_true", help="skip and count rows with faults instead of stopping")
-    parser.add_argument("--resume", metavar="FOLDER", help="resume an interrupted run exactly where it stopped")
+    parser.add_argument(
+        "--resume",
+        metavar="FOLDER",
+        help="resume an interrupted run exactly where it stopped; with --set optim.steps=N, extend it",
+    )
     parser.add_argument(
         "--auto-resume",
         action="store_true",
@@ -233,9 +240,12 @@ def _resume(args: argparse.Namespace) -> int:
 
     own = open_weights(Path(args.resume))
     imports = [change for change in args.set if change.partition("=")[0] in extensions.KEYS]
-    if args.config or args.out or not all(change.startswith("mesh.") or change in imports for change in args.set):
+    if args.config or args.out:
+        raise UserError("--resume uses the run's saved config and folder; drop --config and --out")
+    if fixed := [change for change in args.set if change.startswith(FIXED) and change not in imports]:
         raise UserError(
-            "--resume uses the run's saved config and folder; drop --config, --out and --set (except mesh.*)"
+            f"--resume continues the run with its own model, loss and data; drop --set {fixed[0]}, or start a new run "
+            f"with --init-from {args.resume}"
         )
     for flag in ("init_from", "centers", "preset", "checkpoint", "print_config", "grow"):
         if getattr(args, flag):
@@ -247,13 +257,14 @@ def _resume(args: argparse.Namespace) -> int:
         raise UserError(
             f"--resume uses the run's own loss; --set {' '.join(imports)} differs from {own.folder / CONFIG}"
         )
-    _go_on(trusted(own, _trust(args)), args)
+    sets = [change for change in args.set if not change.startswith("mesh.") and change not in imports]
+    _go_on(trusted(own, _trust(args)), args, sets)
     return 0
 
 
-def _go_on(own: Run, args: argparse.Namespace) -> bool:
-    """Resume a run, and return whether it finished."""
+def _go_on(own: Run, args: argparse.Namespace, sets: Sequence[str] = ()) -> bool:
+    """Resume a run with changes to save, and return whether it finished."""
     from jaxcrnn.runs import start
 
     mesh_only = [change for change in args.set if change.startswith("mesh.")]
-    return start.resume(own, overrides=mesh_only, charset_file=args.charset, skip_bad=args.skip_bad)
+    return start.resume(own, sets=sets, overrides=mesh_only, charset_file=args.charset, skip_bad=args.skip_bad)

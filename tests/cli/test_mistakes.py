@@ -17,10 +17,16 @@ MISTAKES = {
     "missing config": (["train", "--config", "{tmp}/no.yaml"], "no.yaml: No such file"),
     "not a run": (["evaluate", "{tmp}"], "not a run folder, config.yaml is missing"),
     "resume nothing": (["train", "--resume", "{tmp}"], "not a run folder"),
-    "resume with options": (
-        ["train", "--resume", "{run}", "--set", "optim.steps=3"],
-        "drop --config, --out and --set (except mesh.*)",
+    "resume elsewhere": (["train", "--resume", "{run}", "--out", "{tmp}/x"], "drop --config and --out"),
+    "resume another model": (
+        ["train", "--resume", "{run}", "--set", "model.hidden=9"],
+        "with its own model, loss and data; drop --set model.hidden=9, or start a new run with --init-from",
     ),
+    "resume with fewer steps": (
+        ["train", "--resume", "{run}", "--set", "optim.steps=3"],
+        "is already at step 8; expected 8 or more",
+    ),
+    "resume with a bad value": (["train", "--resume", "{run}", "--set", "run.keep=0"], "run.keep is 0; expected 1"),
     "no such checkpoint": (["evaluate", "{run}", "--checkpoint", "77"], "no checkpoint of step 77; available: [4, 8]"),
     "odd checkpoint": (["evaluate", "{run}", "--checkpoint", "last"], "expected best, latest or one of the steps"),
     "another charset": (

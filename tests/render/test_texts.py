@@ -76,7 +76,8 @@ def test_sources_without_text_are_rejected(config, characters, message, tmp_path
     ("change", "message"),
     [
         ({"share": 2.0}, "text.share is 2.0; expected 0 to 1"),
-        ({"shortest": 0}, "1 <= shortest <= longest"),
+        ({"shortest": 0}, "text.shortest is 0; expected 1 or more"),
+        ({"shortest": 9, "longest": 8}, "expected shortest <= longest"),
         ({"widths": 0}, "text.widths is 0"),
         ({"pitch": 0.0}, "text.pitch is 0.0"),
     ],
