@@ -76,17 +76,21 @@ def _served(reader: Recognizer, out: Path, name: str, data: bytes) -> str:
     (out / name).write_bytes(data)
     reader.charset.save(out / recognizer.CHARSET)
     facts = {"height": reader.model.height, "width": reader.limits.stretch, "least_width": LEAST,
-             "blank": reader.charset.blank, "classes": reader.charset.num_classes}  # fmt: skip
+             "vertical": reader.limits.vertical, "blank": reader.charset.blank,
+             "classes": reader.charset.num_classes}  # fmt: skip
     (out / recognizer.CONFIG).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return f"{len(data) / 1e6:.1f} MB"
 
 
 def _facts(reader: Recognizer) -> dict[str, Any]:
+    images = dataclasses.asdict(reader.limits)
+    if not reader.limits.vertical:
+        del images["vertical"]  # earlier versions, which do not know it, read such an export too
     return {
         "format": recognizer.FORMAT,
         "version": __version__,
         "model": recognizer.facts_of(reader.model),
-        "images": dataclasses.asdict(reader.limits),
+        "images": images,
         "charset_hash": reader.charset.hash,
     }
 
