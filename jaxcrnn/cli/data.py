@@ -24,6 +24,8 @@ def add_options(parser: options.Parser) -> None:
                           ("convert", "convert a data set to LMDB")):  # fmt: skip
         sub = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         sub.add_argument("source", help="label file, LMDB, folder, labels.csv, or mmocr or docTR JSON")
+        if name == "audit":
+            options.add_vertical(sub)
         if name == "convert":
             sub.add_argument("out", help="output folder; an interrupted conversion is resumed")
             sub.add_argument("--format", default="lmdb", choices=["lmdb"], help="output format; lmdb is the only one")
@@ -47,7 +49,8 @@ def _audited(args: argparse.Namespace, *, keep_text_faults: bool) -> Corpus:
     from jaxcrnn.runs import config as configs
     from jaxcrnn.runs.usable_lines import audit_lines
 
-    config = configs.load(args.config, args.set)
+    turned = options.vertical_key(args) if args.action == "audit" else []
+    config = configs.load(args.config, [*turned, *args.set])
     source = open_source(args.source, config.data.limits)
     if args.charset:
         charset = Charset.from_file(args.charset)

@@ -29,6 +29,8 @@ class DataConfig:
       max_bytes: maximum bytes of an image file.
       stretch: width in pixels that every line is stretched to, for models trained that way; 0 keeps the aspect
         ratio.
+      vertical: rotate lines that are taller than wide by 90 degrees counterclockwise, so that vertical text, read from
+        top to bottom, becomes a line from left to right; wider lines stay as they are.
       allow_outside: whether label files may name images outside their own folder.
       cache_mb: memory for decoded images, in MiB.
       workers: number of threads that read images ahead.
@@ -49,6 +51,7 @@ class DataConfig:
     max_bytes: int = 64_000_000
     allow_outside: bool = False
     stretch: int = 0
+    vertical: bool = False
     cache_mb: int = 1024
     workers: int = 2
     processes: int = 0
@@ -76,4 +79,4 @@ class DataConfig:
     @property
     def limits(self) -> Limits:
         """Bounds on image sizes."""
-        return Limits(self.max_pixels, self.max_width, self.max_bytes, self.allow_outside, self.stretch)
+        return Limits(self.max_pixels, self.max_width, self.max_bytes, self.allow_outside, self.stretch, self.vertical)

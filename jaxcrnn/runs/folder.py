@@ -39,7 +39,7 @@ CONFIG, CHARSET, FACTS, CHECKPOINTS = "config.yaml", "charset.txt", "run.json", 
 _USED = "config"  # key of ``run.json``: the configuration of the last training
 # Keys that determine the sample order: after a change during an epoch, its lines may be repeated or skipped.
 _ORDER = ("data.train", "data.more", "data.weights", "data.batch_size", "data.buckets",
-          "data.max_width", "data.stretch", "text.share", "run.seed")  # fmt: skip
+          "data.max_width", "data.stretch", "data.vertical", "text.share", "run.seed")  # fmt: skip
 CENTERS = "centers.safetensors"  # default output of 'centers estimate'
 
 
