@@ -194,7 +194,13 @@ def to_gray(image: Image.Image, limits: Limits, name: str = "image") -> np.ndarr
 
 def _upright_gray(image: Image.Image) -> np.ndarray:
     image.load()  # some formats store the orientation after the pixels
-    return _to_gray(ImageOps.exif_transpose(image))
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        raise ValueError(f"invalid EXIF data ({first_line(error)})") from None
+    return _to_gray(upright)
 
 
 def _to_gray(image: Image.Image) -> np.ndarray:

@@ -118,7 +118,7 @@ class Texts:
         elif config.source != "uniform":
             # Lines are split at characters that cannot be drawn, so that pieces are contiguous in the file.
             for line in read_text(config.source).split("\n"):
-                pieces = list(map(_spaced, self._drawable_part(line.removesuffix("\r"), gap="\n").split("\n")))
+                pieces = list(map(spaced, self._drawable_part(line.removesuffix("\r"), gap="\n").split("\n")))
                 self.pieces += [piece for piece in pieces if len(piece) >= config.shortest]
                 self.too_short += sum(0 < len(piece) < config.shortest for piece in pieces)
             if not self.pieces:
@@ -170,7 +170,7 @@ class Texts:
         return text
 
 
-def _spaced(text: str) -> str:
+def spaced(text: str) -> str:
     """Remove the spaces at the ends of a text, and all but the first of several in a row."""
     return re.sub(r"(\s)\s+", r"\1", text.strip())
 
