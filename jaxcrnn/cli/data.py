@@ -31,6 +31,8 @@ def add_options(parser: options.Parser) -> None:
             help="label file of path<TAB>text lines (also PaddleOCR's), LMDB folder, labels.csv of EasyOCR, JSON file "
             "of mmocr or docTR, or folder of images named after their text",
         )
+        if name == "audit":
+            options.add_vertical(sub)
         if name == "convert":
             sub.add_argument("out", help="output folder; an interrupted conversion is resumed")
             sub.add_argument("--format", default="lmdb", choices=["lmdb"], help="output format; lmdb is the only one")
@@ -60,7 +62,8 @@ def _audited(args: argparse.Namespace, *, keep_text_faults: bool) -> Corpus:
     from jaxcrnn.runs import config as configs
     from jaxcrnn.runs.usable_lines import audit_lines
 
-    config = configs.load(args.config, args.set)
+    turned = options.vertical_key(args) if args.action == "audit" else []
+    config = configs.load(args.config, [*turned, *args.set])
     source = open_source(args.source, config.data.limits)
     if args.charset:
         charset = Charset.from_file(args.charset)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -230,6 +229,7 @@ def _confusion_table(confusions: list[Confusion], most: int) -> str:
 
 def _as_json(scores: Scores, facts: dict[str, object]) -> str:
     """Format all scores as JSON."""
+    from jaxcrnn._console import to_json
     from jaxcrnn.lookalikes import confusions
 
     rates = {
@@ -240,4 +240,4 @@ def _as_json(scores: Scores, facts: dict[str, object]) -> str:
         {"written": c.written, "read": c.read, "count": c.times, "of": c.among, "alike": c.alike}
         for c in scores.confusions
     ]
-    return json.dumps({**facts, "rates": rates, "confusions": confused}, ensure_ascii=False, indent=2)
+    return to_json({**facts, "rates": rates, "confusions": confused}, indent=2)

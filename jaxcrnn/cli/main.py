@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from jaxcrnn import __version__
+from jaxcrnn import __version__, _console
 from jaxcrnn._memory import is_out_of_memory, reason
 from jaxcrnn._text import first_line
 from jaxcrnn.cli.options import Parser
@@ -78,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
       argv: command-line arguments; those of the process by default.
     """
+    _console.print_anything()
     if own := argv is None:
         argv = sys.argv[1:]
         gc.disable()

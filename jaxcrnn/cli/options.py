@@ -93,7 +93,7 @@ def add_groups(parser: argparse.ArgumentParser) -> None:
 
 
 def add_bounds(parser: argparse.ArgumentParser) -> None:
-    """Add ``--max-pixels`` and ``--max-bytes``."""
+    """Add ``--max-pixels``, ``--max-bytes``, ``--max-width`` and ``--vertical``."""
     for unit in ("pixels", "bytes"):
         parser.add_argument(
             f"--max-{unit}",
@@ -101,6 +101,32 @@ def add_bounds(parser: argparse.ArgumentParser) -> None:
             metavar="N",
             help=f"maximum {unit} of an image; default: the run's data.max_{unit}, but at most that key's default",
         )
+    parser.add_argument(
+        "--max-width",
+        type=int,
+        metavar="N",
+        help="maximum width in pixels of a line at the model's height; default: the run's data.max_width",
+    )
+    add_vertical(parser, "; default: as the run was trained (data.vertical)")
+
+
+def add_vertical(parser: argparse.ArgumentParser, default: str = "; sets data.vertical") -> None:
+    """Add ``--vertical`` and ``--no-vertical``.
+
+    Args:
+      parser: parser of the command.
+      default: end of the help.
+    """
+    parser.add_argument(
+        "--vertical",
+        action=argparse.BooleanOptionalAction,
+        help=f"rotate lines taller than wide by 90 degrees counterclockwise, for vertical text{default}",
+    )
+
+
+def vertical_key(args: argparse.Namespace) -> list[str]:
+    """Return the configuration override that ``--vertical`` stands for."""
+    return [] if args.vertical is None else [f"data.vertical={str(args.vertical).lower()}"]
 
 
 def add_reading(parser: argparse.ArgumentParser, skip_bad: str = "unreadable images") -> None:
@@ -120,4 +146,5 @@ def add_reading(parser: argparse.ArgumentParser, skip_bad: str = "unreadable ima
 
 def reading(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of `add_reading` as arguments of `jaxcrnn.runs.usable_lines.usable_lines`."""
-    return {name: getattr(args, name) for name in ("skip_bad", "allow_outside", "max_pixels", "max_bytes")}
+    names = ("skip_bad", "allow_outside", "max_pixels", "max_bytes", "max_width", "vertical")
+    return {name: getattr(args, name) for name in names}

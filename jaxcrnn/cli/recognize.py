@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from jaxcrnn._console import to_json
 from jaxcrnn.cli import options
 from jaxcrnn.cli.decoding import add_decoding, decoder_of
 from jaxcrnn.errors import UserError
@@ -45,7 +45,7 @@ def add_options(parser: options.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Report each unreadable image on its own line, and return 2 if there was one."""
-    from jaxcrnn.data.images import ImageError, fit_height, read_gray
+    from jaxcrnn.data.images import ImageError, fit_height, noting_pages, pages_note, read_gray
     from jaxcrnn.decoding.evaluate import recognize
     from jaxcrnn.runs.folder import open_run
     from jaxcrnn.runs.usable_lines import limits_of
@@ -56,9 +56,15 @@ def run(args: argparse.Namespace) -> int:
     opened = open_run(Path(args.run), args.trust_code)
     state, _ = opened.state(args.checkpoint)
     decoder = decoder_of(args, opened.charset)
-    limits = limits_of(opened, max_pixels=args.max_pixels, max_bytes=args.max_bytes)
+    limits = limits_of(
+        opened,
+        max_pixels=args.max_pixels,
+        max_bytes=args.max_bytes,
+        max_width=args.max_width,
+        vertical=args.vertical,
+    )
     failed = 0
-    stretched: dict[str, float] = {}
+    places: dict[str, _Place] = {}
 
     def images() -> Iterator[tuple[str, np.ndarray]]:
         nonlocal failed
@@ -66,17 +72,21 @@ def run(args: argparse.Namespace) -> int:
             try:
                 gray = read_gray(file, limits, name)
                 scaled = fit_height(gray, opened.config.model.height, limits, name)
-                stretched[name] = gray.shape[1] / scaled.shape[1]
+                turned = limits.vertical and gray.shape[0] > gray.shape[1]
+                places[name] = _Place(gray.shape[0 if turned else 1] / scaled.shape[1], turned)
                 yield name, scaled
             except ImageError as error:
                 failed += 1
                 print(f"jaxcrnn recognize: {error}", file=sys.stderr)
                 if args.json:
-                    print(json.dumps({"path": name, "error": str(error)}, ensure_ascii=False))
+                    print(to_json({"path": name, "error": str(error)}))
 
-    read = recognize(opened.reader_config, state, opened.charset, images(), batch_size=batch_size, decoder=decoder)
-    for line in read:
-        print(_as_json(line, stretched[line.name], args.characters) if args.json else _as_text(line), flush=True)
+    with noting_pages() as pages:
+        read = recognize(opened.reader_config, state, opened.charset, images(), batch_size=batch_size, decoder=decoder)
+        for line in read:
+            print(_as_json(line, places[line.name], args.characters) if args.json else _as_text(line), flush=True)
+    if pages:
+        print(f"jaxcrnn recognize: {pages_note(pages)}", file=sys.stderr)
     if failed > 1:
         raise UserError(f"{failed} images could not be read; each is named above")
     return 2 if failed else 0
@@ -87,22 +97,30 @@ def _as_text(line: Line) -> str:
     return f"{line.name}\t{line.text}\t{line.confidence:.4f}{others}"
 
 
-def _as_json(line: Line, scale: float, characters: bool) -> str:
+class _Place(NamedTuple):
+    """How positions in a scaled line become positions in its image: by a factor, and down it if it was rotated."""
+
+    scale: float
+    turned: bool
+
+
+def _as_json(line: Line, place: _Place, characters: bool) -> str:
     """Format a line of output; positions are in pixels of the original image."""
+    start, end = ("top", "bottom") if place.turned else ("left", "right")
     values: dict[str, Any] = {"path": line.name, "text": line.text, "confidence": round(line.confidence, 4)}
     if characters:
         values["characters"] = [
             {
                 "text": c.text,
                 "confidence": round(c.confidence, 4),
-                "left": round(c.left * scale, 1),
-                "right": round(c.right * scale, 1),
+                start: round(c.left * place.scale, 1),
+                end: round(c.right * place.scale, 1),
             }
             for c in line.characters
         ]
     if line.others:
         values["others"] = [{"text": text, "score": round(score, 4)} for text, score in line.others]
-    return json.dumps(values, ensure_ascii=False)
+    return to_json(values)
 
 
 def _inputs(items: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | bytes]]:

@@ -68,6 +68,7 @@ def add_options(parser: options.Parser) -> None:
         help="initial centers of a center loss: a file made by 'jaxcrnn centers estimate', or head, zeros or normal "
         "(loss.start below); default: set by the preset",
     )
+    options.add_vertical(parser)
     parser.add_argument("--skip-bad", action="store_true", help="skip and count rows with faults instead of stopping")
     parser.add_argument(
         "--resume",
@@ -218,7 +219,7 @@ def _config(args: argparse.Namespace, origin: Run | None) -> Config:
     start = args.centers if args.centers in CHOICES["start"] else "estimate"
     # The loss is not inherited: parts of the old one would silently modify another preset.
     base = dataclasses.replace(origin.config, loss=LossConfig()) if origin else None
-    config = configs.load(args.config, [*sets, *args.set], base)
+    config = configs.load(args.config, [*sets, *options.vertical_key(args), *args.set], base)
     if args.centers and config.loss.start not in (None, start):
         raise UserError(f"--centers {args.centers} contradicts loss.start={config.loss.start}; drop one of them")
     if args.centers and not config.loss.has_centers:
@@ -250,6 +251,8 @@ def _resume(args: argparse.Namespace) -> int:
     for flag in ("init_from", "centers", "preset", "checkpoint", "print_config", "grow"):
         if getattr(args, flag):
             raise UserError(f"--resume continues the run unchanged; drop --{flag.replace('_', '-')}")
+    if args.vertical is not None:
+        raise UserError("--resume uses the run's own data.vertical; drop --vertical and --no-vertical")
     for flag in ("data", "val"):
         if getattr(args, flag):
             raise UserError(f"--resume uses the run's own data; drop --{flag}")

@@ -12,7 +12,16 @@ import numpy as np
 
 from jaxcrnn._console import table
 from jaxcrnn.charset import Charset, name_of
-from jaxcrnn.data.images import ABSURD, MISSING, UNREADABLE, ImageError, Limits, fit_height
+from jaxcrnn.data.images import (
+    ABSURD,
+    MISSING,
+    UNREADABLE,
+    ImageError,
+    Limits,
+    fit_height,
+    noting_pages,
+    pages_note,
+)
 from jaxcrnn.data.labels import MALFORMED, OUTSIDE, Fault, Source
 
 UNKNOWN = "character outside the charset"
@@ -39,6 +48,7 @@ class Corpus:
       faults: all faults, of skipped and of kept rows.
       left_out: number of skipped rows of the source, including malformed lines.
       cache: decoded images by position in ``indices``.
+      notes: lines that the table adds: what is unusual about the images, without being a fault.
     """
 
     source: Source
@@ -50,6 +60,7 @@ class Corpus:
     faults: list[Fault]
     left_out: int
     cache: dict[int, np.ndarray]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -66,6 +77,7 @@ class Corpus:
             faults=[],
             left_out=0,
             cache=cache,
+            notes=(),
         )
 
     @property
@@ -138,7 +150,8 @@ def audit(
     cache: dict[int, np.ndarray] = {}
     faults = list(source.faults)
     harmless = TEXT_KINDS if keep_text_faults else frozenset()
-    for index, image in enumerate(_images(source, height, limits, workers)):
+    notes: list[str] = []
+    for index, image in enumerate(_images(source, height, limits, workers, notes)):
         ids, own = _text_faults(source, index, charset, image, frames)
         if isinstance(image, ImageError):
             own.append(Fault(image.kind, source.where(index), str(image)))
@@ -164,19 +177,37 @@ def audit(
         faults,
         len(source) + len(source.faults) - len(kept),
         cache,
+        tuple(notes),
     )
 
 
-def _images(source: Source, height: int, limits: Limits, workers: int) -> Iterator[np.ndarray | ImageError]:
+def _images(
+    source: Source, height: int, limits: Limits, workers: int, notes: list[str]
+) -> Iterator[np.ndarray | ImageError]:
+    """Yield every image or why it cannot be used, and finally add what is unusual about them to ``notes``."""
+    tall: set[int] = set()
+
     def read(index: int) -> np.ndarray | ImageError:
         try:
-            return fit_height(source[index][0], height, limits, source.name(index))
+            gray, text = source[index]
+            # A single character may well be taller than wide.
+            if gray.shape[0] > gray.shape[1] and (limits.vertical or len(text) > 1):
+                tall.add(index)
+            return fit_height(gray, height, limits, source.name(index))
         except ImageError as error:
             return error
 
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool, noting_pages() as pages:
         for start in range(0, len(source), 256):  # chunks bound the memory of decoded images
             yield from pool.map(read, range(start, min(start + 256, len(source))))
+    notes += [pages_note(pages)] if pages else []
+    if tall and limits.vertical:
+        notes.append(f"{len(tall)} of {len(source)} lines are taller than wide and are rotated (data.vertical)")
+    elif tall:
+        notes.append(
+            f"{len(tall)} of {len(source)} lines are taller than wide, with two or more characters; "
+            "if they are vertical, rotate them with --vertical (data.vertical=true)"
+        )
 
 
 def _text_faults(
@@ -202,7 +233,7 @@ def _text_faults(
 def audit_table(name: str, corpus: Corpus, examples: int = 3) -> str:
     """Format the counts of faults with the first examples of each; one line if there are none."""
     total = len(corpus) + corpus.left_out
-    head = f"{name}: {total} lines, {len(corpus)} usable"
+    head = "\n".join([f"{name}: {total} lines, {len(corpus)} usable", *corpus.notes])
     counts = corpus.counts()
     if not counts:
         return head

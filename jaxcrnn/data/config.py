@@ -31,6 +31,8 @@ class DataConfig:
       max_bytes: maximum bytes of an image file, 1 or more; larger files are faults.
       stretch: width in pixels that every line is stretched to, for models trained that way, 0 or more and at most
         ``max_width``; 0 keeps the aspect ratio.
+      vertical: rotate lines that are taller than wide by 90 degrees counterclockwise, so that vertical text, read from
+        top to bottom, becomes a line from left to right; wider lines stay as they are.
       allow_outside: whether label files may name images outside their own folder.
       cache_mb: memory in MiB that keeps decoded images for later epochs, 0 or more; 0 disables the cache.
       workers: number of threads that read the images of the next batches, 1 or more.
@@ -51,6 +53,7 @@ class DataConfig:
     max_bytes: Bytes = 64_000_000
     allow_outside: bool = False
     stretch: Natural = 0
+    vertical: bool = False
     cache_mb: Natural = 1024
     workers: Count = 2
     processes: Natural = 0
@@ -74,4 +77,4 @@ class DataConfig:
     @property
     def limits(self) -> Limits:
         """Bounds on image sizes."""
-        return Limits(self.max_pixels, self.max_width, self.max_bytes, self.allow_outside, self.stretch)
+        return Limits(self.max_pixels, self.max_width, self.max_bytes, self.allow_outside, self.stretch, self.vertical)

@@ -52,7 +52,7 @@ run_read = jax.jit(lambda config, state, batch: read_step(config, state, batch)[
 run_estimate = jax.jit(estimate_step)
 
 # Buckets for images of any width: each costs one compilation, and a line is padded by at most half its width.
-LADDER = tuple(int(64 * factor * 2**power) for power in range(12) for factor in (1, 1.5))
+LADDER = tuple(int(64 * factor * 2**power) for power in range(20) for factor in (1, 1.5))
 
 
 class Character(NamedTuple):

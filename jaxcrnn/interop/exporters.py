@@ -79,6 +79,7 @@ def _served(reader: Recognizer, out: Path, name: str, data: bytes) -> str:
         "height": reader.model.height,
         "width": reader.limits.stretch,
         "least_width": LEAST,
+        "vertical": reader.limits.vertical,
         "blank": reader.charset.blank,
         "classes": reader.charset.num_classes,
     }
@@ -87,11 +88,14 @@ def _served(reader: Recognizer, out: Path, name: str, data: bytes) -> str:
 
 
 def _facts(reader: Recognizer) -> dict[str, Any]:
+    images = dataclasses.asdict(reader.limits)
+    if not reader.limits.vertical:
+        del images["vertical"]  # earlier versions, which do not know it, read such an export too
     return {
         "format": recognizer.FORMAT,
         "version": __version__,
         "model": recognizer.facts_of(reader.model),
-        "images": dataclasses.asdict(reader.limits),
+        "images": images,
         "charset_hash": reader.charset.hash,
     }
 

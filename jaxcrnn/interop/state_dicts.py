@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,8 @@ from jaxcrnn.interop import file_kinds
 
 _WRAPPERS = ("module.", "model.", "net.", "_orig_mod.")  # DataParallel, Lightning and other trainers, torch.compile
 _NUMBERS = {"BF16", "F16", "F32", "F64", "BOOL"} | {f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)}
+# Lightning saves options as this class; it holds attributes and runs no code.
+_NAMESPACE = import_module("argparse").Namespace
 _DEPTH = 4  # of dicts within dicts that are searched for state dicts
 
 
@@ -112,7 +114,7 @@ def _safetensors(path: Path, key: str) -> tuple[dict[str, np.ndarray], str, list
 def _torch(path: Path, key: str) -> tuple[dict[str, np.ndarray], str, list[str]]:
     torch = package(path)
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals([_NAMESPACE]):
             warnings.simplefilter("ignore")  # about pickles that torch did not write
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken zip or pickle may raise anything

@@ -1,7 +1,12 @@
-"""Random texts to render, as a function of only seed and index."""
+"""Random texts to render, as a function of only seed and index.
+
+Spaces stand between visible characters only, one at a time: nobody can read how many there are elsewhere.
+"""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -14,6 +19,7 @@ from jaxcrnn._ranges import Count, Range, Share, check
 from jaxcrnn._text import read_text
 from jaxcrnn.errors import UserError
 from jaxcrnn.lookalikes.groups import read_groups
+from jaxcrnn.render.atlas import is_space
 
 KINDS = ("uniform", "lookalikes")
 GROUPS = Path(__file__).parents[1] / "resources" / "groups.txt"
@@ -83,6 +89,8 @@ class Texts:
       seed: seed of the sequence of texts.
 
     Attributes:
+      characters: those of them that can be read: visible ones and spaces, but no control or format characters.
+      visible: those that are not spaces.
       left_out: skipped characters of the groups or of the text file, with their counts.
       too_short: number of skipped pieces of the text file that are shorter than ``config.shortest``.
 
@@ -91,13 +99,15 @@ class Texts:
     """
 
     def __init__(self, config: TextConfig, characters: str, seed: int) -> None:
-        self.config, self.characters, self.seed = config, characters, seed
-        self._drawable = set(characters)
+        self.config, self.seed = config, seed
+        self.visible = "".join(c for c in characters if not (is_space(c) or c.isspace()))
+        self.characters = "".join(c for c in characters if c in self.visible or unicodedata.category(c) == "Zs")
+        self._drawable = set(self.characters)
         self.left_out: dict[str, int] = {}
         self.too_short = 0
         self.groups: Sequence[str] = ()
         self.pieces: list[str] = []
-        if not characters:
+        if not self.visible:
             raise UserError("no character can be rendered; expected fonts with characters of the charset")
         if config.source == "lookalikes":
             whole = read_groups(config.groups or GROUPS)
@@ -107,7 +117,7 @@ class Texts:
         elif config.source != "uniform":
             # Lines are split at characters that cannot be drawn, so that pieces are contiguous in the file.
             for line in read_text(config.source).split("\n"):
-                pieces = self._drawable_part(line.removesuffix("\r"), gap="\n").split("\n")
+                pieces = list(map(spaced, self._drawable_part(line.removesuffix("\r"), gap="\n").split("\n")))
                 self.pieces += [piece for piece in pieces if len(piece) >= config.shortest]
                 self.too_short += sum(0 < len(piece) < config.shortest for piece in pieces)
             if not self.pieces:
@@ -130,7 +140,8 @@ class Texts:
     def draw(self, index: int, shortest: int | None = None, longest: int | None = None) -> str:
         """Draw text ``index``, with a length between ``shortest`` and ``longest`` (those of the config by default).
 
-        A piece of a text file that is shorter is used as a whole.
+        A piece of a text file that is shorter is used as a whole, and a text is shorter if every cut of this length
+        would begin or end with a space.
         """
         rng = np.random.default_rng([self.seed, index])
         low, high = shortest or self.config.shortest, longest or self.config.longest
@@ -138,7 +149,7 @@ class Texts:
         if self.pieces:
             piece = self.pieces[int(np.searchsorted(self._ends, rng.integers(self._ends[-1]), side="right"))]
             start = int(rng.integers(max(1, len(piece) - length + 1)))
-            return piece[start : start + length]
+            return _cut(piece, start, length, low, high)
         text = ""
         for again, grouped in rng.random((length, 2)):
             if text and again < self.config.repeat:
@@ -148,7 +159,36 @@ class Texts:
                 text += group[int(rng.integers(len(group)))]
             else:
                 text += self.characters[int(rng.integers(len(self.characters)))]
+        return self._readable(text, rng)
+
+    def _readable(self, text: str, rng: np.random.Generator) -> str:
+        """Replace spaces at the ends and after other spaces by visible characters."""
+        for i, c in enumerate(text):
+            if c.isspace() and (i in (0, len(text) - 1) or text[i - 1].isspace()):
+                text = text[:i] + self.visible[int(rng.integers(len(self.visible)))] + text[i + 1 :]
         return text
+
+
+def spaced(text: str) -> str:
+    """Remove the spaces at the ends of a text, and all but the first of several in a row."""
+    return re.sub(r"(\s)\s+", r"\1", text.strip())
+
+
+def _cut(piece: str, start: int, length: int, low: int, high: int) -> str:
+    """Cut a text of ``length`` characters at ``start``, or the nearest that has no space at its ends.
+
+    Cuts of ``low`` to ``high`` characters are preferred to shorter ones.
+    """
+    first = piece[start : start + length]
+    if first == first.strip():
+        return first
+    for size in sorted(range(1, high + 1), key=lambda n: (n < low, abs(n - length))):
+        for step in range(64):  # far enough in all but strange texts, such as one of alternating spaces
+            for at in (start - step, start + step):
+                text = piece[at : at + size] if at >= 0 else ""
+                if text and text == text.strip() and (len(text) == size or len(piece) < size):
+                    return text
+    raise AssertionError(f"{piece!r} has spaces at its ends or two in a row")
 
 
 def length_classes(config: TextConfig) -> list[tuple[int, int]]:

@@ -64,6 +64,8 @@ def write(
     allow_outside: bool = False,
     max_pixels: int | None = None,
     max_bytes: int | None = None,
+    max_width: int | None = None,
+    vertical: bool | None = None,
 ) -> Report:
     """Read lines with a run, or with the runs of a comparison, and write a page that shows the results.
 
@@ -78,6 +80,8 @@ def write(
       allow_outside: whether label files may name images outside their folder.
       max_pixels: as in `jaxcrnn.runs.usable_lines.limits_of`.
       max_bytes: as in `jaxcrnn.runs.usable_lines.limits_of`.
+      max_width: as in `jaxcrnn.runs.usable_lines.limits_of`.
+      vertical: as in `jaxcrnn.runs.usable_lines.limits_of`.
 
     Raises:
       UserError: a file cannot be read or written, or ``checkpoint`` was specified for a comparison.
@@ -93,6 +97,8 @@ def write(
             allow_outside=allow_outside,
             max_pixels=max_pixels,
             max_bytes=max_bytes,
+            max_width=max_width,
+            vertical=vertical,
         )
 
     if (folder / "comparison.json").exists():

@@ -193,7 +193,8 @@ def _rendered(config: configs.Config, charset: Charset, count: int, rows: Rows) 
     for line in glyphs.lacking():
         print(f"  {line}")
     if len(texts.characters) < len(characters):
-        print(f"  {len(characters) - len(texts.characters)} characters are missing in all typefaces and never rendered")
+        lost = len(characters) - len(texts.characters)
+        print(f"  {lost} characters are missing in all typefaces or invisible, and never rendered")
     if texts.left_out:
         print(f"  skipped {sum(texts.left_out.values())} characters of {text.source} outside the charset or typefaces")
     if texts.too_short:

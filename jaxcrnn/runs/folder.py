@@ -51,6 +51,7 @@ _ORDER = (
     "data.buckets",
     "data.max_width",
     "data.stretch",
+    "data.vertical",
     "text.share",
     "run.seed",
 )

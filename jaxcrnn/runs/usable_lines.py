@@ -60,6 +60,8 @@ def usable_lines(
     allow_outside: bool = False,
     max_pixels: int | None = None,
     max_bytes: int | None = None,
+    max_width: int | None = None,
+    vertical: bool | None = None,
     shown_on: TextIO | None = None,
 ) -> Corpus:
     """Return the lines of data sets that a run can use, after listing the faults of the others.
@@ -72,36 +74,60 @@ def usable_lines(
       allow_outside: whether label files may name images outside their folder.
       max_pixels: as in `limits_of`.
       max_bytes: as in `limits_of`.
+      max_width: as in `limits_of`.
+      vertical: as in `limits_of`.
       shown_on: stream to list faults on; stdout by default.
 
     Raises:
       UserError: there are faults and ``skip_bad`` is not set, or no line is usable.
     """
-    limits = limits_of(run, outside=allow_outside, max_pixels=max_pixels, max_bytes=max_bytes)
+    limits = limits_of(
+        run,
+        outside=allow_outside,
+        max_pixels=max_pixels,
+        max_bytes=max_bytes,
+        max_width=max_width,
+        vertical=vertical,
+    )
     source, path = open_sources(paths, limits), ", ".join(paths)
     corpus = audit_lines(run.config, run.charset, source, keep_text_faults=keep_text_faults, limits=limits)
-    if corpus.faults:
+    if corpus.faults or corpus.notes:
         print(audit_table(path, corpus), end="\n\n", file=shown_on or sys.stdout)
     check_usable(corpus, path, keep_text_faults=keep_text_faults, skip_bad=skip_bad)
     return corpus
 
 
 def limits_of(
-    run: Run, *, outside: bool = False, max_pixels: int | None = None, max_bytes: int | None = None
+    run: Run,
+    *,
+    outside: bool = False,
+    max_pixels: int | None = None,
+    max_bytes: int | None = None,
+    max_width: int | None = None,
+    vertical: bool | None = None,
 ) -> Limits:
-    """Return bounds on the images that a run reads, which are safe even for the config of an untrusted run.
+    """Return how a run reads images, with bounds that are safe even for the config of an untrusted run.
 
     Args:
       run: its bounds apply if they are tighter than the defaults.
       outside: whether label files may name images outside their folder.
       max_pixels: maximum pixels of an image; None for the bound of the run, or the default if that is tighter.
       max_bytes: maximum bytes of an image; None likewise.
+      max_width: maximum width of a line in pixels at the model's height; None for the run's.
+      vertical: whether to rotate lines taller than wide; None for as the run was trained.
 
     Raises:
       UserError: a bound below 1.
     """
     own = run.config.data.limits
-    limits = dataclasses.replace(own.of_stranger(), outside=outside)
+    limits = dataclasses.replace(
+        own.of_stranger(),
+        outside=outside,
+        max_width=own.max_width if max_width is None else max_width,
+        vertical=own.vertical if vertical is None else vertical,
+    )
+    if limits.max_width < 1:
+        raise UserError(f"--max-width {max_width}: expected 1 or more")
     for name, option in (("max_pixels", max_pixels), ("max_bytes", max_bytes)):
         configured, capped, flag = getattr(own, name), getattr(limits, name), f"--{name.replace('_', '-')}"
         if option is not None and option < 1:
