@@ -99,7 +99,8 @@ def _as_json(line: Line, scale: float, characters: bool) -> str:
 
 def _inputs(items: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | bytes]]:
     """Yield names and files: the sorted images of a folder, and for ``-`` the image or the list of paths on stdin."""
-    from PIL import Image
+    from jaxcrnn._files import walk
+    from jaxcrnn.data.folders import image_endings
 
     for item in items:
         path = Path(item)
@@ -112,11 +113,11 @@ def _inputs(items: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | byte
             else:
                 yield from ((p.removesuffix("\r"),) * 2 for p in paths if p.strip())
         elif path.is_dir():
-            readable = {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}
-            files = sorted(p for p in path.rglob("*") if p.is_file())
-            images = [p for p in files if p.suffix.lower() in readable]
-            if len(images) < len(files):
-                print(f"{item}: skipped {len(files) - len(images)} non-image files", file=sys.stderr)
+            walked = walk(path)
+            images = [p for p in walked.files if p.suffix.lower() in image_endings()]
+            others = len(walked.files) - len(images)
+            if skipped := walked.skipped(path, f"{others} non-image files" if others else ""):
+                print(skipped, file=sys.stderr)
             if not images:
                 raise UserError(f"{item}: no images in this folder; expected files such as .png or .jpg")
             yield from ((str(p), str(p)) for p in images)

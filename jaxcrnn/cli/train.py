@@ -29,6 +29,7 @@ def add_options(parser: options.Parser) -> None:
         "several, data.weights sets the share of each in a batch",
     )
     parser.add_argument("--val", metavar="FILE", help="label file of the validation set")
+    options.add_layout(parser)
     parser.add_argument(
         "--charset", metavar="FILE", help="one character per line; default: the characters of the training labels"
     )
@@ -205,6 +206,8 @@ def _config(args: argparse.Namespace, origin: Run | None) -> Config:
     start = args.centers if args.centers in CHOICES["start"] else "estimate"
     # The loss is not inherited: parts of the old one would silently modify another preset.
     base = dataclasses.replace(origin.config, loss=LossConfig()) if origin else None
+    if base and args.data:  # which need not be laid out like those of the origin
+        base = dataclasses.replace(base, data=dataclasses.replace(base.data, format="auto", encoding="utf-8", root=""))
     config = configs.load(args.config, [*sets, *args.set], base)
     if args.centers and config.loss.start not in (None, start):
         raise UserError(f"--centers {args.centers} contradicts loss.start={config.loss.start}; drop one of them")
@@ -214,7 +217,7 @@ def _config(args: argparse.Namespace, origin: Run | None) -> Config:
             f"--preset, one of {', '.join(list(PRESETS)[1:])}"
         )
     values: dict[str, Any] = {name: value for name, value in flags.items() if value}
-    values |= {"more": tuple(data[1:])} if args.data else {}
+    values |= options.layout(args) | ({"more": tuple(data[1:])} if args.data else {})
     loss = dataclasses.replace(config.loss, start=start) if args.centers else config.loss
     read = dataclasses.replace(config.data, **values).with_whole_paths()
     return dataclasses.replace(config, loss=loss, data=read, text=config.text.with_whole_paths())
@@ -234,7 +237,7 @@ def _resume(args: argparse.Namespace) -> int:
     for flag in ("init_from", "centers", "preset", "checkpoint", "print_config", "grow"):
         if getattr(args, flag):
             raise UserError(f"--resume continues the run unchanged; drop --{flag.replace('_', '-')}")
-    for flag in ("data", "val"):
+    for flag in ("data", "val", "format", "encoding", "root"):
         if getattr(args, flag):
             raise UserError(f"--resume uses the run's own data; drop --{flag}")
     if configs.load(None, imports, own.config).loss != own.config.loss:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +64,7 @@ def write(
     allow_outside: bool = False,
     max_pixels: int | None = None,
     max_bytes: int | None = None,
+    layout: Mapping[str, str] | None = None,
 ) -> Report:
     """Read lines with a run, or with the runs of a comparison, and write a page that shows the results.
 
@@ -78,6 +79,7 @@ def write(
       allow_outside: whether label files may name images outside their folder.
       max_pixels: as in `jaxcrnn.runs.usable_lines.limits_of`.
       max_bytes: as in `jaxcrnn.runs.usable_lines.limits_of`.
+      layout: as in `jaxcrnn.runs.usable_lines.usable_lines`.
 
     Raises:
       UserError: a file cannot be read or written, or ``checkpoint`` was specified for a comparison.
@@ -93,6 +95,7 @@ def write(
             allow_outside=allow_outside,
             max_pixels=max_pixels,
             max_bytes=max_bytes,
+            layout=layout,
         )
 
     if (folder / "comparison.json").exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from jaxcrnn import _console
@@ -14,6 +14,7 @@ from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit, audit_table
 from jaxcrnn.data.formats import open_sources
 from jaxcrnn.data.images import Limits
 from jaxcrnn.data.labels import Source
+from jaxcrnn.data.layout import Layout
 from jaxcrnn.errors import UserError
 from jaxcrnn.runs import config as configs
 from jaxcrnn.runs.folder import CONFIG, Run
@@ -60,6 +61,7 @@ def usable_lines(
     allow_outside: bool = False,
     max_pixels: int | None = None,
     max_bytes: int | None = None,
+    layout: Mapping[str, str] | None = None,
     shown_on: TextIO | None = None,
 ) -> Corpus:
     """Return the lines of data sets that a run can use, after listing the faults of the others.
@@ -72,18 +74,28 @@ def usable_lines(
       allow_outside: whether label files may name images outside their folder.
       max_pixels: as in `limits_of`.
       max_bytes: as in `limits_of`.
+      layout: fields of `jaxcrnn.data.layout.Layout` for ``paths``; the others are detected, or those of the run for
+        its own data sets.
       shown_on: stream to list faults on; stdout by default.
 
     Raises:
       UserError: there are faults and ``skip_bad`` is not set, or no line is usable.
     """
     limits = limits_of(run, outside=allow_outside, max_pixels=max_pixels, max_bytes=max_bytes)
-    source, path = open_sources(paths, limits), ", ".join(paths)
+    source = open_sources(paths, limits, layout_of(run, paths, layout or {}))
+    path = ", ".join(paths)
     corpus = audit_lines(run.config, run.charset, source, keep_text_faults=keep_text_faults, limits=limits)
     if corpus.faults:
         print(audit_table(path, corpus), end="\n\n", file=shown_on or sys.stdout)
     check_usable(corpus, path, keep_text_faults=keep_text_faults, skip_bad=skip_bad)
     return corpus
+
+
+def layout_of(run: Run, paths: Sequence[str], fields: Mapping[str, str]) -> Layout:
+    """Return the layout of data sets: that of the run for its own data sets, with some fields replaced."""
+    data = run.config.data
+    own = set(paths) <= {data.train, data.val, *data.more}
+    return dataclasses.replace(data.layout if own else Layout(), **fields)
 
 
 def limits_of(
