@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,12 +107,8 @@ def _inputs(items: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | byte
         path = Path(item)
         if item == "-":
             data = stdin.read()
-            try:
-                paths = data.decode("utf-8").split("\n")
-            except UnicodeDecodeError:
-                yield "stdin", data
-            else:
-                yield from ((p.removesuffix("\r"),) * 2 for p in paths if p.strip())
+            paths = _paths(data)
+            yield from [("stdin", data)] if paths is None else ((path, path) for path in paths)
         elif path.is_dir():
             walked = walk(path)
             images = [p for p in walked.files if p.suffix.lower() in image_endings()]
@@ -123,3 +120,13 @@ def _inputs(items: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | byte
             yield from ((str(p), str(p)) for p in images)
         else:
             yield item, item
+
+
+def _paths(data: bytes) -> list[str] | None:
+    """Split a list of paths, which need not be UTF-8 if the first one exists; return None for an image."""
+    lines = [line.removesuffix(b"\r") for line in data.split(b"\n") if line.strip()]
+    try:
+        return [line.decode("utf-8") for line in lines]
+    except UnicodeDecodeError:
+        is_list = b"\0" not in data and os.path.exists(lines[0])
+        return [os.fsdecode(line) for line in lines] if is_list else None

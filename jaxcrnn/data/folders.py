@@ -160,7 +160,7 @@ def chosen(folder: Folder, forced: bool) -> Path | None:
         )
     if lists and lists[0].parent != folder.path:
         raise UserError(
-            f"{at}: contains the label file {names} in a subfolder; expected it as data set, or {_USE_NAMES}"
+            f"{at}: contains the label file {names} in a subfolder; expected that file as data set, or {_USE_NAMES}"
         )
     if folder.beside and not lists and not folder.lmdbs:
         raise UserError(
