@@ -108,7 +108,7 @@ def write(
     else:
         made = _of_run(folder, lines, data, groups, checkpoint or "best", trust_code)
     with written_whole(out) as part:
-        part.write_text(made.html, encoding="utf-8")
+        part.write_text(made.html, encoding="utf-8", errors="backslashreplace")
     return made
 
 
