@@ -42,8 +42,8 @@ class Layout:
         if self.format not in FORMATS:
             raise UserError(f"format is {self.format!r}; expected one of {', '.join(FORMATS)}")
         try:
-            "".encode(self.encoding)
-            b"".decode(self.encoding)
+            "a".encode(self.encoding)
+            b"\xff\xff".decode(self.encoding, "replace")  # which codecs that are not for files lack
         except (LookupError, ValueError, UnicodeError):
             raise UserError(
                 f"encoding is {self.encoding!r}; expected the name of a text encoding, such as utf-8, gbk, big5, "

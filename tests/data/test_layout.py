@@ -71,7 +71,7 @@ def test_carriage_returns(folder):
     assert "carriage return inside the line" in source.faults[0].detail
 
 
-@pytest.mark.parametrize("encoding", ["rot13", "base64", "none", "", "utf-8\0"])
+@pytest.mark.parametrize("encoding", ["rot13", "base64", "idna", "none", "", "utf-8\0"])
 def test_encodings_that_are_none(encoding):
     with pytest.raises(UserError, match=r"data.encoding is .* expected the name of a text encoding"):
         DataConfig(encoding=encoding)
