@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,8 @@ def add_options(parser: options.Parser) -> None:
             options.add_vertical(sub)
         if name == "convert":
             sub.add_argument("out", help="output folder; an interrupted conversion is resumed")
-            sub.add_argument("--format", default="lmdb", choices=["lmdb"], help="output format; lmdb is the only one")
             sub.add_argument("--skip-bad", action="store_true", help="skip and count unreadable images")
+        options.add_layout(sub)
         sub.add_argument(
             "--charset", metavar="FILE", help="allowed characters, one per line; default: those of the labels"
         )
@@ -64,7 +65,10 @@ def _audited(args: argparse.Namespace, *, keep_text_faults: bool) -> Corpus:
 
     turned = options.vertical_key(args) if args.action == "audit" else []
     config = configs.load(args.config, [*turned, *args.set])
-    source = open_source(args.source, config.data.limits)
+    layout = options.layout(args)
+    if args.action == "convert" and args.format == "lmdb":  # named the output before there was a choice of the input
+        del layout["format"]
+    source = open_source(args.source, config.data.limits, dataclasses.replace(config.data.layout, **layout))
     if args.charset:
         charset = Charset.from_file(args.charset)
     else:
@@ -83,6 +87,8 @@ def _convert(args: argparse.Namespace) -> int:
     from jaxcrnn.runs.usable_lines import check_usable
 
     out, source = Path(args.out), Path(args.source)
+    if source.name == "data.mdb":
+        source = source.parent
     if not args.out:
         raise UserError("no output folder; give one after the data set")
     if source.exists() and (out.resolve() == source.resolve() or source.resolve() in out.resolve().parents):

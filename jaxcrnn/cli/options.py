@@ -129,8 +129,35 @@ def vertical_key(args: argparse.Namespace) -> list[str]:
     return [] if args.vertical is None else [f"data.vertical={str(args.vertical).lower()}"]
 
 
+def add_layout(parser: argparse.ArgumentParser) -> None:
+    """Add ``--format``, ``--encoding`` and ``--root``."""
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        help="format of the data set: labels (path<TAB>text), tsv (the same with texts quoted as in CSV), space (a "
+        'space for the tab), icdar (path, "text"), csv, json, lmdb, or names (images named by their texts); default: '
+        "detected",
+    )
+    parser.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help="text encoding of label files, such as gbk or utf-16, and of file names that are not UTF-8; default: "
+        "utf-8",
+    )
+    parser.add_argument(
+        "--root",
+        metavar="FOLDER",
+        help="folder that paths in label files are relative to; default: the folder of the label file",
+    )
+
+
+def layout(args: argparse.Namespace) -> dict[str, str]:
+    """Return the options of `add_layout` that were given, as fields of `jaxcrnn.data.layout.Layout`."""
+    return {name: getattr(args, name) for name in ("format", "encoding", "root") if getattr(args, name)}
+
+
 def add_reading(parser: argparse.ArgumentParser, skip_bad: str = "unreadable images") -> None:
-    """Add the options that control reading: ``--skip-bad``, ``--allow-outside`` and the bounds on images.
+    """Add the options that control reading: ``--skip-bad``, ``--allow-outside``, the bounds on images and the layout.
 
     Args:
       parser: parser of the command.
@@ -142,9 +169,10 @@ def add_reading(parser: argparse.ArgumentParser, skip_bad: str = "unreadable ima
         "--allow-outside", action="store_true", help="allow label files to name images outside their own folder"
     )
     add_bounds(parser)
+    add_layout(parser)
 
 
 def reading(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of `add_reading` as arguments of `jaxcrnn.runs.usable_lines.usable_lines`."""
     names = ("skip_bad", "allow_outside", "max_pixels", "max_bytes", "max_width", "vertical")
-    return {name: getattr(args, name) for name in names}
+    return {name: getattr(args, name) for name in names} | {"layout": layout(args)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,26 +126,33 @@ def _as_json(line: Line, place: _Place, characters: bool) -> str:
 
 def _inputs(items: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | bytes]]:
     """Yield names and files: the sorted images of a folder, and for ``-`` the image or the list of paths on stdin."""
-    from PIL import Image
+    from jaxcrnn._files import walk
+    from jaxcrnn.data.folders import image_endings
 
     for item in items:
         path = Path(item)
         if item == "-":
             data = stdin.read()
-            try:
-                paths = data.decode("utf-8").split("\n")
-            except UnicodeDecodeError:
-                yield "stdin", data
-            else:
-                yield from ((p.removesuffix("\r"),) * 2 for p in paths if p.strip())
+            paths = _paths(data)
+            yield from [("stdin", data)] if paths is None else ((path, path) for path in paths)
         elif path.is_dir():
-            readable = {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}
-            files = sorted(p for p in path.rglob("*") if p.is_file())
-            images = [p for p in files if p.suffix.lower() in readable]
-            if len(images) < len(files):
-                print(f"{item}: skipped {len(files) - len(images)} non-image files", file=sys.stderr)
+            walked = walk(path)
+            images = [p for p in walked.files if p.suffix.lower() in image_endings()]
+            others = len(walked.files) - len(images)
+            if skipped := walked.skipped(path, f"{others} non-image files" if others else ""):
+                print(skipped, file=sys.stderr)
             if not images:
                 raise UserError(f"{item}: no images in this folder; expected files such as .png or .jpg")
             yield from ((str(p), str(p)) for p in images)
         else:
             yield item, item
+
+
+def _paths(data: bytes) -> list[str] | None:
+    """Split a list of paths, which need not be UTF-8 if the first one exists; return None for an image."""
+    lines = [line.removesuffix(b"\r") for line in data.split(b"\n") if line.strip()]
+    try:
+        return [line.decode("utf-8") for line in lines]
+    except UnicodeDecodeError:
+        is_list = b"\0" not in data and os.path.exists(lines[0])
+        return [os.fsdecode(line) for line in lines] if is_list else None

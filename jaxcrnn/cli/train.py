@@ -32,6 +32,7 @@ def add_options(parser: options.Parser) -> None:
         "lists; with several, data.weights sets the share of each in a batch",
     )
     parser.add_argument("--val", metavar="FILE", help="validation set, in the same formats; default: no validation")
+    options.add_layout(parser)
     parser.add_argument(
         "--charset",
         metavar="FILE",
@@ -219,6 +220,8 @@ def _config(args: argparse.Namespace, origin: Run | None) -> Config:
     start = args.centers if args.centers in CHOICES["start"] else "estimate"
     # The loss is not inherited: parts of the old one would silently modify another preset.
     base = dataclasses.replace(origin.config, loss=LossConfig()) if origin else None
+    if base and args.data:  # which need not be laid out like those of the origin
+        base = dataclasses.replace(base, data=dataclasses.replace(base.data, format="auto", encoding="utf-8", root=""))
     config = configs.load(args.config, [*sets, *options.vertical_key(args), *args.set], base)
     if args.centers and config.loss.start not in (None, start):
         raise UserError(f"--centers {args.centers} contradicts loss.start={config.loss.start}; drop one of them")
@@ -228,7 +231,7 @@ def _config(args: argparse.Namespace, origin: Run | None) -> Config:
             f"--preset, one of {', '.join(list(PRESETS)[1:])}"
         )
     values: dict[str, Any] = {name: value for name, value in flags.items() if value}
-    values |= {"more": tuple(data[1:])} if args.data else {}
+    values |= options.layout(args) | ({"more": tuple(data[1:])} if args.data else {})
     loss = dataclasses.replace(config.loss, start=start) if args.centers else config.loss
     read = dataclasses.replace(config.data, **values).with_whole_paths()
     return dataclasses.replace(config, loss=loss, data=read, text=config.text.with_whole_paths())
@@ -253,7 +256,7 @@ def _resume(args: argparse.Namespace) -> int:
             raise UserError(f"--resume continues the run unchanged; drop --{flag.replace('_', '-')}")
     if args.vertical is not None:
         raise UserError("--resume uses the run's own data.vertical; drop --vertical and --no-vertical")
-    for flag in ("data", "val"):
+    for flag in ("data", "val", "format", "encoding", "root"):
         if getattr(args, flag):
             raise UserError(f"--resume uses the run's own data; drop --{flag}")
     if configs.load(None, imports, own.config).loss != own.config.loss:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jaxcrnn._ranges import Bytes, Count, Natural, Positive, check
 from jaxcrnn.data.images import Limits
+from jaxcrnn.data.layout import Layout
 from jaxcrnn.errors import UserError
 
 
@@ -21,6 +22,11 @@ class DataConfig:
       weights: relative number of lines in a batch from ``train`` and from each of ``more``, each more than 0; if empty,
         all of them are used as one data set.
       val: label file of the validation set; empty for none.
+      format: format of all sets: ``"auto"`` detects it; ``"labels"`` is path<TAB>text, ``"tsv"`` the same with texts
+        quoted as in CSV, ``"space"`` a space for the tab, ``"icdar"`` path, "text"; ``"csv"``, ``"json"`` and
+        ``"lmdb"`` are those formats, and ``"names"`` images named by their texts.
+      encoding: text encoding of the lists of all sets, such as gbk or utf-16, and of file names that are not UTF-8.
+      root: folder that the paths in the lists of all sets are relative to; empty for the folder of each list.
       charset: file of the characters to recognise, one per line; empty for the characters of the training labels.
       blank: position of the CTC blank (no character) among the classes, ``"first"`` or ``"last"``.
       batch_size: lines in a batch, 1 or more.
@@ -44,6 +50,9 @@ class DataConfig:
     more: tuple[str, ...] = ()
     weights: tuple[Positive, ...] = ()
     val: str = ""
+    format: str = "auto"
+    encoding: str = "utf-8"
+    root: str = ""
     charset: str = ""
     blank: str = "first"
     batch_size: Count = 32
@@ -59,6 +68,10 @@ class DataConfig:
     processes: Natural = 0
 
     def __post_init__(self) -> None:
+        try:
+            _ = self.layout
+        except UserError as error:
+            raise UserError(f"data.{error}") from None
         check(self, "data")
         if self.stretch > self.max_width:
             raise UserError(
@@ -71,10 +84,15 @@ class DataConfig:
         def whole(path: str) -> str:
             return str((base / path).resolve()) if path else ""
 
-        single = {name: whole(getattr(self, name)) for name in ("train", "val", "charset")}
+        single = {name: whole(getattr(self, name)) for name in ("train", "val", "root", "charset")}
         return dataclasses.replace(self, more=tuple(whole(path) for path in self.more), **single)  # type: ignore[arg-type]
 
     @property
     def limits(self) -> Limits:
         """Bounds on image sizes."""
         return Limits(self.max_pixels, self.max_width, self.max_bytes, self.allow_outside, self.stretch, self.vertical)
+
+    @property
+    def layout(self) -> Layout:
+        """Layout of all sets."""
+        return Layout(self.format, self.encoding, self.root)

@@ -123,7 +123,9 @@ class _Grid:
             "tests": files,
             "set": plan.overrides,
         }
-        (out / "comparison.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+        (out / "comparison.json").write_text(
+            json.dumps(facts, ensure_ascii=False), encoding="utf-8", errors="backslashreplace"
+        )
 
     def _recipe(self, groups: str) -> str:
         """Return everything that determines the test sets, as JSON."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +66,7 @@ def write(
     max_bytes: int | None = None,
     max_width: int | None = None,
     vertical: bool | None = None,
+    layout: Mapping[str, str] | None = None,
 ) -> Report:
     """Read lines with a run, or with the runs of a comparison, and write a page that shows the results.
 
@@ -82,6 +83,7 @@ def write(
       max_bytes: as in `jaxcrnn.runs.usable_lines.limits_of`.
       max_width: as in `jaxcrnn.runs.usable_lines.limits_of`.
       vertical: as in `jaxcrnn.runs.usable_lines.limits_of`.
+      layout: as in `jaxcrnn.runs.usable_lines.usable_lines`.
 
     Raises:
       UserError: a file cannot be read or written, or ``checkpoint`` was specified for a comparison.
@@ -99,6 +101,7 @@ def write(
             max_bytes=max_bytes,
             max_width=max_width,
             vertical=vertical,
+            layout=layout,
         )
 
     if (folder / "comparison.json").exists():
@@ -111,7 +114,7 @@ def write(
     else:
         made = _of_run(folder, lines, data, groups, checkpoint or "best", trust_code)
     with written_whole(out) as part:
-        part.write_text(made.html, encoding="utf-8")
+        part.write_text(made.html, encoding="utf-8", errors="backslashreplace")
     return made
 
 

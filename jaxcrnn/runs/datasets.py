@@ -38,12 +38,13 @@ def source(config: configs.Config) -> Source | None:
             f"data.weights are {list(weights)}; expected a number above 0 for each of {count} training "
             "sets (--data A B, or data.train and data.more)"
         )
-    return open_sources((config.data.train, *config.data.more), config.data.limits)
+    return open_sources((config.data.train, *config.data.more), config.data.limits, config.data.layout)
 
 
 def validation(config: configs.Config) -> Source | None:
     """Open the validation set, or return None without one."""
-    return open_source(config.data.val, config.data.limits) if config.data.val else None
+    data = config.data
+    return open_source(data.val, data.limits, data.layout) if data.val else None
 
 
 def charset(config: configs.Config, source: Source | None) -> Charset:

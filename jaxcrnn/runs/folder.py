@@ -22,7 +22,7 @@ import yaml
 
 import jaxcrnn
 from jaxcrnn import optim
-from jaxcrnn._files import written_whole
+from jaxcrnn._files import printable, written_whole
 from jaxcrnn._memory import OutOfMemory
 from jaxcrnn._text import read_text
 from jaxcrnn.charset import Charset, difference
@@ -126,6 +126,7 @@ def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]
       UserError: the folder is not empty or cannot be written, or an import path cannot be resolved.
     """
     flow = extensions.resolve(config.loss)
+    _check_name(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if (folder / CONFIG).exists():
             raise UserError(f"{folder}: already contains a run; use --resume to continue it, or choose a new folder")
@@ -147,7 +148,7 @@ def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]
             "characters": "".join(charset.characters),
             _USED: yaml.safe_load(to_yaml(config)),
         }
-        (made / FACTS).write_text(json.dumps(basics | facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _write_facts(made / FACTS, basics | facts)
         made.rename(folder)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror or error}; expected a writable folder") from None
@@ -189,6 +190,27 @@ def _remove_unused(folder: Path, new: list[Path]) -> None:
             path.rmdir()
 
 
+def _check_name(folder: Path) -> None:
+    """Check that a path can be passed to the library of the checkpoints.
+
+    Raises:
+      UserError: it is not UTF-8.
+    """
+    try:
+        os.path.abspath(folder).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{printable(os.path.abspath(folder))}: the path is not UTF-8, as checkpoints require; expected a run "
+            "folder with another name"
+        ) from None
+
+
+def _write_facts(path: Path, facts: dict[str, Any]) -> None:
+    """Write ``run.json``; bytes of file names that are not UTF-8 become JSON escapes."""
+    text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
 def open_run(folder: Path, trust: extensions.Trust = False) -> Run:
     """Open a run folder.
 
@@ -217,6 +239,7 @@ def open_weights(folder: Path) -> Run:
     for name in (CONFIG, CHARSET, FACTS):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: {_not_a_run(folder, name)}")
+    _check_name(folder)
     config = load(folder / CONFIG)
     charset = Charset.from_file(folder / CHARSET, config.data.blank)
     try:
@@ -376,7 +399,7 @@ def used(run: Run) -> None:
     file = run.folder / FACTS
     facts = run.facts() | {_USED: yaml.safe_load(to_yaml(run.config))}
     with written_whole(file) as part:
-        part.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _write_facts(part, facts)
 
 
 def same_charset(run: Run, charset: Charset, source: str) -> None:

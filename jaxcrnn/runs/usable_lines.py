@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from jaxcrnn import _console
@@ -14,6 +14,7 @@ from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit, audit_table
 from jaxcrnn.data.formats import open_sources
 from jaxcrnn.data.images import Limits
 from jaxcrnn.data.labels import Source
+from jaxcrnn.data.layout import Layout
 from jaxcrnn.errors import UserError
 from jaxcrnn.runs import config as configs
 from jaxcrnn.runs.folder import CONFIG, Run
@@ -62,6 +63,7 @@ def usable_lines(
     max_bytes: int | None = None,
     max_width: int | None = None,
     vertical: bool | None = None,
+    layout: Mapping[str, str] | None = None,
     shown_on: TextIO | None = None,
 ) -> Corpus:
     """Return the lines of data sets that a run can use, after listing the faults of the others.
@@ -76,6 +78,8 @@ def usable_lines(
       max_bytes: as in `limits_of`.
       max_width: as in `limits_of`.
       vertical: as in `limits_of`.
+      layout: fields of `jaxcrnn.data.layout.Layout` for ``paths``; the others are detected, or those of the run for
+        its own data sets.
       shown_on: stream to list faults on; stdout by default.
 
     Raises:
@@ -89,12 +93,20 @@ def usable_lines(
         max_width=max_width,
         vertical=vertical,
     )
-    source, path = open_sources(paths, limits), ", ".join(paths)
+    source = open_sources(paths, limits, layout_of(run, paths, layout or {}))
+    path = ", ".join(paths)
     corpus = audit_lines(run.config, run.charset, source, keep_text_faults=keep_text_faults, limits=limits)
     if corpus.faults or corpus.notes:
         print(audit_table(path, corpus), end="\n\n", file=shown_on or sys.stdout)
     check_usable(corpus, path, keep_text_faults=keep_text_faults, skip_bad=skip_bad)
     return corpus
+
+
+def layout_of(run: Run, paths: Sequence[str], fields: Mapping[str, str]) -> Layout:
+    """Return the layout of data sets: that of the run for its own data sets, with some fields replaced."""
+    data = run.config.data
+    own = set(paths) <= {data.train, data.val, *data.more}
+    return dataclasses.replace(data.layout if own else Layout(), **fields)
 
 
 def limits_of(

@@ -10,7 +10,7 @@ MISTAKES = {
     "no data": (["train", "--out", "{tmp}/x"], "give --data FILE"),
     "no out": (["train", "--data", "{data}"], "give --out FOLDER"),
     "missing label file": (["train", "--data", "{tmp}/no.txt", "--out", "{tmp}/x"], "no.txt: No such file"),
-    "label file is an image": (["train", "--data", "{image}", "--out", "{tmp}/x"], "is not UTF-8"),
+    "label file is an image": (["train", "--data", "{image}", "--out", "{tmp}/x"], "an image; expected a label file"),
     "out is taken": (["train", "--data", "{data}", "--out", "{run}"], "already contains a run; use --resume"),
     "out is a file": (["train", "--data", "{data}", "--out", "{image}"], "is not empty"),
     "bad key": (["train", "--data", "{data}", "--out", "{tmp}/x", "--set", "optim.step=3"], "did you mean 'steps'"),
