@@ -29,6 +29,7 @@ def add_options(parser: options.Parser) -> None:
             sub.add_argument("--format", default="lmdb", choices=["lmdb"], help="output format; lmdb is the only one")
             sub.add_argument("--skip-bad", action="store_true", help="skip and count unreadable images")
         sub.add_argument("--charset", metavar="FILE", help="one character per line; default: those of the labels")
+        options.add_normalize(sub, "none (data.normalize)")
         sub.add_argument("--config", metavar="FILE", help="YAML configuration (image height, frames and size limits)")
         options.add_set(sub)
 
@@ -41,19 +42,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _audited(args: argparse.Namespace, *, keep_text_faults: bool) -> Corpus:
-    from jaxcrnn.charset import Charset
+    from jaxcrnn.charset import Charset, breaks
     from jaxcrnn.data.audit import audit_table
     from jaxcrnn.data.formats import open_source
     from jaxcrnn.runs import config as configs
     from jaxcrnn.runs.usable_lines import audit_lines
 
-    config = configs.load(args.config, args.set)
+    config = configs.load(args.config, [*args.set, *options.normalize_key(args)])
     source = open_source(args.source, config.data.limits)
     if args.charset:
         charset = Charset.from_file(args.charset)
     else:
-        texts = [source.text(i) for i in range(len(source))]
-        charset = Charset.from_labels(texts) if any(texts) else Charset("?")
+        texts = [text for i in range(len(source)) if (text := source.text(i)) and not breaks(text)]
+        charset = Charset.from_labels(texts) if texts else Charset("?")
     corpus = audit_lines(config, charset, source, keep_text_faults=keep_text_faults)
     print(audit_table(args.source, corpus))
     return corpus

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxcrnn.data.images import Limits
+from jaxcrnn.data.normalize import operations
 from jaxcrnn.errors import UserError
 
 
@@ -29,8 +30,13 @@ class DataConfig:
       max_bytes: maximum bytes of an image file.
       stretch: width in pixels that every line is stretched to, for models trained that way; 0 keeps the aspect
         ratio.
+      normalize: operations that normalize every label that is read, separated by commas; empty for none. width: ASCII
+        instead of full-width forms, kana instead of half-width ones; space: no spaces at the ends, no invisible
+        characters such as U+200B, one space instead of several; nfc: composed accents. What changed is reported.
       allow_outside: whether label files may name images outside their own folder.
       cache_mb: memory for decoded images, in MiB.
+      audit_cache: whether to keep the sizes of decoded images in the folder audits of the cache folder
+        (~/.cache/jaxcrnn), so that the next start reads only images whose path, size or times changed.
       workers: number of threads that read images ahead.
       processes: number of processes that read images ahead instead of threads; 0 for threads. The batches are the
         same.
@@ -49,7 +55,9 @@ class DataConfig:
     max_bytes: int = 64_000_000
     allow_outside: bool = False
     stretch: int = 0
+    normalize: str = ""
     cache_mb: int = 1024
+    audit_cache: bool = True
     workers: int = 2
     processes: int = 0
 
@@ -61,6 +69,10 @@ class DataConfig:
             raise UserError(
                 f"data.stretch is {self.stretch}; expected 1 to data.max_width={self.max_width}, or 0 to keep the ratio"
             )
+        try:
+            operations(self.normalize)
+        except UserError as error:
+            raise UserError(f"data.normalize is {self.normalize!r}: {error}") from None
         if self.processes < 0:
             raise UserError(f"data.processes is {self.processes}; expected 0 or more")
 
@@ -76,4 +88,4 @@ class DataConfig:
     @property
     def limits(self) -> Limits:
         """Bounds on image sizes."""
-        return Limits(self.max_pixels, self.max_width, self.max_bytes, self.allow_outside, self.stretch)
+        return Limits(self.max_pixels, self.max_width, self.max_bytes, self.allow_outside, self.stretch, self.normalize)

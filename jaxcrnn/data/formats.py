@@ -16,6 +16,7 @@ from jaxcrnn._text import read_text
 from jaxcrnn.data.images import Limits, read_gray
 from jaxcrnn.data.labels import LabelFile, identity, leaves, leaving
 from jaxcrnn.data.lmdb import LmdbLines
+from jaxcrnn.data.normalize import normalizing
 from jaxcrnn.data.source import MALFORMED, Fault, Source
 from jaxcrnn.errors import UserError
 
@@ -96,12 +97,14 @@ class Joined:
         return part.identity(at)
 
 
+@normalizing
 def open_source(path: str | Path, limits: Limits | None = None) -> Source:
     """Open a data set.
 
     Supported are a folder with LMDBs at any depth, a folder with EasyOCR's ``labels.csv``, a folder of images whose
     names are their labels (``text.png``, or ``text_7.png`` if a text occurs several times), a ``.csv`` of EasyOCR and
-    a ``.json`` of mmocr or docTR. Anything else is read as a label file.
+    a ``.json`` of mmocr or docTR. Anything else is read as a label file. Labels are normalized as ``limits.normalize``
+    says.
 
     Raises:
       UserError: the data set cannot be read (naming the file and, if there is one, the line).

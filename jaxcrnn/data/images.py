@@ -43,7 +43,7 @@ class ImageError(UserError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on image sizes, and how images are scaled.
+    """Bounds on image sizes, and how images and labels are read.
 
     Attributes:
       max_pixels: maximum pixels of a file, checked before decoding (a small file can decompress to gigabytes).
@@ -51,6 +51,7 @@ class Limits:
       max_bytes: maximum bytes of a file.
       stretch: width in pixels that every line is stretched to; 0 keeps the aspect ratio.
       outside: whether a list of images may name files outside its folder.
+      normalize: operations that normalize labels, separated by commas (`jaxcrnn.data.normalize.OPERATIONS`).
     """
 
     max_pixels: int = 32_000_000
@@ -58,6 +59,7 @@ class Limits:
     max_bytes: int = 64_000_000
     outside: bool = False
     stretch: int = 0
+    normalize: str = ""
 
     def of_stranger(self) -> Limits:
         """Return bounds for an untrusted run: its bytes and pixels, capped at the defaults."""
@@ -175,6 +177,21 @@ def to_png(gray: np.ndarray) -> bytes:
     return png.getvalue()
 
 
+def fitted_width(size: tuple[int, int], height: int, limits: Limits, name: str = "image") -> int:
+    """Return the width of an image of ``size``, its height and width in pixels, after `fit_height`.
+
+    Raises:
+      ImageError: it is wider than ``limits.max_width``.
+    """
+    h, w = size
+    width = limits.stretch or max(1, round(w * height / h))
+    if width > limits.max_width:
+        raise ImageError(
+            ABSURD, f"{name}: {w}x{h} becomes {width} px wide at height {height}; the limit is {limits.max_width} px"
+        )
+    return width
+
+
 def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image") -> np.ndarray:
     """Scale a gray image to ``height``, keeping the aspect ratio or stretching it to ``limits.stretch``.
 
@@ -187,11 +204,7 @@ def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image
       ImageError: the scaled line would be wider than ``limits.max_width``.
     """
     h, w = gray.shape
-    width = limits.stretch or max(1, round(w * height / h))
-    if width > limits.max_width:
-        raise ImageError(
-            ABSURD, f"{name}: {w}x{h} becomes {width} px wide at height {height}; the limit is {limits.max_width} px"
-        )
+    width = fitted_width((h, w), height, limits, name)
     if (height, width) == (h, w):
         return gray
     return np.asarray(Image.fromarray(gray).resize((width, height), Image.Resampling.BILINEAR))

@@ -64,6 +64,7 @@ def write(
     allow_outside: bool = False,
     max_pixels: int | None = None,
     max_bytes: int | None = None,
+    normalize: str | None = None,
 ) -> Report:
     """Read lines with a run, or with the runs of a comparison, and write a page that shows the results.
 
@@ -78,6 +79,7 @@ def write(
       allow_outside: whether label files may name images outside their folder.
       max_pixels: as in `jaxcrnn.runs.usable_lines.limits_of`.
       max_bytes: as in `jaxcrnn.runs.usable_lines.limits_of`.
+      normalize: operations that normalize labels; those of the run by default.
 
     Raises:
       UserError: a file cannot be read or written, or ``checkpoint`` was specified for a comparison.
@@ -93,6 +95,7 @@ def write(
             allow_outside=allow_outside,
             max_pixels=max_pixels,
             max_bytes=max_bytes,
+            normalize=normalize,
         )
 
     if (folder / "comparison.json").exists():

@@ -48,6 +48,7 @@ def audit_lines(
             cache_bytes=config.data.cache_mb << 20,
             workers=config.data.workers,
             progress=progress,
+            keep_sizes=config.data.audit_cache,
         )
 
 
@@ -60,6 +61,7 @@ def usable_lines(
     allow_outside: bool = False,
     max_pixels: int | None = None,
     max_bytes: int | None = None,
+    normalize: str | None = None,
     shown_on: TextIO | None = None,
 ) -> Corpus:
     """Return the lines of data sets that a run can use, after listing the faults of the others.
@@ -72,15 +74,18 @@ def usable_lines(
       allow_outside: whether label files may name images outside their folder.
       max_pixels: as in `limits_of`.
       max_bytes: as in `limits_of`.
+      normalize: operations that normalize labels; those of the run by default.
       shown_on: stream to list faults on; stdout by default.
 
     Raises:
       UserError: there are faults and ``skip_bad`` is not set, or no line is usable.
     """
     limits = limits_of(run, outside=allow_outside, max_pixels=max_pixels, max_bytes=max_bytes)
+    if normalize is not None:
+        limits = dataclasses.replace(limits, normalize=normalize)
     source, path = open_sources(paths, limits), ", ".join(paths)
     corpus = audit_lines(run.config, run.charset, source, keep_text_faults=keep_text_faults, limits=limits)
-    if corpus.faults:
+    if corpus.faults or corpus.notes:
         print(audit_table(path, corpus), end="\n\n", file=shown_on or sys.stdout)
     check_usable(corpus, path, keep_text_faults=keep_text_faults, skip_bad=skip_bad)
     return corpus
