@@ -43,7 +43,7 @@ class AuditCache:
     def __init__(self, places: Iterable[str], limits: Limits, folder: Path | None = None) -> None:
         self.file: Path | None = None
         self._folders: dict[Path, bytes] = {}
-        with suppress(OSError, RuntimeError):  # no home folder
+        with suppress(OSError, RuntimeError, ValueError):  # no home folder, or a name that no file can have
             key = hashlib.sha256(repr((limits.max_pixels, limits.max_bytes, _decoder())).encode())
             for place in sorted({os.path.abspath(place) for place in set(places)}):
                 key.update(os.fsencode(place) + b"\0")

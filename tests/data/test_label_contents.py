@@ -133,9 +133,10 @@ def test_operations():
     with pytest.raises(UserError, match="data.normalize is 'trim'"):
         DataConfig(normalize="trim")
     rng = random.Random(0)
-    pool = [c for c in map(chr, range(0x110000)) if unicodedata.decomposition(c) or unicodedata.category(c)[0] in "CZM"]
+    codes = (*range(0x3200), *range(0xFE00, 0x10000))
+    pool = [c for c in map(chr, codes) if unicodedata.decomposition(c) or unicodedata.category(c)[0] in "CZM"]
     for _ in range(300):
-        text = "".join(rng.choices([*pool[:4000], "e", " ", "\u3000", "ｶ"], k=8))
+        text = "".join(rng.choices([*pool, "e", " ", "\u3000", "ｶ"], k=8))
         for names in (*OPERATIONS, "nfc,width", "space,nfc", "nfc,width,space"):
             once = normalize(text, names)
             assert normalize(once, names) == once
