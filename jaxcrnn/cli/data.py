@@ -46,6 +46,7 @@ def add_options(parser: options.Parser) -> None:
             metavar="FILE",
             help="YAML configuration of the training; its model and limits decide which lines fit",
         )
+        options.add_normalize(sub, "none (data.normalize)")
         options.add_set(sub)
 
 
@@ -57,14 +58,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _audited(args: argparse.Namespace, *, keep_text_faults: bool) -> Corpus:
-    from jaxcrnn.charset import Charset
+    from jaxcrnn.charset import Charset, breaks
     from jaxcrnn.data.audit import audit_table
     from jaxcrnn.data.formats import open_source
     from jaxcrnn.runs import config as configs
     from jaxcrnn.runs.usable_lines import audit_lines
 
     turned = options.vertical_key(args) if args.action == "audit" else []
-    config = configs.load(args.config, [*turned, *args.set])
+    config = configs.load(args.config, [*turned, *args.set, *options.normalize_key(args)])
     layout = options.layout(args)
     if args.action == "convert" and args.format == "lmdb":  # named the output before there was a choice of the input
         del layout["format"]
@@ -72,8 +73,8 @@ def _audited(args: argparse.Namespace, *, keep_text_faults: bool) -> Corpus:
     if args.charset:
         charset = Charset.from_file(args.charset)
     else:
-        texts = [source.text(i) for i in range(len(source))]
-        charset = Charset.from_labels(texts) if any(texts) else Charset("?")
+        texts = [text for i in range(len(source)) if (text := source.text(i)) and not breaks(text)]
+        charset = Charset.from_labels(texts) if texts else Charset("?")
     corpus = audit_lines(config, charset, source, keep_text_faults=keep_text_faults)
     print(audit_table(args.source, corpus))
     return corpus

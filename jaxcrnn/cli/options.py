@@ -168,11 +168,28 @@ def add_reading(parser: argparse.ArgumentParser, skip_bad: str = "unreadable ima
     parser.add_argument(
         "--allow-outside", action="store_true", help="allow label files to name images outside their own folder"
     )
+    add_normalize(parser, "as the run was trained (data.normalize)")
     add_bounds(parser)
     add_layout(parser)
 
 
+def add_normalize(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add ``--normalize``, whose default is described by ``default``."""
+    parser.add_argument(
+        "--normalize",
+        metavar="OPERATIONS",
+        help="normalize labels and report what changed: some of nfc (compose accents), width (half-width forms instead "
+        "of full-width ones) and space (drop outer spaces and invisible characters), separated by commas; default: "
+        f"{default}",
+    )
+
+
+def normalize_key(args: argparse.Namespace) -> list[str]:
+    """Return the configuration override that ``--normalize`` stands for."""
+    return [] if args.normalize is None else [f'data.normalize="{args.normalize}"']
+
+
 def reading(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of `add_reading` as arguments of `jaxcrnn.runs.usable_lines.usable_lines`."""
-    names = ("skip_bad", "allow_outside", "max_pixels", "max_bytes", "max_width", "vertical")
+    names = ("skip_bad", "allow_outside", "normalize", "max_pixels", "max_bytes", "max_width", "vertical")
     return {name: getattr(args, name) for name in names} | {"layout": layout(args)}

@@ -9,6 +9,7 @@ from pathlib import Path
 from jaxcrnn._ranges import Bytes, Count, Natural, Positive, check
 from jaxcrnn.data.images import Limits
 from jaxcrnn.data.layout import Layout
+from jaxcrnn.data.normalize import operations
 from jaxcrnn.errors import UserError
 
 
@@ -39,8 +40,13 @@ class DataConfig:
         ``max_width``; 0 keeps the aspect ratio.
       vertical: rotate lines that are taller than wide by 90 degrees counterclockwise, so that vertical text, read from
         top to bottom, becomes a line from left to right; wider lines stay as they are.
+      normalize: operations that normalize every label that is read, separated by commas; empty for none. width: ASCII
+        instead of full-width forms, kana instead of half-width ones; space: no spaces at the ends, no invisible
+        characters such as U+200B, one space instead of several; nfc: composed accents. What changed is reported.
       allow_outside: whether label files may name images outside their own folder.
       cache_mb: memory in MiB that keeps decoded images for later epochs, 0 or more; 0 disables the cache.
+      audit_cache: whether to keep the sizes of decoded images in the folder audits of the cache folder
+        (~/.cache/jaxcrnn), so that the next start reads only images whose path, size or times changed.
       workers: number of threads that read the images of the next batches, 1 or more.
       processes: number of processes that read images instead of threads, 0 or more; 0 for threads. The batches are the
         same.
@@ -63,7 +69,9 @@ class DataConfig:
     allow_outside: bool = False
     stretch: Natural = 0
     vertical: bool = False
+    normalize: str = ""
     cache_mb: Natural = 1024
+    audit_cache: bool = True
     workers: Count = 2
     processes: Natural = 0
 
@@ -77,6 +85,10 @@ class DataConfig:
             raise UserError(
                 f"data.stretch is {self.stretch}; expected 1 to data.max_width={self.max_width}, or 0 to keep the ratio"
             )
+        try:
+            operations(self.normalize)
+        except UserError as error:
+            raise UserError(f"data.normalize is {self.normalize!r}: {error}") from None
 
     def with_whole_paths(self, base: Path = Path()) -> DataConfig:
         """Copy with absolute paths; relative ones are resolved against ``base``."""
@@ -90,7 +102,15 @@ class DataConfig:
     @property
     def limits(self) -> Limits:
         """Bounds on image sizes."""
-        return Limits(self.max_pixels, self.max_width, self.max_bytes, self.allow_outside, self.stretch, self.vertical)
+        return Limits(
+            self.max_pixels,
+            self.max_width,
+            self.max_bytes,
+            outside=self.allow_outside,
+            stretch=self.stretch,
+            vertical=self.vertical,
+            normalize=self.normalize,
+        )
 
     @property
     def layout(self) -> Layout:

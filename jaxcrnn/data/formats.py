@@ -17,6 +17,7 @@ from jaxcrnn.data.images import Limits
 from jaxcrnn.data.labels import LabelFile, identity, leaving
 from jaxcrnn.data.layout import LABEL_FILES, Layout, Root, decoded, exists, is_unicode
 from jaxcrnn.data.lmdb import LmdbLines
+from jaxcrnn.data.normalize import normalizing
 from jaxcrnn.data.source import MALFORMED, Fault, Source
 from jaxcrnn.errors import UserError
 
@@ -97,13 +98,14 @@ class Joined:
         return part.identity(at)
 
 
+@normalizing
 def open_source(path: str | Path, limits: Limits | None = None, layout: Layout | None = None) -> Source:
     """Open a data set.
 
     Supported are LMDBs, also at any depth of a folder, a folder with one label file, a folder of images whose names are
     their labels (``text.png``, or ``text_7.png`` if a text occurs several times), a ``.csv`` of EasyOCR and a ``.json``
     of mmocr or docTR. Anything else is read as a label file. Links to folders are followed, and hidden files and
-    folders are skipped and counted.
+    folders are skipped and counted. Labels are normalized as ``limits.normalize`` says.
 
     Args:
       path: file or folder.

@@ -46,7 +46,7 @@ class ImageError(UserError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on image sizes, and how images are scaled.
+    """Bounds on image sizes, and how images and labels are read.
 
     Attributes:
       max_pixels: maximum pixels of a file, checked before decoding (a small file can decompress to gigabytes).
@@ -56,6 +56,7 @@ class Limits:
       outside: whether a list of images may name files outside its folder.
       vertical: whether lines taller than wide are rotated by 90 degrees counterclockwise, so that a vertical line is
         read from top to bottom.
+      normalize: operations that normalize labels, separated by commas (`jaxcrnn.data.normalize.OPERATIONS`).
     """
 
     max_pixels: int = 32_000_000
@@ -64,6 +65,7 @@ class Limits:
     outside: bool = False
     stretch: int = 0
     vertical: bool = False
+    normalize: str = ""
 
     def of_stranger(self) -> Limits:
         """Return bounds for an untrusted run: its bytes and pixels, capped at the defaults."""
@@ -234,6 +236,22 @@ def to_png(gray: np.ndarray) -> bytes:
     return png.getvalue()
 
 
+def fitted_width(size: tuple[int, int], height: int, limits: Limits, name: str = "image") -> int:
+    """Return the width after `fit_height` of an image of ``size``, its height and width in pixels.
+
+    Raises:
+      ImageError: it is wider than ``limits.max_width``.
+    """
+    h, w = sorted(size) if limits.vertical else size
+    width = limits.stretch or max(1, round(w * height / h))
+    if width > limits.max_width:
+        raise ImageError(
+            ABSURD,
+            f"{name}: {w}x{h} becomes {width} px wide at height {height}; the limit is {limits.max_width} px ({WIDER})",
+        )
+    return width
+
+
 def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image") -> np.ndarray:
     """Scale a gray image to ``height``, keeping the aspect ratio or stretching it to ``limits.stretch``.
 
@@ -249,12 +267,7 @@ def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image
     if limits.vertical and gray.shape[0] > gray.shape[1]:
         gray = np.ascontiguousarray(np.rot90(gray))
     h, w = gray.shape
-    width = limits.stretch or max(1, round(w * height / h))
-    if width > limits.max_width:
-        raise ImageError(
-            ABSURD,
-            f"{name}: {w}x{h} becomes {width} px wide at height {height}; the limit is {limits.max_width} px ({WIDER})",
-        )
+    width = fitted_width((h, w), height, limits, name)
     if (height, width) == (h, w):
         return gray
     return np.asarray(Image.fromarray(gray).resize((width, height), Image.Resampling.BILINEAR))

@@ -17,6 +17,7 @@ from jaxcrnn._text import read_text
 from jaxcrnn.centers import is_estimated
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import LabelFile, Source, write_lines
+from jaxcrnn.data.normalize import normalized
 from jaxcrnn.data.predictions import read_predictions, write_predictions
 from jaxcrnn.decoding.evaluate import estimate_centers, evaluate
 from jaxcrnn.errors import UserError
@@ -114,7 +115,9 @@ class _Grid:
             write_lines(folder, lines)
         kept.parent.mkdir(exist_ok=True)
         kept.write_text(recipe, encoding="utf-8")  # last, because test sets without a recipe are written again
-        self.tests = {name: self._audited(LabelFile(out / path), name) for name, path in files.items()}
+        names = plan.start.data.normalize
+        opened = {name: normalized(LabelFile(out / path), names) for name, path in files.items()}
+        self.tests = {name: self._audited(source, name) for name, source in opened.items()}
         self._check_predictions()
         facts = {
             "baseline": plan.baseline,

@@ -67,6 +67,7 @@ def write(
     max_width: int | None = None,
     vertical: bool | None = None,
     layout: Mapping[str, str] | None = None,
+    normalize: str | None = None,
 ) -> Report:
     """Read lines with a run, or with the runs of a comparison, and write a page that shows the results.
 
@@ -84,6 +85,7 @@ def write(
       max_width: as in `jaxcrnn.runs.usable_lines.limits_of`.
       vertical: as in `jaxcrnn.runs.usable_lines.limits_of`.
       layout: as in `jaxcrnn.runs.usable_lines.usable_lines`.
+      normalize: operations that normalize labels; those of the run by default.
 
     Raises:
       UserError: a file cannot be read or written, or ``checkpoint`` was specified for a comparison.
@@ -102,6 +104,7 @@ def write(
             max_width=max_width,
             vertical=vertical,
             layout=layout,
+            normalize=normalize,
         )
 
     if (folder / "comparison.json").exists():

@@ -402,8 +402,14 @@ def used(run: Run) -> None:
         _write_facts(part, facts)
 
 
-def same_charset(run: Run, charset: Charset, source: str) -> None:
+def same_charset(run: Run, charset: Charset, source: str, hint: str = "") -> None:
     """Check that a charset is the run's.
+
+    Args:
+      run: run with the expected charset.
+      charset: charset to check.
+      source: file of ``charset``.
+      hint: end of the error.
 
     Raises:
       UserError: it is not (naming the characters that differ).
@@ -412,7 +418,7 @@ def same_charset(run: Run, charset: Charset, source: str) -> None:
         return
     raise UserError(
         f"{source}: does not match the charset of {run.folder} ({len(run.charset)} characters): "
-        f"{difference(charset, run.charset)}"
+        f"{difference(charset, run.charset)}{hint}"
     )
 
 

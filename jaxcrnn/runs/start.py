@@ -55,7 +55,8 @@ def charset_of(origin: Run, config: configs.Config) -> Charset:
         )
     # The run's original charset file may no longer exist; the run folder has a copy.
     if config.data.charset and config.data.charset != origin.config.data.charset:
-        same_charset(origin, Charset.from_file(config.data.charset, config.data.blank), config.data.charset)
+        other = Charset.from_file(config.data.charset, config.data.blank)
+        same_charset(origin, other, config.data.charset, "; to switch to this charset, use --grow")
     return origin.charset
 
 
@@ -165,7 +166,8 @@ def begin(
       OutOfMemory: memory ran out; the folder is removed unless it has a checkpoint to resume from.
     """
     facts["skip_bad"] = skip_bad
-    corpora = datasets.audited(config, charset, source, validation, skip_bad)
+    grow = "; to add characters to the charset of the run, use --grow" if "init_from" in facts else ""
+    corpora = datasets.audited(config, charset, source, validation, skip_bad, "" if "grown" in facts else grow)
     # Before the folder is created, so that an error leaves nothing behind.
     mesh, batches = _batches(config, charset, corpora[0])
     facts["data"] = datasets.facts(corpora)

@@ -49,6 +49,7 @@ def audit_lines(
             cache_bytes=config.data.cache_mb << 20,
             workers=config.data.workers,
             progress=progress,
+            keep_sizes=config.data.audit_cache,
         )
 
 
@@ -64,6 +65,7 @@ def usable_lines(
     max_width: int | None = None,
     vertical: bool | None = None,
     layout: Mapping[str, str] | None = None,
+    normalize: str | None = None,
     shown_on: TextIO | None = None,
 ) -> Corpus:
     """Return the lines of data sets that a run can use, after listing the faults of the others.
@@ -80,6 +82,7 @@ def usable_lines(
       vertical: as in `limits_of`.
       layout: fields of `jaxcrnn.data.layout.Layout` for ``paths``; the others are detected, or those of the run for
         its own data sets.
+      normalize: operations that normalize labels; those of the run by default.
       shown_on: stream to list faults on; stdout by default.
 
     Raises:
@@ -93,6 +96,8 @@ def usable_lines(
         max_width=max_width,
         vertical=vertical,
     )
+    if normalize is not None:
+        limits = dataclasses.replace(limits, normalize=normalize)
     source = open_sources(paths, limits, layout_of(run, paths, layout or {}))
     path = ", ".join(paths)
     corpus = audit_lines(run.config, run.charset, source, keep_text_faults=keep_text_faults, limits=limits)
