@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,8 +111,10 @@ def _safetensors(path: Path, key: str) -> tuple[dict[str, np.ndarray], str, list
 
 def _torch(path: Path, key: str) -> tuple[dict[str, np.ndarray], str, list[str]]:
     torch = package(path)
+    # Options of a training script, read as plain attributes.
+    options = [(SimpleNamespace, "argparse.Namespace")]
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(options):
             warnings.simplefilter("ignore")  # about pickles that torch did not write
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken zip or pickle may raise anything
