@@ -15,7 +15,7 @@ def add_options(parser: options.Parser) -> None:
     parser.add_argument(
         "checkpoint",
         help="PyTorch (.pth, .pt) or safetensors file of crnn.pytorch, deep-text-recognition-benchmark, "
-        "EasyOCR, GitYCC, a sequential CRNN, or torch_ref",
+        "EasyOCR, GitYCC, a sequential CRNN, torch_ref, or another CRNN (--map)",
     )
     parser.add_argument("--charset", required=True, metavar="FILE", help="one character per line, in class order")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="run folder to create")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +18,6 @@ from jaxcrnn.interop import file_kinds
 
 _WRAPPERS = ("module.", "model.", "net.", "_orig_mod.")  # DataParallel, Lightning and other trainers, torch.compile
 _NUMBERS = {"BF16", "F16", "F32", "F64", "BOOL"} | {f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)}
-# Lightning saves options as this class; it holds attributes and runs no code.
-_NAMESPACE = import_module("argparse").Namespace
 _DEPTH = 4  # of dicts within dicts that are searched for state dicts
 
 
@@ -113,8 +111,10 @@ def _safetensors(path: Path, key: str) -> tuple[dict[str, np.ndarray], str, list
 
 def _torch(path: Path, key: str) -> tuple[dict[str, np.ndarray], str, list[str]]:
     torch = package(path)
+    # Options of a training script, read as plain attributes.
+    options = [(SimpleNamespace, "argparse.Namespace")]
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([_NAMESPACE]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(options):
             warnings.simplefilter("ignore")  # about pickles that torch did not write
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken zip or pickle may raise anything
