@@ -18,7 +18,7 @@ _SIGNS = re.compile(
     r"|can't start new thread",
     re.IGNORECASE,
 )
-_BYTES = re.compile(r"allocat\w* (\d+) ?bytes|allocate (\d+)B")
+_BYTES = re.compile(r"(?:allocate|allocating) (\d+) ?(?:bytes|B)")
 
 
 class OutOfMemory(UserError):
@@ -43,7 +43,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def reason(error: BaseException) -> str:
     """Say what could not be allocated, without the status code that XLA's messages begin with."""
     if found := _BYTES.search(str(error)):
-        return f"could not allocate {size(int(found[1] or found[2]))}"
+        return f"could not allocate {size(int(found[1]))}"
     text = first_line(error).removeprefix("RESOURCE_EXHAUSTED:").strip(" .")
     return "an allocation failed" if text == type(error).__name__ else text[:200]
 
