@@ -99,6 +99,11 @@ def test_folders_with_a_checkpoint_are_kept(tmp_path):
     with pytest.raises(_memory.OutOfMemory):
         fail(tmp_path / "a", _memory.OutOfMemory)
     assert (tmp_path / "b" / "run").exists()
+    for kind in (KeyboardInterrupt, _memory.OutOfMemory):  # a checkpoint that is being written
+        with pytest.raises(kind):
+            fail(tmp_path / "c", kind, "checkpoints", "20.orbax-checkpoint-tmp")
+        assert (tmp_path / "c").exists() == (kind is KeyboardInterrupt)
+        shutil.rmtree(tmp_path / "c", ignore_errors=True)
     assert (tmp_path / "a" / "run").exists(), "it was there before"
 
 
