@@ -19,6 +19,7 @@ _SIGNS = re.compile(
     re.IGNORECASE,
 )
 _BYTES = re.compile(r"(?:allocate|allocating) (\d+) ?(?:bytes|B)")
+_NUMPY = re.compile(r"Unable to allocate ([\d.]+ \w+) for an array")
 
 
 class OutOfMemory(UserError):
@@ -44,6 +45,8 @@ def reason(error: BaseException) -> str:
     """Say what could not be allocated, without the status code that XLA's messages begin with."""
     if found := _BYTES.search(str(error)):
         return f"could not allocate {size(int(found[1]))}"
+    if found := _NUMPY.search(str(error)):
+        return f"could not allocate {found[1]}"
     text = first_line(error).removeprefix("RESOURCE_EXHAUSTED:").strip(" .")
     return "an allocation failed" if text == type(error).__name__ else text[:200]
 

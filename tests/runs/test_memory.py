@@ -34,7 +34,7 @@ def run(lines_file, tmp_path_factory):
         (RuntimeError("can't start new thread"), "can't start new thread"),
         (MemoryError(), "an allocation failed"),
         (MemoryError("std::bad_alloc"), "std::bad_alloc"),
-        (MemoryError("Unable to allocate 3.2 GiB for an array"), "Unable to allocate 3.2 GiB for an array"),
+        (MemoryError("Unable to allocate 3.2 GiB for an array"), "could not allocate 3.2 GiB"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
     ],
 )  # fmt: skip
