@@ -18,7 +18,8 @@ _SIGNS = re.compile(
     r"|can't start new thread",
     re.IGNORECASE,
 )
-_BYTES = re.compile(r"allocat\w* (\d+) ?bytes|allocate (\d+)B")
+_BYTES = re.compile(r"(?:allocate|allocating) (\d+) ?(?:bytes|B)")
+_NUMPY = re.compile(r"Unable to allocate ([\d.]+ \w+) for an array")
 
 
 class OutOfMemory(UserError):
@@ -43,7 +44,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 def reason(error: BaseException) -> str:
     """Say what could not be allocated, without the status code that XLA's messages begin with."""
     if found := _BYTES.search(str(error)):
-        return f"could not allocate {size(int(found[1] or found[2]))}"
+        return f"could not allocate {size(int(found[1]))}"
+    if found := _NUMPY.search(str(error)):
+        return f"could not allocate {found[1]}"
     text = first_line(error).removeprefix("RESOURCE_EXHAUSTED:").strip(" .")
     return "an allocation failed" if text == type(error).__name__ else text[:200]
 

@@ -111,7 +111,8 @@ def check_value(value: Any, where: str, allowed: Range, kind: type) -> None:
         number = single = math.inf
     if not (allowed.has(number) and allowed.has(single) and math.isfinite(single)):
         rounded = f", which is {single} in float32" if math.isfinite(number) and allowed.has(number) else ""
-        raise UserError(f"{where} is {value}{rounded}; expected {allowed}")
+        finite = ", and finite" if math.isinf(number) and allowed.most is None and allowed.least is not None else ""
+        raise UserError(f"{where} is {value}{rounded}; expected {allowed}{finite}")
 
 
 def _is_number(value: Any, kind: type) -> bool:

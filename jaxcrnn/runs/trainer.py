@@ -220,7 +220,7 @@ class _Run:
     programs: dict[int, Program] = field(default_factory=dict)
     skipped: deque[int] = field(default_factory=lambda: deque(maxlen=SKIPS_IN_A_ROW))
     accuracy: float = math.nan
-    bucket: int = 0  # of the batch of the current step
+    bucket: int | None = None  # of the batch of the current step
     paused: float = 0.0  # seconds spent compiling and validating, excluded from the ETA
 
     def __post_init__(self) -> None:
@@ -278,7 +278,8 @@ class _Run:
     def described(self) -> tuple[str, str]:
         """Describe the current step, and say what to lower if it needs too much memory."""
         data, model = self.batches, self.config.model
-        what = f"a step on {data.batch_size} lines of width {data.buckets[self.bucket]}"
+        width = f"width {data.buckets[self.bucket]}" if self.bucket is not None else f"widths up to {data.buckets[-1]}"
+        what = f"a step on {data.batch_size} lines of {width}"
         ways = ["lower data.batch_size, data.max_width or model.hidden"]
         if model.head == "dense" and model.num_classes > _MANY_CLASSES:
             ways.append(f"or use model.head=fused, which never stores the logits of all {model.num_classes} classes")

@@ -8,7 +8,7 @@ from small_runs import train_args
 
 from jaxcrnn import UserError
 from jaxcrnn.cli.main import main
-from jaxcrnn.runs import folder
+from jaxcrnn.runs import folder, trainer
 
 
 def edit(run, old, new):
@@ -51,6 +51,22 @@ def test_changes_by_set_are_described_and_not_saved_yet(trained):
     assert (trained / "config.yaml").read_text() == config
     with pytest.raises(UserError, match=r"incompatible with the edited config: optim.ema is 0.5, was 0.0; revert"):
         folder.say_changes(opened, ["optim.ema=0.5"])
+
+
+def test_a_resumed_run_that_runs_out_of_memory_is_kept(trained, tmp_path, monkeypatch, capsys):
+    def exhausted(*_):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 11834361488 bytes.")
+
+    run = shutil.copytree(trained, tmp_path / "run")
+    taken = folder.open_run(run).config.optim.steps
+    monkeypatch.setattr(trainer, "compile_step", exhausted)
+    assert main(["train", "--resume", str(run), "--set", f"optim.steps={taken + 2}", "data.batch_size=3"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "jaxcrnn: not enough memory for a step on 3 lines of width 64: could not allocate 11.0 GiB; lower "
+        f"data.batch_size, data.max_width or model.hidden, then resume from a checkpoint (available: {taken})"
+    )
+    assert "batch_size: 3" in (run / "config.yaml").read_text()
 
 
 @pytest.mark.slow
