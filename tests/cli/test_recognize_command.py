@@ -2,10 +2,12 @@
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
 from jaxcrnn.cli import main
+from jaxcrnn.cli.recognize import _paths
 
 
 def test_recognize_files_folders_and_stdin(run_folder, lines_file, capsys, monkeypatch):
@@ -42,3 +44,12 @@ def test_recognize_reports_what_it_cannot_read(run_folder, lines_file, tmp_path,
     objects = [json.loads(line) for line in captured.out.splitlines()]
     assert sorted("error" in o for o in objects) == [False, True, True]
     assert "2 images could not be read" in captured.err
+
+
+def test_a_list_of_paths_need_not_be_utf8(tmp_path):
+    name = os.fsencode(tmp_path) + b"/\xd6\xd0.png"
+    assert _paths("a.png\r\n\n中.png\n".encode()) == ["a.png", "中.png"]
+    assert _paths(name + b"\na.png\n") is None  # no such file: an image
+    open(name, "wb").close()
+    assert _paths(name + b"\na.png\n") == [os.fsdecode(name), "a.png"]
+    assert _paths(name + b"\n\0") is None
