@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 from small_runs import train_args
 
 from jaxcrnn.cli import main
+from jaxcrnn.cli.recognize import _paths
 
 
 def test_recognize_files_folders_and_stdin(run_folder, lines_file, capsys, monkeypatch):
@@ -115,3 +117,12 @@ def test_a_run_remembers_that_its_lines_are_vertical(lines_file, tmp_path, capsy
     assert "vertical: true" in (tmp_path / "run1" / "config.yaml").read_text()
     assert main(["train", "--resume", str(tmp_path / "run1"), "--no-vertical"]) == 2
     assert "--resume uses the run's own data.vertical" in capsys.readouterr().err
+
+
+def test_a_list_of_paths_need_not_be_utf8(tmp_path):
+    name = os.fsencode(tmp_path) + b"/\xd6\xd0.png"
+    assert _paths("a.png\r\n\n中.png\n".encode()) == ["a.png", "中.png"]
+    assert _paths(name + b"\na.png\n") is None  # no such file: an image
+    open(name, "wb").close()
+    assert _paths(name + b"\na.png\n") == [os.fsdecode(name), "a.png"]
+    assert _paths(name + b"\n\0") is None

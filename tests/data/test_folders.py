@@ -169,7 +169,9 @@ def unzipped(tmp_path):
     return folder
 
 
-def test_names_that_are_not_utf8(unzipped, tmp_path, capsys):
+def test_names_that_are_not_utf8(unzipped, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("lmdb", reason="the data extra is not installed")
+    monkeypatch.setattr("jaxcrnn.data.lmdb.damage", lambda folder: None)  # which takes most of the time
     source = open_source(unzipped)
     assert [source.text(i) for i in range(len(source))] == ["12"]
     (fault,) = source.faults
@@ -177,9 +179,8 @@ def test_names_that_are_not_utf8(unzipped, tmp_path, capsys):
     assert "'\\xd6\\xd0.png' is not UTF-8; rename it, or name its encoding with --encoding" in fault.detail
     assert texts(unzipped, encoding="gbk") == {"12.png": "12", "中.png": "中"}
     assert "is not ASCII" in open_source(unzipped, layout=Layout(encoding="ascii")).faults[0].detail
-    assert main(["data", "audit", str(unzipped)]) == 2
-    assert "2 lines, 1 usable" in capsys.readouterr().out
     assert main(["data", "convert", str(unzipped), str(tmp_path / "out")]) == 2
+    assert "2 lines, 1 usable" in capsys.readouterr().out
     assert main(["data", "convert", str(unzipped), str(tmp_path / "out"), "--skip-bad"]) == 0
     assert main(["data", "convert", str(unzipped), str(tmp_path / "all"), "--encoding", "gbk"]) == 0
     assert "2 lines in" in capsys.readouterr().out
