@@ -215,7 +215,7 @@ def broken_label(text: str) -> str:
         fix = "expected a text without it; delete it, or use data.normalize=space (--normalize space)"
     elif "\t" not in text:
         fix = "expected a text of one line"
-    elif re.fullmatch(r"\s*-?\d+(\.\d+)?([eE]-?\d+)?\s*", last):
+    elif re.fullmatch(r"[01]\.\d+|\d(\.\d+)?[eE]-\d+|[01]|\d{1,3}\.\d+", last.strip()):
         fix = "expected path<TAB>text; is the last column a score (path<TAB>text<TAB>score)? delete it"
     else:
         fix = "expected path<TAB>text; a file of path<TAB>prediction<TAB>truth is for 'jaxcrnn lookalikes score'"

@@ -41,7 +41,8 @@ def audited(path, characters=None, **options):
     ("text", "hint"),
     [
         ("12\t0.98", "is the last column a score"),
-        ("12\t12\t34", "is the last column a score"),
+        ("12\t1", "is the last column a score"),
+        ("12\t12\t34", "path<TAB>prediction<TAB>truth is for 'jaxcrnn lookalikes score'"),
         ("ab\tab", "path<TAB>prediction<TAB>truth is for 'jaxcrnn lookalikes score'"),
         ("12\t", "data.normalize=space"),
     ],
