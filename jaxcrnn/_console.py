@@ -1,8 +1,9 @@
-"""Console output: progress (a live line on a terminal, plain lines elsewhere), durations and tables."""
+"""Console output: encodings, progress (a live line on a terminal, plain lines elsewhere), durations and tables."""
 
 from __future__ import annotations
 
 import io
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -12,6 +13,26 @@ from typing import Any, Self
 # Box style of rich with only a line of dashes under the header.
 _LINES = ("    ", "    ", " -  ", "    ", "    ", "    ", "    ", "    ")
 _WIDEST = 1_000_000  # console width for tables, so that rows never wrap
+
+
+def print_anything() -> None:
+    """Escape what stdout and stderr cannot encode, as in ``\\u672a``, so that printing never fails.
+
+    A terminal may lack a character, and a file name may not be valid UTF-8. Called once, at the start of a command.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not a stream that a notebook or a test put there
+            stream.reconfigure(errors="backslashreplace")
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Format a value as JSON, in ASCII if stdout cannot encode all of its characters."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent)
+    return text
 
 
 class Plain:

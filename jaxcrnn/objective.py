@@ -7,7 +7,6 @@ A `Flow` is a loss variant made of functions; a `LossConfig` names its parts. `j
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -19,6 +18,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import _terms, assign, centers, diagnostics, losses
+from jaxcrnn._arguments import class_id, integers
+from jaxcrnn._ranges import Natural, NonNegative, check
 from jaxcrnn.centers import CenterRule
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.center_ops import DENSE, CenterOps
@@ -103,18 +104,25 @@ RESERVED = ("loss", "grad_norm", "skipped", "nonfinite", *diagnostics.METRICS)  
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class LossConfig:
-    """The training loss: ``mean(CTC or focal CTC) + ace * mean(ACE) + weight * center + push * push``.
+    """The training loss: ``mean(CTC or focal CTC) + ace * mean(ACE) + weight * (center loss) + push * (push loss)``.
 
     ``assignment``, ``start``, ``update``, ``reduction`` and ``weight`` default to those of the preset.
 
     Attributes:
-      preset: ``"ctc"`` (no centers), ``"flow1"`` (TensorFlow original), ``"flow1-torch"`` (PyTorch seed, corrected),
-        ``"flow2"`` (PaddleOCR), ``"aligned"`` or ``"posterior"`` (this project's own).
-      assignment: how frames are assigned to classes: ``"none"``, ``"counted"``, ``"predicted"``, ``"aligned"``,
-        ``"posterior"`` (`jaxcrnn.assign`), or the import path of a function, ``"module:function"`` (`Flow.assign`).
-      start: centers before the first step: ``"zeros"``, ``"normal"``, ``"head"`` or ``"estimate"`` (from a file).
-      update: how centers move: ``"fixed"``, ``"delta"`` or ``"gradient"`` (`jaxcrnn.centers`).
-      reduction: reduction of the center loss, the push and the ``gradient`` update: ``"mean"`` or ``"half_sum"``.
+      preset: ``"ctc"`` (plain CTC, no centers), or with a center loss (docs/center-loss.md): ``"flow1"`` (TensorFlow
+        original), ``"flow1-torch"`` (its PyTorch port, corrected), ``"flow2"`` (PaddleOCR), ``"aligned"`` or
+        ``"posterior"`` (this project's own).
+      assignment: class of each frame (a narrow vertical slice of a line) in the center loss: ``"none"``, ``"counted"``
+        (the true characters where greedy decoding outputs characters, if their numbers match), ``"predicted"`` (the
+        most probable class), ``"aligned"`` (the best CTC path of the true text), ``"posterior"`` (the true
+        characters, weighted by their CTC posteriors), or the import path of a function, ``"module:function"``
+        (`Flow.assign`).
+      start: centers before the first step: ``"zeros"``, ``"normal"`` (random), ``"head"`` (the weights of the linear
+        layer) or ``"estimate"`` (from the file of ``--centers``).
+      update: how centers move: ``"fixed"`` (not at all), ``"delta"`` (towards the features of their class) or
+        ``"gradient"`` (gradient descent on the center loss).
+      reduction: ``"mean"`` or ``"half_sum"`` (half the sum) over the assigned frames, in the center loss, the push and
+        the ``gradient`` update.
       weight: weight of the center loss, 0 or more; at 0 centers are kept and updated but do not affect the features.
       alpha: step size of the ``delta`` update, 0 or more.
       center_rate: learning rate of the ``gradient`` update, 0 or more. With ``"half_sum"`` a center moves by this rate
@@ -122,15 +130,18 @@ class LossConfig:
       frames: frames of a character's run that the ``aligned`` assignment uses: ``"last"``, ``"first"``, ``"best"`` or
         ``"all"``.
       skip_blank: whether the ``predicted`` assignment drops frames whose best class is the blank.
-      ignored: class ids that never emit in the ``counted`` assignment.
-      focal: use focal CTC instead of CTC.
+      ignored: class ids that the ``counted`` assignment does not count as characters, each 0 or more.
+      focal: use focal CTC instead of CTC, so that lines that are already read with confidence count less.
       focal_alpha: factor of focal CTC, 0 or more.
       focal_gamma: focusing exponent of focal CTC, 0 or more; 0 is plain CTC.
-      ace: weight of the aggregation cross-entropy, 0 or more; PaddleOCR uses 0.1, 0 disables it.
-      ace_variant: ``"paper"``, or ``"paddle"`` with a second softmax.
-      push: weight of the hinge loss between look-alikes, 0 or more; 0 disables it.
-      push_margin: margin of the hinge loss in squared distance, 0 or more.
-      rule: import path of a `CenterRule`, ``"module:rule"``; each part that it sets overrides ``start`` or ``update``.
+      ace: weight of ACE (aggregation cross-entropy of predicted and true character counts), 0 or more; PaddleOCR uses
+        0.1, 0 disables it.
+      ace_variant: ``"paper"`` (Xie et al., 2019), or ``"paddle"`` (PaddleOCR) with a second softmax.
+      push: weight of a loss that keeps frames farther from the center of their most probable other class than from
+        their own, 0 or more; 0 disables it.
+      push_margin: margin of that loss in squared distance, 0 or more.
+      rule: import path of a `CenterRule` of your own (docs/new-loss.md), ``"module:rule"``; each part that it sets
+        overrides ``start`` or ``update``.
       terms: import paths of additional terms, each ``"module:function"`` or, with a weight, ``"0.1*module:function"``.
 
     Raises:
@@ -148,19 +159,19 @@ class LossConfig:
     start: str | None = None
     update: str | None = None
     reduction: str | None = None
-    weight: float | None = None
-    alpha: float = 0.05
-    center_rate: float = 0.5
+    weight: NonNegative | None = None
+    alpha: NonNegative = 0.05
+    center_rate: NonNegative = 0.5
     frames: str = "last"
     skip_blank: bool = False
-    ignored: tuple[int, ...] = ()
+    ignored: tuple[Natural, ...] = ()
     focal: bool = False
-    focal_alpha: float = 1.0
-    focal_gamma: float = 2.0
-    ace: float = 0.0
+    focal_alpha: NonNegative = 1.0
+    focal_gamma: NonNegative = 2.0
+    ace: NonNegative = 0.0
     ace_variant: str = "paper"
-    push: float = 0.0
-    push_margin: float = 1.0
+    push: NonNegative = 0.0
+    push_margin: NonNegative = 1.0
     rule: str | None = None
     terms: tuple[str, ...] = ()
 
@@ -174,10 +185,7 @@ class LossConfig:
             if value is not None and value not in choices and name not in self.import_paths:
                 hint = ", or module:function" if name == "assignment" else ""
                 raise UserError(f"loss.{name} is {value!r}; expected one of {', '.join(choices)}{hint}")
-        for name in ("weight", "alpha", "center_rate", "focal_alpha", "focal_gamma", "ace", "push", "push_margin"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise UserError(f"loss.{name} is {value}; expected 0 or more")
+        check(self, "loss")
         if not self.has_centers and (self.parts.weight or self.push or self.rule):
             name = "weight" if self.parts.weight else "push" if self.push else "rule"
             raise UserError(
@@ -319,7 +327,7 @@ def loss_terms(
       outputs: output of the model for the batch.
       batch: lines and labels.
       state: the centers, treated as constants; None in a flow without centers.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
       ops: implementation of the distances to the centers; see `jaxcrnn.kernels.center_ops`.
 
     Returns:
@@ -340,6 +348,10 @@ def loss_terms(
       >>> round(float(loss), 4), round(float(info["ctc_sum"]), 4), float(info["center"])  # 1.6864 + 0.01 * 2
       (1.7064, 1.6864, 2.0)
     """
+    blank = class_id("blank", blank, as_logits(outputs.logits).num_classes)
+    outputs = outputs._replace(lengths=integers("lengths", outputs.lengths))
+    names = ("widths", "labels", "label_lengths")
+    batch = batch._replace(**{name: integers(name, getattr(batch, name)) for name in names})
     real = batch.widths > 0
     samples = jnp.maximum(real.sum(dtype=jnp.int32), 1)
     assignment = None

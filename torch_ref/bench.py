@@ -136,7 +136,7 @@ def head(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
 
 
 def center(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
-    """Benchmark the center loss of the PyTorch seed and PaddleOCR: all distances, masked to one class per frame."""
+    """Benchmark the center loss of the PyTorch port and PaddleOCR: all distances, masked to one class per frame."""
     frames, classes, size = sizes["batch"] * sizes["frames"], sizes["classes"], 2 * sizes["hidden"]
     x = torch.randn(frames, size, device=DEVICE, requires_grad=True)
     centers = torch.randn(classes, size, device=DEVICE, requires_grad=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torch_ref import assign, losses
-from torch_ref.types import Assignment, CenterState
+from torch_ref.types import Assignment, CenterState, class_id
 
 
 def zeros(C: int, D: int) -> CenterState:
@@ -15,7 +15,7 @@ def zeros(C: int, D: int) -> CenterState:
 
 
 def normal(generator: torch.Generator | None, C: int, D: int) -> CenterState:
-    """Draw centers from N(0, 1) (PyTorch seed; PaddleOCR without a file)."""
+    """Draw centers from N(0, 1) (PyTorch port; PaddleOCR without a file)."""
     return CenterState(torch.randn(C, D, generator=generator), torch.zeros(C))
 
 
@@ -39,6 +39,7 @@ def accumulate(
     blank: int = 0,
 ) -> CenterState:
     """Update the mean features of each best class with exactly read samples (PaddleOCR's ``export_center``)."""
+    blank = class_id("blank", blank, logits.shape[2])
     centers, counts = state.centers.clone(), state.counts.clone()
     assignment = assign.predicted(logits, lengths, blank=blank)
     for b in range(len(logits)):
@@ -73,7 +74,7 @@ def delta(state: CenterState, features: Tensor, assignment: Assignment, *, alpha
 def gradient(
     state: CenterState, features: Tensor, assignment: Assignment, *, learning_rate: float, reduction: str = "mean"
 ) -> CenterState:
-    """Descend the gradient: ``c_k -= learning_rate * d(center loss)/d c_k``, by autograd (PyTorch seed)."""
+    """Descend the gradient: ``c_k -= learning_rate * d(center loss)/d c_k``, by autograd (PyTorch port)."""
     centers = state.centers.detach().requires_grad_()
     loss = losses.center(features.detach(), centers, assignment, reduction=reduction)
     moved = state.centers

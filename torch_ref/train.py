@@ -41,7 +41,7 @@ PRESETS = {
     "ctc": LossConfig(),
     # TensorFlow original: emitting frames, centers from zero with Wen's update, half the sum.
     "flow1": LossConfig("counted", "zeros", "delta", "half_sum", 1e-5),
-    # PyTorch seed, corrected: random centers that are a parameter, the mean.
+    # PyTorch port, corrected: random centers that are a parameter, the mean.
     "flow1-torch": LossConfig("counted", "normal", "gradient", "mean", 1e-5),
     # PaddleOCR: the best class of every frame, centers estimated beforehand and fixed.
     "flow2": LossConfig("predicted", "estimate", "fixed", "mean", 0.25),

@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
+from jaxcrnn._ranges import LARGEST
+from jaxcrnn.objective import Preset
 from jaxcrnn.runs import config as configs
 
 INDENT = 8
@@ -48,7 +50,8 @@ def describe(width: int | None = None) -> str:
       width: text width in columns; the terminal's width by default.
     """
     width = max(width or shutil.get_terminal_size().columns - 2, 40)
-    return "\n".join(["configuration keys (for --config and --set) and their defaults:", *_lines(width)])
+    numbers = f"Numbers must be finite; whole numbers without another limit are at most {LARGEST:,}."
+    return "\n".join(["configuration keys (for --config and --set) and their defaults:", numbers, *_lines(width)])
 
 
 def _lines(width: int) -> Iterator[str]:
@@ -68,7 +71,7 @@ def _shown(field: dataclasses.Field[Any]) -> str:
     """Format a default the way ``--set`` accepts it."""
     value = field.default
     if value is None:
-        return "null (set by the preset)"
+        return "null (set by the preset)" if field.name in Preset._fields else "null"
     if isinstance(value, bool):
         return str(value).lower()
     return str(list(value) if isinstance(value, tuple) else value)

@@ -26,22 +26,27 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
         "--beam",
         type=int,
         metavar="W",
-        help="prefix beam search with W prefixes; default: best-path "
-        "decoding, or 16 prefixes if an option below needs a beam",
+        help="beam search that keeps the W best prefixes of the text; default: no "
+        "beam (the best class of each frame), or 16 if an option below needs one",
     )
-    group.add_argument("--best", type=int, metavar="N", help="print the N best readings")
+    group.add_argument("--best", type=int, metavar="N", help="print the N most probable texts")
     group.add_argument("--lexicon", metavar="FILE", help="word list, one per line; only these words are output")
     group.add_argument(
         "--lexicon-weight",
         type=float,
         metavar="X",
-        help="allow other words too, and add X to the score of each word in the lexicon",
+        help="allow other words too, and add X to the log probability for each word in the lexicon",
     )
-    group.add_argument("--lm", metavar="FILE", help="character n-gram model made by 'jaxcrnn lm train'")
+    group.add_argument("--lm", metavar="FILE", help="language model of character n-grams made by 'jaxcrnn lm train'")
     group.add_argument(
-        "--lm-weight", type=float, metavar="X", help="weight of the model's log probabilities; default: 0.5"
+        "--lm-weight", type=float, metavar="X", help="weight of the language model's log probabilities; default: 0.5"
     )
-    group.add_argument("--lm-bonus", type=float, metavar="X", help="score added for each character; default: 0")
+    group.add_argument(
+        "--lm-bonus",
+        type=float,
+        metavar="X",
+        help="with --lm: added to the log probability for each character; default: 0",
+    )
 
 
 def decoder_of(args: argparse.Namespace, charset: Charset) -> Decoder | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,21 +21,33 @@ MODULES = options.RUN_MODULES
 
 def add_options(parser: options.Parser) -> None:
     actions = options.add_actions(parser)
-    mine = actions.add_parser("mine", help="find groups of look-alikes", description="Find groups of look-alikes.")
+    mine = actions.add_parser(
+        "mine",
+        help="find groups of look-alikes",
+        description="Find groups of look-alikes, from at least one of --fonts, --table and --run.",
+    )
     mine.add_argument(
-        "--charset", metavar="FILE", help="one character per line; default: the run's charset, or the embedded fonts'"
+        "--charset",
+        metavar="FILE",
+        help="characters to search, one per line; default: the run's, or those of the embedded fonts",
     )
     mine.add_argument(
         "--fonts",
         metavar="FOLDER",
-        help="compare glyphs of the fonts in this folder, or of 'system' or 'embedded' fonts",
+        help="compare the characters' shapes in the fonts of this folder, or in 'system' or 'embedded' fonts",
     )
     mine.add_argument(
-        "--table", action="append", default=[], metavar="FILE", help="add the pairs of a published table; repeatable"
+        "--table",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="add the pairs of a published table (docs/look-alikes.md has the formats); repeatable",
     )
     mine.add_argument("--run", metavar="RUN", help="add the characters that this run confuses on --data")
     mine.add_argument("--data", metavar="FILE", help="label file for --run; default: the run's validation set")
-    mine.add_argument("--least", type=int, default=2, metavar="N", help="minimum confusions for a pair; default: 2")
+    mine.add_argument(
+        "--least", type=int, default=2, metavar="N", help="with --run: minimum confusions of a pair; default: 2"
+    )
     mine.add_argument(
         "--similarity",
         type=float,
@@ -57,8 +68,8 @@ def add_options(parser: options.Parser) -> None:
         "--predictions",
         required=True,
         metavar="FILE",
-        help="file of path<TAB>prediction<TAB>truth lines, as 'evaluate --predictions' writes, or of index "
-        "[prediction] [truth] lines",
+        help="file of path<TAB>prediction<TAB>truth lines, as 'evaluate --predictions' writes; lines of the form index "
+        "[prediction] [truth], from other programs, are read too",
     )
     options.add_groups(score)
     score.add_argument("--most", type=int, default=20, metavar="N", help="number of confusions to show; default: 20")
@@ -182,7 +193,7 @@ def _confused(args: argparse.Namespace, opened: Run) -> list[Confusion]:
 
 def _score(args: argparse.Namespace) -> int:
     from jaxcrnn._console import table
-    from jaxcrnn.data.predictions import read_predictions
+    from jaxcrnn.data.predictions import read_predictions, with_confidences
     from jaxcrnn.lookalikes import confusions
     from jaxcrnn.lookalikes.groups import read_groups
     from jaxcrnn.render.texts import GROUPS
@@ -190,6 +201,12 @@ def _score(args: argparse.Namespace) -> int:
     if args.most < 1:
         raise UserError(f"--most {args.most}: expected 1 or more")
     predictions = read_predictions(args.predictions)
+    if with_confidences(predictions):
+        print(
+            f"warning: {args.predictions}: the third column looks like confidences, as 'jaxcrnn recognize' prints; "
+            "expected the true texts (path<TAB>prediction<TAB>truth)",
+            file=sys.stderr,
+        )
     groups = read_groups(args.groups or GROUPS)
     scores = confusions.score(predictions.read, predictions.truths, groups)
     if args.json:
@@ -218,6 +235,7 @@ def _confusion_table(confusions: list[Confusion], most: int) -> str:
 
 def _as_json(scores: Scores, facts: dict[str, object]) -> str:
     """Format all scores as JSON."""
+    from jaxcrnn._console import to_json
     from jaxcrnn.lookalikes import confusions
 
     rates = {
@@ -228,4 +246,4 @@ def _as_json(scores: Scores, facts: dict[str, object]) -> str:
         {"written": c.written, "read": c.read, "count": c.times, "of": c.among, "alike": c.alike}
         for c in scores.confusions
     ]
-    return json.dumps({**facts, "rates": rates, "confusions": confused}, ensure_ascii=False, indent=2)
+    return to_json({**facts, "rates": rates, "confusions": confused}, indent=2)

@@ -6,7 +6,7 @@ import argparse
 
 from jaxcrnn.cli import options
 
-SUMMARY = "compile the training step for TPUs or a device mesh and report memory and communication"
+SUMMARY = "report the memory and communication of a training step on several devices, or on TPUs without having one"
 MODULES = ("jaxcrnn.bench.aot",)
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxcrnn._files import cache_folder
+from jaxcrnn._files import cache_folder, walk
 from jaxcrnn._text import first_line
 from jaxcrnn.charset import name_of
 from jaxcrnn.errors import UserError
@@ -102,6 +102,8 @@ class Atlas(NamedTuple):
 def find_fonts(folder: str | Path | None = None) -> list[Path]:
     """Find font files at any depth of a folder, or in the system's font folders by default, sorted by name.
 
+    Links to folders are followed, and hidden files are skipped.
+
     Raises:
       UserError: the folder does not exist or has no fonts.
     """
@@ -111,7 +113,9 @@ def find_fonts(folder: str | Path | None = None) -> list[Path]:
         places = [Path(folder)]
     else:
         raise UserError(f"{folder}: no such folder; expected one with fonts ({', '.join(SUFFIXES)})")
-    fonts = [path for place in places for path in place.rglob("*") if path.suffix.lower() in SUFFIXES]
+    fonts = [
+        path for place in places if place.is_dir() for path in walk(place).files if path.suffix.lower() in SUFFIXES
+    ]
     if folder is not None and not fonts:
         raise UserError(f"{folder}: no fonts; expected files named {', '.join('*' + s for s in SUFFIXES)}")
     return sorted(fonts, key=lambda path: path.name)

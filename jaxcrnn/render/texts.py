@@ -1,18 +1,25 @@
-"""Random texts to render, as a function of only seed and index."""
+"""Random texts to render, as a function of only seed and index.
+
+Spaces stand between visible characters only, one at a time: nobody can read how many there are elsewhere.
+"""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from jaxcrnn._ranges import Count, Range, Share, check
 from jaxcrnn._text import read_text
 from jaxcrnn.errors import UserError
 from jaxcrnn.lookalikes.groups import read_groups
+from jaxcrnn.render.atlas import is_space
 
 KINDS = ("uniform", "lookalikes")
 GROUPS = Path(__file__).parents[1] / "resources" / "groups.txt"
@@ -23,49 +30,47 @@ class TextConfig:
     """Texts of lines rendered during training.
 
     Attributes:
-      share: share of rendered lines in every batch; 1 trains on rendered lines only and needs no label file.
-      source: ``"uniform"`` over the charset, ``"lookalikes"``, or a UTF-8 text file to take pieces from.
-      fonts: ``"embedded"`` for the typefaces of the package (about 360 characters), ``"system"``, or a folder.
+      share: share of rendered lines in every batch, 0 to 1; 1 trains on rendered lines only and needs no label file.
+      source: ``"uniform"`` (random characters of the charset), ``"lookalikes"`` (random look-alikes), or a UTF-8 text
+        file to take pieces from.
+      fonts: ``"embedded"`` for the typefaces of the package (about 360 characters), ``"system"``, or a folder of fonts.
       typefaces: names of the typefaces to use, as training prints them; empty for all.
       groups: file of look-alike groups for ``"lookalikes"``; empty for the package's own.
-      bias: share of the characters that ``"lookalikes"`` draws from groups, with equal probability for each group.
-      repeat: probability that a character repeats the previous one, which CTC must separate with a blank.
-      shortest: minimum characters of a line.
-      longest: maximum characters of a line.
-      pitch: width reserved for a character in a batch, as a share of the height; longer lines are condensed to fit.
-      widths: number of length classes, each padded to its own width; each costs one compilation.
+      bias: share of the characters that ``"lookalikes"`` draws from groups, with equal probability for each group, 0 to
+        1.
+      repeat: probability that a character repeats the previous one, which CTC must separate with a blank, 0 to 1.
+      shortest: minimum characters of a line, 1 or more and at most ``longest``.
+      longest: maximum characters of a line, 1 to 500.
+      pitch: width reserved for a character in a batch, as a share of the height, 0.1 to 4; longer lines are condensed
+        to fit.
+      widths: number of ranges of text length, each padded to its own width, 1 or more; each is compiled once.
+
+    Raises:
+      UserError: a value is out of range.
     """
 
-    share: float = 0.0
+    share: Share = 0.0
     source: str = "uniform"
     fonts: str = "embedded"
     typefaces: tuple[str, ...] = ()
     groups: str = ""
-    bias: float = 0.7
-    repeat: float = 0.05
-    shortest: int = 1
-    longest: int = 12
-    pitch: float = 0.85
-    widths: int = 3
+    bias: Share = 0.7
+    repeat: Share = 0.05
+    shortest: Count = 1
+    longest: Annotated[int, Range(1, 500)] = 12
+    pitch: Annotated[float, Range(0.1, 4)] = 0.85
+    widths: Count = 3
 
     def __post_init__(self) -> None:
-        for name in ("share", "bias", "repeat"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"text.{name} is {getattr(self, name)}; expected 0 to 1")
-        if not 1 <= self.shortest <= self.longest:
+        check(self, "text")
+        if self.shortest > self.longest:
             raise UserError(
-                f"text.shortest and longest are {self.shortest} and {self.longest}; expected 1 <= shortest <= longest"
+                f"text.shortest and longest are {self.shortest} and {self.longest}; expected shortest <= longest"
             )
-        if self.longest > 500:
-            raise UserError(f"text.longest is {self.longest}; expected 500 or less")
         if self.groups and self.source != "lookalikes":
             raise UserError(f"text.groups requires text.source=lookalikes; the source is {self.source!r}")
         if not (self.source and self.fonts):
             raise UserError("text.source or text.fonts is empty; expected a name or a path")
-        if self.widths < 1:
-            raise UserError(f"text.widths is {self.widths}; expected 1 or more")
-        if not 0.1 <= self.pitch <= 4:
-            raise UserError(f"text.pitch is {self.pitch}; expected 0.1 to 4, a share of the height")
 
     def with_whole_paths(self, base: Path = Path()) -> TextConfig:
         """Copy with absolute paths; relative ones are resolved against ``base``."""
@@ -84,6 +89,8 @@ class Texts:
       seed: seed of the sequence of texts.
 
     Attributes:
+      characters: those of them that can be read: visible ones and spaces, but no control or format characters.
+      visible: those that are not spaces.
       left_out: skipped characters of the groups or of the text file, with their counts.
       too_short: number of skipped pieces of the text file that are shorter than ``config.shortest``.
 
@@ -92,13 +99,15 @@ class Texts:
     """
 
     def __init__(self, config: TextConfig, characters: str, seed: int) -> None:
-        self.config, self.characters, self.seed = config, characters, seed
-        self._drawable = set(characters)
+        self.config, self.seed = config, seed
+        self.visible = "".join(c for c in characters if not (is_space(c) or c.isspace()))
+        self.characters = "".join(c for c in characters if c in self.visible or unicodedata.category(c) == "Zs")
+        self._drawable = set(self.characters)
         self.left_out: dict[str, int] = {}
         self.too_short = 0
         self.groups: Sequence[str] = ()
         self.pieces: list[str] = []
-        if not characters:
+        if not self.visible:
             raise UserError("no character can be rendered; expected fonts with characters of the charset")
         if config.source == "lookalikes":
             whole = read_groups(config.groups or GROUPS)
@@ -108,7 +117,7 @@ class Texts:
         elif config.source != "uniform":
             # Lines are split at characters that cannot be drawn, so that pieces are contiguous in the file.
             for line in read_text(config.source).split("\n"):
-                pieces = self._drawable_part(line.removesuffix("\r"), gap="\n").split("\n")
+                pieces = list(map(spaced, self._drawable_part(line.removesuffix("\r"), gap="\n").split("\n")))
                 self.pieces += [piece for piece in pieces if len(piece) >= config.shortest]
                 self.too_short += sum(0 < len(piece) < config.shortest for piece in pieces)
             if not self.pieces:
@@ -131,7 +140,8 @@ class Texts:
     def draw(self, index: int, shortest: int | None = None, longest: int | None = None) -> str:
         """Draw text ``index``, with a length between ``shortest`` and ``longest`` (those of the config by default).
 
-        A piece of a text file that is shorter is used as a whole.
+        A piece of a text file that is shorter is used as a whole, and a text is shorter if every cut of this length
+        would begin or end with a space.
         """
         rng = np.random.default_rng([self.seed, index])
         low, high = shortest or self.config.shortest, longest or self.config.longest
@@ -139,7 +149,7 @@ class Texts:
         if self.pieces:
             piece = self.pieces[int(np.searchsorted(self._ends, rng.integers(self._ends[-1]), side="right"))]
             start = int(rng.integers(max(1, len(piece) - length + 1)))
-            return piece[start : start + length]
+            return _cut(piece, start, length, low, high)
         text = ""
         for again, grouped in rng.random((length, 2)):
             if text and again < self.config.repeat:
@@ -149,7 +159,36 @@ class Texts:
                 text += group[int(rng.integers(len(group)))]
             else:
                 text += self.characters[int(rng.integers(len(self.characters)))]
+        return self._readable(text, rng)
+
+    def _readable(self, text: str, rng: np.random.Generator) -> str:
+        """Replace spaces at the ends and after other spaces by visible characters."""
+        for i, c in enumerate(text):
+            if c.isspace() and (i in (0, len(text) - 1) or text[i - 1].isspace()):
+                text = text[:i] + self.visible[int(rng.integers(len(self.visible)))] + text[i + 1 :]
         return text
+
+
+def spaced(text: str) -> str:
+    """Remove the spaces at the ends of a text, and all but the first of several in a row."""
+    return re.sub(r"(\s)\s+", r"\1", text.strip())
+
+
+def _cut(piece: str, start: int, length: int, low: int, high: int) -> str:
+    """Cut a text of ``length`` characters at ``start``, or the nearest that has no space at its ends.
+
+    Cuts of ``low`` to ``high`` characters are preferred to shorter ones.
+    """
+    first = piece[start : start + length]
+    if first == first.strip():
+        return first
+    for size in sorted(range(1, high + 1), key=lambda n: (n < low, abs(n - length))):
+        for step in range(64):  # far enough in all but strange texts, such as one of alternating spaces
+            for at in (start - step, start + step):
+                text = piece[at : at + size] if at >= 0 else ""
+                if text and text == text.strip() and (len(text) == size or len(piece) < size):
+                    return text
+    raise AssertionError(f"{piece!r} has spaces at its ends or two in a row")
 
 
 def length_classes(config: TextConfig) -> list[tuple[int, int]]:

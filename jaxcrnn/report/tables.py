@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxcrnn import metrics
-from jaxcrnn._console import table
+from jaxcrnn._console import table, to_json
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.decoding.evaluate import Evaluation
 
@@ -83,4 +82,4 @@ def evaluation_json(result: Evaluation, corpus: Corpus, facts: dict[str, Any]) -
         },
         "not_measured": absent,
     }
-    return json.dumps(values, ensure_ascii=False, indent=2)
+    return to_json(values, indent=2)

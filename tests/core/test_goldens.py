@@ -1,6 +1,6 @@
 """Recorded outputs of the original programs, reproduced by jaxcrnn and by torch_ref.
 
-``golden/originals.npz`` is a sample of what the TensorFlow original, the PyTorch seed and PaddleOCR computed, made by
+``golden/originals.npz`` is a sample of what the TensorFlow original, the PyTorch port and PaddleOCR computed, made by
 ``scripts/make_golden.py``. Every number in it is the recorded one, and every quantity is there:
 
 * Flow one: all frames that emit, all centers before and after, all losses. Features of other frames, on which none of

@@ -7,6 +7,7 @@ import pytest
 from rapidfuzz.distance import Levenshtein
 
 from jaxcrnn.cli.main import main
+from jaxcrnn.data.predictions import Predictions, read_predictions, write_predictions
 from jaxcrnn.lookalikes.confusions import align, members, rates, score, shown
 
 GROUPS = ["未末", "土士", "己已巳"]
@@ -125,3 +126,37 @@ def test_invalid_predictions_print_one_line(text, message, tmp_path, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "truths"),
+    [
+        ("1155 [][上] [][上]\n", ["][上"], ["][上"]),
+        ("0 [a] [b]\n1 [][上] [][上]\n", ["a", "][上"], ["b", "][上"]),
+        ("0 [a][b]\n1 [x] [y][z]\n", ["a", "x] [y"], ["b", "z"]),
+        ("0 [[a]] [[b]]\n", ["[a]"], ["[b]"]),
+        ("a.png\t[a]\t[b]\n", ["[a]"], ["[b]"]),
+    ],
+)
+def test_brackets_in_texts(text, read, truths, tmp_path):
+    (tmp_path / "p.txt").write_text(text, encoding="utf-8")
+    found = read_predictions(tmp_path / "p.txt")
+    assert (found.read, found.truths) == (read, truths)
+
+
+def test_what_is_written_can_be_read(tmp_path):
+    """Names and texts of any characters, also those that end a column or a line, or look like the published format."""
+    names = ["0", "a\tb.png", "c\n.png", "\udcff.png", "5"]
+    texts = ["[x]", "[\t]", "[]", "[[\u2028]]", "[]"]
+    for read in (texts, ["", "a ", " b", "\u200b", "]["]):
+        write_predictions(tmp_path / "p.txt", Predictions(names, read, texts))
+        found = read_predictions(tmp_path / "p.txt")
+        assert found.read == [text.replace("\t", "␉") for text in read]
+        assert found.truths == [text.replace("\t", "␉") for text in texts]
+        assert found.names[1:4] == ["a␉b.png", "c␊.png", "\\udcff.png"]
+
+
+def test_the_output_of_recognize_is_not_taken_for_truths(tmp_path, capsys):
+    (tmp_path / "p.txt").write_text("a.png\t12\t0.9812\nb.png\t3\t1.0000\n")
+    assert main(["lookalikes", "score", "--predictions", str(tmp_path / "p.txt")]) == 0
+    assert "the third column looks like confidences, as 'jaxcrnn recognize' prints" in capsys.readouterr().err

@@ -56,6 +56,42 @@ def test_texts_are_substrings_of_file_lines(tmp_path):
     assert {"abc", "def", "abca"} <= set(lines)
 
 
+def readable(text):
+    return bool(text) and text == text.strip() and not any(a.isspace() and b.isspace() for a, b in pairwise(text))
+
+
+@pytest.mark.parametrize("source", ["uniform", "lookalikes"])
+@pytest.mark.parametrize("repeat", [0.05, 1.0])
+def test_spaces_are_drawn_between_characters_only(source, repeat):
+    texts, lines = drawn(TextConfig(source=source, repeat=repeat), "未末土士 \u3000\u200b\t", 1000)
+    assert texts.characters == "未末土士 \u3000"  # what is neither seen nor a space is not drawn
+    assert all(map(readable, lines))
+    assert {len(text) for text in lines} == set(range(1, 13))
+    assert any(" " in text for text in lines)
+
+
+def test_only_texts_that_cannot_be_read_are_changed():
+    """As version 0.2 drew them, except for spaces at the ends or in a row."""
+    _, lines = drawn(TextConfig(), "0123456789 ", 12)
+    assert lines == ["77572226845", "9011567", "0 14320779 1", "9247333", "924048", "4 1881900", "490 88",
+                     "05 439 057", "8027", "6886", "5002", "56"]  # fmt: skip
+    _, lines = drawn(TextConfig(), "0123456789", 4)
+    assert lines == ["66562226734", "8011457", "091332067899", "8246323"]
+
+
+@pytest.mark.parametrize(("shortest", "longest"), [(1, 1), (2, 2), (3, 3), (1, 12), (5, 9)])
+def test_excerpts_begin_and_end_with_a_character(shortest, longest, tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("the quick  brown\u3000 fox, jumps \n a b c d e f\n\n \nlazy dog. \n", encoding="utf-8")
+    texts, lines = drawn(TextConfig(source=str(path), shortest=shortest, longest=longest),
+                         "abcdefghijklmnopqrstuvwxyz \u3000", 1000)  # fmt: skip
+    assert all(map(readable, lines))
+    assert {"the quick brown\u3000fox", "lazy dog"} <= set(texts.pieces)
+    assert all(len(text) <= longest for text in lines)
+    # Every cut of two characters of the second line would end with a space.
+    assert all(len(text) >= shortest or (shortest == 2 and text in "abcdef") for text in lines)
+
+
 @pytest.mark.parametrize(
     ("config", "characters", "message"),
     [
@@ -63,6 +99,7 @@ def test_texts_are_substrings_of_file_lines(tmp_path):
         ({"source": "{short}", "shortest": 3}, "ab", "no line with 3 characters of the charset"),
         ({"source": "lookalikes"}, "ab", "no group has two characters"),
         ({}, "", "no character can be rendered"),
+        ({}, " \u200b", "no character can be rendered"),
     ],
 )
 def test_sources_without_text_are_rejected(config, characters, message, tmp_path):
@@ -76,7 +113,8 @@ def test_sources_without_text_are_rejected(config, characters, message, tmp_path
     ("change", "message"),
     [
         ({"share": 2.0}, "text.share is 2.0; expected 0 to 1"),
-        ({"shortest": 0}, "1 <= shortest <= longest"),
+        ({"shortest": 0}, "text.shortest is 0; expected 1 or more"),
+        ({"shortest": 9, "longest": 8}, "expected shortest <= longest"),
         ({"widths": 0}, "text.widths is 0"),
         ({"pitch": 0.0}, "text.pitch is 0.0"),
     ],

@@ -1,0 +1,136 @@
+"""Running out of memory: one line that says what to lower, and nothing left behind."""
+
+import errno
+import shutil
+
+import pytest
+from small_runs import train_args, untrained
+
+from jaxcrnn import UserError, _memory
+from jaxcrnn.cli.main import main
+from jaxcrnn.decoding import evaluate
+from jaxcrnn.runs import checkpoint, folder, trainer
+
+XLA = "RESOURCE_EXHAUSTED: Out of memory allocating 11834361488 bytes."
+
+
+def exhausted(*args, **kwargs):
+    raise RuntimeError(XLA)
+
+
+@pytest.fixture(scope="module")
+def run(lines_file, tmp_path_factory):
+    return untrained(tmp_path_factory.mktemp("memory") / "run", lines_file)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError(XLA), "could not allocate 11.0 GiB"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 734003200 bytes."), "700.0 MiB"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.5G of 15.7G hbm.\nmore"),
+         "Ran out of memory in memory space hbm. Used 20.5G of 15.7G hbm"),
+        (RuntimeError("INTERNAL: Failed to allocate 500B for new constant"), "could not allocate 0.0 MiB"),
+        (RuntimeError("can't start new thread"), "can't start new thread"),
+        (MemoryError(), "an allocation failed"),
+        (MemoryError("std::bad_alloc"), "std::bad_alloc"),
+        (MemoryError("Unable to allocate 3.2 GiB for an array"), "Unable to allocate 3.2 GiB for an array"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
+    ],
+)  # fmt: skip
+def test_errors_of_every_kind(error, told):
+    assert _memory.is_out_of_memory(error)
+    within = _memory.explained(lambda: ("work", "lower it"))
+    with pytest.raises(_memory.OutOfMemory, match="not enough memory for work: ") as raised, within:
+        raise error
+    assert told in str(raised.value)
+    assert str(raised.value).endswith("; lower it")
+    assert "\n" not in str(raised.value)
+
+
+def test_other_errors_pass():
+    for error in (ValueError("out of memory"), UserError("out of memory"), RuntimeError("INTERNAL"), OSError(28, "")):
+        assert not _memory.is_out_of_memory(error)
+        with pytest.raises(type(error)), _memory.explained(lambda: ("", "")):
+            raise error
+    assert _memory.limit() is None or _memory.limit() > 0
+
+
+def test_a_new_run_leaves_nothing(lines_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(trainer, "init_state", exhausted)
+    assert main(train_args(lines_file, tmp_path / "new" / "run", val=False)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "jaxcrnn: not enough memory for the state of the model: could not allocate 11.0 GiB; "
+        "lower model.hidden, or choose a smaller backbone"
+    )
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "empty").mkdir()
+    assert main(train_args(lines_file, tmp_path / "empty", val=False)) == 2
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_resumed_run_is_kept(run, tmp_path, monkeypatch, capsys):
+    own = shutil.copytree(run, tmp_path / "run")
+    config, facts = ((own / name).read_text() for name in ("config.yaml", "run.json"))
+    (own / "metrics.jsonl").unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.seal, "facts_for", exhausted)
+        assert main(["train", "--resume", str(own)]) == 2
+    assert f"not enough memory to load {own.resolve()}/checkpoints/0: could not" in capsys.readouterr().err
+    assert sorted(p.name for p in (own / "checkpoints").iterdir()) == ["0"], "the checkpoint is not damaged"
+    assert (own / "config.yaml").read_text() == config
+    assert (own / "run.json").read_text() == facts
+    monkeypatch.setattr(trainer, "compile_step", exhausted)
+    assert main(["train", "--resume", str(own), "--set", "data.batch_size=3"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "jaxcrnn: not enough memory for a step on 3 lines of width 64: could not allocate 11.0 GiB; "
+        "lower data.batch_size, data.max_width or model.hidden"
+    )
+    assert "batch_size: 3" in (own / "config.yaml").read_text()
+
+
+def test_folders_with_a_checkpoint_are_kept(tmp_path):
+    def fail(root, kind, *parts):
+        with folder.removed_if_unused(root):
+            root.joinpath(*parts).mkdir(parents=True, exist_ok=True)
+            raise kind
+
+    for kind in (_memory.OutOfMemory, KeyboardInterrupt, UserError):
+        with pytest.raises(kind):
+            fail(tmp_path / "a" / "run", kind, "checkpoints", "0")
+        assert (tmp_path / "a").exists() == (kind is UserError)
+    with pytest.raises(_memory.OutOfMemory):
+        fail(tmp_path / "b", _memory.OutOfMemory, "run", "checkpoints", "8")
+    with pytest.raises(_memory.OutOfMemory):
+        fail(tmp_path / "a", _memory.OutOfMemory)
+    assert (tmp_path / "b" / "run").exists()
+    assert (tmp_path / "a" / "run").exists(), "it was there before"
+
+
+@pytest.mark.parametrize(
+    ("function", "command", "told"),
+    [
+        ("run_eval", ["evaluate", "{run}", "--data", "{data}", "--batch-size", "3"], "reading 3 lines of width "),
+        ("run_read", ["recognize", "{run}", "{image}"], "reading 1 lines of width 64"),
+        ("run_estimate", ["centers", "estimate", "--run", "{run}", "--data", "{data}", "--out", "{out}"],
+         "reading 4 lines of width "),
+    ],
+)  # fmt: skip
+def test_commands_that_read(function, command, told, run, lines_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, function, exhausted)
+    places = {"run": run, "data": lines_file, "image": lines_file.parent / "0.png", "out": tmp_path / "c.safetensors"}
+    assert main([word.format(**places) for word in command]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"jaxcrnn: not enough memory for {told}")
+    assert line.endswith("could not allocate 11.0 GiB; lower --batch-size (data.batch_size in a configuration), "
+                         "or use narrower images")  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_commands_get_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("jaxcrnn.cli.doctor.run", exhausted)
+    assert main(["doctor"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("jaxcrnn: not enough memory: could not allocate 11.0 GiB; use smaller batches, a smaller")
