@@ -83,7 +83,7 @@ DICTIONARIES = {
     "separated by spaces": ("a b c", "abc", "one line of 3 characters"),
     "separated by commas": ("a, b, c", "abc", "one line of 3 characters"),
     "decomposed": ("e\u0301\n1\n", "é1", r"composed line 1, 'e\u0301' (U+0065 U+0301), to 'é' (U+00E9)"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", DICTIONARIES)

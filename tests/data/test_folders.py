@@ -42,10 +42,13 @@ READ = {"0.png": "56", "1.png": "78"}
         ("labels.tsv", ROWS),
         ("labels.csv", "filename,words\n0.png,56\n1.png,78\n"),
         ("labels.json", '{"0.png": "56", "1.png": "78"}'),
-        ("data.json", '{"data_list": [{"img_path": "0.png", "instances": [{"text": "56"}]}, '
-                      '{"img_path": "1.png", "instances": [{"text": "78"}]}]}'),
+        (
+            "data.json",
+            '{"data_list": [{"img_path": "0.png", "instances": [{"text": "56"}]}, '
+            '{"img_path": "1.png", "instances": [{"text": "78"}]}]}',
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_folder_is_read_through_its_label_file(name, content, tmp_path, capsys):
     folder = images(tmp_path / "d", "0.png", "1.png")
     (folder / "readme.txt").write_text("lines\n0.png is the first\n")
@@ -92,9 +95,11 @@ def test_texts_beside_images_are_not_passed_over(tmp_path, capsys):
 def test_the_kind_of_a_forced_format(tmp_path):
     folder = images(tmp_path / "d", "0.png")
     for path, name, message in (
-        (folder, "lmdb", "contains no LMDB"), (folder, "labels", "contains no label file"),
-        (folder / "0.png", "names", "not a folder"), (folder / "0.png", "auto", "an image; expected a label file"),
-    ):  # fmt: skip
+        (folder, "lmdb", "contains no LMDB"),
+        (folder, "labels", "contains no label file"),
+        (folder / "0.png", "names", "not a folder"),
+        (folder / "0.png", "auto", "an image; expected a label file"),
+    ):
         with pytest.raises(UserError, match=message):
             open_source(path, layout=Layout(format=name))
 

@@ -69,9 +69,16 @@ def test_every_hand_written_gradient_is_listed():
         found |= set(re.findall(r"custom_vjp\b[^\n]*\ndef (\w+)", text))
         assert text.count("jax.custom_vjp,") + text.count("@jax.custom_vjp\n") == text.count(".defvjp("), path
     assert found == {
-        "_dense_loss", "_factored_loss", "scan_head", "_scan", "lstm_scan", "_shifted_gradient", "_winograd",
-        "normalize", "_outputs",
-    }  # fmt: skip
+        "_dense_loss",
+        "_factored_loss",
+        "scan_head",
+        "_scan",
+        "lstm_scan",
+        "_shifted_gradient",
+        "_winograd",
+        "normalize",
+        "_outputs",
+    }
 
 
 def test_a_gradient_penalty_of_ctc(float64):

@@ -28,8 +28,10 @@ def run(lines_file, tmp_path_factory):
     [
         (RuntimeError(XLA), "could not allocate 11.0 GiB"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 734003200 bytes."), "700.0 MiB"),
-        (RuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.5G of 15.7G hbm.\nmore"),
-         "Ran out of memory in memory space hbm. Used 20.5G of 15.7G hbm"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.5G of 15.7G hbm.\nmore"),
+            "Ran out of memory in memory space hbm. Used 20.5G of 15.7G hbm",
+        ),
         (RuntimeError("INTERNAL: Failed to allocate 500B for new constant"), "could not allocate 0.0 MiB"),
         (RuntimeError("can't start new thread"), "can't start new thread"),
         (MemoryError(), "an allocation failed"),
@@ -37,7 +39,7 @@ def run(lines_file, tmp_path_factory):
         (MemoryError("Unable to allocate 3.2 GiB for an array"), "Unable to allocate 3.2 GiB for an array"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
     ],
-)  # fmt: skip
+)
 def test_errors_of_every_kind(error, told):
     assert _memory.is_out_of_memory(error)
     within = _memory.explained(lambda: ("work", "lower it"))
@@ -114,18 +116,22 @@ def test_folders_with_a_checkpoint_are_kept(tmp_path):
     [
         ("run_eval", ["evaluate", "{run}", "--data", "{data}", "--batch-size", "3"], "reading 3 lines of width "),
         ("run_read", ["recognize", "{run}", "{image}"], "reading 1 lines of width 64"),
-        ("run_estimate", ["centers", "estimate", "--run", "{run}", "--data", "{data}", "--out", "{out}"],
-         "reading 4 lines of width "),
+        (
+            "run_estimate",
+            ["centers", "estimate", "--run", "{run}", "--data", "{data}", "--out", "{out}"],
+            "reading 4 lines of width ",
+        ),
     ],
-)  # fmt: skip
+)
 def test_commands_that_read(function, command, told, run, lines_file, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluate, function, exhausted)
     places = {"run": run, "data": lines_file, "image": lines_file.parent / "0.png", "out": tmp_path / "c.safetensors"}
     assert main([word.format(**places) for word in command]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"jaxcrnn: not enough memory for {told}")
-    assert line.endswith("could not allocate 11.0 GiB; lower --batch-size (data.batch_size in a configuration), "
-                         "or use narrower images")  # fmt: skip
+    assert line.endswith(
+        "could not allocate 11.0 GiB; lower --batch-size (data.batch_size in a configuration), or use narrower images"
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -87,14 +87,15 @@ def test_messages_name_the_option_and_the_file(name):
             configs.build([({name: {key: [value] if many else value}}, "a.yaml")])
 
 
-@pytest.mark.parametrize(
-    "override",
-    ["optim.learning_rate=.nan", "optim.learning_rate=inf", "optim.beta1=1.5", "optim.beta2=1",
-     "optim.beta2=0.999999999", "optim.weight_decay=-1",
-     "optim.momentum=2", "optim.warmup=-5", "optim.final=-1", "optim.clip_norm=nan",
-     "augment.warmup=-1", "augment.squeeze=1", "data.cache_mb=-1", "run.seed=4294967296", "data.weights=[0]",
-     "optim.learning_rate=1e-60", "loss.ignored=[-1]", "loss.weight=nan"],
-)  # fmt: skip
+ACCEPTED_BEFORE = """
+    optim.learning_rate=.nan optim.learning_rate=inf optim.learning_rate=1e-60 optim.beta1=1.5 optim.beta2=1
+    optim.beta2=0.999999999 optim.weight_decay=-1 optim.momentum=2 optim.warmup=-5 optim.final=-1 optim.clip_norm=nan
+    augment.warmup=-1 augment.squeeze=1 data.cache_mb=-1 data.weights=[0] run.seed=4294967296 loss.ignored=[-1]
+    loss.weight=nan
+""".split()
+
+
+@pytest.mark.parametrize("override", ACCEPTED_BEFORE)
 def test_values_that_were_accepted(override):
     key, value = override.split("=")
     with pytest.raises(UserError, match=rf"^--set {re.escape(override)}: {key}(, one of the values)? is "):
