@@ -79,7 +79,7 @@ def read(tmp_path):
     return with_text
 
 
-def test_a_map_to_fill_in_is_complete_where_shapes_and_numbers_decide(read):
+def test_template_is_complete_if_shapes_and_numbers_are_unique(read):
     template = map_template.template(arrays(SHAPES), 11)
     assert (template.filled, template.total, template.lacking) == (8, 8, "")
     assert [line.split("  #")[0] for line in template.text.splitlines()[3:]] == [
@@ -91,7 +91,7 @@ def test_a_map_to_fill_in_is_complete_where_shapes_and_numbers_decide(read):
     assert layout.model["recurrent"] == "linear:7 bilstm bilstm"
 
 
-def test_what_shapes_leave_open_is_a_comment_with_candidates():
+def test_ambiguous_names_are_comments_with_candidates():
     shapes = {
         **conv("entry", 4, 1),
         **conv("left", 4, 4),
@@ -120,7 +120,7 @@ def test_what_shapes_leave_open_is_a_comment_with_candidates():
     assert "# head = last  # no layer has the charset's 11 classes; linear layers: last [9, 4]" in no_head.text
 
 
-def test_numbers_in_names_decide_where_shapes_do_not():
+def test_numbers_in_names_resolve_equal_shapes():
     """The order of the file does not: safetensors sorts names as text."""
     shapes = {**conv("a", 8, 1), **lstm("rnn", 8, 3), **linear("last", 11, 6)}
     for i in (10, 9, 2):
@@ -149,13 +149,13 @@ def test_numbers_in_names_decide_where_shapes_do_not():
         ({**conv("c", 4, 1), **lstm("rnn", 4, 5)}, "no linear layers"),
     ],
 )
-def test_what_is_not_such_a_model_gets_no_map(shapes, lacking):
+def test_other_models_get_no_template(shapes, lacking):
     template = map_template.template(arrays(shapes), 11)
     assert template.text == ""
     assert lacking in template.lacking
 
 
-def test_there_and_back_bit_for_bit(read):
+def test_import_and_export_are_bitwise_inverse(read):
     """Rows that torch flattens channel by channel are reordered, and back; unused arrays are counted."""
     shapes = {**SHAPES, "center.0": (11, 10), "center.1": (3,)}
     renamed, layout = read(MAP + "unused = center", shapes)
@@ -171,7 +171,7 @@ def test_there_and_back_bit_for_bit(read):
         np.testing.assert_array_equal(value, state[renamed.names.get(name, name)])
 
 
-def test_a_known_shape_has_its_own_poolings(read):
+def test_known_backbones_keep_their_poolings(read):
     """They are padded, which no chain of names tells; --pools says it for others."""
     shapes, lines, size = {}, [], 1
     for i, layer in enumerate(layers_of("vgg-crnn", 16)):
@@ -243,14 +243,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_maps_name_the_line_and_both_shapes(name, read):
+def test_invalid_maps_are_rejected_with_line_and_shapes(name, read):
     text, message = WRONG[name]
     with pytest.raises(UserError) as error:
         read(text)
     assert message in str(error.value)
 
 
-def test_wrong_rows_and_classes(read):
+def test_mismatched_rows_and_classes_are_rejected(read):
     with pytest.raises(
         UserError, match=r"takes 12 features; expected 6 \(6 channels x 1 rows\) for images of height 3"
     ):
@@ -259,7 +259,7 @@ def test_wrong_rows_and_classes(read):
         read(MAP, {**SHAPES, **linear("classifier", 9, 10)})
 
 
-def test_the_command_prints_a_map_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+def test_template_command_writes_no_files(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     CHARSET.save(Path("digits.txt"))
     save_file(arrays(SHAPES), "w.safetensors")

@@ -70,7 +70,7 @@ def test_spaces_are_drawn_between_characters_only(source, repeat):
     assert any(" " in text for text in lines)
 
 
-def test_only_texts_that_cannot_be_read_are_changed():
+def test_readable_texts_are_as_in_version_0_2():
     """As version 0.2 drew them, except for spaces at the ends or in a row."""
     _, lines = drawn(TextConfig(), "0123456789 ", 12)
     assert lines == [

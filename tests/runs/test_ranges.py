@@ -51,7 +51,7 @@ def outside(section, key):
 
 
 @pytest.mark.parametrize("name", SECTIONS)
-def test_every_number_has_a_range_and_its_help_states_it(name):
+def test_every_number_has_a_documented_range(name):
     section = SECTIONS[name]
     assert unranged(section) == [], "annotate these keys with a range of jaxcrnn._ranges"
     texts = _keys.attributes(section)
@@ -61,7 +61,7 @@ def test_every_number_has_a_range_and_its_help_states_it(name):
 
 
 @pytest.mark.parametrize("name", SECTIONS)
-def test_values_out_of_range_are_refused(name):
+def test_values_out_of_range_are_rejected(name):
     section = SECTIONS[name]
     for key in _ranges.ranges(section):
         for value in outside(section, key):
@@ -96,7 +96,7 @@ ACCEPTED_BEFORE = """
 
 
 @pytest.mark.parametrize("override", ACCEPTED_BEFORE)
-def test_values_that_were_accepted(override):
+def test_formerly_accepted_values_are_rejected(override):
     key, value = override.split("=")
     with pytest.raises(UserError, match=rf"^--set {re.escape(override)}: {key}(, one of the values)? is "):
         configs.load(None, [override])
@@ -107,7 +107,7 @@ def test_ranges_that_depend_on_two_keys():
         AugmentConfig(zoom=0.6, taper=0.5)
 
 
-def test_numbers_of_numpy_are_numbers():
+def test_numpy_numbers_are_accepted():
     assert OptimConfig(steps=np.int64(3), learning_rate=np.float32(0.1), clip_norm=2).clip_norm == 2
 
 
