@@ -87,7 +87,7 @@ def walk(folder: str | Path) -> Walk:
       UserError: the folder itself cannot be opened.
     """
     top = Path(folder)
-    found = Walk([], 0, [], [])
+    result = Walk([], 0, [], [])
     hidden = 0
     seen: set[tuple[int, int]] = set()
     queue = deque([top])
@@ -96,7 +96,7 @@ def walk(folder: str | Path) -> Walk:
         try:
             status = here.stat()
             if (status.st_dev, status.st_ino) in seen:
-                found.repeated.append(here)
+                result.repeated.append(here)
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(here) as entries:
@@ -104,19 +104,19 @@ def walk(folder: str | Path) -> Walk:
         except OSError as error:
             if here == top:
                 raise UserError(f"{folder}: {error.strerror or error}; expected a readable folder") from None
-            found.unreadable.append((here, error.strerror or str(error)))
+            result.unreadable.append((here, error.strerror or str(error)))
             continue
         for entry in listed:
             if entry.name.startswith(".") or entry.name.lower() in _HIDDEN:
                 hidden += 1
             elif not _is_folder(entry):
-                found.files.append(here / entry.name)
+                result.files.append(here / entry.name)
             elif entry.is_symlink():
                 queue.append(here / entry.name)
             else:  # before all links, so that files are listed under their own paths
                 queue.appendleft(here / entry.name)
-    found.files.sort()
-    return found._replace(hidden=hidden)
+    result.files.sort()
+    return result._replace(hidden=hidden)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

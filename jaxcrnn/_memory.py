@@ -43,10 +43,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def reason(error: BaseException) -> str:
     """Say what could not be allocated, without the status code that XLA's messages begin with."""
-    if found := _BYTES.search(str(error)):
-        return f"could not allocate {size(int(found[1]))}"
-    if found := _NUMPY.search(str(error)):
-        return f"could not allocate {found[1]}"
+    if match := _BYTES.search(str(error)):
+        return f"could not allocate {size(int(match[1]))}"
+    if match := _NUMPY.search(str(error)):
+        return f"could not allocate {match[1]}"
     text = first_line(error).removeprefix("RESOURCE_EXHAUSTED:").strip(" .")
     return "an allocation failed" if text == type(error).__name__ else text[:200]
 
@@ -99,6 +99,6 @@ def limit() -> int | None:
 
 def _swap() -> int:
     with suppress(OSError, ValueError):
-        found = re.search(r"SwapTotal:\s*(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
-        return int(found[1]) << 10 if found else 0
+        match = re.search(r"SwapTotal:\s*(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
+        return int(match[1]) << 10 if match else 0
     return 0

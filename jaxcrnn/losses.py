@@ -121,10 +121,10 @@ def ace(
     if variant not in VARIANTS:
         raise ValueError(f"variant is {variant!r}; expected one of {', '.join(VARIANTS)}")
     logits = as_logits(logits)
-    known = labelled(logits, lengths, labels, label_lengths, blank, may_be_blank=True)
+    arguments = labelled(logits, lengths, labels, label_lengths, blank, may_be_blank=True)
     if not logits.num_frames:
-        return jnp.zeros(len(known.lengths), logits.dtype)
-    lengths, labels, label_lengths, blank = known
+        return jnp.zeros(len(arguments.lengths), logits.dtype)
+    lengths, labels, label_lengths, blank = arguments
     valid = jnp.arange(logits.num_frames)[None, :] < lengths[:, None]
     if isinstance(logits, DenseLogits):
         masked = jnp.where(valid[:, :, None], logits.values, jnp.zeros((), logits.values.dtype))

@@ -7,7 +7,7 @@ A `Flow` is a loss variant made of functions; a `LossConfig` names its parts. `j
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import MappingProxyType
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import _terms, assign, centers, diagnostics, losses
-from jaxcrnn._arguments import class_id, integers
+from jaxcrnn._arguments import class_id
 from jaxcrnn._ranges import Natural, NonNegative, check
 from jaxcrnn.centers import CenterRule
 from jaxcrnn.errors import UserError
@@ -278,7 +278,8 @@ def _flow(config: LossConfig, parts: Preset, assignment: Any, rule: CenterRule, 
         assignment = partial(assign.ASSIGNMENTS[parts.assignment], **options.get(parts.assignment, {}))
     if assignment is None and any(rule):
         raise UserError("a center rule requires an assignment, but loss.assignment is 'none'")
-    all_terms = (*_terms_of(config, parts, assignment is not None), *terms)
+    built_in = (Term(*term) for term in _terms.built_in(config, parts, assignment is not None))
+    all_terms = (*built_in, *terms)
     names = [*RESERVED, *(term.name for term in all_terms)]
     if duplicates := [name for name in names if names.count(name) > 1]:
         raise UserError(
@@ -286,19 +287,6 @@ def _flow(config: LossConfig, parts: Preset, assignment: Any, rule: CenterRule, 
             "functions"
         )
     return Flow(assignment, _rule(config, parts, rule) if assignment is not None else None, all_terms)
-
-
-def _terms_of(config: LossConfig, parts: Preset, has_centers: bool) -> Iterator[Term]:
-    if config.focal:
-        yield Term("focal", 1.0, partial(_terms.focal, alpha=config.focal_alpha, gamma=config.focal_gamma))
-    else:
-        yield Term("ctc", 1.0, _terms.plain_ctc)
-    if config.ace:
-        yield Term("ace", config.ace, partial(_terms.ace, variant=config.ace_variant))
-    if has_centers:
-        yield Term("center", parts.weight, partial(_terms.center, reduction=parts.reduction))
-    if config.push:
-        yield Term("push", config.push, partial(_terms.push, margin=config.push_margin, reduction=parts.reduction))
 
 
 def _rule(config: LossConfig, parts: Preset, rule: CenterRule) -> CenterRule:
@@ -349,9 +337,7 @@ def loss_terms(
       (1.7064, 1.6864, 2.0)
     """
     blank = class_id("blank", blank, as_logits(outputs.logits).num_classes)
-    outputs = outputs._replace(lengths=integers("lengths", outputs.lengths))
-    names = ("widths", "labels", "label_lengths")
-    batch = batch._replace(**{name: integers(name, getattr(batch, name)) for name in names})
+    outputs, batch = _terms.with_integers(outputs, batch)
     real = batch.widths > 0
     samples = jnp.maximum(real.sum(dtype=jnp.int32), 1)
     assignment = None

@@ -161,17 +161,29 @@ CASES = {
 # Public functions without arrays of integers, and why.
 OTHERS = {
     "losses.focal": "losses",
-    "centers.zeros": "sizes", "centers.normal": "sizes", "centers.from_head": "a kernel",
-    "centers.estimated": "an error", "centers.is_estimated": "a rule", "centers.check_start": "a rule",
+    "centers.zeros": "sizes",
+    "centers.normal": "sizes",
+    "centers.from_head": "a kernel",
+    "centers.estimated": "an error",
+    "centers.is_estimated": "a rule",
+    "centers.check_start": "a rule",
     "centers.start": "a rule and a kernel",
-    "metrics.score": "texts", "metrics.scores": "texts", "metrics.by_position": "texts",
+    "metrics.score": "texts",
+    "metrics.scores": "texts",
+    "metrics.by_position": "texts",
     "objective.flow": "a config",
-    "optim.schedule": "a config", "optim.make": "a config", "optim.update": "trees of parameters",
-    "optim.averaged": "trees of parameters", "optim.begun": "trees of parameters",
-    "optim.from_the_start": "trees of parameters", "optim.global_norm": "trees of parameters",
-    "train.flow_of": "a config", "train.init_state": "a config", "train.state_shapes": "a config",
+    "optim.schedule": "a config",
+    "optim.make": "a config",
+    "optim.update": "trees of parameters",
+    "optim.averaged": "trees of parameters",
+    "optim.begun": "trees of parameters",
+    "optim.from_the_start": "trees of parameters",
+    "optim.global_norm": "trees of parameters",
+    "train.flow_of": "a config",
+    "train.init_state": "a config",
+    "train.state_shapes": "a config",
     "train.eval_variables": "trees of parameters",
-}  # fmt: skip
+}
 NOT_NUMERIC = {"charset", "convert", "errors", "types"}
 
 

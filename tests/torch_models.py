@@ -200,10 +200,18 @@ class Named(nn.Module):
     def __init__(self, hidden=5, classes=11):
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(1, 4, 3, 1, 1), nn.BatchNorm2d(4), nn.LeakyReLU(0.0), nn.MaxPool2d(2),
-            nn.Conv2d(4, 6, 3, 1, 1, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(6, 6, 3, 1, 1), nn.ReLU(), nn.MaxPool2d((4, 1)),
-        )  # fmt: skip
+            nn.Conv2d(1, 4, 3, 1, 1),
+            nn.BatchNorm2d(4),
+            nn.LeakyReLU(0.0),
+            nn.MaxPool2d(2),
+            nn.Conv2d(4, 6, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(6, 6, 3, 1, 1),
+            nn.ReLU(),
+            nn.MaxPool2d((4, 1)),
+        )
         self.projection = nn.Linear(12, 7)
         self.lstm = nn.LSTM(7, hidden, 2, bidirectional=True, batch_first=True)
         self.classifier = nn.Linear(2 * hidden, classes)

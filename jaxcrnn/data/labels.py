@@ -136,9 +136,11 @@ def _icdar(line: str) -> tuple[str, str] | None:
 
 
 _SPLITS: dict[str, tuple[_Split, str]] = {
-    "labels": (_tab, "path<TAB>text"), "tsv": (_tsv, "path<TAB>text with CSV quotes"),
-    "space": (_space, "path, a space, text"), "icdar": (_icdar, 'path, "text"'),
-}  # fmt: skip
+    "labels": (_tab, "path<TAB>text"),
+    "tsv": (_tsv, "path<TAB>text with CSV quotes"),
+    "space": (_space, "path, a space, text"),
+    "icdar": (_icdar, 'path, "text"'),
+}
 _QUOTED = re.compile(r'"[^"]*(?:""[^"]*)+"')  # CSV doubles quotes inside a quoted field
 _ICDAR = re.compile(r'[^,"]+\.\w{2,5},\s*".*"\s*')
 _SPACE = re.compile(r"\S+\.\w{2,5} +\S.*")

@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 from jaxcrnn.cli.main import main
 
 # A small model for lines of a few digits; for real lines, drop these and set optim.steps only.
-SMALL = [
-    "model.backbone=tiny", "model.hidden=48", "optim.steps=240", "optim.warmup=20", "optim.learning_rate=0.005",
-    "data.batch_size=16", "data.buckets=1", "augment.probability=0", "run.eval_every=120", "run.log_every=60",
-]  # fmt: skip
+SMALL = """
+    model.backbone=tiny model.hidden=48 optim.steps=240 optim.warmup=20 optim.learning_rate=0.005
+    data.batch_size=16 data.buckets=1 augment.probability=0 run.eval_every=120 run.log_every=60
+""".split()
 
 
 def draw(text, file, rng):

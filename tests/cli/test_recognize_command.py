@@ -50,7 +50,7 @@ def test_recognize_reports_unreadable_images(run_folder, lines_file, tmp_path, c
     assert "2 images could not be read" in captured.err
 
 
-def test_width_and_pages(run_folder, tmp_path, capsys):
+def test_too_wide_lines_and_further_pages_are_reported(run_folder, tmp_path, capsys):
     """A line that is too wide names the option; further pages are counted."""
     line = Image.new("L", (5000, 32), 255)
     line.save(tmp_path / "wide.png")
@@ -67,15 +67,15 @@ def test_width_and_pages(run_folder, tmp_path, capsys):
     assert main(["evaluate", run, "--data", str(tmp_path / "labels.txt"), "--max-width", "4999"]) == 2
     assert "the limit is 4999 px" in capsys.readouterr().out
     assert main(["recognize", run, str(tmp_path / "two.tif")]) == 0
-    told = capsys.readouterr()
-    assert told.out.count("\n") == 1
-    assert told.err == (
+    captured = capsys.readouterr()
+    assert captured.out.count("\n") == 1
+    assert captured.err == (
         "jaxcrnn recognize: 1 image has several pages or frames; only the first is read: " + str(tmp_path / "two.tif\n")
     )
 
 
 @pytest.mark.slow
-def test_vertical_lines(run_folder, lines_file, tmp_path, capsys):
+def test_vertical_lines_are_read_after_rotation(run_folder, lines_file, tmp_path, capsys):
     """Rotated clockwise, a line is read as before with --vertical; its characters have a top and a bottom."""
     tall, wide = tmp_path / "tall.png", lines_file.parent / "1.png"
     with Image.open(wide) as image:
@@ -85,16 +85,16 @@ def test_vertical_lines(run_folder, lines_file, tmp_path, capsys):
     places = []
     for arguments in ([str(wide)], [str(tall), "--vertical"]):
         assert main(["recognize", str(run_folder), "--json", "--characters", *arguments]) == 0
-        found = json.loads(capsys.readouterr().out)
-        places.append((found["text"], [tuple(c.values()) for c in found["characters"]]))
+        line = json.loads(capsys.readouterr().out)
+        places.append((line["text"], [tuple(c.values()) for c in line["characters"]]))
     assert places[0] == places[1]
-    assert all({"top", "bottom"} < c.keys() for c in found["characters"])
+    assert all({"top", "bottom"} < c.keys() for c in line["characters"])
     assert main(["evaluate", str(run_folder), "--data", str(tmp_path / "labels.txt"), "--vertical"]) == 0
     assert "1 of 1 lines are taller than wide and are rotated (data.vertical)" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_run_remembers_that_its_lines_are_vertical(lines_file, tmp_path, capsys):
+def test_run_saves_that_its_lines_are_vertical(lines_file, tmp_path, capsys):
     """Trained on rotated lines with --vertical, a run is the one trained on the lines themselves."""
     (tmp_path / "lines").mkdir()
     long = []

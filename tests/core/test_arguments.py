@@ -45,7 +45,7 @@ def test_every_public_function_has_a_case():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_door_widens_every_dtype(dtype):
+def test_labelled_converts_every_dtype_to_int32(dtype):
     n = inputs(T=250, L=200, dtype=dtype)
     logits = SimpleNamespace(num_classes=C, num_frames=250)
     lengths, labels, label_lengths, blank = arguments.labelled(logits, n.lengths, n.labels, n.label_lengths, -C)
@@ -75,7 +75,7 @@ def test_the_door_widens_every_dtype(dtype):
         ({"blank": -5}, "blank is -5; expected a class id"),
     ],
 )
-def test_wrong_values_are_named(change, message):
+def test_invalid_values_are_named(change, message):
     logits = SimpleNamespace(num_classes=C, num_frames=5)
     right = {"lengths": [5, 5], "labels": [[1, 2], [1, 2]], "label_lengths": [2, 2], "blank": 0}
     arguments.labelled(logits, *map(np.asarray, right.values()))
@@ -90,7 +90,7 @@ def test_padding_may_hold_any_value():
     assert labels[0, 0] == 1
 
 
-def test_a_label_of_200_characters_in_8_bits():
+def test_label_of_200_characters_in_uint8():
     """Its 401 states do not fit; of 3^250 paths of equal probability, ``T + n`` over ``2 n`` spell it."""
     loss = jax.jit(ctc.ctc_loss, static_argnames="blank")
     labels = np.tile(np.array([1, 2], np.uint8), (1, 100))
@@ -98,7 +98,7 @@ def test_a_label_of_200_characters_in_8_bits():
     np.testing.assert_allclose(loss(*arguments), EIGHT_BITS, rtol=1e-5)
 
 
-def test_the_last_class_as_blank():
+def test_last_class_as_blank():
     logits = np.eye(4, dtype=np.float32)[[[3, 1, 1, 3]]]
     ids, counts = jax.jit(decode.greedy, static_argnames="blank")(logits, np.array([4], np.uint8), blank=-1)
     assert (ids.tolist(), counts.tolist()) == ([[1, 0, 0, 0]], [1])
@@ -110,7 +110,7 @@ def test_the_last_class_as_blank():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != "int32"])
-def test_every_function_widens_every_dtype(dtype):
+def test_every_function_accepts_every_integer_dtype(dtype):
     narrow = inputs(T=160, L=120, dtype=dtype)
     wide = inputs(T=160, L=120, dtype=dtype)
     for name in INTEGERS:
@@ -124,7 +124,7 @@ def test_every_function_widens_every_dtype(dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names("blank"))
-def test_a_negative_blank_counts_from_the_end(name):
+def test_negative_blank_counts_from_the_end(name):
     call, takes = CASES[name]
     for blank in (0, C - 1):
         n = inputs(blank=blank)
@@ -146,7 +146,7 @@ def test_a_negative_blank_counts_from_the_end(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, (_, takes) in CASES.items() if takes != "step"])
-def test_no_frames_and_no_slots(name):
+def test_empty_frames_and_empty_labels(name):
     call, takes = CASES[name]
     finite(call(inputs(T=0)) if "widths" not in takes else call(inputs()))
     finite(call(inputs(L=0)))
@@ -163,7 +163,7 @@ def test_no_frames_and_no_slots(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names("labels"))
 @pytest.mark.parametrize("wrong", [-1, C])
-def test_labels_that_are_no_classes(name, wrong):
+def test_labels_out_of_range_are_rejected(name, wrong):
     call, takes = CASES[name]
     n = inputs()
     expected = jitted(call, n)
@@ -171,15 +171,15 @@ def test_labels_that_are_no_classes(name, wrong):
     if wrong < 0 or "classless" not in takes:
         with pytest.raises(ValueError, match=rf"(labels|ids)\[0, 1\] is {wrong}; expected a class id"):
             call(n)
-    found = jitted(call, n)
-    finite(found)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    traced = jitted(call, n)
+    finite(traced)
+    for a, b in zip(jax.tree.leaves(traced), jax.tree.leaves(expected), strict=True):
         if a.ndim and len(a) == B and not name.startswith("diagnostics"):  # the other samples are as before
             np.testing.assert_array_equal(a[1:], b[1:])
 
 
 @pytest.mark.slow
-def test_a_label_that_is_no_class_is_infeasible_under_jit():
+def test_label_out_of_range_is_infeasible_under_jit():
     n = inputs()
     n.labels[0, 1] = C
     for name in ("ctc.ctc_loss", "ctc.fused_ctc_loss", "losses.focal_ctc", "losses.ace", "losses.ace paddle"):
@@ -201,24 +201,24 @@ def test_a_label_that_is_no_class_is_infeasible_under_jit():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names("classes"))
 @pytest.mark.parametrize("wrong", [-1, C])
-def test_assigned_classes_that_are_no_classes(name, wrong):
+def test_assigned_classes_out_of_range_are_rejected(name, wrong):
     call, _ = CASES[name]
     n = inputs()
     n.classes[0, 1] = wrong
     with pytest.raises(ValueError, match=rf"classes\[0, 1\] is {wrong}; expected a class id from 0 to {C - 1}"):
         call(n)
-    found = jitted(call, n)
-    finite(found)
+    traced = jitted(call, n)
+    finite(traced)
     if name == "diagnostics.top_rival":
         return
     n.classes[0, 1] = 0
     n.weights = n.weights.at[0, 1].set(0)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, jitted(call, n))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), traced, jitted(call, n))
 
 
 @pytest.mark.torch
 @pytest.mark.slow
-def test_the_reference_has_the_same_rule():
+def test_reference_follows_the_same_rules():
     torch = pytest.importorskip("torch", reason="the torch extra is not installed")
     import torch_ref
 

@@ -83,7 +83,7 @@ DICTIONARIES = {
     "separated by spaces": ("a b c", "abc", "one line of 3 characters"),
     "separated by commas": ("a, b, c", "abc", "one line of 3 characters"),
     "decomposed": ("e\u0301\n1\n", "é1", r"composed line 1, 'e\u0301' (U+0065 U+0301), to 'é' (U+00E9)"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", DICTIONARIES)
@@ -115,12 +115,12 @@ def test_dictionaries_of_other_programs_are_read_with_a_notice(name, tmp_path, c
         ("a\ne\u0301\né\n", "line 3: duplicate 'é'"),
     ],
 )
-def test_dictionaries_that_are_unclear_are_explained(text, fix, tmp_path):
+def test_ambiguous_dictionaries_are_rejected(text, fix, tmp_path):
     (tmp_path / "c.txt").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=fix):
         Charset.from_file(tmp_path / "c.txt", notice=pytest.fail)
 
 
-def test_line_ends_of_old_macs(tmp_path):
+def test_carriage_return_line_ends(tmp_path):
     (tmp_path / "c.txt").write_bytes(b"a\r \rb\r")
     assert Charset.from_file(tmp_path / "c.txt", notice=pytest.fail).characters == ("a", " ", "b")

@@ -53,7 +53,7 @@ def files(tmp_path):
     return sorted((tmp_path / "cache").rglob("*.sizes"))
 
 
-def test_only_images_that_changed_are_read_again(lines, tmp_path):
+def test_only_changed_images_are_read_again(lines, tmp_path):
     first, reads = audited(lines)
     assert reads == 5
     again, reads = audited(lines)
@@ -72,7 +72,7 @@ def test_only_images_that_changed_are_read_again(lines, tmp_path):
     assert not list((tmp_path / "cache").rglob("*.part"))
 
 
-def test_times_that_were_set_back_do_not_hide_a_change(lines, tmp_path):
+def test_change_with_an_older_timestamp_is_detected(lines, tmp_path):
     audited(lines)
     status = (tmp_path / "0.png").stat()
     Image.new("L", (38, 32), 255).save(tmp_path / "0.png", compress_level=0)
@@ -82,7 +82,7 @@ def test_times_that_were_set_back_do_not_hide_a_change(lines, tmp_path):
     assert audited(lines)[1] == 1
 
 
-def test_images_that_changed_just_now_are_not_recorded(lines, monkeypatch, tmp_path):
+def test_images_modified_just_now_are_not_cached(lines, monkeypatch, tmp_path):
     monkeypatch.setattr(audit_cache, "SETTLED", 3.0)
     audited(lines)
     assert not files(tmp_path)
@@ -99,14 +99,14 @@ def test_sizes_do_not_depend_on_the_model(lines):
     assert audited(lines, Limits(max_pixels=1000))[1] == 5  # a bound on what is decoded
 
 
-def test_other_versions_read_the_images_again(lines, monkeypatch):
+def test_cache_of_another_version_is_ignored(lines, monkeypatch):
     audited(lines)
     monkeypatch.setattr(audit_cache, "_decoder", lambda: ("another version",))
     assert audited(lines)[1] == 5
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 100, "cut", "flip"])
-def test_damaged_files_are_ignored_and_replaced(damage, lines, tmp_path):
+def test_damaged_cache_is_ignored_and_replaced(damage, lines, tmp_path):
     audited(lines)
     (file,) = files(tmp_path)
     data = bytearray(file.read_bytes())
@@ -117,7 +117,7 @@ def test_damaged_files_are_ignored_and_replaced(damage, lines, tmp_path):
     assert audited(lines)[1] == 0
 
 
-def test_without_a_folder_to_write_nothing_is_kept(lines, monkeypatch, tmp_path):
+def test_unwritable_cache_folder_is_ignored(lines, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert [audited(lines)[1] for _ in range(2)] == [5, 5]
@@ -126,7 +126,7 @@ def test_without_a_folder_to_write_nothing_is_kept(lines, monkeypatch, tmp_path)
     assert audited(lines)[1] == 5
 
 
-def test_a_stale_size_is_an_error_not_a_wrong_batch(lines, tmp_path):
+def test_stale_size_is_an_error(lines, tmp_path):
     """Whatever the file system reports: the width is compared when the image is read."""
     audited(lines)
     (file,) = files(tmp_path)
@@ -141,7 +141,7 @@ def test_a_stale_size_is_an_error_not_a_wrong_batch(lines, tmp_path):
         corpus.image(0)
 
 
-def test_several_processes_may_write_at_once(lines, tmp_path):
+def test_concurrent_processes_share_the_cache(lines, tmp_path):
     caches = [audit_cache.AuditCache([str(lines)], Limits()) for _ in range(8)]
     stamps = np.array([bytes([65 + i]) * 16 for i in range(500 % 190)], "S16")
 
@@ -159,7 +159,7 @@ def test_several_processes_may_write_at_once(lines, tmp_path):
     assert len(files(tmp_path)) == 1
 
 
-def test_rows_of_an_lmdb(tmp_path):
+def test_lmdb_rows_are_cached(tmp_path):
     pytest.importorskip("lmdb")
     from helpers import SyntheticLines
 
@@ -199,7 +199,7 @@ def test_images_are_decoded_once_after_a_cached_audit(lines):
     assert corpus.source.reads == 8
 
 
-def test_files_that_no_audit_used_are_removed(lines, tmp_path):
+def test_unused_cache_files_are_removed(lines, tmp_path):
     audited(lines)
     (file,) = files(tmp_path)
     old = file.with_name("old.sizes")

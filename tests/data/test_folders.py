@@ -42,11 +42,14 @@ READ = {"0.png": "56", "1.png": "78"}
         ("labels.tsv", ROWS),
         ("labels.csv", "filename,words\n0.png,56\n1.png,78\n"),
         ("labels.json", '{"0.png": "56", "1.png": "78"}'),
-        ("data.json", '{"data_list": [{"img_path": "0.png", "instances": [{"text": "56"}]}, '
-                      '{"img_path": "1.png", "instances": [{"text": "78"}]}]}'),
+        (
+            "data.json",
+            '{"data_list": [{"img_path": "0.png", "instances": [{"text": "56"}]}, '
+            '{"img_path": "1.png", "instances": [{"text": "78"}]}]}',
+        ),
     ],
-)  # fmt: skip
-def test_a_folder_is_read_through_its_label_file(name, content, tmp_path, capsys):
+)
+def test_folder_is_read_through_its_label_file(name, content, tmp_path, capsys):
     folder = images(tmp_path / "d", "0.png", "1.png")
     (folder / "readme.txt").write_text("lines\n0.png is the first\n")
     (folder / "charset.txt").write_text("5\n6\n7\n8\n")
@@ -59,7 +62,7 @@ def test_a_folder_is_read_through_its_label_file(name, content, tmp_path, capsys
     assert texts(folder, format="names") == {"0.png": "0", "1.png": "1"}
 
 
-def test_a_folder_with_several_readings_is_refused(tmp_path):
+def test_ambiguous_folder_is_rejected(tmp_path):
     folder = images(tmp_path / "d", "0.png", "1.png")
     (folder / "train.txt").write_text("0.png\t56\n")
     (folder / "val.txt").write_text("1.png 78\n")  # also if separated by a space
@@ -77,7 +80,7 @@ def test_a_folder_with_several_readings_is_refused(tmp_path):
     assert texts(inner.parent, format="names") == {"part/0.png": "0"}
 
 
-def test_texts_beside_images_are_not_passed_over(tmp_path, capsys):
+def test_text_files_named_like_images_are_not_ignored(tmp_path, capsys):
     folder = images(tmp_path / "d", "0.png", "1.png")
     for i in range(2):
         (folder / f"{i}.gt.txt").write_text("56")
@@ -89,12 +92,14 @@ def test_texts_beside_images_are_not_passed_over(tmp_path, capsys):
     assert texts(folder) == READ
 
 
-def test_the_kind_of_a_forced_format(tmp_path):
+def test_forced_format_must_match_the_source(tmp_path):
     folder = images(tmp_path / "d", "0.png")
     for path, name, message in (
-        (folder, "lmdb", "contains no LMDB"), (folder, "labels", "contains no label file"),
-        (folder / "0.png", "names", "not a folder"), (folder / "0.png", "auto", "an image; expected a label file"),
-    ):  # fmt: skip
+        (folder, "lmdb", "contains no LMDB"),
+        (folder, "labels", "contains no label file"),
+        (folder / "0.png", "names", "not a folder"),
+        (folder / "0.png", "auto", "an image; expected a label file"),
+    ):
         with pytest.raises(UserError, match=message):
             open_source(path, layout=Layout(format=name))
 
@@ -112,7 +117,7 @@ def test_linked_folders_are_read_once(tmp_path, capsys):
     assert error == f"{folder}: skipped 1 non-image files, 2 linked folders with files that are already listed (a)\n"
 
 
-def test_a_chain_of_links_ends(tmp_path):
+def test_circular_links_end(tmp_path):
     """Each folder is linked twice from the next: 2 ** 40 paths."""
     folder = images(tmp_path / "0", "1.png")
     for i in range(40):
@@ -133,7 +138,7 @@ def test_hidden_files_are_skipped_and_counted(tmp_path, capsys):
     assert capsys.readouterr().err == f"{folder}: skipped 8 hidden files or folders\n"
 
 
-def test_folders_that_cannot_be_opened(tmp_path, monkeypatch, capsys):
+def test_unreadable_folders_are_reported(tmp_path, monkeypatch, capsys):
     folder = images(tmp_path / "d", "1.png")
     (folder / "lost+found").mkdir()
     scan = os.scandir
@@ -152,7 +157,7 @@ def test_folders_that_cannot_be_opened(tmp_path, monkeypatch, capsys):
         open_source(folder)
 
 
-def test_fonts_are_found_in_the_same_way(tmp_path):
+def test_fonts_are_found_in_linked_folders(tmp_path):
     (tmp_path / "d" / ".hidden").mkdir(parents=True)
     (tmp_path / "fonts").mkdir()
     for path in ("d/._a.ttf", "d/.hidden/b.ttf", "fonts/c.ttf"):
@@ -169,7 +174,7 @@ def unzipped(tmp_path):
     return folder
 
 
-def test_names_that_are_not_utf8(unzipped, tmp_path, capsys, monkeypatch):
+def test_file_names_that_are_not_utf8(unzipped, tmp_path, capsys, monkeypatch):
     pytest.importorskip("lmdb", reason="the data extra is not installed")
     monkeypatch.setattr("jaxcrnn.data.lmdb.damage", lambda folder: None)  # which takes most of the time
     source = open_source(unzipped)
@@ -186,7 +191,7 @@ def test_names_that_are_not_utf8(unzipped, tmp_path, capsys, monkeypatch):
     assert "2 lines in" in capsys.readouterr().out
 
 
-def test_a_folder_whose_name_is_not_utf8(unzipped, tmp_path):
+def test_folder_name_that_is_not_utf8(unzipped, tmp_path):
     folder = tmp_path / os.fsdecode(b"\xd6\xd0")
     unzipped.rename(folder)
     (folder / "labels.txt").write_bytes("中.png\t中\nnone.png\t1\n".encode("gbk"))
@@ -204,5 +209,5 @@ def test_a_folder_whose_name_is_not_utf8(unzipped, tmp_path):
     assert texts(inner, encoding="gbk") == {"中/12.png": "12", "中/中.png": "中"}
 
 
-def test_half_of_a_surrogate_pair_is_printable():
+def test_lone_surrogate_is_printable():
     assert printable("a\ud800") == "a\\ud800"

@@ -79,20 +79,21 @@ def kinds():
 
 FILES = kinds()
 PAGED = {"pages.tif", "lzw-pages.tif", "anim.gif", "anim.png", "anim.webp"}
-EXACT = ["gray.png", "rgb.png", "la.png", "alpha.png", "x.bmp", "x.webp", "x.tif", "pages.tif", "anim.gif", "big.tif",
-         "i32.tif", "i31.tif", "f01.tif", "f255.tif", "nan.tif", "u8in16.png", "u10in16.png", "u12in16.png",
-         "u14in16.png", "u16in16.png"]  # fmt: skip
+EXACT = """
+    gray.png rgb.png la.png alpha.png x.bmp x.webp x.tif pages.tif anim.gif big.tif i32.tif i31.tif f01.tif f255.tif
+    nan.tif u8in16.png u10in16.png u12in16.png u14in16.png u16in16.png
+""".split()
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_and_an_open_image_are_the_same(name):
+def test_file_and_open_image_give_the_same_pixels(name):
     gray = read_gray(FILES[name], Limits(), name)
     np.testing.assert_array_equal(to_gray(Image.open(io.BytesIO(FILES[name])), Limits(), name), gray)
     if name in EXACT:
         assert np.abs(gray.astype(int) - GRAY).max() <= 1
 
 
-def test_orientation_of_files_and_images():
+def test_exif_orientation_of_files_and_images():
     """All eight, and numbers that mean nothing."""
     for orientation in range(9):
         data = turned(orientation)
@@ -102,7 +103,7 @@ def test_orientation_of_files_and_images():
         assert (expected.shape == GRAY.shape) == (orientation < 5)
 
 
-def test_a_broken_image_is_the_same_error():
+def test_broken_file_and_broken_image_give_the_same_error():
     broken = encoded(Image.fromarray(GRAY), exif=b"Exif\0\0MM\xe2*" + bytes(9))
     for data, why in ((FILES["gray.png"][:-200], ""), (FILES["x.bmp"][:-300], ""), (broken, "invalid EXIF data")):
         with pytest.raises(ImageError, match=f"a: .*{why}"):
@@ -154,21 +155,21 @@ def page_loader(folder, monkeypatch, facts):
 
 
 @pytest.mark.parametrize(("stretch", "vertical"), [(0, False), (0, True), (60, True)])
-def test_the_page_s_loader_sees_what_the_package_sees(stretch, vertical, tmp_path, monkeypatch):
+def test_documented_loader_gives_the_same_pixels(stretch, vertical, tmp_path, monkeypatch):
     limits = Limits(stretch=stretch, vertical=vertical)
     facts = {"height": 32, "width": stretch, "least_width": 16, "vertical": vertical, "blank": 0, "classes": 2}
     pixels = page_loader(tmp_path, monkeypatch, facts)
     for name, data in FILES.items():
         (tmp_path / name).write_bytes(data)
         expected = to_float(fit_height(read_gray(data, Limits(), name), 32, limits, name))
-        found, width = pixels(name)
+        pixel_values, width = pixels(name)
         assert width == expected.shape[1], name
-        np.testing.assert_array_equal(found[0, :, :width, 0], expected, name)
-        assert found.shape[2] == max(16, width)
-        assert (found[0, :, width:] == 1).all()
+        np.testing.assert_array_equal(pixel_values[0, :, :width, 0], expected, name)
+        assert pixel_values.shape[2] == max(16, width)
+        assert (pixel_values[0, :, width:] == 1).all()
 
 
-def test_vertical_lines_are_read_from_the_top():
+def test_vertical_lines_are_read_from_top_to_bottom():
     gray = np.full((60, 20), 255, np.uint8)
     gray[:20] = 0  # the first character
     for vertical, shape in ((True, (32, 96)), (False, (32, 11))):
@@ -178,7 +179,7 @@ def test_vertical_lines_are_read_from_the_top():
     assert fit_height(gray.T, 32, Limits(vertical=True)).shape == (32, 96)  # a horizontal line stays as it is
 
 
-def test_the_audit_tells_about_tall_lines_and_pages(tmp_path):
+def test_audit_reports_tall_lines_and_further_pages(tmp_path):
     for name in ("gray.png", "tall.png", "pages.tif", "exif6.png"):
         (tmp_path / name).write_bytes(FILES[name])
     (tmp_path / "one.png").write_bytes(FILES["tall.png"])

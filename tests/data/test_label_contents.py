@@ -47,7 +47,7 @@ def audited(path, characters=None, **options):
         ("12\t", "data.normalize=space"),
     ],
 )
-def test_a_tab_in_a_label_is_a_fault_that_names_the_layout(text, hint, tmp_path):
+def test_tab_in_a_label_is_a_fault(text, hint, tmp_path):
     corpus = audited(label_file(tmp_path, text, "34"))
     assert corpus.counts() == {BROKEN: 1}
     assert "'\\t' (U+0009)" in corpus.faults[0].detail
@@ -57,27 +57,27 @@ def test_a_tab_in_a_label_is_a_fault_that_names_the_layout(text, hint, tmp_path)
     assert Charset.from_labels([text, "34"]).characters == ("3", "4")
 
 
-def test_a_tab_stops_evaluation_too(tmp_path):
+def test_tab_in_a_label_stops_evaluation(tmp_path):
     source = open_source(label_file(tmp_path, "1\t2", "3"))
     corpus = audit(source, Charset("123\t"), lambda width: width, 32, Limits(), keep_text_faults=True)
     assert corpus.texts == ["3"]
 
 
-def test_three_columns_alone_are_explained(tmp_path):
+def test_three_columns_are_explained(tmp_path):
     path = label_file(tmp_path, "1\t0.5", "2\t0.75")
     config = configs.load(None, [f"data.train={path}"])
     with pytest.raises(UserError, match=r"line 1: '\\t'.*a score.*\(first of 2 faults\)"):
         datasets.charset(config, datasets.source(config))
 
 
-def test_line_breaks_in_labels_of_json(tmp_path):
+def test_line_breaks_in_json_labels(tmp_path):
     label_file(tmp_path, "1", "2")
     (tmp_path / "l.json").write_text(json.dumps({"0.png": "1\n", "1.png": "2\r3"}))
     assert audited(tmp_path / "l.json", "123").counts() == {BROKEN: 2}
     assert audited(tmp_path / "l.json", "123", normalize="space").texts == ["1"]
 
 
-def test_the_audit_lists_what_cannot_be_seen(tmp_path):
+def test_audit_lists_invisible_characters(tmp_path):
     texts = ["12 ", "56\u200b", "\u300078", "9\ufe0f9", "1  2", "e\u0301", "שלום", "５5", "plain"]
     shown = audit_table("l", audited(label_file(tmp_path, *texts)))
     assert "9 lines, 9 usable" in shown
@@ -111,7 +111,7 @@ def test_kinds_beyond_the_most_frequent_are_counted(tmp_path):
         ("e\u0301\u200b１", "é1", "nfc,width,space"),
     ],
 )
-def test_the_audit_names_the_operation_that_fits_the_charset(text, characters, names, tmp_path):
+def test_audit_suggests_a_normalization_for_the_charset(text, characters, names, tmp_path):
     path = label_file(tmp_path, text)
     corpus = audited(path, characters)
     assert not len(corpus)
@@ -123,7 +123,7 @@ def test_the_audit_names_the_operation_that_fits_the_charset(text, characters, n
     assert "becomes" in corpus.notes[1]
 
 
-def test_operations():
+def test_normalization_operations():
     assert normalize("ｶﾞﾊﾟｱ，Ａ￥", "width") == "ガパア,A¥"
     assert normalize(" a \u00a0\u2003b\u200b\ufeff ", "space") == "a b"
     assert normalize("a\tb\t", "space") == "a\tb"
@@ -143,7 +143,7 @@ def test_operations():
             assert normalize(once, names) == once
 
 
-def test_normalization_of_several_sets_is_reported_and_kept(tmp_path, capsys):
+def test_normalization_of_several_sets_is_reported_and_saved(tmp_path, capsys):
     one, two = label_file(tmp_path, "1 ", "２"), label_file(tmp_path, " 3", name="more.txt")
     source = open_sources([one, two], Limits(normalize="width,space"))
     assert [source.text(i) for i in range(3)] == ["1", "2", "3"]
@@ -165,7 +165,7 @@ def test_conversion_writes_normalized_labels(tmp_path, capsys):
     assert [source.text(i) for i in range(2)] == ["1", "2"]
 
 
-def test_a_run_normalizes_the_labels_that_it_reads(tmp_path, capsys):
+def test_run_normalizes_its_labels(tmp_path, capsys):
     path = label_file(tmp_path, "１２", "2 ")
     run = Run(tmp_path, configs.load(None, ["data.normalize=width"]), Charset("12"))
     assert usable_lines(run, [str(path)], keep_text_faults=True).texts == ["12", "2 "]
@@ -174,7 +174,7 @@ def test_a_run_normalizes_the_labels_that_it_reads(tmp_path, capsys):
     assert capsys.readouterr().out.count("normalized") == 2
 
 
-def test_another_charset_hints_at_grow(tmp_path):
+def test_changed_charset_error_suggests_grow(tmp_path):
     path = label_file(tmp_path, "12", "3")
     config = configs.load(None, [f"data.train={path}"])
     with pytest.raises(UserError, match=r"--skip-bad; use --grow$"):
@@ -183,7 +183,7 @@ def test_another_charset_hints_at_grow(tmp_path):
         same_charset(Run(tmp_path, config, Charset("123")), Charset("12"), "c.txt", "; use --grow")
 
 
-def test_ragged_arrays():
+def test_ragged_arrays_round_trip():
     arrays = [np.array(values, np.int32) for values in ([1, 2], [], [3])]
     ragged = Ragged.of(arrays)
     assert [each.tolist() for each in ragged] == [[1, 2], [], [3]]

@@ -32,7 +32,7 @@ def texts(source):
     ("name", "form"),
     [("l.txt", "i/a.png\t{}\r\n"), ("l.csv", "filename,words\ni/a.png,{}\n"), ("l.json", '{{"i/a.png":"{}"}}')],
 )
-def test_encodings(folder, encoding, name, form):
+def test_labels_in_every_encoding_are_read(folder, encoding, name, form):
     source = opened(folder, form.format("土12").encode(encoding), name, encoding=encoding)
     assert texts(source) == ["土12"]
     assert source[0][0].shape == (32, 40)
@@ -55,29 +55,29 @@ def test_encodings(folder, encoding, name, form):
         (b"a.png\t1\rb.png\t2\r", "utf-8", r"2 line ends are CR alone \(old Mac\); expected LF or CRLF, as \"tr"),
     ],
 )
-def test_other_encodings_are_named(folder, data, encoding, message):
+def test_wrong_encoding_error_names_another_encoding(folder, data, encoding, message):
     with pytest.raises(UserError, match=message):
         opened(folder, data, encoding=encoding)
 
 
-def test_text_in_utf8_that_is_read_otherwise_is_noticed(folder, capsys):
+def test_utf8_text_read_in_another_encoding_gives_a_warning(folder, capsys):
     assert texts(opened(folder, "i/a.png\t土士\n", encoding="gbk")) != ["土士"]
     assert "l.txt: valid UTF-8, but read as gbk" in capsys.readouterr().err
 
 
-def test_carriage_returns(folder):
+def test_carriage_return_inside_a_line_is_a_fault(folder):
     source = opened(folder, b"i/a.png\t1\r\r\ni/a.png\t2\r3\n")
     assert texts(source) == ["1"]
     assert "carriage return inside the line" in source.faults[0].detail
 
 
 @pytest.mark.parametrize("encoding", ["rot13", "base64", "idna", "none", "", "utf-8\0"])
-def test_encodings_that_are_none(encoding):
+def test_unknown_encodings_are_rejected(encoding):
     with pytest.raises(UserError, match=r"data.encoding is .* expected the name of a text encoding"):
         DataConfig(encoding=encoding)
 
 
-def test_formats_that_are_none():
+def test_unknown_formats_are_rejected():
     with pytest.raises(UserError, match=r"data.format is 'excel'; expected one of auto, labels, tsv"):
         DataConfig(format="excel")
 
@@ -94,7 +94,7 @@ def test_formats_that_are_none():
         ("labels", "i/a.png\t 12", " 12", ""),
     ],
 )
-def test_formats_of_lists(folder, name, line, text, hint):
+def test_list_formats_are_read(folder, name, line, text, hint):
     source = opened(folder, f"{line}\n", format=name)
     assert texts(source) == [text]
     assert source[0][0].shape == (32, 40)
@@ -108,7 +108,7 @@ def test_lines_in_another_format_are_faults(folder, name, line):
     assert "; expected path" in opened(folder, f"{line}\n", format=name).faults[0].detail
 
 
-def test_quotes_are_kept_and_noticed(folder, capsys):
+def test_quotes_are_kept_with_a_warning(folder, capsys):
     assert texts(opened(folder, 'i/a.png\t"1""2"\ni/a.png\t"3"\n')) == ['"1""2"', '"3"']
     (line,) = capsys.readouterr().err.splitlines()
     assert 'line 1: \'"1""2"\' is quoted as in CSV (1 lines); the quotes are kept' in line
@@ -130,7 +130,7 @@ def test_absolute_paths_inside_the_folder(folder, tmp_path):
 @pytest.mark.parametrize(
     ("name", "form"), [("l.txt", "{}\t1\n"), ("l.csv", "filename,words\n{},1\n"), ("l.json", '{{"{}":"1"}}')]
 )
-def test_a_root_folder(folder, name, form):
+def test_paths_are_relative_to_the_root(folder, name, form):
     (folder / "lists").mkdir()
     source = opened(folder / "lists", form.format("i/a.png"), name)
     with pytest.raises(ImageError, match=rf"i/a.png: no such file in {folder}/lists; it exists in {folder}: --root "):
@@ -142,12 +142,12 @@ def test_a_root_folder(folder, name, form):
         open_source(folder / "lists" / name, layout=Layout(root=str(folder / "none")))
 
 
-def test_a_root_folder_becomes_absolute(tmp_path):
+def test_root_is_saved_as_an_absolute_path(tmp_path):
     assert DataConfig(root="r").with_whole_paths(tmp_path).root == str(tmp_path / "r")
     assert DataConfig().with_whole_paths(tmp_path).root == ""
 
 
-def test_windows_paths(folder):
+def test_windows_paths_are_read(folder):
     source = opened(folder, "i\\a.png\t1\ni\\b.png\t2\nC:\\i\\a.png\t3\n..\\a.png\t4\n\\\\host\\a.png\t5\n")
     assert texts(source) == ["1", "2", "3"]
     assert source.name(0) == "i\\a.png"
@@ -160,12 +160,12 @@ def test_windows_paths(folder):
     assert opened(folder, "i\\a.png\t1\n")[0][0].shape == (9, 9)
 
 
-def test_surrogates_in_a_json_list_of_paths(folder):
+def test_json_paths_with_surrogates(folder):
     source = opened(folder, '["\\udcd6.png", "i/a.png"]\t1\n')
     assert source.name(0).encode()
 
 
-def test_other_text_files_name_utf16_too(tmp_path):
+def test_utf16_is_named_for_other_text_files(tmp_path):
     (tmp_path / "charset.txt").write_bytes("a\n".encode("utf-16"))
     with pytest.raises(UserError, match="UTF-16 text"):
         read_text(tmp_path / "charset.txt")

@@ -336,7 +336,7 @@ def test_training_from_an_lmdb(tmp_path, capsys):
     assert np.asarray(open_source(folder)[0][0]).dtype == np.uint8
 
 
-def test_an_lmdb_by_its_file(tmp_path, capsys, monkeypatch):
+def test_lmdb_is_opened_by_its_file(tmp_path, capsys, monkeypatch):
     folder = as_lmdb(tmp_path)
     close(folder)
     shutil.copy(folder / "data.mdb", tmp_path / "train.lmdb")
@@ -360,7 +360,7 @@ def test_an_lmdb_by_its_file(tmp_path, capsys, monkeypatch):
     assert "inside the source data set" in capsys.readouterr().err
 
 
-def test_an_lmdb_with_numbers_from_zero(tmp_path, monkeypatch):
+def test_lmdb_numbered_from_zero(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxcrnn.data.lmdb.damage", lambda folder: None)  # which takes most of the time
     folder = as_lmdb(tmp_path)
     one = LmdbLines(folder)

@@ -254,7 +254,7 @@ def _tell(function, argument, sender):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
 @pytest.mark.filterwarnings("ignore")  # jax, and Python from 3.12, warn of every fork
-def test_a_fork_of_a_process_that_uses_jax_is_an_error(run_of):
+def test_recognizing_in_a_forked_process_is_an_error(run_of):
     """It would hang, since jax's threads are missing there."""
     reader = jaxcrnn.load(run_of("plain"))
     context = multiprocessing.get_context("fork")
@@ -270,7 +270,7 @@ def test_a_fork_of_a_process_that_uses_jax_is_an_error(run_of):
             process.join()
 
 
-def test_an_export_names_what_earlier_versions_do_not_know_only_if_needed(run_of, tmp_path):
+def test_export_writes_new_keys_only_if_needed(run_of, tmp_path):
     reader = jaxcrnn.load(run_of("plain"))
     for vertical in (False, True):
         out = tmp_path / str(vertical)

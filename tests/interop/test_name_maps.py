@@ -57,9 +57,14 @@ def arrays(shapes):
 
 
 SHAPES = {
-    **conv("features.0", 4, 1), **norm("features.1", 4), **conv("features.4", 6, 4), **conv("features.7", 6, 6),
-    **linear("projection", 7, 12), **lstm("lstm", 7, 5, 2), **linear("classifier", 11, 10),
-}  # fmt: skip
+    **conv("features.0", 4, 1),
+    **norm("features.1", 4),
+    **conv("features.4", 6, 4),
+    **conv("features.7", 6, 6),
+    **linear("projection", 7, 12),
+    **lstm("lstm", 7, 5, 2),
+    **linear("classifier", 11, 10),
+}
 
 
 @pytest.fixture
@@ -74,7 +79,7 @@ def read(tmp_path):
     return with_text
 
 
-def test_a_map_to_fill_in_is_complete_where_shapes_and_numbers_decide(read):
+def test_template_is_complete_if_shapes_and_numbers_are_unique(read):
     template = map_template.template(arrays(SHAPES), 11)
     assert (template.filled, template.total, template.lacking) == (8, 8, "")
     assert [line.split("  #")[0] for line in template.text.splitlines()[3:]] == [
@@ -86,24 +91,36 @@ def test_a_map_to_fill_in_is_complete_where_shapes_and_numbers_decide(read):
     assert layout.model["recurrent"] == "linear:7 bilstm bilstm"
 
 
-def test_what_shapes_leave_open_is_a_comment_with_candidates():
+def test_ambiguous_names_are_comments_with_candidates():
     shapes = {
-        **conv("entry", 4, 1), **conv("left", 4, 4), **conv("right", 4, 4), **norm("p", 4), **norm("q", 4),
-        **lstm("one", 4, 2), **lstm("two", 4, 2), **linear("last", 11, 4), "aux": (3, 4),
-    }  # fmt: skip
+        **conv("entry", 4, 1),
+        **conv("left", 4, 4),
+        **conv("right", 4, 4),
+        **norm("p", 4),
+        **norm("q", 4),
+        **lstm("one", 4, 2),
+        **lstm("two", 4, 2),
+        **linear("last", 11, 4),
+        "aux": (3, 4),
+    }
     lines = map_template.template(arrays(shapes), 11).text.splitlines()[3:]
     assert lines == [
-        "backbone.conv0 = entry  # [4, 1, 3, 3]", "# backbone.norm0 = p  # [4]; or q",
-        "# backbone.conv1 = left  # [4, 4, 3, 3]; or right", "# backbone.norm1 = p  # [4]; or q",
-        "# backbone.conv2 = right  # [4, 4, 3, 3]; or left", "# backbone.norm2 = p  # [4]; or q",
-        "# recurrent.0 = one  # [8, 2]; or two", "# recurrent.1 = two  # [8, 2]; or one", "head = last  # [11, 4]",
+        "backbone.conv0 = entry  # [4, 1, 3, 3]",
+        "# backbone.norm0 = p  # [4]; or q",
+        "# backbone.conv1 = left  # [4, 4, 3, 3]; or right",
+        "# backbone.norm1 = p  # [4]; or q",
+        "# backbone.conv2 = right  # [4, 4, 3, 3]; or left",
+        "# backbone.norm2 = p  # [4]; or q",
+        "# recurrent.0 = one  # [8, 2]; or two",
+        "# recurrent.1 = two  # [8, 2]; or one",
+        "head = last  # [11, 4]",
         "# unused = aux  # an array [3, 4]",
-    ]  # fmt: skip
+    ]
     no_head = map_template.template(arrays({**shapes, **linear("last", 9, 4)}), 11)
     assert "# head = last  # no layer has the charset's 11 classes; linear layers: last [9, 4]" in no_head.text
 
 
-def test_numbers_in_names_decide_where_shapes_do_not():
+def test_numbers_in_names_resolve_equal_shapes():
     """The order of the file does not: safetensors sorts names as text."""
     shapes = {**conv("a", 8, 1), **lstm("rnn", 8, 3), **linear("last", 11, 6)}
     for i in (10, 9, 2):
@@ -111,27 +128,34 @@ def test_numbers_in_names_decide_where_shapes_do_not():
     template = map_template.template(arrays(shapes), 11)
     parts = [line.split("  #")[0] for line in template.text.splitlines() if line.startswith("backbone.")]
     assert parts == [
-        "backbone.conv0 = a", "backbone.conv1 = conv2", "backbone.norm1 = bn2", "backbone.conv2 = conv9",
-        "backbone.norm2 = bn9", "backbone.conv3 = conv10", "backbone.norm3 = bn10",
-    ]  # fmt: skip
+        "backbone.conv0 = a",
+        "backbone.conv1 = conv2",
+        "backbone.norm1 = bn2",
+        "backbone.conv2 = conv9",
+        "backbone.norm2 = bn9",
+        "backbone.conv3 = conv10",
+        "backbone.norm3 = bn10",
+    ]
 
 
 @pytest.mark.parametrize(
     ("shapes", "lacking"),
     [
         ({"bert.0.weight": (8, 8)}, "it is not a CRNN: no convolutions and no LSTMs (weight_hh_l0)"),
-        ({**conv("c", 4, 1), **lstm("gru", 4, 5, gates=3), **linear("h", 11, 10)},
-         "gru is a GRU (weight_hh [15, 5]), and only LSTMs are supported"),
+        (
+            {**conv("c", 4, 1), **lstm("gru", 4, 5, gates=3), **linear("h", 11, 10)},
+            "gru is a GRU (weight_hh [15, 5]), and only LSTMs are supported",
+        ),
         ({**conv("c", 4, 1), **lstm("rnn", 4, 5)}, "no linear layers"),
     ],
-)  # fmt: skip
-def test_what_is_not_such_a_model_gets_no_map(shapes, lacking):
+)
+def test_other_models_get_no_template(shapes, lacking):
     template = map_template.template(arrays(shapes), 11)
     assert template.text == ""
     assert lacking in template.lacking
 
 
-def test_there_and_back_bit_for_bit(read):
+def test_import_and_export_are_bitwise_inverse(read):
     """Rows that torch flattens channel by channel are reordered, and back; unused arrays are counted."""
     shapes = {**SHAPES, "center.0": (11, 10), "center.1": (3,)}
     renamed, layout = read(MAP + "unused = center", shapes)
@@ -147,7 +171,7 @@ def test_there_and_back_bit_for_bit(read):
         np.testing.assert_array_equal(value, state[renamed.names.get(name, name)])
 
 
-def test_a_known_shape_has_its_own_poolings(read):
+def test_known_backbones_keep_their_poolings(read):
     """They are padded, which no chain of names tells; --pools says it for others."""
     shapes, lines, size = {}, [], 1
     for i, layer in enumerate(layers_of("vgg-crnn", 16)):
@@ -176,10 +200,14 @@ WRONG = {
     "no equals sign": ("features.0", "names.map, line 1: 'features.0'; expected OURS = THEIRS"),
     "nothing of theirs": ("\nhead =", "names.map, line 2: 'head ='; expected OURS = THEIRS"),
     "unknown here": (_changed("conv1 ", "con1 "), "line 3: unknown name 'backbone.con1'; expected backbone.conv0, "),
-    "unknown there": (_changed("features.4", "feature.4"),
-                      "line 3: no array 'feature.4' in w.pth, and none begins with it; did you mean features.4?"),
-    "an array for a part": (_changed("features.4", "features.4.weight"),
-                            "line 3: features.4.weight is an array and backbone.conv1 is a part; expected a name such"),
+    "unknown there": (
+        _changed("features.4", "feature.4"),
+        "line 3: no array 'feature.4' in w.pth, and none begins with it; did you mean features.4?",
+    ),
+    "an array for a part": (
+        _changed("features.4", "features.4.weight"),
+        "line 3: features.4.weight is an array and backbone.conv1 is a part; expected a name such",
+    ),
     "theirs twice": (MAP + "recurrent.3 = projection", "line 10: duplicate projection.weight (first on line 6)"),
     "ours twice": (_changed("conv1 ", "conv0 "), "line 3: duplicate backbone.conv0.weight (first in "),
     "several layers": (_changed("lstm.*_l0", "lstm"), "line 7: lstm.weight_ih_l1 does not fit into recurrent.1; a "),
@@ -188,30 +216,41 @@ WRONG = {
     "not mapped": (_changed("head = classifier", ""), "does not map 2 of 31 arrays of w.pth, those of classifier; "),
     "no head": (_changed("head", "unused"), "names.map: missing 2 of 30 arrays: head.weight, head.bias"),
     "a gap": (_changed("recurrent.2", "recurrent.3"), "missing 4 of 34 arrays: recurrent.2.weight_ih_l0, recurrent.2"),
-    "no bias": (_changed("conv1 = features.4", "conv1.weight = features.4.weight\nunused = features.4.bias"),
-                "missing 1 of 30 arrays: backbone.conv1.bias"),
-    "swapped": (_changed("features.4", "features.x").replace("features.7", "features.4").replace(".x", ".7"),
-                "line 3: backbone.conv1.weight = features.7.weight has shape [6, 6, 3, 3]; expected [C, 4, H, W], 4 "),
-    "a layer for another": (_changed("lstm.*_l0", "lstm.x").replace("lstm.*_l1", "lstm.*_l0").replace(".x", ".*_l1"),
-                            "line 7: recurrent.1.weight_ih_l0 = lstm.weight_ih_l1 has shape [20, 10]; expected "
-                            "[20, 7], the 7 outputs of recurrent.0"),
-    "a norm elsewhere": (_changed("norm0", "norm1"), "line 2: backbone.norm1.weight = features.1.weight has shape [4]; "
-                                                     "expected [6], the channels of backbone.conv1"),
-    "a convolution as linear": (_changed("recurrent.0 = projection", "recurrent.0 = features.7")
-                                .replace("conv2 = features.7", "conv2 = projection"),
-                                "backbone.conv2.weight = projection.weight has shape [7, 12]; expected [C, 6, H, W]"),
-}  # fmt: skip
+    "no bias": (
+        _changed("conv1 = features.4", "conv1.weight = features.4.weight\nunused = features.4.bias"),
+        "missing 1 of 30 arrays: backbone.conv1.bias",
+    ),
+    "swapped": (
+        _changed("features.4", "features.x").replace("features.7", "features.4").replace(".x", ".7"),
+        "line 3: backbone.conv1.weight = features.7.weight has shape [6, 6, 3, 3]; expected [C, 4, H, W], 4 ",
+    ),
+    "a layer for another": (
+        _changed("lstm.*_l0", "lstm.x").replace("lstm.*_l1", "lstm.*_l0").replace(".x", ".*_l1"),
+        "line 7: recurrent.1.weight_ih_l0 = lstm.weight_ih_l1 has shape [20, 10]; expected "
+        "[20, 7], the 7 outputs of recurrent.0",
+    ),
+    "a norm elsewhere": (
+        _changed("norm0", "norm1"),
+        "line 2: backbone.norm1.weight = features.1.weight has shape [4]; expected [6], the channels of backbone.conv1",
+    ),
+    "a convolution as linear": (
+        _changed("recurrent.0 = projection", "recurrent.0 = features.7").replace(
+            "conv2 = features.7", "conv2 = projection"
+        ),
+        "backbone.conv2.weight = projection.weight has shape [7, 12]; expected [C, 6, H, W]",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_maps_name_the_line_and_both_shapes(name, read):
+def test_invalid_maps_are_rejected_with_line_and_shapes(name, read):
     text, message = WRONG[name]
     with pytest.raises(UserError) as error:
         read(text)
     assert message in str(error.value)
 
 
-def test_wrong_rows_and_classes(read):
+def test_mismatched_rows_and_classes_are_rejected(read):
     with pytest.raises(
         UserError, match=r"takes 12 features; expected 6 \(6 channels x 1 rows\) for images of height 3"
     ):
@@ -220,7 +259,7 @@ def test_wrong_rows_and_classes(read):
         read(MAP, {**SHAPES, **linear("classifier", 9, 10)})
 
 
-def test_the_command_prints_a_map_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+def test_template_command_writes_no_files(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     CHARSET.save(Path("digits.txt"))
     save_file(arrays(SHAPES), "w.safetensors")

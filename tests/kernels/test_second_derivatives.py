@@ -62,19 +62,26 @@ def theirs(logits, labels=LABELS, blank=0):
     return (WEIGHTS * jnp.where(ctc.is_feasible(LENGTHS, labels, SIZES), values, 0.0)).sum()
 
 
-def test_every_hand_written_gradient_is_listed():
-    found = set()
+def test_every_custom_gradient_is_listed():
+    functions = set()
     for path in Path(jaxcrnn.__file__).parent.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        found |= set(re.findall(r"custom_vjp\b[^\n]*\ndef (\w+)", text))
+        functions |= set(re.findall(r"custom_vjp\b[^\n]*\ndef (\w+)", text))
         assert text.count("jax.custom_vjp,") + text.count("@jax.custom_vjp\n") == text.count(".defvjp("), path
-    assert found == {
-        "_dense_loss", "_factored_loss", "scan_head", "_scan", "lstm_scan", "_shifted_gradient", "_winograd",
-        "normalize", "_outputs",
-    }  # fmt: skip
+    assert functions == {
+        "_dense_loss",
+        "_factored_loss",
+        "scan_head",
+        "_scan",
+        "lstm_scan",
+        "_shifted_gradient",
+        "_winograd",
+        "normalize",
+        "_outputs",
+    }
 
 
-def test_a_gradient_penalty_of_ctc(float64):
+def test_gradient_penalty_of_ctc(float64):
     """Along one direction, by differences; the smallest of the tests below."""
 
     def penalty(logits):
@@ -89,7 +96,7 @@ def test_a_gradient_penalty_of_ctc(float64):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("blank", [0, C - 1])
-def test_the_hessian_of_ctc_is_that_of_optax(blank, float64):
+def test_hessian_of_ctc_matches_optax(blank, float64):
     labels, at = (LABELS - (blank > 0)) % C, 2 * normal(B * T * C)
     expected = jax.jit(jax.hessian(lambda x: theirs(x, labels, blank)))(at)
     for hessian in both(lambda x: ours(x, labels, blank), at):
@@ -97,7 +104,7 @@ def test_the_hessian_of_ctc_is_that_of_optax(blank, float64):
 
 
 @pytest.mark.slow
-def test_nothing_comes_from_padding_and_lines_without_a_path(float64):
+def test_padding_and_infeasible_lines_have_zero_hessian(float64):
     """Padding and a line that cannot spell its label are NaN, and one class of another is impossible."""
     logits = np.array(normal(B, T, C))
     logits[1, 5:] = logits[3] = np.nan
@@ -114,7 +121,7 @@ def test_nothing_comes_from_padding_and_lines_without_a_path(float64):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", [losses.focal_ctc, losses.ace])
-def test_losses_that_build_on_it(loss, float64):
+def test_hessians_of_losses_built_on_ctc(loss, float64):
     def total(logits):
         return loss(logits.reshape(B, T, C), LENGTHS, LABELS, SIZES).sum()
 
@@ -125,7 +132,7 @@ def test_losses_that_build_on_it(loss, float64):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shards", [1, 2])
-def test_fused_heads(shards, float64, monkeypatch):
+def test_hessian_of_fused_heads(shards, float64, monkeypatch):
     """Over chunks of which the last overlaps, and with classes over two devices."""
     monkeypatch.setattr(chunked_head, "CHUNK", 3)
     at, back = ravel_pytree((normal(B, T, D), normal(D, C), normal(C)))
@@ -172,7 +179,7 @@ def normalized(args):
         (normalized, ((7, 2), (2,), (2,))),
     ],
 )
-def test_kernels(function, shapes, float64, monkeypatch):
+def test_hessians_of_kernels(function, shapes, float64, monkeypatch):
     monkeypatch.setattr(conv_cpu, "_THIN", 1)
     at, back = ravel_pytree(jax.tree.map(lambda s: normal(*s), shapes, is_leaf=lambda s: isinstance(s[0], int)))
     for hessian in both(lambda flat: function(back(flat)), at):
@@ -181,7 +188,7 @@ def test_kernels(function, shapes, float64, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["dense", "fused"])
-def test_a_gradient_penalty_through_the_whole_model(head, float64):
+def test_gradient_penalty_through_the_whole_model(head, float64):
     model = CRNN(ModelConfig("tiny", 3, 0.0, num_classes=C, head=head, conv="winograd", dtype="float64"))
     images, widths = normal(2, 32, 32, 1), np.array([32, 20], np.int32)
     variables = jax.tree.map(lambda a: a.astype(jnp.float64), model.init(jax.random.key(0), images, widths))
@@ -202,7 +209,7 @@ def test_a_gradient_penalty_through_the_whole_model(head, float64):
 
 
 @pytest.mark.slow
-def test_cudnn_says_that_it_has_none(monkeypatch):
+def test_cudnn_rejects_second_derivatives(monkeypatch):
     """With a stand-in for the call that needs a GPU."""
 
     def stand_in(x, h, c, weights, lengths, *sizes):

@@ -138,25 +138,25 @@ def test_invalid_predictions_print_one_line(text, message, tmp_path, capsys):
         ("a.png\t[a]\t[b]\n", ["[a]"], ["[b]"]),
     ],
 )
-def test_brackets_in_texts(text, read, truths, tmp_path):
+def test_predictions_with_brackets_are_parsed(text, read, truths, tmp_path):
     (tmp_path / "p.txt").write_text(text, encoding="utf-8")
-    found = read_predictions(tmp_path / "p.txt")
-    assert (found.read, found.truths) == (read, truths)
+    predictions = read_predictions(tmp_path / "p.txt")
+    assert (predictions.read, predictions.truths) == (read, truths)
 
 
-def test_what_is_written_can_be_read(tmp_path):
+def test_written_predictions_round_trip(tmp_path):
     """Names and texts of any characters, also those that end a column or a line, or look like the published format."""
     names = ["0", "a\tb.png", "c\n.png", "\udcff.png", "5"]
     texts = ["[x]", "[\t]", "[]", "[[\u2028]]", "[]"]
     for read in (texts, ["", "a ", " b", "\u200b", "]["]):
         write_predictions(tmp_path / "p.txt", Predictions(names, read, texts))
-        found = read_predictions(tmp_path / "p.txt")
-        assert found.read == [text.replace("\t", "␉") for text in read]
-        assert found.truths == [text.replace("\t", "␉") for text in texts]
-        assert found.names[1:4] == ["a␉b.png", "c␊.png", "\\udcff.png"]
+        predictions = read_predictions(tmp_path / "p.txt")
+        assert predictions.read == [text.replace("\t", "␉") for text in read]
+        assert predictions.truths == [text.replace("\t", "␉") for text in texts]
+        assert predictions.names[1:4] == ["a␉b.png", "c␊.png", "\\udcff.png"]
 
 
-def test_the_output_of_recognize_is_not_taken_for_truths(tmp_path, capsys):
+def test_recognize_output_used_as_predictions_gives_a_warning(tmp_path, capsys):
     (tmp_path / "p.txt").write_text("a.png\t12\t0.9812\nb.png\t3\t1.0000\n")
     assert main(["lookalikes", "score", "--predictions", str(tmp_path / "p.txt")]) == 0
     assert "the third column looks like confidences, as 'jaxcrnn recognize' prints" in capsys.readouterr().err

@@ -24,12 +24,14 @@ def run(lines_file, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (RuntimeError(XLA), "could not allocate 11.0 GiB"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 734003200 bytes."), "700.0 MiB"),
-        (RuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.5G of 15.7G hbm.\nmore"),
-         "Ran out of memory in memory space hbm. Used 20.5G of 15.7G hbm"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.5G of 15.7G hbm.\nmore"),
+            "Ran out of memory in memory space hbm. Used 20.5G of 15.7G hbm",
+        ),
         (RuntimeError("INTERNAL: Failed to allocate 500B for new constant"), "could not allocate 0.0 MiB"),
         (RuntimeError("can't start new thread"), "can't start new thread"),
         (MemoryError(), "an allocation failed"),
@@ -37,18 +39,18 @@ def run(lines_file, tmp_path_factory):
         (MemoryError("Unable to allocate 3.2 GiB for an array"), "could not allocate 3.2 GiB"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
     ],
-)  # fmt: skip
-def test_errors_of_every_kind(error, told):
+)
+def test_out_of_memory_errors_are_explained(error, message):
     assert _memory.is_out_of_memory(error)
     within = _memory.explained(lambda: ("work", "lower it"))
     with pytest.raises(_memory.OutOfMemory, match="not enough memory for work: ") as raised, within:
         raise error
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert str(raised.value).endswith("; lower it")
     assert "\n" not in str(raised.value)
 
 
-def test_other_errors_pass():
+def test_other_errors_are_not_changed():
     for error in (ValueError("out of memory"), UserError("out of memory"), RuntimeError("INTERNAL"), OSError(28, "")):
         assert not _memory.is_out_of_memory(error)
         with pytest.raises(type(error)), _memory.explained(lambda: ("", "")):
@@ -56,7 +58,7 @@ def test_other_errors_pass():
     assert _memory.limit() is None or _memory.limit() > 0
 
 
-def test_a_new_run_leaves_nothing(lines_file, tmp_path, monkeypatch, capsys):
+def test_new_run_is_removed_after_running_out_of_memory(lines_file, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(trainer, "init_state", exhausted)
     assert main(train_args(lines_file, tmp_path / "new" / "run", val=False)) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -67,7 +69,7 @@ def test_a_new_run_leaves_nothing(lines_file, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_resumed_run_is_kept(run, tmp_path, monkeypatch, capsys):
+def test_resumed_run_is_kept_after_running_out_of_memory(run, tmp_path, monkeypatch, capsys):
     own = shutil.copytree(run, tmp_path / "run")
     config, facts = ((own / name).read_text() for name in ("config.yaml", "run.json"))
     (own / "metrics.jsonl").unlink()
@@ -108,26 +110,32 @@ def test_folders_with_a_checkpoint_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("function", "command", "told"),
+    ("function", "command", "message"),
     [
         ("run_eval", ["evaluate", "{run}", "--data", "{data}", "--batch-size", "3"], "reading 3 lines of width "),
         ("run_read", ["recognize", "{run}", "{image}"], "reading 1 lines of width 64"),
-        ("run_estimate", ["centers", "estimate", "--run", "{run}", "--data", "{data}", "--out", "{out}"],
-         "reading 4 lines of width "),
+        (
+            "run_estimate",
+            ["centers", "estimate", "--run", "{run}", "--data", "{data}", "--out", "{out}"],
+            "reading 4 lines of width ",
+        ),
     ],
-)  # fmt: skip
-def test_commands_that_read(function, command, told, run, lines_file, tmp_path, monkeypatch, capsys):
+)
+def test_reading_commands_suggest_a_smaller_batch(
+    function, command, message, run, lines_file, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(evaluate, function, exhausted)
     places = {"run": run, "data": lines_file, "image": lines_file.parent / "0.png", "out": tmp_path / "c.safetensors"}
     assert main([word.format(**places) for word in command]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"jaxcrnn: not enough memory for {told}")
-    assert line.endswith("could not allocate 11.0 GiB; lower --batch-size (data.batch_size in a configuration), "
-                         "or use narrower images")  # fmt: skip
+    assert line.startswith(f"jaxcrnn: not enough memory for {message}")
+    assert line.endswith(
+        "could not allocate 11.0 GiB; lower --batch-size (data.batch_size in a configuration), or use narrower images"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_commands_get_one_line(monkeypatch, capsys):
+def test_other_commands_print_one_line(monkeypatch, capsys):
     monkeypatch.setattr("jaxcrnn.cli.doctor.run", exhausted)
     assert main(["doctor"]) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -14,7 +14,7 @@ from jaxcrnn.runs.folder import open_weights
 NAME = os.fsdecode(b"\xd6\xd0")
 
 
-def test_a_run_in_such_a_folder_is_refused(tmp_path):
+def test_run_path_that_is_not_utf8_is_rejected(tmp_path):
     """The library of the checkpoints cannot read them there, and they would be taken for damaged."""
     for name in ("config.yaml", "charset.txt", "run.json"):
         (tmp_path / NAME).mkdir(exist_ok=True)
@@ -24,7 +24,7 @@ def test_a_run_in_such_a_folder_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_data_in_such_a_folder(lines_file, tmp_path, capsys):
+def test_data_path_that_is_not_utf8_is_supported(lines_file, tmp_path, capsys):
     folder = shutil.copytree(lines_file.parent, tmp_path / NAME)
     data = str(folder / "labels.txt")
     assert (

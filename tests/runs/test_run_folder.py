@@ -47,7 +47,7 @@ def copy(trained, tmp_path):
         ("exported", "not a run folder, config.yaml is missing; it looks like an exported model; expected"),
     ],
 )
-def test_a_path_that_is_not_a_run_says_what_it_is(place, message, tmp_path):
+def test_path_that_is_not_a_run_is_described(place, message, tmp_path):
     (tmp_path / "runs" / "a" / "checkpoints" / "4").mkdir(parents=True)
     (tmp_path / "runs" / "b").mkdir()
     (tmp_path / "exported").mkdir()

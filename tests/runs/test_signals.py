@@ -37,27 +37,27 @@ def ended(started, within):
     """Exit code and stderr of a program that ends within so many seconds."""
     began = time.monotonic()
     try:
-        _, told = started.communicate(timeout=30)
+        _, errors = started.communicate(timeout=30)
     finally:
         started.kill()
     assert time.monotonic() - began < within
-    return started.returncode, told
+    return started.returncode, errors
 
 
-def test_while_modules_are_imported():
+def test_interrupt_during_imports():
     starting = program("print('ready', flush=True)", STUCK.replace("10**9", "10**3"), "time.sleep(60)")
     starting.send_signal(signal.SIGINT)
     assert ended(starting, 2) == (130, "jaxcrnn: interrupted\n")
 
 
-def test_in_a_callback_that_swallows_exceptions():
+def test_interrupt_in_a_callback_that_swallows_exceptions():
     running = program("signals.started()", SWALLOWED)
     running.send_signal(signal.SIGINT)
     assert ended(running, 2) == (130, "jaxcrnn: interrupted\n")
 
 
 @pytest.mark.slow
-def test_in_code_that_keeps_python_from_handling_it(tmp_path):
+def test_interrupt_in_native_code(tmp_path):
     (tmp_path / "unused").touch()
     undo = f"signals.before_exit.append(lambda: os.unlink({str(tmp_path / 'unused')!r}))"
     running = program("import os", undo, "signals.started()", "print('ready', flush=True)", STUCK)
@@ -67,7 +67,7 @@ def test_in_code_that_keeps_python_from_handling_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_twice_in_a_training():
+def test_second_interrupt_ends_training():
     loop = "with signals.stop_flag(alone=True): print('ready', flush=True);" + STUCK
     training = program("signals.started()", loop)
     for _ in range(2):  # a terminal and a launcher may both send one
@@ -77,16 +77,16 @@ def test_twice_in_a_training():
     for _ in range(2):
         training.send_signal(signal.SIGTERM)
     training.send_signal(signal.SIGINT)
-    code, told = ended(training, 2)
+    code, errors = ended(training, 2)
     assert code == 130
-    assert told.splitlines() == [
+    assert errors.splitlines() == [
         "jaxcrnn: stopping after the current step; press Ctrl-C again to exit at once, without saving",
         "jaxcrnn: interrupted again; exiting at once, checkpoints on disk are intact",
     ]
 
 
 @pytest.mark.parametrize("number", signals.PREEMPTED)
-def test_a_signal_ends_the_wait_for_the_compiler(number):
+def test_signal_ends_the_wait_for_the_compiler(number):
     finish = threading.Event()
     with signals.stop_flag(alone=True) as stopping:
         assert stopping.interruptible(lambda: 7) == 7
