@@ -82,11 +82,13 @@ def _served(reader: Recognizer, out: Path, name: str, data: bytes) -> str:
 
 
 def _facts(reader: Recognizer) -> dict[str, Any]:
+    images = dataclasses.asdict(reader.limits)
+    del images["normalize"]  # of labels, which an exported model does not read
     return {
         "format": recognizer.FORMAT,
         "version": __version__,
         "model": recognizer.facts_of(reader.model),
-        "images": dataclasses.asdict(reader.limits),
+        "images": images,
         "charset_hash": reader.charset.hash,
     }
 
