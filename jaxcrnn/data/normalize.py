@@ -51,7 +51,7 @@ def _space(text: str) -> str:
 
 
 OPERATIONS: dict[str, Callable[[str], str]] = {"width": _width, "space": _space, "nfc": _nfc}
-"""Operations in the order in which they are applied, which makes every combination idempotent.
+"""Operations in the order in which they are applied, until none of them changes the text.
 
 - ``width`` replaces full-width ASCII and the ideographic space (U+3000) by ASCII, and half-width kana by kana.
 - ``space`` drops spaces at both ends and invisible characters such as U+200B, and makes one space of other whitespace.
@@ -92,9 +92,14 @@ def normalize(text: str, names: str) -> str:
       >>> normalize("\\u3000１２ ", "nfc,width,space")
       '12'
     """
-    for name in operations(names):
-        text = OPERATIONS[name](text)
-    return text
+    chosen = operations(names)
+    while True:
+        before = text
+        for name in chosen:
+            text = OPERATIONS[name](text)
+        # Dropping a character may put a letter and its mark side by side, which another operation then composes.
+        if text == before:
+            return text
 
 
 class Normalized:

@@ -91,6 +91,7 @@ def _facts(reader: Recognizer) -> dict[str, Any]:
     images = dataclasses.asdict(reader.limits)
     if not reader.limits.vertical:
         del images["vertical"]  # earlier versions, which do not know it, read such an export too
+    del images["normalize"]  # of labels, which an exported model does not read
     return {
         "format": recognizer.FORMAT,
         "version": __version__,
