@@ -189,9 +189,7 @@ def maps(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
         shapes = {"weight_ih": (4 * size, 96), "weight_hh": (4 * size, size), "bias_ih": (4 * size,)}
         state |= {f"lstm.{name}_l0{direction}": shape for name, shape in (shapes | {"bias_hh": (4 * size,)}).items()}
     arrays = {name: np.ones(shape, np.float32) for name, shape in state.items()}
-    whole = (
-        "backbone.conv0 = features.0\nbackbone.conv1 = features.4\nrecurrent.0 = lstm.*_l0\nhead = classifier  # comment\n"
-    )
+    whole = "backbone.conv0 = features.0\nbackbone.conv1 = features.4\nrecurrent.0 = lstm.*_l0\nhead = classifier  # comment\n"
     path = folder / "names.map"
 
     def check(case: tuple[bytes, str]) -> None:

@@ -92,14 +92,22 @@ def normalize(text: str, names: str) -> str:
       >>> normalize("\\u3000１２ ", "nfc,width,space")
       '12'
     """
-    chosen = operations(names)
+    return _applied(text, operations(names))[0]
+
+
+def _applied(text: str, names: tuple[str, ...]) -> tuple[str, set[str]]:
+    """Apply operations until none changes the text; return it and the names of those that changed it."""
+    changed_by: set[str] = set()
     while True:
         before = text
-        for name in chosen:
-            text = OPERATIONS[name](text)
+        for name in names:
+            changed = OPERATIONS[name](text)
+            if changed != text:
+                changed_by.add(name)
+                text = changed
         # Dropping a character may put a letter and its mark side by side, which another operation then composes.
         if text == before:
-            return text
+            return text, changed_by
 
 
 class Normalized:
@@ -124,12 +132,11 @@ class Normalized:
         self.texts: dict[int, str] = {}
         self.counts: Counter[str] = Counter()
         self.examples: list[str] = []
+        chosen = operations(names)
         for index in range(len(source)):
-            text = before = source.text(index)
-            for name in operations(names):
-                changed = OPERATIONS[name](text)
-                self.counts[name] += changed != text
-                text = changed
+            before = source.text(index)
+            text, changed_by = _applied(before, chosen)
+            self.counts.update(changed_by)
             if text != before:
                 self.texts[index] = text
                 if len(self.examples) < EXAMPLES:

@@ -87,17 +87,34 @@ def import_checkpoint(
         raise UserError(f"{source}: shapes do not match the layout ({first_line(error)[:100]})") from None
     if other := _other_floats(state):
         layout.assumed.append(f"{', '.join(other)} weights are converted to float32")
+    recorded = {"blank": blank, "counters": counters, "map": renamed.names if renamed else None}
+    made = _saved(source, out, layout, variables, charset, width, recorded)
+    return [
+        f"{source}: {layout.name} layout, {len(state)} arrays, each used once; {_count(variables):,} parameters",
+        *(f"  {note}" for note in notes),
+        *_described(made.config.model, layout, charset, width),
+    ]
+
+
+def _saved(
+    source: Path,
+    out: Path,
+    layout: checkpoint_layouts.Layout,
+    variables: dict[str, Any],
+    charset: Charset,
+    width: int,
+    recorded: dict[str, Any],
+) -> folder.Run:
+    """Create the run folder with its only checkpoint; an error leaves nothing behind."""
     model = ModelConfig(**{name: value for name, value in layout.model.items() if name != "num_classes"})
     config = Config(model=model, imported=model.imported, data=DataConfig(stretch=width))
     facts = {
         "converted": {
             "checkpoint": str(source.resolve()),
             "layout": layout.name,
-            "blank": blank,
-            "counters": counters,
             "names": layout.names._asdict(),
             "rows_moved": True,
-            "map": renamed.names if renamed else None,
+            **recorded,
         }
     }
     made = folder.create(out, config, charset, facts)
@@ -107,12 +124,18 @@ def import_checkpoint(
     except UserError:
         shutil.rmtree(made.folder, ignore_errors=True)
         raise
-    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    return made
+
+
+def _count(variables: Mapping[str, Any]) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+def _described(model: ModelConfig, layout: checkpoint_layouts.Layout, charset: Charset, width: int) -> list[str]:
+    """Describe the model, and the assumptions about it."""
     shape = "of any width" if not width else f"stretched to {width} px"
     color = "gray" if model.imported.colors == 1 else "gray repeated in three channels (the weights expect color)"
     return [
-        f"{source}: {layout.name} layout, {len(state)} arrays, each used once; {count:,} parameters",
-        *(f"  {note}" for note in notes),
         f"  backbone {model.backbone}, recurrent layers {model.recurrent}, {charset.num_classes} classes",
         *(f"  assumed: {line}" for line in layout.assumed),
         f"  assumed images: {model.height} px high, {shape}, {color}, black {model.imported.black:g} and white "

@@ -127,6 +127,7 @@ def test_normalization_operations():
     assert normalize("ｶﾞﾊﾟｱ，Ａ￥", "width") == "ガパア,A¥"
     assert normalize(" a \u00a0\u2003b\u200b\ufeff ", "space") == "a b"
     assert normalize("a\tb\t", "space") == "a\tb"
+    assert normalize("カ\ufeffﾞ", "width,space") == "ガ"  # adjacent once the invisible character is dropped
     assert normalize("👩\u200d👧", "nfc,width,space") == "👩\u200d👧"
     assert normalize("ﬁ²Ⅳ", "nfc,width,space") == "ﬁ²Ⅳ"
     with pytest.raises(UserError, match="unknown normalization 'nfk'; expected some of nfc, space, width"):
