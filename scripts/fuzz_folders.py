@@ -107,7 +107,7 @@ def folders(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
                 made.write(data)
         place.mkdir(exist_ok=True)
         for link, target in linked:
-            if not (place / link).exists() and (place / link).parent.is_dir():
+            if not os.path.lexists(place / link) and (place / link).parent.is_dir():
                 (place / link).symlink_to(place / target)
         limits = Limits(normalize=normalize)
         if fields.get("root"):
@@ -189,7 +189,13 @@ def maps(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
         shapes = {"weight_ih": (4 * size, 96), "weight_hh": (4 * size, size), "bias_ih": (4 * size,)}
         state |= {f"lstm.{name}_l0{direction}": shape for name, shape in (shapes | {"bias_hh": (4 * size,)}).items()}
     arrays = {name: np.ones(shape, np.float32) for name, shape in state.items()}
-    whole = "backbone.conv0 = features.0\nbackbone.conv1 = features.4\nrecurrent.0 = lstm.*_l0\nhead = classifier  # comment\n"
+    rows = (
+        "backbone.conv0 = features.0",
+        "backbone.conv1 = features.4",
+        "recurrent.0 = lstm.*_l0",
+        "head = classifier",
+    )
+    whole = "\n".join(rows) + "  # comment\n"
     path = folder / "names.map"
 
     def check(case: tuple[bytes, str]) -> None:
