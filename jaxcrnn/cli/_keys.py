@@ -51,7 +51,13 @@ def describe(width: int | None = None) -> str:
     """
     width = max(width or shutil.get_terminal_size().columns - 2, 40)
     numbers = f"Numbers must be finite; whole numbers without another limit are at most {LARGEST:,}."
-    return "\n".join(["configuration keys (for --config and --set) and their defaults:", numbers, *_lines(width)])
+    return "\n".join(
+        [
+            "configuration keys (for --config and --set) and their defaults:",
+            textwrap.fill(numbers, width),
+            *_lines(width),
+        ]
+    )
 
 
 def _lines(width: int) -> Iterator[str]:
