@@ -20,7 +20,11 @@ SUMMARY = "train a recogniser on labelled images of text lines"
 MODULES = ("jaxcrnn.runs.start",)
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not finished, run again
 # What --set may not change in a run that is resumed.
-FIXED = ("model.", "imported.", "loss.", "data.train=", "data.more=", "data.val=", "data.charset=", "data.blank=")
+# Keys that a resumed run keeps.
+FIXED = (
+    *("model.", "imported.", "loss.", "data.train=", "data.more=", "data.val=", "data.charset=", "data.blank="),
+    *("data.format=", "data.encoding=", "data.root=", "data.vertical=", "data.normalize="),
+)
 
 
 def add_options(parser: options.Parser) -> None:
