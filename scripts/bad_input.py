@@ -108,9 +108,9 @@ class World:
 def shown_command(case: Case) -> str:
     if case.python:
         return case.arguments[-1].split("; ")[-1].strip()
-    words = [word for word in case.arguments if word not in SMALL[1:]]
-    prefix = "".join(f"{name}={value} " for name, value in case.environment.items())
-    return prefix + "jaxcrnn " + shlex.join(words[:-1] if words[-1:] == ["--set"] else words).replace("|", "\\|")
+    words = shlex.join(word for word in case.arguments if word not in SMALL[1:])
+    words = re.sub(r" --set(?= --|$)", "", words).replace("|", "\\|")
+    return "".join(f"{name}={value} " for name, value in case.environment.items()) + f"jaxcrnn {words}"
 
 
 def main() -> int:
