@@ -38,6 +38,7 @@ SECTIONS = {
     "checkpoints": checkpoints,
     "numerics": numerics,
 }
+RECORDED = "## Before and after\n"  # this part of the page is a record and stays as it is
 LONGEST = 320  # characters of an answer
 SECONDS = 300
 
@@ -144,7 +145,8 @@ def main() -> int:
                 cells = [case.what, f"`{shown_command(case)}`", *(text for text, _ in before), now[0]]
                 lines.append(f"| {' | '.join(cells)} |")
                 print(lines[-1], flush=True)
-    args.page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    kept = args.page.read_text(encoding="utf-8").partition(RECORDED)[1:] if args.page.exists() else ("", "")
+    args.page.write_text("\n".join(lines) + "\n" + "".join(("\n", *kept) if kept[0] else ()), encoding="utf-8")
     print(f"{wrong} tracebacks or folders left behind", file=sys.stderr)
     return wrong > 0
 
