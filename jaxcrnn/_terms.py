@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import ctc, diagnostics, losses
+from jaxcrnn._arguments import integers
 from jaxcrnn.kernels.center_ops import DENSE, CenterOps
 from jaxcrnn.kernels.logits import as_logits
 from jaxcrnn.types import Assignment, Batch, CenterState, Outputs
@@ -63,6 +64,26 @@ def push(
     return losses.push(features, state.centers, assignment, rivals, margin=margin, reduction=reduction, ops=ops)
 
 
+def built_in(config: Any, parts: Any, has_centers: bool) -> Iterator[tuple[str, float, Callable[..., Any]]]:
+    """Yield the name, weight and function of each term of a config.
+
+    Args:
+      config: a `jaxcrnn.objective.LossConfig`.
+      parts: its `jaxcrnn.objective.Preset`.
+      has_centers: whether the loss keeps centers.
+    """
+    if config.focal:
+        yield "focal", 1.0, partial(focal, alpha=config.focal_alpha, gamma=config.focal_gamma)
+    else:
+        yield "ctc", 1.0, plain_ctc
+    if config.ace:
+        yield "ace", config.ace, partial(ace, variant=config.ace_variant)
+    if has_centers:
+        yield "center", parts.weight, partial(center, reduction=parts.reduction)
+    if config.push:
+        yield "push", config.push, partial(push, margin=config.push_margin, reduction=parts.reduction)
+
+
 @lru_cache(maxsize=256)
 def _takes_ops(function: Callable[..., Any]) -> bool:
     return "ops" in inspect.signature(function).parameters
@@ -71,6 +92,13 @@ def _takes_ops(function: Callable[..., Any]) -> bool:
 def with_ops(function: Callable[..., Any], ops: CenterOps) -> Callable[..., Any]:
     """Bind the center operations of a step to a function, if it accepts them."""
     return partial(function, ops=ops) if _takes_ops(function) else function
+
+
+def with_integers(outputs: Outputs, batch: Batch) -> tuple[Outputs, Batch]:
+    """Convert lengths, widths and labels to integers."""
+    names = ("widths", "labels", "label_lengths")
+    integral = {name: integers(name, getattr(batch, name)) for name in names}
+    return outputs._replace(lengths=integers("lengths", outputs.lengths)), batch._replace(**integral)
 
 
 def logged(values: Mapping[str, Array], real: Array) -> dict[str, Array]:

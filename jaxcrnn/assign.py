@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import ctc
+from jaxcrnn._arguments import class_id, frame_lengths, labelled, readable
 from jaxcrnn.kernels.logits import Logits, as_logits
 from jaxcrnn.types import Assignment
 
@@ -20,12 +21,6 @@ FRAMES = ("last", "first", "best", "all")
 
 def _valid(logits: Logits, lengths: Array) -> Array:
     return jnp.arange(as_logits(logits).num_frames)[None, :] < lengths[:, None]
-
-
-def _check_classes(classes: int, **named: int) -> None:
-    for name, value in named.items():
-        if not 0 <= value < classes:
-            raise ValueError(f"{name} is {value}; expected a class id from 0 to {classes - 1}")
 
 
 def _as_weights(chosen: Array, logits: Logits) -> Array:
@@ -52,14 +47,14 @@ def counted(
       lengths: ``[B]`` int32, valid frames.
       labels: ``[B,L]`` int32; slots at ``l >= label_lengths[b]`` are padding and ignored.
       label_lengths: ``[B]`` int32, characters of each label.
-      blank: class id of the blank.
-      ignored: class ids that never emit.
+      blank: class id of the blank; a negative one counts from the end.
+      ignored: class ids that never emit; negative ones count from the end.
 
     Returns:
       Classes and weights ``[B,T]``: weight 1 on the emitting frames of the samples that take part, 0 elsewhere.
 
     Raises:
-      ValueError: If ``blank`` or an ignored class is not a class id.
+      ValueError: If ``blank`` or an ignored class is not a class, or a known length or class id is out of range.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -72,7 +67,9 @@ def counted(
     References:
       The TensorFlow original of CRNN with center loss; its PyTorch port also ignores class 1.
     """
-    _check_classes(as_logits(logits).num_classes, blank=blank, **{f"ignored[{i}]": c for i, c in enumerate(ignored)})
+    logits = as_logits(logits)
+    lengths, labels, label_lengths, blank = labelled(logits, lengths, labels, label_lengths, blank, may_be_blank=True)
+    ignored = [class_id(f"ignored[{i}]", c, logits.num_classes) for i, c in enumerate(ignored)]
     valid = _valid(logits, lengths)
     best, _ = as_logits(logits).best()
     following = jnp.where(valid[:, 1:], best[:, 1:], -1)
@@ -80,7 +77,9 @@ def counted(
     emits = valid & (best != blank) & (best != following)
     for other in ignored:
         emits &= best != other
-    passed = emits.sum(1, dtype=jnp.int32) == label_lengths
+    passed = (emits.sum(1, dtype=jnp.int32) == label_lengths) & readable(labels, label_lengths)
+    if not labels.shape[1]:  # all labels are empty: use one slot of padding
+        labels = jnp.full((len(labels), 1), blank, jnp.int32)
     slots = jnp.clip(jnp.cumsum(emits, 1) - 1, 0, labels.shape[1] - 1)
     chosen = emits & passed[:, None]
     classes = jnp.where(chosen, jnp.take_along_axis(labels, slots, 1), blank)
@@ -93,14 +92,14 @@ def predicted(logits: Logits, lengths: Array, *, blank: int = 0, skip_blank: boo
     Args:
       logits: ``[B,T,C]``; frames at ``t >= lengths[b]`` are padding and ignored.
       lengths: ``[B]`` int32, valid frames.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
       skip_blank: whether to drop the frames whose best class is the blank, which are most of them.
 
     Returns:
       Classes and weights ``[B,T]``: weight 1 on the valid frames, 0 elsewhere.
 
     Raises:
-      ValueError: If ``blank`` is not a class id.
+      ValueError: If ``blank`` is not a class, or a known length or class id is out of range.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -113,7 +112,8 @@ def predicted(logits: Logits, lengths: Array, *, blank: int = 0, skip_blank: boo
     References:
       PaddleOCR, ``CenterLoss``.
     """
-    _check_classes(as_logits(logits).num_classes, blank=blank)
+    logits = as_logits(logits)
+    blank, lengths = class_id("blank", blank, logits.num_classes), frame_lengths(lengths, logits.num_frames)
     chosen = _valid(logits, lengths)
     best, _ = as_logits(logits).best()
     if skip_blank:
@@ -139,7 +139,7 @@ def aligned(
       lengths: ``[B]`` int32, valid frames.
       labels: ``[B,L]`` int32, never ``blank``; slots at ``l >= label_lengths[b]`` are padding and ignored.
       label_lengths: ``[B]`` int32, characters of each label.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
       frames: which frames of a character's run are assigned: ``"last"`` (as in flow one), ``"first"``, ``"best"``
         (where the character is most probable; the first one on a tie) or ``"all"``.
 
@@ -148,7 +148,7 @@ def aligned(
       whole run; 0 elsewhere.
 
     Raises:
-      ValueError: If ``frames`` is unknown, or ``blank`` is not a class id.
+      ValueError: If ``frames`` is unknown, ``blank`` is not a class, or a known length or class id is out of range.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -158,10 +158,13 @@ def aligned(
       >>> frames.classes.tolist(), frames.weights.tolist()
       ([[1, 1, 0, 2]], [[1.0, 1.0, 0.0, 1.0]])
     """
-    _check_classes(as_logits(logits).num_classes, blank=blank)
+    logits = as_logits(logits)
     if frames not in FRAMES:
         raise ValueError(f"frames is {frames!r}; expected one of {', '.join(FRAMES)}")
+    lengths, labels, label_lengths, blank = labelled(logits, lengths, labels, label_lengths, blank)
     slots = ctc.best_path(logits, lengths, labels, label_lengths, blank=blank)
+    if not slots.shape[1] or not labels.shape[1]:
+        return Assignment(jnp.full_like(slots, blank), _as_weights(slots >= 0, logits))
     classes = jnp.where(slots >= 0, jnp.take_along_axis(labels, jnp.maximum(slots, 0), 1), blank).astype(jnp.int32)
     chosen = slots >= 0
     if frames == "last":
@@ -190,14 +193,14 @@ def posterior(logits: Logits, lengths: Array, labels: Array, label_lengths: Arra
       lengths: ``[B]`` int32, valid frames.
       labels: ``[B,L]`` int32, never ``blank``; slots at ``l >= label_lengths[b]`` are padding and ignored.
       label_lengths: ``[B]`` int32, characters of each label.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
 
     Returns:
       Classes and weights ``[B,T,L]``. For feasible samples the weights of a slot sum to 1 over the frames. They are 0
       for infeasible samples, in padded frames and in padded slots.
 
     Raises:
-      ValueError: If ``blank`` is not a class id.
+      ValueError: If ``blank`` is not a class, or a known length or class id is out of range.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -211,12 +214,13 @@ def posterior(logits: Logits, lengths: Array, labels: Array, label_lengths: Arra
     References:
       The posteriors: Graves et al., 2006; see `jaxcrnn.ctc.slot_posteriors`.
     """
-    _check_classes(as_logits(logits).num_classes, blank=blank)
+    logits = as_logits(logits)
+    lengths, labels, label_lengths, blank = labelled(logits, lengths, labels, label_lengths, blank)
     posteriors = ctc.slot_posteriors(logits, lengths, labels, label_lengths, blank=blank)
     total = posteriors.sum(1, keepdims=True)  # expected frames of a slot, at least 1 if feasible
     weights = posteriors / jnp.maximum(total, 0.5)
     listed = jnp.arange(labels.shape[1])[None, :] < label_lengths[:, None]
-    classes = jnp.where(listed, labels, blank).astype(jnp.int32)
+    classes = jnp.where(listed & (labels >= 0), labels, blank)
     return Assignment(jnp.broadcast_to(classes[:, None, :], weights.shape), weights)
 
 

@@ -10,6 +10,10 @@ import numpy as np
 from jax import Array
 from jax.scipy.ndimage import map_coordinates
 
+from jaxcrnn._arguments import integers
+from jaxcrnn._ranges import Decay, Natural, NonNegative, Share, check
+from jaxcrnn.errors import UserError
+
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
@@ -19,39 +23,48 @@ class AugmentConfig:
     Lengths are fractions of the image height, so the same setting fits lines of any width.
 
     Attributes:
-      probability: fraction of the lines that are augmented, in [0, 1]; 0 disables augmentation.
-      tilt: vertical displacement of the ends of the line, up or down, in image heights.
-      taper: relative change of the text height from the middle to either end, as in perspective.
-      slant: horizontal displacement of top and bottom, in image heights.
-      zoom: relative change of the text height.
-      squeeze: largest relative shortening of the line; the free ends repeat the border.
-      shift: displacement in both directions, in image heights.
-      wave: amplitude of a smooth wave along the line, about two heights long, in image heights.
-      contrast: relative change of the contrast.
-      brightness: change of the brightness, where black to white is a range of 2.
-      blur: largest share of a blurred copy that is mixed in, in [0, 1]; the blur is 3x3 binomial, applied twice.
-      noise: largest standard deviation of Gaussian noise, where black to white is a range of 2.
-      erase: largest side of one rectangle filled with a uniform gray, in image heights.
-      invert: probability that black and white are swapped, in [0, 1].
-      warmup: number of steps over which all ranges grow from 0 to their full size. CTC first has to locate the
-        characters, and strong augmentation delays that (docs/real-lines.md).
+      probability: fraction of the lines that are augmented, 0 to 1; 0 disables augmentation.
+      tilt: vertical displacement of the ends of the line, up or down, in image heights, 0 or more.
+      taper: relative change of the text height from the middle to either end, as in perspective, 0 or more, less than
+        1; together with ``zoom`` less than 1.
+      slant: horizontal displacement of top and bottom, in image heights, 0 or more.
+      zoom: relative change of the text height, 0 or more, less than 1.
+      squeeze: largest relative shortening of the line, 0 or more, less than 1; the free ends repeat the border.
+      shift: displacement in both directions, in image heights, 0 or more.
+      wave: amplitude of a smooth wave along the line, about two heights long, in image heights, 0 or more.
+      contrast: relative change of the contrast, 0 or more.
+      brightness: change of the brightness, where black to white is a range of 2, 0 or more.
+      blur: largest share of a blurred copy that is mixed in, 0 to 1; the blur is 3x3 binomial, applied twice.
+      noise: largest standard deviation of Gaussian noise, where black to white is a range of 2, 0 or more.
+      erase: largest side of one rectangle filled with a uniform gray, in image heights, 0 or more.
+      invert: probability that black and white are swapped, 0 to 1.
+      warmup: number of steps over which all ranges grow from 0 to their full size, 0 or more; 0 starts at the full
+        size. CTC first has to locate the characters, and strong augmentation delays that (docs/real-lines.md).
+
+    Raises:
+      UserError: a value is out of range.
     """
 
-    probability: float = 1.0
-    tilt: float = 0.06
-    taper: float = 0.05
-    slant: float = 0.12
-    zoom: float = 0.1
-    squeeze: float = 0.08
-    shift: float = 0.06
-    wave: float = 0.03
-    contrast: float = 0.3
-    brightness: float = 0.2
-    blur: float = 0.5
-    noise: float = 0.1
-    erase: float = 0.0
-    invert: float = 0.0
-    warmup: int = 0
+    probability: Share = 1.0
+    tilt: NonNegative = 0.06
+    taper: Decay = 0.05
+    slant: NonNegative = 0.12
+    zoom: Decay = 0.1
+    squeeze: Decay = 0.08
+    shift: NonNegative = 0.06
+    wave: NonNegative = 0.03
+    contrast: NonNegative = 0.3
+    brightness: NonNegative = 0.2
+    blur: Share = 0.5
+    noise: NonNegative = 0.1
+    erase: NonNegative = 0.0
+    invert: Share = 0.0
+    warmup: Natural = 0
+
+    def __post_init__(self) -> None:
+        check(self, "augment")
+        if not self.zoom + self.taper < 1:
+            raise UserError(f"augment.zoom and taper are {self.zoom} and {self.taper}; expected a sum of less than 1")
 
 
 def augment(config: AugmentConfig, images: Array, widths: Array, key: Array, step: Array | int = 0) -> Array:
@@ -69,6 +82,7 @@ def augment(config: AugmentConfig, images: Array, widths: Array, key: Array, ste
     """
     if config.probability <= 0:
         return images
+    widths = integers("widths", widths)
     keys = jax.random.split(key, images.shape[0])
     strength = jnp.minimum((jnp.asarray(step, jnp.float32) + 1) / config.warmup, 1.0) if config.warmup else jnp.ones(())
     changed = jax.vmap(lambda *line: _one(config, strength, *line))(images[..., 0], widths, keys)

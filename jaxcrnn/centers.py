@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import assign, decode, losses
+from jaxcrnn._arguments import assigned, labelled
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.center_ops import DENSE, CenterOps
 from jaxcrnn.kernels.dtypes import at_least_float32
@@ -113,7 +114,7 @@ def accumulate(
       lengths: ``[B]`` int32, valid frames.
       labels: ``[B,L]`` int32; slots at ``l >= label_lengths[b]`` are padding and ignored.
       label_lengths: ``[B]`` int32, characters of each label.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
 
     Returns:
       The updated state.
@@ -134,7 +135,9 @@ def accumulate(
     References:
       PaddleOCR, ``export_center``.
     """
-    _check(state, features, as_logits(logits).num_classes)
+    logits = as_logits(logits)
+    _check(state, features, logits.num_classes)
+    lengths, labels, label_lengths, blank = labelled(logits, lengths, labels, label_lengths, blank, may_be_blank=True)
     ids, counts = decode.greedy(logits, lengths, blank=blank)
     exact = decode.exact(ids, counts, labels, label_lengths)
     classes, weights = assign.predicted(logits, lengths, blank=blank)
@@ -261,6 +264,7 @@ def gradient(
 
 def _sums(centers: Array, features: Array, assignment: Assignment, ops: CenterOps) -> tuple[Array, Array]:
     """Compute ``sum w (c_k - f)`` as ``[C,D]`` and ``sum w`` as ``[C]``, over the frames of each class."""
+    assignment = assigned(assignment, len(centers))
     return ops.class_sums(centers, jax.tree.map(jax.lax.stop_gradient, features), *assignment)
 
 

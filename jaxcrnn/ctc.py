@@ -7,12 +7,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from jaxcrnn._arguments import Labels, frame_lengths, integers, labelled, readable, texts
 from jaxcrnn.kernels import ctc_lattice
 from jaxcrnn.kernels.ctc_lattice import Lattice, Posteriors
+from jaxcrnn.kernels.derivatives import constant_unless
 from jaxcrnn.kernels.dtypes import at_least_float32
-from jaxcrnn.kernels.logits import DenseLogits, Logits, as_logits, constant, factored
+from jaxcrnn.kernels.logits import DenseLogits, Logits, LogitsLike, as_logits, constant, factored
 
 
 def is_feasible(lengths: Array, labels: Array, label_lengths: Array) -> Array:
@@ -26,7 +29,11 @@ def is_feasible(lengths: Array, labels: Array, label_lengths: Array) -> Array:
       label_lengths: ``[B]`` int32, characters of each label.
 
     Returns:
-      ``[B]`` bool. The empty label is feasible at any length, including 0.
+      ``[B]`` bool. The empty label is feasible at any length, including 0. A negative class id is not feasible under
+      jit, where values are not known.
+
+    Raises:
+      ValueError: If a known class id is negative, or a known length is out of range.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -35,9 +42,14 @@ def is_feasible(lengths: Array, labels: Array, label_lengths: Array) -> Array:
       >>> ctc.is_feasible(lengths, labels, label_lengths).tolist()  # "11" needs a blank in between: three frames
       [True, False]
     """
+    return _feasible(integers("lengths", lengths), *texts(labels, label_lengths))
+
+
+def _feasible(lengths: Array, labels: Array, label_lengths: Array) -> Array:
     slots = jnp.arange(1, labels.shape[1])
     repeats = (labels[:, 1:] == labels[:, :-1]) & (slots[None, :] < label_lengths[:, None])
-    return label_lengths + repeats.sum(1, dtype=label_lengths.dtype) <= lengths
+    fits = label_lengths + repeats.sum(1, dtype=label_lengths.dtype) <= lengths
+    return fits & readable(labels, label_lengths)
 
 
 def ctc_loss(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:
@@ -52,11 +64,17 @@ def ctc_loss(logits: Logits, lengths: Array, labels: Array, label_lengths: Array
       lengths: ``[B]`` int32, valid frames.
       labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are padding and ignored.
       label_lengths: ``[B]`` int32, characters of each label.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
 
     Returns:
       ``[B]`` float32 in nats. An infeasible sample (see `is_feasible`), or one whose label has probability 0, has loss
       0 and a zero gradient, as with ``zero_infinity=True`` in PyTorch. Count infeasible samples with `is_feasible`.
+      Under jit, where values are not known, a class id out of range makes a sample infeasible. Second derivatives are
+      exact, by `jax.hessian` and by reverse over reverse mode; `jax.jvp` of the loss itself is an error.
+
+    Raises:
+      TypeError: If lengths or labels are not integers.
+      ValueError: If ``blank`` is not a class, or a known length or class id is out of range.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -72,14 +90,20 @@ def ctc_loss(logits: Logits, lengths: Array, labels: Array, label_lengths: Array
     References:
       Graves et al., 2006, eq. 3; the gradient is eq. 16.
     """
-    if not labels.shape[1]:  # all labels are empty: use one slot of padding
-        labels = jnp.zeros((len(labels), 1), labels.dtype)
-    logits = as_logits(logits)
+    logits, (lengths, labels, label_lengths, blank) = _arguments(logits, lengths, labels, label_lengths, blank)
     if isinstance(logits, DenseLogits):
         return _dense_loss(logits.values, lengths, labels, label_lengths, blank)
     classes = ctc_lattice.state_classes(labels, label_lengths, blank)
     chosen = _state_logits(logits, classes, blank)
     return _factored_loss(logits.log_norm(), chosen, classes, lengths, labels, label_lengths)
+
+
+def _arguments(logits: Logits, *labels: Any) -> tuple[LogitsLike, Labels]:
+    logits = as_logits(logits)
+    known = labelled(logits, *labels)
+    if not known.labels.shape[1]:  # all labels are empty: use one slot of padding
+        known = known._replace(labels=jnp.zeros((len(known.labels), 1), jnp.int32))
+    return logits, known
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -89,13 +113,20 @@ def _dense_loss(logits: Array, lengths: Array, labels: Array, label_lengths: Arr
 
 def _loss_alone(paths: Lattice, lengths: Array, labels: Array, label_lengths: Array) -> Array:
     _, last = ctc_lattice.arrive(paths, lengths, ways=1)
-    return ctc_lattice.losses(paths, last[0], lengths, is_feasible(lengths, labels, label_lengths))[0]
+    return ctc_lattice.losses(paths, last[0], lengths, _feasible(lengths, labels, label_lengths))[0]
 
 
 def _dense_forward(logits: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> tuple[Array, Any]:
+    feasible = _feasible(lengths, labels, label_lengths)
+    logits = constant_unless(logits, _used(logits.shape[1], lengths, feasible)[:, :, None])
     paths = _lattice(logits, lengths, labels, label_lengths, blank)
-    losses, posteriors = ctc_lattice.posteriors(paths, lengths, is_feasible(lengths, labels, label_lengths))
+    losses, posteriors = ctc_lattice.posteriors(paths, lengths, feasible)
     return losses, (logits, paths.norm, paths.classes, posteriors)
+
+
+def _used(frames: int, lengths: Array, feasible: Array) -> Array:
+    """Mark the frames that the loss depends on, ``[B,T]``: the others may be NaN, also in second derivatives."""
+    return (jnp.arange(frames)[None, :] < lengths[:, None]) & feasible[:, None]
 
 
 def _dense_backward(blank: int, saved: Any, d_losses: Array) -> tuple[Array, None, None, None]:
@@ -121,8 +152,10 @@ def _factored_loss(norm: Array, chosen: Array, classes: Array, lengths: Array, l
 def _factored_forward(
     norm: Array, chosen: Array, classes: Array, lengths: Array, labels: Array, sizes: Array
 ) -> tuple[Array, Posteriors]:
-    paths = ctc_lattice.lattice(chosen, norm, classes, sizes)
-    return ctc_lattice.posteriors(paths, lengths, is_feasible(lengths, labels, sizes))
+    feasible = _feasible(lengths, labels, sizes)
+    used = _used(norm.shape[1], lengths, feasible)
+    norm, chosen = constant_unless(norm, used), constant_unless(chosen, used[:, :, None])
+    return ctc_lattice.posteriors(ctc_lattice.lattice(chosen, norm, classes, sizes), lengths, feasible)
 
 
 def _factored_backward(posteriors: Posteriors, d_losses: Array) -> tuple[Array, Array, None, None, None, None]:
@@ -149,10 +182,14 @@ def fused_ctc_loss(
       lengths: ``[B]`` int32, valid frames.
       labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are padding and ignored.
       label_lengths: ``[B]`` int32, characters of each label.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
 
     Returns:
       ``[B]`` float32 in nats; infeasible samples have loss 0 and a zero gradient.
+
+    Raises:
+      TypeError: If lengths or labels are not integers.
+      ValueError: If ``blank`` is not a class, or a known length or class id is out of range.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -162,6 +199,7 @@ def fused_ctc_loss(
       >>> round(float(loss[0]), 4)
       1.6864
     """
+    lengths = frame_lengths(lengths, features.shape[1])
     inside = jnp.arange(features.shape[1])[None, :] < lengths[:, None]
     clean = jnp.where(inside[:, :, None], features, jnp.zeros((), features.dtype))
     return ctc_loss(factored(clean, kernel, bias), lengths, labels, label_lengths, blank=blank)
@@ -176,7 +214,7 @@ def _state_logits(logits: Any, classes: Array, blank: int) -> Array:
     return jnp.concatenate([pairs, blanks], 2)
 
 
-def _lattice(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> Lattice:
+def _lattice(logits: Any, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> Lattice:
     logits, classes = as_logits(logits), ctc_lattice.state_classes(labels, label_lengths, blank)
     if not isinstance(logits, DenseLogits):
         chosen = _state_logits(logits, classes, blank)
@@ -199,11 +237,14 @@ def slot_posteriors(logits: Logits, lengths: Array, labels: Array, label_lengths
       lengths: ``[B]`` int32, valid frames.
       labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are padding and ignored.
       label_lengths: ``[B]`` int32, characters of each label.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
 
     Returns:
       ``[B,T,L]`` float32 in [0, 1]; 0 in padded frames, in padded slots and for infeasible samples. The sum over the
       slots of a frame is 1 minus the posterior of the blank. No gradient flows through the result.
+
+    Raises:
+      ValueError: If ``blank`` is not a class, or a known length or class id is out of range.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -216,8 +257,11 @@ def slot_posteriors(logits: Logits, lengths: Array, labels: Array, label_lengths
     References:
       Graves et al., 2006, eq. 7 and 11.
     """
+    shape = np.shape(labels)
+    logits, (lengths, labels, label_lengths, blank) = _arguments(logits, lengths, labels, label_lengths, blank)
     paths = _lattice(constant(logits), lengths, labels, label_lengths, blank)
-    return ctc_lattice.posteriors(paths, lengths, is_feasible(lengths, labels, label_lengths))[1].states[:, :, 1::2]
+    states = ctc_lattice.posteriors(paths, lengths, _feasible(lengths, labels, label_lengths))[1].states
+    return states[:, :, 1::2][:, :, : shape[1]]
 
 
 def best_path(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:
@@ -228,11 +272,14 @@ def best_path(logits: Logits, lengths: Array, labels: Array, label_lengths: Arra
       lengths: ``[B]`` int32, valid frames.
       labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are padding and ignored.
       label_lengths: ``[B]`` int32, characters of each label.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
 
     Returns:
       ``[B,T]`` int32, the label slot that each frame shows; -1 where it shows the blank, in padded frames and for
       infeasible samples.
+
+    Raises:
+      ValueError: If ``blank`` is not a class, or a known length or class id is out of range.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -241,6 +288,7 @@ def best_path(logits: Logits, lengths: Array, labels: Array, label_lengths: Arra
       >>> ctc.best_path(logits, jnp.array([4]), jnp.array([[1, 2]]), jnp.array([2])).tolist()
       [[-1, 0, 0, 1]]
     """
+    logits, (lengths, labels, label_lengths, blank) = _arguments(logits, lengths, labels, label_lengths, blank)
     paths = _lattice(logits, lengths, labels, label_lengths, blank)
     frames = jnp.arange(len(paths.scores))
 
@@ -261,5 +309,5 @@ def best_path(logits: Logits, lengths: Array, labels: Array, label_lengths: Arra
     best, steps = jax.lax.scan(forward, ctc_lattice.start(paths), (paths.scores, frames == 0, inside))
     final = jnp.argmax(jnp.where(paths.ends, best, -jnp.inf), 1).astype(jnp.int32)
     _, states = jax.lax.scan(back, final, (steps, inside), reverse=True)
-    visible = inside & is_feasible(lengths, labels, label_lengths)[None, :]
+    visible = inside & _feasible(lengths, labels, label_lengths)[None, :]
     return jnp.where(visible & (states % 2 == 1), states // 2, -1).T

@@ -9,7 +9,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import ctc
+from jaxcrnn._arguments import class_id, frame_lengths, integers, labelled, readable, texts
 from jaxcrnn.kernels.logits import Logits, as_logits
+
+_NAMES = ("ids", "counts")
 
 
 class Reading(NamedTuple):
@@ -33,7 +36,7 @@ def emitting(best: Array, lengths: Array, blank: int) -> tuple[Array, Array]:
     Args:
       best: ``[B,T]`` int32, best class of each frame.
       lengths: ``[B]`` int32, valid frames.
-      blank: class id of the blank.
+      blank: class id of the blank, 0 or more: the number of classes is not known here.
 
     Returns:
       Two ``[B,T]`` bool arrays: the frames that start a run, and the valid frames.
@@ -45,6 +48,9 @@ def emitting(best: Array, lengths: Array, blank: int) -> tuple[Array, Array]:
       >>> starts.tolist(), valid.tolist()
       ([[False, True, False, False]], [[True, True, True, False]])
     """
+    if not isinstance(blank, jax.core.Tracer) and blank < 0:
+        raise ValueError(f"blank is {blank}; expected 0 or more, because the number of classes is not known here")
+    best, lengths = integers("best", best), frame_lengths(lengths, best.shape[1])
     valid = jnp.arange(best.shape[1])[None, :] < lengths[:, None]
     before = jnp.pad(best[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
     return valid & (best != blank) & (best != before), valid
@@ -67,6 +73,7 @@ def pack(best: Array, starts: Array) -> tuple[Array, Array]:
       >>> ids.tolist(), counts.tolist()
       ([[5, 7, 0, 0]], [2])
     """
+    best, starts = integers("best", best), jnp.asarray(starts, bool)
     counts = starts.sum(1, dtype=jnp.int32)
     # Scatter kept frames to the index given by their running count; the others write past the end and are dropped.
     place = jnp.where(starts, jnp.cumsum(starts, 1) - 1, best.shape[1])
@@ -80,7 +87,7 @@ def greedy(logits: Logits, lengths: Array, *, blank: int = 0) -> tuple[Array, Ar
     Args:
       logits: ``[B,T,C]``; frames at ``t >= lengths[b]`` are padding and ignored.
       lengths: ``[B]`` int32, valid frames.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
 
     Returns:
       ``ids [B,T]`` int32, packed to the left and 0 from ``counts[b]`` on, and ``counts [B]`` int32.
@@ -96,7 +103,9 @@ def greedy(logits: Logits, lengths: Array, *, blank: int = 0) -> tuple[Array, Ar
     References:
       Best path decoding: Graves et al., 2006.
     """
-    best, _ = as_logits(logits).best()
+    logits = as_logits(logits)
+    blank = class_id("blank", blank, logits.num_classes)
+    best, _ = logits.best()
     starts, _ = emitting(best, lengths, blank)
     return pack(best, starts)
 
@@ -107,7 +116,7 @@ def read(logits: Logits, lengths: Array, *, blank: int = 0) -> Reading:
     Args:
       logits: ``[B,T,C]``; frames at ``t >= lengths[b]`` are padding and ignored.
       lengths: ``[B]`` int32, valid frames.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
 
     Returns:
       A `Reading`.
@@ -121,6 +130,7 @@ def read(logits: Logits, lengths: Array, *, blank: int = 0) -> Reading:
       ([[1, 2, 0, 0]], [2], 0.8)
     """
     logits = as_logits(logits)
+    blank, lengths = class_id("blank", blank, logits.num_classes), frame_lengths(lengths, logits.num_frames)
     best, value = logits.best()
     starts, valid = emitting(best, lengths, blank)
     ids, counts = pack(best, starts)
@@ -161,7 +171,7 @@ def characters(logits: Logits, lengths: Array, ids: Array, counts: Array, *, bla
       lengths: ``[B]`` int32, valid frames.
       ids: ``[B,L]`` int32, class ids of the texts, from any decoder; entries from ``counts[b]`` on are padding.
       counts: ``[B]`` int32, number of characters.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
 
     Returns:
       `Characters`.
@@ -174,7 +184,11 @@ def characters(logits: Logits, lengths: Array, ids: Array, counts: Array, *, bla
       >>> found.first.tolist(), found.last.tolist()
       ([[1, 3]], [[2, 3]])
     """
-    logits, size = as_logits(logits), ids.shape[1]
+    logits = as_logits(logits)
+    lengths, ids, counts, blank = labelled(logits, lengths, ids, counts, blank, names=_NAMES)
+    if not ids.shape[1]:
+        return Characters(jnp.zeros(ids.shape, logits.dtype), ids, ids)
+    size = ids.shape[1]
     slots = ctc.best_path(logits, lengths, ids, counts, blank=blank)
     visible = slots >= 0
     segments = jnp.where(visible, slots, size)
@@ -199,7 +213,7 @@ def blankness(logits: Logits, lengths: Array, *, blank: int = 0) -> Array:
     Args:
       logits: ``[B,T,C]``; frames at ``t >= lengths[b]`` are padding and ignored.
       lengths: ``[B]`` int32, valid frames.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
 
     Returns:
       ``[B]`` float32 in [0, 1]; 0 for lines without frames.
@@ -212,6 +226,7 @@ def blankness(logits: Logits, lengths: Array, *, blank: int = 0) -> Array:
       0.3125
     """
     logits = as_logits(logits)
+    blank, lengths = class_id("blank", blank, logits.num_classes), frame_lengths(lengths, logits.num_frames)
     norm = logits.log_norm()
     valid = jnp.arange(norm.shape[1])[None, :] < lengths[:, None]
     classes = jnp.full(norm.shape, blank, jnp.int32)
@@ -238,8 +253,9 @@ def exact(ids: Array, counts: Array, labels: Array, label_lengths: Array) -> Arr
       >>> decode.exact(ids, counts, jnp.array([[1, 2], [2, 0]]), jnp.array([2, 1])).tolist()
       [True, False]
     """
+    (ids, counts), (labels, label_lengths) = texts(ids, counts, names=_NAMES), texts(labels, label_lengths)
     width = max(ids.shape[1], labels.shape[1])
     inside = jnp.arange(width)[None, :] < label_lengths[:, None]
     ids = jnp.pad(ids, ((0, 0), (0, width - ids.shape[1])))
     labels = jnp.pad(labels, ((0, 0), (0, width - labels.shape[1])))
-    return (counts == label_lengths) & jnp.all((ids == labels) | ~inside, 1)
+    return (counts == label_lengths) & readable(labels, label_lengths) & jnp.all((ids == labels) | ~inside, 1)

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxcrnn import ctc, decode
+from jaxcrnn._arguments import assigned, class_id, integers, labelled
 from jaxcrnn.kernels.center_ops import DENSE, CenterOps
 from jaxcrnn.kernels.dtypes import at_least_float32
 from jaxcrnn.kernels.logits import Logits, as_logits, constant
@@ -24,13 +26,14 @@ def top_rival(logits: Logits, classes: Array, *, excluded: Sequence[int] = ()) -
     Args:
       logits: ``[B,T,C]``, or any type of `jaxcrnn.kernels.logits`.
       classes: ``[B,T]`` or ``[B,T,K]`` int32, the assigned classes.
-      excluded: class ids that are never rivals, such as the blank; at most one unless the logits are dense.
+      excluded: class ids that are never rivals, such as the blank; at most one unless the logits are dense. Negative
+        ids count from the end.
 
     Returns:
       int32 with the shape of ``classes``; the class itself where no other class is left.
 
     Raises:
-      ValueError: If too many classes are excluded.
+      ValueError: If too many classes are excluded, or a known class id is out of range.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -42,9 +45,12 @@ def top_rival(logits: Logits, classes: Array, *, excluded: Sequence[int] = ()) -
     References:
       The TensorFlow original of CRNN with center loss.
     """
-    first, second, has_second = (a[..., None] for a in as_logits(constant(logits)).ranked(excluded))
+    logits = as_logits(constant(logits))
+    excluded = [class_id(f"excluded[{i}]", c, logits.num_classes) for i, c in enumerate(excluded)]
+    classes = assigned((classes, np.ones(np.shape(classes), bool)), logits.num_classes, "classes").classes
+    first, second, has_second = (a[..., None] for a in logits.ranked(excluded))
     own = classes if classes.ndim == 3 else classes[..., None]
-    rival = jnp.where(own == first, jnp.where(has_second, second, own), first).astype(classes.dtype)
+    rival = jnp.where(own == first, jnp.where(has_second, second, own), first)
     return rival.reshape(classes.shape)
 
 
@@ -115,8 +121,10 @@ def watch(
     References:
       The TensorFlow original of CRNN with center loss.
     """
-    classes, weights = assignment
-    if classes.ndim == 3:
+    classes, weights = assigned(assignment, len(centers))
+    if not classes.size:  # no frames, or no classes for them
+        classes, weights = jnp.zeros(classes.shape[:2], jnp.int32), jnp.zeros(weights.shape[:2], weights.dtype)
+    elif classes.ndim == 3:
         most = jnp.argmax(weights, -1, keepdims=True)
         classes, weights = (jnp.take_along_axis(a, most, -1)[..., 0] for a in (classes, weights))
     logits, centers = as_logits(logits), at_least_float32(centers)
@@ -165,25 +173,27 @@ def train_metrics(
       assignment: assignment of the loss; None for a loss without centers.
       before: centers before the step; None for a loss without centers.
       after: centers after the step; None for a loss without centers.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
       ops: implementation of the distances to the centers; see `jaxcrnn.kernels.center_ops`.
 
     Returns:
       The numbers of ``samples``, of ``correct`` ones (read exactly) and of ``infeasible`` ones; with an assignment,
       ``assigned_samples`` and ``assigned_frames``; with centers, ``centers_moved`` and ``watch`` (a `Watch`).
     """
-    labels = (outputs.lengths, batch.labels, batch.label_lengths)
-    real = batch.widths > 0
-    ids, counts = decode.greedy(outputs.logits, outputs.lengths, blank=blank)
+    logits = as_logits(outputs.logits)
+    *labels, blank = labelled(logits, outputs.lengths, batch.labels, batch.label_lengths, blank, may_be_blank=True)
+    real = integers("widths", batch.widths) > 0
+    ids, counts = decode.greedy(logits, labels[0], blank=blank)
     info: dict[str, Any] = {
         "samples": real.sum(dtype=jnp.int32),
         "correct": (real & decode.exact(ids, counts, *labels[1:])).sum(dtype=jnp.int32),
         "infeasible": (real & ~ctc.is_feasible(*labels)).sum(dtype=jnp.int32),
     }
     if assignment is not None:
+        assignment = assigned(assignment, logits.num_classes)
         used = assignment.weights > 0
-        info["assigned_samples"] = used.reshape(len(real), -1).any(1).sum(dtype=jnp.int32)
-        info["assigned_frames"] = used.reshape(*used.shape[:2], -1).any(2).sum(dtype=jnp.int32)
+        info["assigned_samples"] = used.any(tuple(range(1, used.ndim))).sum(dtype=jnp.int32)
+        info["assigned_frames"] = used.any(tuple(range(2, used.ndim))).sum(dtype=jnp.int32)
     if assignment is not None and before is not None and after is not None:
         info["centers_moved"] = (after.centers != before.centers).any(1).sum(dtype=jnp.int32)
         info["watch"] = watch(outputs.logits, outputs.features, before.centers, assignment, ops=ops)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import ctc
+from jaxcrnn._arguments import assigned, labelled, readable
 from jaxcrnn.kernels.center_ops import DENSE, CenterOps
 from jaxcrnn.kernels.dtypes import at_least_float32
 from jaxcrnn.kernels.logits import DenseLogits, Logits, as_logits
@@ -38,10 +39,13 @@ def focal_ctc(
       label_lengths: ``[B]`` int32, characters of each label.
       alpha: factor of the loss.
       gamma: focusing exponent, 0 or more; higher values down-weight probable lines more, 0 is plain CTC.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
 
     Returns:
       ``[B]`` float32; infeasible samples have loss 0 and a zero gradient.
+
+    Raises:
+      ValueError: If ``blank`` is not a class, or a known length or class id is out of range.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -93,15 +97,16 @@ def ace(
       lengths: ``[B]`` int32, valid frames.
       labels: ``[B,L]`` int32; slots at ``l >= label_lengths[b]`` are padding and ignored.
       label_lengths: ``[B]`` int32, characters of each label.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
       variant: ``"paper"``, or ``"paddle"``, which applies a second softmax to ``ybar``.
 
     Returns:
-      ``[B]`` float32; samples with no frames, or fewer frames than characters, have loss 0 and a zero gradient.
+      ``[B]`` float32; samples with no frames, or fewer frames than characters, have loss 0 and a zero gradient, also
+      where T is 0. With L = 0 all labels are empty: every frame counts as the blank.
 
     Raises:
       ValueError: If ``variant`` is unknown, or is ``"paddle"``, which needs the logits of every class, and the logits
-        are not dense.
+        are not dense. If ``blank`` is not a class, or a known length or class id is out of range.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -116,6 +121,10 @@ def ace(
     if variant not in VARIANTS:
         raise ValueError(f"variant is {variant!r}; expected one of {', '.join(VARIANTS)}")
     logits = as_logits(logits)
+    arguments = labelled(logits, lengths, labels, label_lengths, blank, may_be_blank=True)
+    if not logits.num_frames:
+        return jnp.zeros(len(arguments.lengths), logits.dtype)
+    lengths, labels, label_lengths, blank = arguments
     valid = jnp.arange(logits.num_frames)[None, :] < lengths[:, None]
     if isinstance(logits, DenseLogits):
         masked = jnp.where(valid[:, :, None], logits.values, jnp.zeros((), logits.values.dtype))
@@ -124,9 +133,9 @@ def ace(
     frames = jnp.maximum(lengths, 1).astype(norm.dtype)
     # Only the blank and the label's classes have a count: gather [B,1+L] columns instead of building [B,C] counts.
     listed = jnp.arange(labels.shape[1])[None, :] < label_lengths[:, None]
-    labels = jnp.where(listed, labels, blank)  # a padded slot may hold an invalid class id
-    classes = jnp.concatenate([jnp.full_like(labels[:, :1], blank), labels], 1)
-    enough = (label_lengths <= lengths) & (lengths > 0)
+    enough = (label_lengths <= lengths) & (lengths > 0) & readable(labels, label_lengths)
+    labels = jnp.where(listed & (labels >= 0), labels, blank)  # a padded slot may hold an invalid class id
+    classes = jnp.concatenate([jnp.full((len(labels), 1), blank, jnp.int32), labels], 1)
     counts = jnp.concatenate([(lengths - label_lengths)[:, None], listed.astype(lengths.dtype)], 1)
     counts = jnp.where(enough[:, None], counts, 0).astype(norm.dtype)
     if variant == "paper":
@@ -173,7 +182,8 @@ def center(
       A float32 scalar.
 
     Raises:
-      ValueError: If ``reduction`` is unknown, or features and centers differ in size.
+      ValueError: If ``reduction`` is unknown, features and centers differ in size, or a known class id of a frame with
+        weight is out of range; under jit such a frame has weight 0.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -190,7 +200,7 @@ def center(
       Wen et al., 2016, eq. 2. ``"half_sum"``: the TensorFlow original; ``"mean"``: the PyTorch port and PaddleOCR.
     """
     _check_sizes(features, centers)
-    classes, weights = assignment
+    classes, weights = assigned(assignment, len(centers))
     distance = ops.squared_distance(features, centers, classes, weights > 0)
     return _reduced(jnp.where(weights > 0, jnp.clip(distance, NEAREST, FARTHEST), 0.0), weights, reduction)
 
@@ -223,7 +233,8 @@ def push(
       A float32 scalar.
 
     Raises:
-      ValueError: If ``reduction`` is unknown, or features and centers differ in size.
+      ValueError: If ``reduction`` is unknown, features and centers differ in size, or a known class id of a frame with
+        weight is out of range; under jit such a frame has weight 0.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -239,7 +250,8 @@ def push(
       the nearest center, which would need a ``[B*T,C]`` matrix of distances.
     """
     _check_sizes(features, centers)
-    classes, weights = assignment
+    classes, weights = assigned(assignment, len(centers))
+    rivals, weights = assigned((rivals, weights), len(centers), "rivals")
     weights = jnp.where(rivals == classes, jnp.zeros((), weights.dtype), weights)
     own = ops.squared_distance(features, centers, classes, weights > 0)
     other = ops.squared_distance(features, centers, rivals, weights > 0)

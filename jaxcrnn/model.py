@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcrnn._arguments import integers
+from jaxcrnn._ranges import Count, Decay, Natural, check
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.dtypes import at_least_float32
 from jaxcrnn.kernels.mesh_ops import LOCAL, Ops
@@ -40,7 +42,7 @@ class ModelConfig:
         CPUs), ``"tiny"`` (3, to try out a setting), ``"resnet"``, one of the backbones that fit weights of other
         programs, or layers spelled out (`jaxcrnn.nn.backbones.layers_of`).
       hidden: size H of each LSTM direction, 1 or more; a bidirectional layer has D = 2H features.
-      dropout: dropout rate before each LSTM during training, in [0, 1).
+      dropout: dropout rate before each LSTM during training, 0 or more, less than 1.
       standardize: shift and scale each line to mean 0 and variance 1 over its unpadded columns; for photos, whose
         brightness and contrast carry no information about the text.
       dtype: dtype of the inputs of matrix products, ``"float32"`` or ``"bfloat16"``; logits and sums stay float32.
@@ -58,9 +60,9 @@ class ModelConfig:
         scan) or ``"auto"`` for the device's best. Parameters are the same, and results are equal up to rounding.
       inference_dtype: ``dtype`` for evaluation and recognition; ``"auto"`` is ``dtype``, except that CPUs use float32
         instead of bfloat16, which is slower there.
-      height: height in pixels that every line is scaled to.
-      num_classes: number of classes C, including the blank; set from the charset.
-      blank: class id of the blank; set from the charset.
+      height: height in pixels that every line is scaled to, 1 or more.
+      num_classes: number of classes C, including the blank, 0 or more; set from the charset.
+      blank: class id of the blank, 0 or more; set from the charset.
       imported: properties that only converted weights need; a separate section of a run's configuration.
 
     Raises:
@@ -74,8 +76,8 @@ class ModelConfig:
     """
 
     backbone: str = "small"
-    hidden: int = 256
-    dropout: float = 0.1
+    hidden: Count = 256
+    dropout: Decay = 0.1
     standardize: bool = False
     dtype: str = "float32"
     head: str = "dense"
@@ -83,25 +85,22 @@ class ModelConfig:
     conv: str = "auto"
     lstm: str = "auto"
     inference_dtype: str = "auto"
-    height: int = HEIGHT
-    num_classes: int = field(default=0, metadata={"derived": True})
-    blank: int = field(default=0, metadata={"derived": True})
+    height: Count = HEIGHT
+    num_classes: Natural = field(default=0, metadata={"derived": True})
+    blank: Natural = field(default=0, metadata={"derived": True})
     imported: Imported = field(default=Imported(), metadata={"derived": True})
 
     def __post_init__(self) -> None:
+        check(self, "model")
         layers_of(self.backbone)
         self.layers()
-        if self.height < 1 or rows(self.backbone, self.height) < 1:
+        if rows(self.backbone, self.height) < 1:
             raise UserError(f"model.height is {self.height}; too small for the backbone, which leaves no rows")
         if self.dtype not in DTYPES:
             raise UserError(f"model.dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"model.{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
-        if self.hidden < 1:
-            raise UserError(f"model.hidden is {self.hidden}; expected 1 or more")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"model.dropout is {self.dropout}; expected 0 <= dropout < 1")
 
     @property
     def features(self) -> int:
@@ -159,6 +158,7 @@ class CRNN(nn.Module):
     @nn.compact
     def __call__(self, images: Array, widths: Array, *, train: bool = False) -> Outputs:
         config, imported, dtype = self.config, self.config.imported, DTYPES[self.config.dtype]
+        widths = integers("widths", widths)
         if config.standardize:
             images = standardized(images, widths)
         if (imported.black, imported.white) != (-1.0, 1.0):
@@ -207,6 +207,7 @@ def standardized(images: Array, widths: Array) -> Array:
       >>> [round(x, 2) for x in standardized(images, jnp.array([2])).ravel().tolist()]
       [-1.0, 1.0, 0.0]
     """
+    widths = integers("widths", widths)
     true = (jnp.arange(images.shape[2])[None, :] < widths[:, None])[:, None, :, None]
     pixels = jnp.maximum(widths * images.shape[1], 1).astype(images.dtype)[:, None, None, None]
     mean = jnp.where(true, images, 0.0).sum((1, 2, 3), keepdims=True) / pixels

@@ -7,8 +7,7 @@ A `Flow` is a loss variant made of functions; a `LossConfig` names its parts. `j
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import MappingProxyType
@@ -19,6 +18,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import _terms, assign, centers, diagnostics, losses
+from jaxcrnn._arguments import class_id
+from jaxcrnn._ranges import Natural, NonNegative, check
 from jaxcrnn.centers import CenterRule
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.center_ops import DENSE, CenterOps
@@ -129,7 +130,7 @@ class LossConfig:
       frames: frames of a character's run that the ``aligned`` assignment uses: ``"last"``, ``"first"``, ``"best"`` or
         ``"all"``.
       skip_blank: whether the ``predicted`` assignment drops frames whose best class is the blank.
-      ignored: class ids that the ``counted`` assignment does not count as characters.
+      ignored: class ids that the ``counted`` assignment does not count as characters, each 0 or more.
       focal: use focal CTC instead of CTC, so that lines that are already read with confidence count less.
       focal_alpha: factor of focal CTC, 0 or more.
       focal_gamma: focusing exponent of focal CTC, 0 or more; 0 is plain CTC.
@@ -158,19 +159,19 @@ class LossConfig:
     start: str | None = None
     update: str | None = None
     reduction: str | None = None
-    weight: float | None = None
-    alpha: float = 0.05
-    center_rate: float = 0.5
+    weight: NonNegative | None = None
+    alpha: NonNegative = 0.05
+    center_rate: NonNegative = 0.5
     frames: str = "last"
     skip_blank: bool = False
-    ignored: tuple[int, ...] = ()
+    ignored: tuple[Natural, ...] = ()
     focal: bool = False
-    focal_alpha: float = 1.0
-    focal_gamma: float = 2.0
-    ace: float = 0.0
+    focal_alpha: NonNegative = 1.0
+    focal_gamma: NonNegative = 2.0
+    ace: NonNegative = 0.0
     ace_variant: str = "paper"
-    push: float = 0.0
-    push_margin: float = 1.0
+    push: NonNegative = 0.0
+    push_margin: NonNegative = 1.0
     rule: str | None = None
     terms: tuple[str, ...] = ()
 
@@ -184,10 +185,7 @@ class LossConfig:
             if value is not None and value not in choices and name not in self.import_paths:
                 hint = ", or module:function" if name == "assignment" else ""
                 raise UserError(f"loss.{name} is {value!r}; expected one of {', '.join(choices)}{hint}")
-        for name in ("weight", "alpha", "center_rate", "focal_alpha", "focal_gamma", "ace", "push", "push_margin"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise UserError(f"loss.{name} is {value}; expected 0 or more")
+        check(self, "loss")
         if not self.has_centers and (self.parts.weight or self.push or self.rule):
             name = "weight" if self.parts.weight else "push" if self.push else "rule"
             raise UserError(
@@ -280,7 +278,8 @@ def _flow(config: LossConfig, parts: Preset, assignment: Any, rule: CenterRule, 
         assignment = partial(assign.ASSIGNMENTS[parts.assignment], **options.get(parts.assignment, {}))
     if assignment is None and any(rule):
         raise UserError("a center rule requires an assignment, but loss.assignment is 'none'")
-    all_terms = (*_terms_of(config, parts, assignment is not None), *terms)
+    built_in = (Term(*term) for term in _terms.built_in(config, parts, assignment is not None))
+    all_terms = (*built_in, *terms)
     names = [*RESERVED, *(term.name for term in all_terms)]
     if duplicates := [name for name in names if names.count(name) > 1]:
         raise UserError(
@@ -288,19 +287,6 @@ def _flow(config: LossConfig, parts: Preset, assignment: Any, rule: CenterRule, 
             "functions"
         )
     return Flow(assignment, _rule(config, parts, rule) if assignment is not None else None, all_terms)
-
-
-def _terms_of(config: LossConfig, parts: Preset, has_centers: bool) -> Iterator[Term]:
-    if config.focal:
-        yield Term("focal", 1.0, partial(_terms.focal, alpha=config.focal_alpha, gamma=config.focal_gamma))
-    else:
-        yield Term("ctc", 1.0, _terms.plain_ctc)
-    if config.ace:
-        yield Term("ace", config.ace, partial(_terms.ace, variant=config.ace_variant))
-    if has_centers:
-        yield Term("center", parts.weight, partial(_terms.center, reduction=parts.reduction))
-    if config.push:
-        yield Term("push", config.push, partial(_terms.push, margin=config.push_margin, reduction=parts.reduction))
 
 
 def _rule(config: LossConfig, parts: Preset, rule: CenterRule) -> CenterRule:
@@ -329,7 +315,7 @@ def loss_terms(
       outputs: output of the model for the batch.
       batch: lines and labels.
       state: the centers, treated as constants; None in a flow without centers.
-      blank: class id of the blank.
+      blank: class id of the blank; a negative one counts from the end.
       ops: implementation of the distances to the centers; see `jaxcrnn.kernels.center_ops`.
 
     Returns:
@@ -350,6 +336,8 @@ def loss_terms(
       >>> round(float(loss), 4), round(float(info["ctc_sum"]), 4), float(info["center"])  # 1.6864 + 0.01 * 2
       (1.7064, 1.6864, 2.0)
     """
+    blank = class_id("blank", blank, as_logits(outputs.logits).num_classes)
+    outputs, batch = _terms.with_integers(outputs, batch)
     real = batch.widths > 0
     samples = jnp.maximum(real.sum(dtype=jnp.int32), 1)
     assignment = None

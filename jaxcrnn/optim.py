@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jaxcrnn._ranges import Count, Decay, Natural, NonNegative, Positive, Share, check
 from jaxcrnn.errors import UserError
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -23,42 +24,38 @@ class OptimConfig:
     Attributes:
       optimizer: ``"adamw"``, or ``"sgd"`` with momentum.
       steps: number of training steps, 1 or more; also the length of the schedule.
-      learning_rate: peak learning rate, above 0, reached after ``warmup`` steps.
-      warmup: number of steps over which the learning rate grows linearly from 0; 0 starts at the peak.
-      final: learning rate at the end of the cosine decay, as a fraction of the peak.
-      weight_decay: weight decay of matrices and convolution kernels only; decoupled from the gradient with AdamW, added
-        to it with SGD.
-      momentum: momentum of SGD.
-      beta1: decay rate of AdamW's first moment.
-      beta2: decay rate of AdamW's second moment.
-      clip_norm: largest norm of the gradients of all parameters together; larger ones are scaled down to it.
-      ema: decay rate of the averaged parameters that evaluation uses, in [0, 1); 0 disables averaging.
+      learning_rate: peak learning rate, more than 0, reached after ``warmup`` steps.
+      warmup: number of steps over which the learning rate grows linearly from 0, 0 or more; 0 starts at the peak.
+      final: learning rate at the end of the cosine decay, as a fraction of the peak, 0 to 1.
+      weight_decay: weight decay of matrices and convolution kernels only, 0 or more; decoupled from the gradient with
+        AdamW, added to it with SGD.
+      momentum: momentum of SGD, 0 or more, less than 1.
+      beta1: decay rate of AdamW's first moment, 0 or more, less than 1.
+      beta2: decay rate of AdamW's second moment, 0 or more, less than 1.
+      clip_norm: largest norm of the gradients of all parameters together, 0 or more; larger ones are scaled down to it,
+        and 0 disables clipping.
+      ema: decay rate of the averaged parameters that evaluation uses, 0 or more, less than 1; 0 disables averaging.
 
     Raises:
       UserError: If a value is unknown or out of range.
     """
 
     optimizer: str = "adamw"
-    steps: int = 2000
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    final: float = 0.01
-    weight_decay: float = 0.01
-    momentum: float = 0.9
-    beta1: float = 0.9
-    beta2: float = 0.99
-    clip_norm: float = 5.0
-    ema: float = 0.0
+    steps: Count = 2000
+    learning_rate: Positive = 1e-3
+    warmup: Natural = 100
+    final: Share = 0.01
+    weight_decay: NonNegative = 0.01
+    momentum: Decay = 0.9
+    beta1: Decay = 0.9
+    beta2: Decay = 0.99
+    clip_norm: NonNegative = 5.0
+    ema: Decay = 0.0
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise UserError(f"optim.optimizer is {self.optimizer!r}; expected one of {', '.join(OPTIMIZERS)}")
-        if self.steps < 1:
-            raise UserError(f"optim.steps is {self.steps}; expected 1 or more")
-        if self.learning_rate <= 0:
-            raise UserError(f"optim.learning_rate is {self.learning_rate}; expected more than 0")
-        if not 0 <= self.ema < 1:
-            raise UserError(f"optim.ema is {self.ema}; expected 0 <= ema < 1")
+        check(self, "optim")
 
 
 class AverageState(NamedTuple):
@@ -92,7 +89,9 @@ def make(config: OptimConfig) -> optax.GradientTransformation:
         moves = [optax.add_decayed_weights(decay, mask), optax.sgd(rate, momentum=config.momentum)]
     else:
         moves = [optax.adamw(rate, b1=config.beta1, b2=config.beta2, weight_decay=decay, mask=mask)]
-    clipped = optax.chain(optax.clip_by_global_norm(config.clip_norm), *moves)
+    # Without clipping the state has the same structure, so that a resumed run may switch it on or off.
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    clipped = optax.chain(clip, *moves)
     return _with_average(clipped, config.ema) if config.ema else clipped
 
 

@@ -13,6 +13,10 @@ H W   height and width of an image in pixels
 
 Padding never influences a result: pixels at ``x >= widths[b]``, frames at ``t >= lengths[b]`` and label slots at
 ``l >= label_lengths[b]`` are ignored. A sample of width 0 is padding as a whole.
+
+Functions accept integers of any dtype and convert them to int32. A negative class id of an option such as ``blank``
+counts from the end. Lengths and class ids that are out of range are a ``ValueError`` where their values are known;
+under jit such a label is infeasible and such a frame has weight 0.
 """
 
 from __future__ import annotations

@@ -1,211 +1,155 @@
-"""Tries every kind of bad input on the installed command line and writes what it answers as a table.
+"""Tries every kind of invalid or unusual input on the command line and writes what it answers as tables.
 
-python scripts/bad_input.py docs/bad-input.md
+    python scripts/bad_input.py docs/bad-input.md [--before CHECKOUT] [--only SECTION]
+
+With `--before`, each command also runs with the code of an earlier checkout, whose answer becomes another column.
+The cases are in `scripts/bad_input_cases`. Needs PyTorch for the checkpoints of other programs.
 """
 
-import pickle
-import resource
+import argparse
+import os
+import re
+import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
+sys.path.append(str(Path(__file__).parent / "bad_input_cases"))
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from helpers import SyntheticLines
+import checkpoints
+import configuration
+import contents
+import data_sets
+import general
+import images
+import numerics
+from case import SMALL, Case
 
-from jaxcrnn.charset import Charset
-from jaxcrnn.data.labels import write_lines
-from jaxcrnn.data.lmdb import write_lmdb
-from jaxcrnn.runs import center_files
-from jaxcrnn.types import CenterState
-
-SMALL = """
-    --set model.hidden=8 optim.steps=4 optim.warmup=1 data.batch_size=4 data.buckets=1 run.eval_every=2
-""".split()
-
-
-def prepare(root: Path) -> None:
-    """A few good lines, one small run, and one broken thing of each kind."""
-    source = SyntheticLines(5, 4, "0123456789", (3, 3))
-    write_lines(root, source).rename(root / "good.txt")
-    shown = {character for i in range(len(source)) for character in source.text(i)}
-    (root / "digits.txt").write_text("".join(f"{d}\n" for d in range(10)))
-    cut = (root / "0.png").read_bytes()
-    (root / "cut.png").write_bytes(cut[: len(cut) // 2])
-    (root / "zero.png").write_bytes(b"")
-    (root / "text.png").write_text("this is not an image")
-    Image.new("1", (30_000, 32)).save(root / "long.png")
-    Image.new("L", (1, 32)).save(root / "thin.png")
-    Image.new("1", (20_000, 20_000)).save(root / "bomb.png")
-    (root / "empty").mkdir()
-    (root / "doubled.txt").write_text("1\n2\n1\n")
-    (root / "pairs.txt").write_text("1\n23\n")
-    (root / "nothing.txt").write_text("")
-    (root / "latin1.txt").write_bytes("0.png\t\xe9\n".encode("latin-1"))
-    (root / "typo.yaml").write_text("optim: {stepz: 3}\n")
-    (root / "broken.yaml").write_text("optim: {steps: 3\n")
-    (root / "words.txt").write_text("a\nb\n")
-    for name, characters, size in (("words", "ab", 16), ("short", "".join(sorted(shown)), 9)):
-        state = CenterState(np.zeros((len(characters) + 1, size)), np.ones(len(characters) + 1))
-        center_files.save(root / f"{name}.safetensors", state, Charset(characters))
-    (root / "cut.safetensors").write_bytes((root / "words.safetensors").read_bytes()[:-50])
-    lmdb_folders(root, source)
-    (root / "broken.json").write_text("{1: 2")
-    (root / "table.csv").write_text("0.png,1\n")
-    (root / "twice.txt").write_text("12\n23\n")
-    (root / "fonts").mkdir()
-    (root / "fonts" / "text.ttf").write_text("this is not a font")
-    (root / "evil.pkl").write_bytes(pickle.dumps({0: print}))
+HERE = Path(__file__).resolve().parent
+SECTIONS = {
+    "general": general,
+    "data_sets": data_sets,
+    "contents": contents,
+    "images": images,
+    "configuration": configuration,
+    "checkpoints": checkpoints,
+    "numerics": numerics,
+}
+RECORDED = "## Before and after\n"  # this part of the page is a record and stays as it is
+LONGEST = 320  # characters of an answer
+SECONDS = 300
 
 
-def lmdb_folders(root: Path, source: SyntheticLines) -> None:
-    """One LMDB, one that is cut in half, and one that lacks a key."""
-    import lmdb
+class World:
+    """A folder with all inputs, and the code that is called there.
 
-    write_lmdb(root / "lmdb", SyntheticLines(6, 40, "0123456789", (3, 3)))
-    (root / "lmdb-cut").mkdir()
-    whole = (root / "lmdb" / "data.mdb").read_bytes()
-    (root / "lmdb-cut" / "data.mdb").write_bytes(whole[: len(whole) // 2])
-    write_lmdb(root / "lmdb-uncounted", source)
-    with lmdb.open(str(root / "lmdb-uncounted")) as environment, environment.begin(write=True) as transaction:
-        transaction.delete(b"num-samples")
+    Args:
+      root: the folder, which is created.
+      code: checkout whose package is called.
+    """
 
-
-def rows(root: Path, *lines: str) -> list[str]:
-    """Arguments that train on a label file of these lines."""
-    path = root / "rows.txt"
-    path.write_text("".join(f"{line}\n" for line in lines))
-    return ["train", "--data", "rows.txt", "--charset", "digits.txt", "--out", "new", *SMALL]
-
-
-def cases(root: Path) -> list[tuple[str, list[str], int | None]]:
-    """What is wrong, the arguments, and a limit on the size of written files."""
-    train = ["train", "--data", "good.txt", "--out", "new", *SMALL]
-    second = ["train", "--data", "good.txt", "--out", "new", "--init-from", "run", "--preset", "flow2"]
-    mined = ["--charset", "digits.txt", "--out", "groups.txt"]
-    drawn = ["train", "--charset", "digits.txt", "--out", "new", *SMALL, "text.share=1"]
-    data = [
-        ("a line without a tab", "0.png 123"),
-        ("a missing image", "none.png\t1"),
-        ("a 0-byte image", "zero.png\t1"),
-        ("a truncated PNG", "cut.png\t1"),
-        ("a text file named .png", "text.png\t1"),
-        ("a 30,000 px line", "long.png\t1"),
-        ("a 1 px line", "thin.png\t1"),
-        ("a decompression bomb", "bomb.png\t1"),
-        ("a character outside the charset", "0.png\t12x"),
-        ("a label too long for its image", "0.png\t" + "11" * 30),
-        ("an empty label", "0.png\t"),
-        ("an image listed twice", "0.png\t1\n0.png\t2"),
-    ]
-    listed: list[tuple[str, list[str], int | None]] = [(what, ["ROWS", row], None) for what, row in data]
-    return [
-        *listed,
-        ("no such label file", ["train", "--data", "none.txt", "--out", "new"], None),
-        ("an image as label file", ["train", "--data", "0.png", "--out", "new"], None),
-        ("a label file in Latin-1", ["train", "--data", "latin1.txt", "--out", "new"], None),
-        ("an empty label file", ["train", "--data", "nothing.txt", "--out", "new"], None),
-        ("a charset with a duplicate", [*train, "--charset", "doubled.txt"], None),
-        ("a charset line of two characters", [*train, "--charset", "pairs.txt"], None),
-        ("an empty charset", [*train, "--charset", "nothing.txt"], None),
-        ("an unknown key", [*train, "--config", "typo.yaml"], None),
-        ("broken YAML", [*train, "--config", "broken.yaml"], None),
-        ("a value of the wrong type", [*train, "optim.steps=many"], None),
-        ("an output folder that is taken", ["train", "--data", "good.txt", "--out", "run"], None),
-        ("a read-only output folder", ["train", "--data", "good.txt", "--out", "/proc/run", *SMALL], None),
-        ("a full disk (files limited to 200 kB)", train, 200_000),
-        ("a folder that is not a run", ["evaluate", "empty"], None),
-        ("a missing checkpoint", ["evaluate", "run", "--data", "good.txt", "--checkpoint", "99"], None),
-        ("a wrong checkpoint folder", ["evaluate", "swapped", "--data", "good.txt"], None),
-        (
-            "a charset that does not match the run",
-            ["evaluate", "run", "--data", "good.txt", "--charset", "words.txt"],
-            None,
-        ),
-        ("a folder without images", ["recognize", "run", "empty"], None),
-        ("an image that cannot be read", ["recognize", "run", "zero.png"], None),
-        ("an unknown command", ["trian"], None),
-        ("an unknown preset", [*train, "--preset", "flow3"], None),
-        ("centers for plain CTC", [*train, "--centers", "head"], None),
-        ("flow2 without centers", [*train, "--preset", "flow2"], None),
-        ("centers that are not there", [*second, "--centers", "none.safetensors"], None),
-        ("a truncated file of centers", [*second, "--centers", "cut.safetensors"], None),
-        ("centers of another charset", [*second, "--centers", "words.safetensors"], None),
-        ("centers of another feature size", [*second, "--centers", "short.safetensors"], None),
-        ("a pickle that calls a function", [*second, "--centers", "evil.pkl"], None),
-        ("a charset unlike that of --init-from", [*second, "--centers", "head", "--charset", "words.txt"], None),
-        ("a model unlike that of --init-from", [*second, "--centers", "head", "--set", "model.hidden=9"], None),
-        ("a truncated LMDB", ["train", "--data", "lmdb-cut", "--out", "new"], None),
-        ("an LMDB without the number of samples", ["train", "--data", "lmdb-uncounted", "--out", "new"], None),
-        ("a file named .json", ["data", "audit", "broken.json"], None),
-        ("a table without its header", ["data", "audit", "table.csv"], None),
-        ("another data set in the LMDB to write", ["data", "convert", "good.txt", "lmdb"], None),
-        ("a file that is not a font", ["lookalikes", "mine", *mined, "--fonts", "fonts"], None),
-        ("a folder without fonts", ["lookalikes", "mine", *mined, "--fonts", "empty"], None),
-        ("a file that is not a table of look-alikes", ["lookalikes", "mine", *mined, "--table", "good.txt"], None),
-        ("a character in two groups", [*drawn, "text.source=lookalikes", "text.groups=twice.txt"], None),
-        ("a text to render that is not there", [*drawn, "text.source=none.txt"], None),
-        ("a share that leaves no line from files", [*train, "text.share=0.99"], None),
-        ("more devices than there are", [*train, "mesh.data=16"], None),
-        ("a batch without lines", ["plan", "--set", "mesh.data=1", "data.batch_size=0"], None),
-        ("an unknown device to plan for", ["plan", "--device", "v5e"], None),
-        ("an unknown benchmark case", ["bench", "--only", "stepp"], None),
-        ("a coordinator without --distributed", [*train[: -len(SMALL)], "--coordinator", "localhost:1"], None),
-        ("--grow without --init-from", [*train[: -len(SMALL)], "--grow"], None),
-    ]
-
-
-def call(root: Path, arguments: list[str], limit: int | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs jaxcrnn in ``root``."""
-
-    def restrict() -> None:
-        if limit:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    command = [sys.executable, "-m", "jaxcrnn", *arguments]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, preexec_fn=restrict)
-
-
-def main() -> None:
-    lines = [
-        "# Invalid input",
-        "",
-        "The table lists the exit code and the message for each user error, as printed by "
-        "`python scripts/bad_input.py docs/bad-input.md`.",
-        "For faults in the data, it shows the row of the audit table; the last line on standard error then counts all "
-        "faults.",
-        "No message is a traceback.",
-        "",
-        "| error | exit code | message |",
-        "|---|---|---|",
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        prepare(root)
-        done = call(root, ["train", "--data", "good.txt", "--out", "run", *SMALL])
+    def __init__(self, root: Path, code: Path) -> None:
+        self.root, self.code = root, code
+        root.mkdir()
+        general.prepare(root)
+        done = self.call(Case("", ["train", "--data", "good.txt", "--out", "run", *SMALL]))
         assert done.returncode == 0, done.stderr
         shutil.copytree(root / "run", root / "swapped")
         config = root / "swapped" / "config.yaml"
         config.write_text(config.read_text().replace("hidden: 8", "hidden: 9"))
-        for what, arguments, limit in cases(root):
-            if arguments[0] == "ROWS":
-                arguments = rows(root, *arguments[1].split("\n"))
-            done = call(root, arguments, limit)
-            shown = [line.strip() for line in done.stdout.splitlines() if f"{folder}/rows.txt, line " in line]
-            answer = (shown or done.stderr.splitlines())[0].replace(f"{folder}/", "").replace("|", "\\|")
-            assert "Traceback" not in done.stderr, done.stderr
-            assert not (root / "new").exists() or limit, what
-            shutil.rmtree(root / "new", ignore_errors=True)
-            lines.append(f"| {what} | {done.returncode} | `{answer.replace(chr(9), ' ')}` |")
-            print(lines[-1], flush=True)
-    Path(sys.argv[1]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for section in list(SECTIONS.values())[1:]:
+            section.prepare(root)
+
+    def call(self, case: Case) -> subprocess.CompletedProcess[str]:
+        if case.rows:
+            (self.root / "rows.txt").write_text(case.rows)
+        encoding = case.environment.get("PYTHONIOENCODING", "utf-8").partition(":")[0]
+        command = [sys.executable, *([] if case.python else ["-m", "jaxcrnn"]), *case.arguments]
+        if case.limit:  # as on a full disk, a write fails
+            command = ["bash", "-c", f"trap '' XFSZ; ulimit -f {case.limit // 1024}; exec \"$@\"", "bash", *command]
+        return subprocess.run(
+            command,
+            cwd=self.root,
+            env=os.environ | {"PYTHONPATH": str(self.code), "JAX_PLATFORMS": "cpu"} | case.environment,
+            capture_output=True,
+            encoding=encoding,
+            errors="backslashreplace",
+            timeout=SECONDS,
+            check=False,
+        )
+
+    def answer(self, case: Case) -> tuple[str, bool]:
+        """The answer with its exit code, and whether it is a fault: a traceback, or a folder left behind."""
+        shutil.rmtree(self.root / "new", ignore_errors=True)
+        done = self.call(case)
+        left = (self.root / "new").exists() and done.returncode not in (0, 75) and not case.limit
+        crashed = not case.python and ("Traceback" in done.stderr or done.returncode not in (0, 2, 75, 130))
+        out, err = (
+            [line for text in stream.splitlines() if (line := text.strip())] for stream in (done.stdout, done.stderr)
+        )
+        if case.python:
+            shown = [(err or out or [""])[-1]]
+        elif crashed:
+            shown = ["traceback: " + (err or [""])[-1]]
+        elif done.returncode:
+            faults = [line for line in out if re.match(rf"({re.escape(str(self.root))}/)?\S+(, line \d+)?: ", line)]
+            listed = any("listed above" in line for line in err)
+            shown = faults[:2] if listed and faults else err[-1:] or out[-1:]
+        else:
+            notices = [line for line in err if not line.startswith("[")]
+            shown = (out[:2] if case.arguments[0] == "data" else out[-1:]) + notices[-2:]
+        text = " / ".join(shown).replace(f"{self.root}/", "").replace("\t", " ").replace("|", "\\|").replace("`", "'")
+        text = text[:LONGEST] + (" ..." if len(text) > LONGEST else "")
+        return f"`{text}`" + (" and leaves a folder behind" if left else "") + f" ({done.returncode})", crashed or left
+
+
+def shown_command(case: Case) -> str:
+    if case.python:
+        return case.arguments[-1].split("; ")[-1].strip()
+    words = shlex.join(word for word in case.arguments if word not in SMALL[1:])
+    words = re.sub(r" --set(?= --|$)", "", words).replace("|", "\\|")
+    return "".join(f"{name}={value} " for name, value in case.environment.items()) + f"jaxcrnn {words}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("page", type=Path, help="page to write")
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="also run an earlier version")
+    parser.add_argument("--only", choices=list(SECTIONS), help="run one section")
+    args = parser.parse_args()
+    lines = [
+        "# Invalid input",
+        "",
+        "The tables list what jaxcrnn answers to each kind of invalid or unusual input, with the exit code in "
+        "parentheses.",
+        "`python scripts/bad_input.py docs/bad-input.md --before CHECKOUT` writes this page.",
+        "For faults in data, it shows the first rows that the audit lists; the last line on standard error then counts "
+        "all faults.",
+        "No answer is a traceback, and nothing is left behind.",
+    ]
+    if args.before:
+        lines.append("The column *before* has the answers of an earlier version to the same commands.")
+    wrong = 0
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
+        codes = {"now": HERE.parent} | ({"before": args.before.resolve()} if args.before else {})
+        worlds = list(pool.map(lambda item: World(Path(folder) / item[0], item[1]), codes.items()))
+        for name in [args.only] if args.only else SECTIONS:
+            columns = ["input", "command", *(["before"] if args.before else []), "answer"]
+            lines += ["", f"## {SECTIONS[name].TITLE}", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+            for case in SECTIONS[name].cases():
+                now, *before = pool.map(lambda world, case=case: world.answer(case), worlds)
+                wrong += now[1]
+                cells = [case.what, f"`{shown_command(case)}`", *(text for text, _ in before), now[0]]
+                lines.append(f"| {' | '.join(cells)} |")
+                print(lines[-1], flush=True)
+    kept = args.page.read_text(encoding="utf-8").partition(RECORDED)[1:] if args.page.exists() else ("", "")
+    args.page.write_text("\n".join(lines) + "\n" + "".join(("\n", *kept) if kept[0] else ()), encoding="utf-8")
+    print(f"{wrong} tracebacks or folders left behind", file=sys.stderr)
+    return wrong > 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

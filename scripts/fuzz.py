@@ -21,13 +21,21 @@ from pathlib import Path
 from typing import Any
 
 from fuzz_doors import doors
+from fuzz_folders import folders, lists, maps, texts
 from fuzz_targets import TARGETS as FIRST
 from fuzz_targets import Target
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from jaxcrnn.errors import UserError
 
-TARGETS = {**FIRST, "doors": Target(6_000, doors)}
+TARGETS = {
+    **FIRST,
+    "doors": Target(6_000, doors),
+    "folders": Target(8_000, folders),
+    "lists": Target(15_000, lists),
+    "texts": Target(25_000, texts),
+    "maps": Target(8_000, maps),
+}
 SECONDS = 20
 MEMORY = 2 << 30
 

@@ -105,14 +105,14 @@ def labels(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
     """Label files, whole and then each line looked at."""
     from jaxcrnn.data.audit import audit
     from jaxcrnn.data.images import Limits
-    from jaxcrnn.data.labels import LabelFile, leaves
+    from jaxcrnn.data.labels import LabelFile
 
     _png().save(folder / "a.png")
 
     def use(path: Path) -> None:
         source = LabelFile(path)
         corpus = audit(source, Charset(CHARSET), lambda width: width // 4, 32, Limits(), workers=1)
-        assert not any(leaves(source.name(i)) for i in range(len(source)))
+        assert not any(source.root.leaves(source.name(i)) for i in range(len(source)))
         assert len(corpus) + corpus.left_out == len(source) + len(source.faults)
 
     whole = (
@@ -159,8 +159,8 @@ def _like(default: Any) -> st.SearchStrategy[Any]:
     """Values of the type of a key's default."""
     kinds = {
         bool: st.booleans(),
-        int: st.integers(-2, 1000),
-        float: st.floats(-1, 2),
+        int: st.one_of(st.integers(-2, 1000), st.integers()),
+        float: st.one_of(st.floats(-1, 2), st.floats()),
         str: st.text(max_size=8),
         tuple: st.lists(st.floats(0, 2), max_size=3),
     }

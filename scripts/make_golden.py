@@ -1,14 +1,14 @@
-"""Write the recorded numbers that the tests of the losses compare with.
+"""Record the numbers that the tests of the losses compare with.
 
 python scripts/make_golden.py ops tests/core/golden/ops.npz
-    What torch_ref answers to the lowest rung of the parity ladder, in float64. Needs PyTorch.
+    The results of torch_ref for the first step of the parity ladder, in float64. Requires PyTorch.
 
 python scripts/make_golden.py originals FOLDER tests/core/golden/originals.npz
-    A sample of the original programs' outputs from the full recordings ``flow1_tf_torch.npz`` and ``flow2_paddle.npz``
-    in FOLDER, small enough to be kept beside the tests. Every number that is kept is the recorded one.
+    A sample of the original programs' outputs from the full recordings flow1_tf_torch.npz and flow2_paddle.npz in
+    FOLDER, small enough to be stored with the tests. All values are copied unchanged.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ EVERY = 6
 LOSSES = ("ctc", "focal_ctc", "ace")
 
 
-def record_ops(path: str) -> None:
+def record_ops(path: Path) -> None:
     """Answer the ladder's lowest rung with torch_ref."""
     import jax
     import jax.numpy as jnp
@@ -77,22 +77,37 @@ def sample_flow_two(full: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return sample
 
 
-def sample_originals(folder: str, path: str) -> None:
+def sample_originals(folder: Path, path: Path) -> None:
     """Sample the full recordings of both flows."""
     out = {}
     for flow, recording, sample in (
         ("flow1", "flow1_tf_torch", sample_flow_one),
         ("flow2", "flow2_paddle", sample_flow_two),
     ):
-        with np.load(Path(folder) / f"{recording}.npz") as file:
+        with np.load(folder / f"{recording}.npz") as file:
             out |= {f"{flow}/{key}": _narrow(value) for key, value in sample(dict(file)).items()}
     np.savez_compressed(path, **out)
-    print(f"{path}: {len(out)} arrays, {Path(path).stat().st_size:,} bytes")
+    print(f"{path}: {len(out)} arrays, {path.stat().st_size:,} bytes")
 
 
 def _narrow(value: np.ndarray) -> np.ndarray:
     return value.astype(np.int32) if value.dtype == np.int64 else value
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    ops = commands.add_parser("ops", help="record the answers of torch_ref to the operations")
+    originals = commands.add_parser("originals", help="sample the recordings of the original programs")
+    originals.add_argument("folder", type=Path, help="folder with flow1_tf_torch.npz and flow2_paddle.npz")
+    for command in (ops, originals):
+        command.add_argument("out", type=Path, help="file to write (.npz)")
+    args = parser.parse_args()
+    if args.command == "ops":
+        record_ops(args.out)
+    else:
+        sample_originals(args.folder, args.out)
+
+
 if __name__ == "__main__":
-    {"ops": record_ops, "originals": sample_originals}[sys.argv[1]](*sys.argv[2:])
+    main()

@@ -194,6 +194,54 @@ def plain():
     )
 
 
+class Named(nn.Module):
+    """A CRNN whose parts have names of their own; its rows are flattened channel by channel."""
+
+    def __init__(self, hidden=5, classes=11):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 4, 3, 1, 1),
+            nn.BatchNorm2d(4),
+            nn.LeakyReLU(0.0),
+            nn.MaxPool2d(2),
+            nn.Conv2d(4, 6, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(6, 6, 3, 1, 1),
+            nn.ReLU(),
+            nn.MaxPool2d((4, 1)),
+        )
+        self.projection = nn.Linear(12, 7)
+        self.lstm = nn.LSTM(7, hidden, 2, bidirectional=True, batch_first=True)
+        self.classifier = nn.Linear(2 * hidden, classes)
+
+    def forward(self, x):
+        x = self.features(x).permute(0, 3, 1, 2).flatten(2)
+        return self.classifier(self.lstm(self.projection(x))[0]).transpose(0, 1)
+
+
+class NamedVgg(nn.Module):
+    """The convolutions of crnn.pytorch, two one-layer LSTMs and other names."""
+
+    def __init__(self, hidden=6, classes=11):
+        super().__init__()
+        original = CrnnPytorch(hidden=hidden, classes=classes)
+        for i in range(7):
+            setattr(self, f"conv{i + 1}", original.cnn.get_submodule(f"conv{i}"))
+        for i in (2, 4, 6):
+            setattr(self, f"bn{i + 1}", original.cnn.get_submodule(f"batchnorm{i}"))
+        self.shape = original.cnn
+        self.encoder, self.decoder = (nn.LSTM(n, hidden, bidirectional=True) for n in (512, 2 * hidden))
+        self.out = nn.Linear(2 * hidden, classes)
+
+    def state_dict(self, *args, **kwargs):
+        return {k: v for k, v in super().state_dict(*args, **kwargs).items() if not k.startswith("shape.")}
+
+    def forward(self, x):
+        return self.out(self.decoder(self.encoder(time_major(self.shape(x)))[0])[0])
+
+
 def narrow():
     return Sequential(nn.Conv2d(1, 4, 5, 1, 2), nn.ReLU(), nn.MaxPool2d((32, 1)), rnn=nn.LSTM(4, 5))
 

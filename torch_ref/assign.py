@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_ref import ctc
-from torch_ref.types import Assignment
+from torch_ref.types import Assignment, class_id
 
 
 def _nothing(logits: Tensor, blank: int) -> Assignment:
@@ -29,6 +29,8 @@ def counted(
 
     As in the TensorFlow original; its PyTorch port also uses ``ignored=(1,)``.
     """
+    blank = class_id("blank", blank, logits.shape[2])
+    ignored = [class_id("ignored", c, logits.shape[2]) for c in ignored]
     out = _nothing(logits, blank)
     for b in range(len(logits)):
         best = logits[b, : int(lengths[b])].argmax(-1).tolist()
@@ -47,6 +49,7 @@ def counted(
 
 def predicted(logits: Tensor, lengths: Tensor, *, blank: int = 0, skip_blank: bool = False) -> Assignment:
     """Assign each valid frame to its best class, including the blank (flow two, PaddleOCR)."""
+    blank = class_id("blank", blank, logits.shape[2])
     out = _nothing(logits, blank)
     for b in range(len(logits)):
         for t in range(int(lengths[b])):
@@ -61,6 +64,7 @@ def aligned(
     logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0, frames: str = "last"
 ) -> Assignment:
     """Assign the ``last``, ``first``, ``best`` or ``all`` frames of each run on the best path of the label."""
+    blank = class_id("blank", blank, logits.shape[2])
     out = _nothing(logits, blank)
     slots = ctc.best_path(logits, lengths, labels, label_lengths, blank=blank)
     probabilities = torch.softmax(logits.detach(), -1)
@@ -84,6 +88,7 @@ def aligned(
 
 def posterior(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0) -> Assignment:
     """Distribute a weight of 1 for each character over the frames by the posterior of its slot: ``[B,T,L]``."""
+    blank = class_id("blank", blank, logits.shape[2])
     posteriors = ctc.slot_posteriors(logits, lengths, labels, label_lengths, blank=blank)
     classes = torch.full(posteriors.shape, blank)
     weights = torch.zeros_like(posteriors)

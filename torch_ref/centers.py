@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torch_ref import assign, losses
-from torch_ref.types import Assignment, CenterState
+from torch_ref.types import Assignment, CenterState, class_id
 
 
 def zeros(C: int, D: int) -> CenterState:
@@ -39,6 +39,7 @@ def accumulate(
     blank: int = 0,
 ) -> CenterState:
     """Update the mean features of each best class with exactly read samples (PaddleOCR's ``export_center``)."""
+    blank = class_id("blank", blank, logits.shape[2])
     centers, counts = state.centers.clone(), state.counts.clone()
     assignment = assign.predicted(logits, lengths, blank=blank)
     for b in range(len(logits)):

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torch_ref.types import class_id, integers
+
 
 def repeats(label: list[int]) -> int:
     """Count equal neighbours; each pair needs a blank in between."""
@@ -28,9 +30,11 @@ def is_feasible(lengths: Tensor, labels: Tensor, label_lengths: Tensor) -> Tenso
 
 def ctc_loss(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0) -> Tensor:
     """Compute ``-log p(label | logits)`` of each sample, 0 with a zero gradient where infeasible: ``[B]``."""
+    lengths, labels, label_lengths = integers(lengths, labels, label_lengths)
+    blank = class_id("blank", blank, logits.shape[2])
     feasible = is_feasible(lengths, labels, label_lengths).to(logits.device) & (lengths > 0)
     if feasible.all() and lengths.min() == logits.shape[1]:  # nothing to skip, no padding
-        targets = labels.long(), lengths.long(), label_lengths.long()
+        targets = labels, lengths, label_lengths
         return F.ctc_loss(torch.log_softmax(logits, -1).transpose(0, 1), *targets, blank=blank, reduction="none")
     losses = logits[:, :0].sum((1, 2))  # zeros that are connected to the logits
     if not feasible.any():
@@ -38,7 +42,7 @@ def ctc_loss(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Ten
     frames = lengths[feasible]
     inside = torch.arange(logits.shape[1], device=logits.device)[None, :] < frames[:, None]
     clean = torch.where(inside[:, :, None], logits[feasible], 0.0)
-    targets = (labels[feasible].long(), frames.long(), label_lengths[feasible].long())
+    targets = (labels[feasible], frames, label_lengths[feasible])
     values = F.ctc_loss(torch.log_softmax(clean, -1).transpose(0, 1), *targets, blank=blank, reduction="none")
     return losses.index_put((torch.nonzero(feasible)[:, 0],), values)
 
@@ -64,6 +68,7 @@ def slot_posteriors(
     logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0
 ) -> Tensor:
     """Compute the posterior of each label slot in each frame: ``[B,T,L]`` (Graves et al., 2006, eq. 7, 11 and 14)."""
+    blank = class_id("blank", blank, logits.shape[2])
     out = torch.zeros(*logits.shape[:2], labels.shape[1], dtype=logits.dtype)
     feasible = is_feasible(lengths, labels, label_lengths)
     for b in range(len(logits)):
@@ -108,6 +113,7 @@ def best_path(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Te
     Returns:
       ``[B,T]``, the slot of each frame; -1 for the blank.
     """
+    blank = class_id("blank", blank, logits.shape[2])
     out = torch.full(logits.shape[:2], -1)
     feasible = is_feasible(lengths, labels, label_lengths)
     for b in range(len(logits)):

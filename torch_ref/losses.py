@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_ref import ctc
-from torch_ref.types import Assignment
+from torch_ref.types import Assignment, class_id
 
 NEAREST, FARTHEST = 1e-12, 1e12
 
@@ -39,6 +39,7 @@ def ace(
 
     ``variant="paddle"`` applies a second softmax to ``ybar``, as PaddleOCR does.
     """
+    blank = class_id("blank", blank, logits.shape[2])
     losses = []
     for b in range(len(logits)):
         T, n = int(lengths[b]), int(label_lengths[b])
@@ -106,7 +107,8 @@ def push(
 
 def lookalikes(logits: Tensor, classes: Tensor, *, excluded: tuple[int, ...] = ()) -> Tensor:
     """Find the most probable class of each frame other than its own; its own if there is no other."""
-    out = classes.clone()
+    excluded = tuple(class_id("excluded", c, logits.shape[2]) for c in excluded)
+    out = classes.long().clone()
     for index in torch.cartesian_prod(*(torch.arange(n) for n in classes.shape)).tolist():
         own = int(classes[tuple(index)])
         row = logits[index[0], index[1]].tolist()

@@ -7,6 +7,18 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 
+def class_id(name: str, value: int, classes: int) -> int:
+    """Return a class id; a negative one counts from the end."""
+    if not -classes <= value < classes:
+        raise ValueError(f"{name} is {value}; expected a class id from 0 to {classes - 1}, or from -{classes} to -1")
+    return value % classes
+
+
+def integers(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Convert integers of any dtype to int64."""
+    return tuple(tensor.long() for tensor in tensors)
+
+
 class Batch(NamedTuple):
     """A batch: ``images [B,H,W,1]`` in [-1, 1], ``widths [B]``, ``labels [B,L]``, ``label_lengths [B]``."""
 

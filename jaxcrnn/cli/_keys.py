@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
+from jaxcrnn._ranges import LARGEST
 from jaxcrnn.objective import Preset
 from jaxcrnn.runs import config as configs
 
@@ -49,7 +50,14 @@ def describe(width: int | None = None) -> str:
       width: text width in columns; the terminal's width by default.
     """
     width = max(width or shutil.get_terminal_size().columns - 2, 40)
-    return "\n".join(["configuration keys (for --config and --set) and their defaults:", *_lines(width)])
+    numbers = f"Numbers must be finite; whole numbers without another limit are at most {LARGEST:,}."
+    return "\n".join(
+        [
+            "configuration keys (for --config and --set) and their defaults:",
+            textwrap.fill(numbers, width),
+            *_lines(width),
+        ]
+    )
 
 
 def _lines(width: int) -> Iterator[str]:

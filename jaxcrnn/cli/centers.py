@@ -22,6 +22,7 @@ def add_options(parser: options.Parser) -> None:
     parser.add_argument("--run", required=True, metavar="RUN", help="run folder of a trained recogniser")
     parser.add_argument("--data", metavar="FILE", help="label file to read; default: the run's training set")
     parser.add_argument("--out", metavar="FILE", help="output file; default: centers.safetensors in the run folder")
+    options.add_batch_size(parser)
     options.add_checkpoint(parser)
     options.add_reading(parser, skip_bad="rows with faults")
 
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     opened = folder.open_run(Path(args.run), args.trust_code)
     data = opened.config.data
+    batch_size = options.batch_size(args, data.batch_size)
     paths = [args.data] if args.data else [data.train, *data.more]
     if not all(paths):
         raise UserError("the run has no training set on record; give --data FILE, a label file of path<TAB>text")
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     corpus = usable_lines(opened, paths, keep_text_faults=False, shown_on=sys.stdout, **reading)
     state, step = opened.state(args.checkpoint)
     centers, exact = estimate_centers(
-        opened.reader_config, state, corpus, batch_size=data.batch_size, buckets=data.buckets, workers=data.workers
+        opened.reader_config, state, corpus, batch_size=batch_size, buckets=data.buckets, workers=data.workers
     )
     if not exact:
         raise UserError(

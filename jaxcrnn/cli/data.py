@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,10 +32,12 @@ def add_options(parser: options.Parser) -> None:
             help="label file of path<TAB>text lines (also PaddleOCR's), LMDB folder, labels.csv of EasyOCR, JSON file "
             "of mmocr or docTR, or folder of images named after their text",
         )
+        if name == "audit":
+            options.add_vertical(sub)
         if name == "convert":
             sub.add_argument("out", help="output folder; an interrupted conversion is resumed")
-            sub.add_argument("--format", default="lmdb", choices=["lmdb"], help="output format; lmdb is the only one")
             sub.add_argument("--skip-bad", action="store_true", help="skip and count unreadable images")
+        options.add_layout(sub)
         sub.add_argument(
             "--charset", metavar="FILE", help="allowed characters, one per line; default: those of the labels"
         )
@@ -43,6 +46,7 @@ def add_options(parser: options.Parser) -> None:
             metavar="FILE",
             help="YAML configuration of the training; its model and limits decide which lines fit",
         )
+        options.add_normalize(sub, "none (data.normalize)")
         options.add_set(sub)
 
 
@@ -54,19 +58,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _audited(args: argparse.Namespace, *, keep_text_faults: bool) -> Corpus:
-    from jaxcrnn.charset import Charset
+    from jaxcrnn.charset import Charset, breaks
     from jaxcrnn.data.audit import audit_table
     from jaxcrnn.data.formats import open_source
     from jaxcrnn.runs import config as configs
     from jaxcrnn.runs.usable_lines import audit_lines
 
-    config = configs.load(args.config, args.set)
-    source = open_source(args.source, config.data.limits)
+    turned = options.vertical_key(args) if args.action == "audit" else []
+    config = configs.load(args.config, [*turned, *args.set, *options.normalize_key(args)])
+    layout = options.layout(args)
+    if args.action == "convert" and args.format == "lmdb":  # named the output before there was a choice of the input
+        del layout["format"]
+    source = open_source(args.source, config.data.limits, dataclasses.replace(config.data.layout, **layout))
     if args.charset:
         charset = Charset.from_file(args.charset)
     else:
-        texts = [source.text(i) for i in range(len(source))]
-        charset = Charset.from_labels(texts) if any(texts) else Charset("?")
+        texts = [text for i in range(len(source)) if (text := source.text(i)) and not breaks(text)]
+        charset = Charset.from_labels(texts) if texts else Charset("?")
     corpus = audit_lines(config, charset, source, keep_text_faults=keep_text_faults)
     print(audit_table(args.source, corpus))
     return corpus
@@ -80,6 +88,8 @@ def _convert(args: argparse.Namespace) -> int:
     from jaxcrnn.runs.usable_lines import check_usable
 
     out, source = Path(args.out), Path(args.source)
+    if source.name == "data.mdb":
+        source = source.parent
     if not args.out:
         raise UserError("no output folder; give one after the data set")
     if source.exists() and (out.resolve() == source.resolve() or source.resolve() in out.resolve().parents):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from jaxcrnn.cli import options
 from jaxcrnn.cli.decoding import add_decoding, decoder_of
-from jaxcrnn.errors import UserError
 
 if TYPE_CHECKING:
     from jaxcrnn.data.audit import Corpus
@@ -23,7 +22,7 @@ def add_options(parser: options.Parser) -> None:
     parser.add_argument("run", help="run folder made by 'jaxcrnn train' or 'jaxcrnn convert'")
     parser.add_argument("--data", metavar="FILE", help="label file to read; default: the run's validation set")
     parser.add_argument("--charset", metavar="FILE", help="check that the run was trained with this charset")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="lines in a batch; affects speed, not results")
+    options.add_batch_size(parser)
     options.add_checkpoint(parser)
     parser.add_argument("--positions", action="store_true", help="also print the accuracy at each text position")
     parser.add_argument(
@@ -47,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
     path = validation_path(opened, args.data)
     if args.charset:
         folder.same_charset(opened, Charset.from_file(args.charset, opened.config.data.blank), args.charset)
-    if args.batch_size is not None and args.batch_size < 1:
-        raise UserError(f"--batch-size {args.batch_size}: expected 1 or more")
+    batch_size = options.batch_size(args, opened.config.data.batch_size)
     if args.predictions:
         can_be_written(args.predictions)
     state, step = opened.state(args.checkpoint)
@@ -61,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         state,
         opened.charset,
         corpus,
-        batch_size=args.batch_size or data.batch_size,
+        batch_size=batch_size,
         buckets=data.buckets,
         decoder=decoder,
     )

@@ -236,7 +236,7 @@ def _confused(args: argparse.Namespace, opened: Run) -> list[Confusion]:
 
 def _score(args: argparse.Namespace) -> int:
     from jaxcrnn._console import table
-    from jaxcrnn.data.predictions import read_predictions
+    from jaxcrnn.data.predictions import read_predictions, with_confidences
     from jaxcrnn.lookalikes import confusions
     from jaxcrnn.lookalikes.groups import read_groups
     from jaxcrnn.render.texts import GROUPS
@@ -244,6 +244,12 @@ def _score(args: argparse.Namespace) -> int:
     if args.most < 1:
         raise UserError(f"--most {args.most}: expected 1 or more")
     predictions = read_predictions(args.predictions)
+    if with_confidences(predictions):
+        print(
+            f"warning: {args.predictions}: the third column looks like confidences, as 'jaxcrnn recognize' prints; "
+            "expected the true texts (path<TAB>prediction<TAB>truth)",
+            file=sys.stderr,
+        )
     groups = read_groups(args.groups or GROUPS)
     scores = confusions.score(predictions.read, predictions.truths, groups)
     if args.json:

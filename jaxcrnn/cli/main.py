@@ -1,6 +1,7 @@
 """Entry point of the command line: parse options, run a command, return its exit code.
 
-Exit codes: 0 success, 2 user error (one line), 1 internal error (a traceback), 75 not finished, run again.
+Exit codes: 0 success, 2 user error (one line), 1 internal error (a traceback), 75 not finished, run again, 130
+interrupted by Ctrl-C.
 
 Each command is a module of this package with the same name. It defines ``SUMMARY``, ``add_options(parser)`` and
 ``run(args)``, which returns the exit code. Command modules import nothing heavy at the top, so that ``--help`` and
@@ -18,9 +19,11 @@ from importlib import import_module
 from typing import Any
 
 from jaxcrnn import __version__, _console
+from jaxcrnn._memory import is_out_of_memory, reason
 from jaxcrnn._text import first_line
 from jaxcrnn.cli.options import Parser
 from jaxcrnn.errors import UserError
+from jaxcrnn.runs import signals
 
 COMMANDS = (
     "train",
@@ -79,6 +82,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if own := argv is None:
         argv = sys.argv[1:]
         gc.disable()
+        signals.guard()
+    code = _run(argv, own=own)
+    if own and (code == signals.INTERRUPTED or signals.must_leave()):
+        signals.leave(code=code)
+    return code
+
+
+def _run(argv: Sequence[str], *, own: bool) -> int:
+    """Run one command; ``own`` if this is the whole program."""
     try:
         args = parser().parse_args(argv)
         module = command(args.command)
@@ -86,20 +98,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if own:  # objects of the libraries live until the end: collecting them repeatedly takes a tenth of a start
             gc.freeze()
             gc.enable()
+        signals.started()
         return int(module.run(args))
     except UserError as error:
         return _failed(" ".join(str(error).split()))
-    except MemoryError as error:
-        return _failed(f"not enough memory: {first_line(error)[:200]}")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python reports it again at exit
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _failed(f"{where}{error.strerror or first_line(error)}")
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return _failed(f"not enough memory: {reason(error)}; use smaller batches, a smaller model or another device")
     except KeyboardInterrupt:
         print("jaxcrnn: interrupted", file=sys.stderr)
-        return 130
+        return signals.INTERRUPTED
 
 
 def _prepare(modules: Sequence[str]) -> None:

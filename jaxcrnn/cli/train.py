@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 SUMMARY = "train a recogniser on labelled images of text lines"
 MODULES = ("jaxcrnn.runs.start",)
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not finished, run again
+# What --set may not change in a run that is resumed.
+# Keys that a resumed run keeps.
+FIXED = (
+    *("model.", "imported.", "loss.", "data.train=", "data.more=", "data.val=", "data.charset=", "data.blank="),
+    *("data.format=", "data.encoding=", "data.root=", "data.vertical=", "data.normalize="),
+)
 
 
 def add_options(parser: options.Parser) -> None:
@@ -29,6 +36,7 @@ def add_options(parser: options.Parser) -> None:
         "lists; with several, data.weights sets the share of each in a batch",
     )
     parser.add_argument("--val", metavar="FILE", help="validation set, in the same formats; default: no validation")
+    options.add_layout(parser)
     parser.add_argument(
         "--charset",
         metavar="FILE",
@@ -65,8 +73,13 @@ def add_options(parser: options.Parser) -> None:
         help="initial centers of a center loss: a file made by 'jaxcrnn centers estimate', or head, zeros or normal "
         "(loss.start below); default: set by the preset",
     )
+    options.add_vertical(parser)
     parser.add_argument("--skip-bad", action="store_true", help="skip and count rows with faults instead of stopping")
-    parser.add_argument("--resume", metavar="FOLDER", help="resume an interrupted run exactly where it stopped")
+    parser.add_argument(
+        "--resume",
+        metavar="FOLDER",
+        help="resume an interrupted run exactly where it stopped; with --set optim.steps=N, extend it",
+    )
     parser.add_argument(
         "--auto-resume",
         action="store_true",
@@ -211,7 +224,9 @@ def _config(args: argparse.Namespace, origin: Run | None) -> Config:
     start = args.centers if args.centers in CHOICES["start"] else "estimate"
     # The loss is not inherited: parts of the old one would silently modify another preset.
     base = dataclasses.replace(origin.config, loss=LossConfig()) if origin else None
-    config = configs.load(args.config, [*sets, *args.set], base)
+    if base and args.data:  # which need not be laid out like those of the origin
+        base = dataclasses.replace(base, data=dataclasses.replace(base.data, format="auto", encoding="utf-8", root=""))
+    config = configs.load(args.config, [*sets, *options.vertical_key(args), *args.set], base)
     if args.centers and config.loss.start not in (None, start):
         raise UserError(f"--centers {args.centers} contradicts loss.start={config.loss.start}; drop one of them")
     if args.centers and not config.loss.has_centers:
@@ -220,7 +235,7 @@ def _config(args: argparse.Namespace, origin: Run | None) -> Config:
             f"--preset, one of {', '.join(list(PRESETS)[1:])}"
         )
     values: dict[str, Any] = {name: value for name, value in flags.items() if value}
-    values |= {"more": tuple(data[1:])} if args.data else {}
+    values |= options.layout(args) | ({"more": tuple(data[1:])} if args.data else {})
     loss = dataclasses.replace(config.loss, start=start) if args.centers else config.loss
     read = dataclasses.replace(config.data, **values).with_whole_paths()
     return dataclasses.replace(config, loss=loss, data=read, text=config.text.with_whole_paths())
@@ -233,27 +248,33 @@ def _resume(args: argparse.Namespace) -> int:
 
     own = open_weights(Path(args.resume))
     imports = [change for change in args.set if change.partition("=")[0] in extensions.KEYS]
-    if args.config or args.out or not all(change.startswith("mesh.") or change in imports for change in args.set):
+    if args.config or args.out:
+        raise UserError("--resume uses the run's saved config and folder; drop --config and --out")
+    if fixed := [change for change in args.set if change.startswith(FIXED) and change not in imports]:
         raise UserError(
-            "--resume uses the run's saved config and folder; drop --config, --out and --set (except mesh.*)"
+            f"--resume continues the run with its own model, loss and data; drop --set {fixed[0]}, or start a new run "
+            f"with --init-from {args.resume}"
         )
     for flag in ("init_from", "centers", "preset", "checkpoint", "print_config", "grow"):
         if getattr(args, flag):
             raise UserError(f"--resume continues the run unchanged; drop --{flag.replace('_', '-')}")
-    for flag in ("data", "val"):
+    if args.vertical is not None:
+        raise UserError("--resume uses the run's own data.vertical; drop --vertical and --no-vertical")
+    for flag in ("data", "val", "format", "encoding", "root"):
         if getattr(args, flag):
             raise UserError(f"--resume uses the run's own data; drop --{flag}")
     if configs.load(None, imports, own.config).loss != own.config.loss:
         raise UserError(
             f"--resume uses the run's own loss; --set {' '.join(imports)} differs from {own.folder / CONFIG}"
         )
-    _go_on(trusted(own, _trust(args)), args)
+    sets = [change for change in args.set if not change.startswith("mesh.") and change not in imports]
+    _go_on(trusted(own, _trust(args)), args, sets)
     return 0
 
 
-def _go_on(own: Run, args: argparse.Namespace) -> bool:
-    """Resume a run, and return whether it finished."""
+def _go_on(own: Run, args: argparse.Namespace, sets: Sequence[str] = ()) -> bool:
+    """Resume a run with changes to save, and return whether it finished."""
     from jaxcrnn.runs import start
 
     mesh_only = [change for change in args.set if change.startswith("mesh.")]
-    return start.resume(own, overrides=mesh_only, charset_file=args.charset, skip_bad=args.skip_bad)
+    return start.resume(own, sets=sets, overrides=mesh_only, charset_file=args.charset, skip_bad=args.skip_bad)

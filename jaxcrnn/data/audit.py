@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from jaxcrnn._console import table
-from jaxcrnn.charset import Charset, name_of
+from jaxcrnn.charset import Charset, breaks, name_of
+from jaxcrnn.data import normalize
+from jaxcrnn.data.audit_images import Decoded, Images
 from jaxcrnn.data.images import ABSURD, MISSING, UNREADABLE, ImageError, Limits, fit_height
+from jaxcrnn.data.label_checks import LabelChecks
 from jaxcrnn.data.labels import MALFORMED, OUTSIDE, Fault, Source
+from jaxcrnn.data.ragged import Ragged
 
 UNKNOWN = "character outside the charset"
 TOO_LONG = "label too long for its image"
 EMPTY = "empty label"
+BROKEN = "tab or line break in a label"
 DUPLICATE = "image listed twice"
 
-KINDS = (MALFORMED, OUTSIDE, MISSING, UNREADABLE, ABSURD, UNKNOWN, TOO_LONG, EMPTY, DUPLICATE)
+KINDS = (MALFORMED, OUTSIDE, MISSING, UNREADABLE, ABSURD, BROKEN, UNKNOWN, TOO_LONG, EMPTY, DUPLICATE)
 # Rows with these faults can still be read and scored; evaluation counts them as errors of the recogniser.
 TEXT_KINDS = frozenset({UNKNOWN, TOO_LONG, EMPTY})
 
@@ -33,39 +40,39 @@ class Corpus:
       source: source of the rows.
       indices: ``[N]`` kept rows of the source.
       widths: ``[N]`` int32 widths in pixels at the model's height.
-      labels: N arrays of class ids; empty if the text has a character outside the charset.
+      labels: N arrays of class ids, int32; empty if the text has a character outside the charset.
       height: height of the images in pixels.
       limits: bounds on image sizes.
       faults: all faults, of skipped and of kept rows.
       left_out: number of skipped rows of the source, including malformed lines.
-      cache: decoded images by position in ``indices``.
+      cache: decoded images by row of the source.
+      notes: lines that the table adds: what is unusual about images and labels, without being a fault.
     """
 
     source: Source
     indices: np.ndarray
     widths: np.ndarray
-    labels: list[np.ndarray]
+    labels: Sequence[np.ndarray]
     height: int
     limits: Limits
     faults: list[Fault]
     left_out: int
-    cache: dict[int, np.ndarray]
+    cache: Decoded = field(default_factory=lambda: Decoded(0))
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def only(self, items: np.ndarray) -> Corpus:
         """Select lines by their position in ``indices``, without the faults."""
-        cache = {new: self.cache[old] for new, old in enumerate(items.tolist()) if old in self.cache}
-        labels = [self.labels[i] for i in items.tolist()]
         return replace(
             self,
             indices=self.indices[items],
             widths=self.widths[items],
-            labels=labels,
+            labels=Ragged.of([self.labels[i] for i in items.tolist()]),
             faults=[],
             left_out=0,
-            cache=cache,
+            notes=(),
         )
 
     @property
@@ -75,13 +82,14 @@ class Corpus:
 
     def image(self, item: int) -> np.ndarray:
         """Load the image of a kept row, ``[height, widths[item]]`` uint8."""
-        if item in self.cache:
-            return self.cache[item]
         index = int(self.indices[item])
+        if (decoded := self.cache.get(index)) is not None:
+            return decoded
         gray = fit_height(self.source[index][0], self.height, self.limits, self.source.name(index))
         if gray.shape[1] != self.widths[item]:
             message = f"{self.source.where(index)}: the image changed since the audit"
             raise ImageError(UNREADABLE, message)
+        self.cache.add(index, gray)
         return gray
 
     @property
@@ -115,6 +123,7 @@ def audit(
     cache_bytes: int = 0,
     workers: int = 2,
     progress: Callable[[int], None] = lambda done: None,
+    keep_sizes: bool = False,
 ) -> Corpus:
     """Read every row once, and separate usable rows from those with faults.
 
@@ -129,80 +138,95 @@ def audit(
       cache_bytes: memory for decoded images, so that small data sets are decoded only once.
       workers: number of decoding threads.
       progress: called with the number of rows done.
+      keep_sizes: keep the sizes of the images on disk, so that the next audit reads only images that changed
+        (`jaxcrnn.data.audit_cache`).
 
     Returns:
       The usable rows, and all faults.
     """
-    seen: dict[object, str] = {}
-    kept: list[tuple[int, int, np.ndarray]] = []
-    cache: dict[int, np.ndarray] = {}
+    kept, widths, ids, ends = array("q"), array("i"), array("i"), array("q")
+    cache, checks = Decoded(cache_bytes), LabelChecks(charset)
     faults = list(source.faults)
     harmless = TEXT_KINDS if keep_text_faults else frozenset()
-    for index, image in enumerate(_images(source, height, limits, workers)):
-        ids, own = _text_faults(source, index, charset, image, frames)
-        if isinstance(image, ImageError):
-            own.append(Fault(image.kind, source.where(index), str(image)))
-        identity = source.identity(index)
-        if identity in seen:
-            detail = f"{source.name(index)} already listed at {seen[identity]}"
-            own.append(Fault(DUPLICATE, source.where(index), detail))
-        seen.setdefault(identity, source.where(index))
-        faults += own
-        if not isinstance(image, ImageError) and all(fault.kind in harmless for fault in own):
-            if image.nbytes <= cache_bytes:
-                cache[len(kept)] = image
-                cache_bytes -= image.nbytes
-            kept.append((index, image.shape[1], ids))
-        progress(index + 1)
+    with ThreadPoolExecutor(workers) as pool:
+        images = Images(source, height, limits, cache, pool)
+        firsts, measured = images.widths(keep_sizes=keep_sizes)
+        for index, width in enumerate(measured):
+            label, own = _text_faults(source, index, charset, width, frames, checks)
+            if isinstance(width, ImageError):
+                own.append(Fault(width.kind, source.where(index), str(width)))
+            if index in firsts:
+                detail = f"{source.name(index)} already listed at {source.where(firsts[index])}"
+                own.append(Fault(DUPLICATE, source.where(index), detail))
+            faults += own
+            if not isinstance(width, ImageError) and all(fault.kind in harmless for fault in own):
+                kept.append(index)
+                widths.append(width)
+                ids.extend(label)
+                ends.append(len(ids))
+            progress(index + 1)
     return Corpus(
         source,
-        np.asarray([k[0] for k in kept], np.int64),
-        np.asarray([k[1] for k in kept], np.int32),
-        [k[2] for k in kept],
+        np.array(kept, np.int64),
+        np.array(widths, np.int32),
+        Ragged(np.array(ids, np.int32), np.array(ends, np.int64)),
         height,
         limits,
         faults,
         len(source) + len(source.faults) - len(kept),
         cache,
+        (*images.notes(), *normalize.report(source), *checks.notes()),
     )
 
 
-def _images(source: Source, height: int, limits: Limits, workers: int) -> Iterator[np.ndarray | ImageError]:
-    def read(index: int) -> np.ndarray | ImageError:
-        try:
-            return fit_height(source[index][0], height, limits, source.name(index))
-        except ImageError as error:
-            return error
-
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(source), 256):  # chunks bound the memory of decoded images
-            yield from pool.map(read, range(start, min(start + 256, len(source))))
-
-
 def _text_faults(
-    source: Source, index: int, charset: Charset, image: np.ndarray | ImageError, frames: Callable[[int], int]
-) -> tuple[np.ndarray, list[Fault]]:
+    source: Source,
+    index: int,
+    charset: Charset,
+    width: int | ImageError,
+    frames: Callable[[int], int],
+    checks: LabelChecks,
+) -> tuple[list[int], list[Fault]]:
     """Encode a label, and check the text by itself and against its image."""
-    text, where = source.text(index), source.where(index)
+    text = source.text(index)
     if not text:
-        return np.zeros(0, np.int32), [Fault(EMPTY, where, f"{source.name(index)} has no text")]
+        return [], [Fault(EMPTY, source.where(index), f"{source.name(index)} has no text")]
+    if breaks(text):
+        return [], [Fault(BROKEN, source.where(index), broken_label(text))]
+    checks.add(text, lambda: source.where(index))
     if missing := charset.missing(text):
+        checks.outside(text)
         shown = ", ".join(map(name_of, missing[:5])) + (", ..." if len(missing) > 5 else "")
-        return np.zeros(0, np.int32), [Fault(UNKNOWN, where, f"{shown} in {text!r}")]
-    ids = np.asarray(charset.encode(text), np.int32)
-    if isinstance(image, np.ndarray) and needed_frames(ids) > frames(image.shape[1]):
+        return [], [Fault(UNKNOWN, source.where(index), f"{shown} in {text!r}")]
+    ids = charset.encode(text)
+    if not isinstance(width, ImageError) and needed_frames(ids) > frames(width):
         detail = (
             f"{text!r} needs {needed_frames(ids)} frames (one per character, one between repeats); "
-            f"its image of {image.shape[1]} px has {frames(image.shape[1])}"
+            f"its image of {width} px has {frames(width)}"
         )
-        return ids, [Fault(TOO_LONG, where, detail)]
+        return ids, [Fault(TOO_LONG, source.where(index), detail)]
     return ids, []
+
+
+def broken_label(text: str) -> str:
+    """Explain a tab or line break in a label by the layout that it comes from."""
+    *_, last = text.split("\t")
+    if not breaks(text.strip("\t\r\n")):
+        fix = "expected a text without it; delete it, or use data.normalize=space (--normalize space)"
+    elif "\t" not in text:
+        fix = "expected a text of one line"
+    elif re.fullmatch(r"[01]\.\d+|\d(\.\d+)?[eE]-\d+|[01]|\d{1,3}\.\d+", last.strip()):
+        fix = "expected path<TAB>text; is the last column a score (path<TAB>text<TAB>score)? delete it"
+    else:
+        fix = "expected path<TAB>text; a file of path<TAB>prediction<TAB>truth is for 'jaxcrnn lookalikes score'"
+    breaking = next(c for c in text if breaks(c))
+    return f"{name_of(breaking)} in {text[:40]!r}{'...' if len(text) > 40 else ''}; {fix}"
 
 
 def audit_table(name: str, corpus: Corpus, examples: int = 3) -> str:
     """Format the counts of faults with the first examples of each; one line if there are none."""
     total = len(corpus) + corpus.left_out
-    head = f"{name}: {total} lines, {len(corpus)} usable"
+    head = "\n".join([f"{name}: {total} lines, {len(corpus)} usable", *corpus.notes])
     counts = corpus.counts()
     if not counts:
         return head

@@ -6,7 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxcrnn._ranges import Bytes, Count, Natural, Positive, check
 from jaxcrnn.data.images import Limits
+from jaxcrnn.data.layout import Layout
+from jaxcrnn.data.normalize import operations
 from jaxcrnn.errors import UserError
 
 
@@ -17,51 +20,75 @@ class DataConfig:
     Attributes:
       train: training set: a label file, or another format that ``jaxcrnn data audit --help`` lists.
       more: additional training sets.
-      weights: relative number of lines in a batch from ``train`` and from each of ``more``; if empty, all of them
-        are used as one data set.
+      weights: relative number of lines in a batch from ``train`` and from each of ``more``, each more than 0; if empty,
+        all of them are used as one data set.
       val: label file of the validation set; empty for none.
+      format: format of all sets: ``"auto"`` detects it; ``"labels"`` is path<TAB>text, ``"tsv"`` the same with texts
+        quoted as in CSV, ``"space"`` a space for the tab, ``"icdar"`` path, "text"; ``"csv"``, ``"json"`` and
+        ``"lmdb"`` are those formats, and ``"names"`` images named by their texts.
+      encoding: text encoding of the lists of all sets, such as gbk or utf-16, and of file names that are not UTF-8.
+      root: folder that the paths in the lists of all sets are relative to; empty for the folder of each list.
       charset: file of the characters to recognise, one per line; empty for the characters of the training labels.
       blank: position of the CTC blank (no character) among the classes, ``"first"`` or ``"last"``.
-      batch_size: lines in a batch.
-      buckets: maximum number of widths that lines are padded to, chosen from the data; each is compiled once.
-      max_width: maximum width of a line in pixels at the model's height; wider lines are faults.
-      max_pixels: maximum pixels of an image file; larger images are faults.
-      max_bytes: maximum bytes of an image file; larger files are faults.
-      stretch: width in pixels that every line is stretched to, for models trained that way; 0 keeps the aspect
-        ratio.
+      batch_size: lines in a batch, 1 or more.
+      buckets: maximum number of widths that lines are padded to, chosen from the data, 1 or more; each is compiled
+        once.
+      max_width: maximum width of a line in pixels at the model's height, 1 or more; wider lines are faults.
+      max_pixels: maximum pixels of an image file, 1 or more; larger images are faults.
+      max_bytes: maximum bytes of an image file, 1 or more; larger files are faults.
+      stretch: width in pixels that every line is stretched to, for models trained that way, 0 or more and at most
+        ``max_width``; 0 keeps the aspect ratio.
+      vertical: rotate lines that are taller than wide by 90 degrees counterclockwise, so that vertical text, read from
+        top to bottom, becomes a line from left to right; wider lines stay as they are.
+      normalize: operations that normalize every label that is read, separated by commas; empty for none. width: ASCII
+        instead of full-width forms, kana instead of half-width ones; space: no spaces at the ends, no invisible
+        characters such as U+200B, one space instead of several; nfc: composed accents. What changed is reported.
       allow_outside: whether label files may name images outside their own folder.
-      cache_mb: memory in MiB that keeps decoded images for later epochs.
-      workers: number of threads that read the images of the next batches.
-      processes: number of processes that read images instead of threads; 0 for threads. The batches are the same.
+      cache_mb: memory in MiB that keeps decoded images for later epochs, 0 or more; 0 disables the cache.
+      audit_cache: whether to keep the sizes of decoded images in the folder audits of the cache folder
+        (~/.cache/jaxcrnn), so that the next start reads only images whose path, size or times changed.
+      workers: number of threads that read the images of the next batches, 1 or more.
+      processes: number of processes that read images instead of threads, 0 or more; 0 for threads. The batches are the
+        same.
     """
 
     train: str = ""
     more: tuple[str, ...] = ()
-    weights: tuple[float, ...] = ()
+    weights: tuple[Positive, ...] = ()
     val: str = ""
+    format: str = "auto"
+    encoding: str = "utf-8"
+    root: str = ""
     charset: str = ""
     blank: str = "first"
-    batch_size: int = 32
-    buckets: int = 6
-    max_width: int = 4096
-    max_pixels: int = 32_000_000
-    max_bytes: int = 64_000_000
+    batch_size: Count = 32
+    buckets: Count = 6
+    max_width: Count = 4096
+    max_pixels: Bytes = 32_000_000
+    max_bytes: Bytes = 64_000_000
     allow_outside: bool = False
-    stretch: int = 0
-    cache_mb: int = 1024
-    workers: int = 2
-    processes: int = 0
+    stretch: Natural = 0
+    vertical: bool = False
+    normalize: str = ""
+    cache_mb: Natural = 1024
+    audit_cache: bool = True
+    workers: Count = 2
+    processes: Natural = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "buckets", "max_width", "max_pixels", "max_bytes", "workers"):
-            if getattr(self, name) < 1:
-                raise UserError(f"data.{name} is {getattr(self, name)}; expected 1 or more")
-        if not 0 <= self.stretch <= self.max_width:
+        try:
+            _ = self.layout
+        except UserError as error:
+            raise UserError(f"data.{error}") from None
+        check(self, "data")
+        if self.stretch > self.max_width:
             raise UserError(
                 f"data.stretch is {self.stretch}; expected 1 to data.max_width={self.max_width}, or 0 to keep the ratio"
             )
-        if self.processes < 0:
-            raise UserError(f"data.processes is {self.processes}; expected 0 or more")
+        try:
+            operations(self.normalize)
+        except UserError as error:
+            raise UserError(f"data.normalize is {self.normalize!r}: {error}") from None
 
     def with_whole_paths(self, base: Path = Path()) -> DataConfig:
         """Copy with absolute paths; relative ones are resolved against ``base``."""
@@ -69,10 +96,23 @@ class DataConfig:
         def whole(path: str) -> str:
             return str((base / path).resolve()) if path else ""
 
-        single = {name: whole(getattr(self, name)) for name in ("train", "val", "charset")}
+        single = {name: whole(getattr(self, name)) for name in ("train", "val", "root", "charset")}
         return dataclasses.replace(self, more=tuple(whole(path) for path in self.more), **single)  # type: ignore[arg-type]
 
     @property
     def limits(self) -> Limits:
         """Bounds on image sizes."""
-        return Limits(self.max_pixels, self.max_width, self.max_bytes, self.allow_outside, self.stretch)
+        return Limits(
+            self.max_pixels,
+            self.max_width,
+            self.max_bytes,
+            outside=self.allow_outside,
+            stretch=self.stretch,
+            vertical=self.vertical,
+            normalize=self.normalize,
+        )
+
+    @property
+    def layout(self) -> Layout:
+        """Layout of all sets."""
+        return Layout(self.format, self.encoding, self.root)

@@ -1,4 +1,4 @@
-"""Readers of data set formats, which are detected from the path."""
+"""Readers of data set formats, which are detected from the path and the content of a folder."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from jaxcrnn._text import read_text
-from jaxcrnn.data.images import Limits, read_gray
-from jaxcrnn.data.labels import LabelFile, identity, leaves, leaving
+from jaxcrnn._files import printable
+from jaxcrnn.data import folders
+from jaxcrnn.data.images import Limits
+from jaxcrnn.data.labels import LabelFile, identity, leaving
+from jaxcrnn.data.layout import LABEL_FILES, Layout, Root, decoded, exists, is_unicode
 from jaxcrnn.data.lmdb import LmdbLines
+from jaxcrnn.data.normalize import normalizing
 from jaxcrnn.data.source import MALFORMED, Fault, Source
 from jaxcrnn.errors import UserError
 
@@ -32,15 +34,15 @@ class Row(NamedTuple):
 class Rows:
     """Labelled image files as a `Source`."""
 
-    def __init__(self, rows: list[Row], faults: list[Fault], limits: Limits) -> None:
-        self.rows, self.faults, self.limits = rows, faults, limits
+    def __init__(self, rows: list[Row], faults: list[Fault], limits: Limits, root: Root) -> None:
+        self.rows, self.faults, self.limits, self.root = rows, faults, limits, root
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
         row = self.rows[index]
-        return read_gray(row.file, self.limits, row.name), row.text
+        return self.root.read(row.name, self.limits, row.file), row.text
 
     def text(self, index: int) -> str:
         return self.rows[index].text
@@ -96,86 +98,120 @@ class Joined:
         return part.identity(at)
 
 
-def open_source(path: str | Path, limits: Limits | None = None) -> Source:
+@normalizing
+def open_source(path: str | Path, limits: Limits | None = None, layout: Layout | None = None) -> Source:
     """Open a data set.
 
-    Supported are a folder with LMDBs at any depth, a folder with EasyOCR's ``labels.csv``, a folder of images whose
-    names are their labels (``text.png``, or ``text_7.png`` if a text occurs several times), a ``.csv`` of EasyOCR and
-    a ``.json`` of mmocr or docTR. Anything else is read as a label file.
+    Supported are LMDBs, also at any depth of a folder, a folder with one label file, a folder of images whose names are
+    their labels (``text.png``, or ``text_7.png`` if a text occurs several times), a ``.csv`` of EasyOCR and a ``.json``
+    of mmocr or docTR. Anything else is read as a label file. Links to folders are followed, and hidden files and
+    folders are skipped and counted. Labels are normalized as ``limits.normalize`` says.
+
+    Args:
+      path: file or folder.
+      limits: bounds on images, and whether lists may name images outside their root folder.
+      layout: format, encoding and root folder; detected by default.
 
     Raises:
-      UserError: the data set cannot be read (naming the file and, if there is one, the line).
+      UserError: the data set cannot be read (naming the file and, if there is one, the line), or has several readings.
     """
-    path, limits = Path(path), limits or Limits()
-    if shard := _array_record(path):
-        raise UserError(
-            f"{shard}: ArrayRecord is not supported since jaxcrnn 0.2; expected LMDB, as written by "
-            "'jaxcrnn data convert'"
-        )
+    path, limits, layout = Path(path), limits or Limits(), layout or Layout()
     if path.is_dir():
-        bases = sorted(file.parent for file in path.rglob("data.mdb"))
-        parts: list[Source] = [LmdbLines(base, limits) for base in bases]
-        if parts:
-            return parts[0] if len(parts) == 1 else Joined(parts)
-        if (path / "labels.csv").is_file():
-            return _easyocr(path / "labels.csv", limits)
-        return _named(path, limits)
-    if path.suffix.lower() == ".csv":
-        return _easyocr(path, limits)
-    if path.suffix.lower() == ".json":
-        return _json(path, limits)
-    return LabelFile(path, limits)
+        return _open_folder(path, limits, layout)
+    if path.suffix == ".array_record":
+        raise _array_record(path)
+    if layout.format == "names":
+        raise UserError(f"{printable(path)}: not a folder; the format 'names' expects a folder of images")
+    if path.name == "lock.mdb":
+        raise UserError(f"{printable(path)}: the lock file of an LMDB; expected the folder or its data.mdb")
+    if folders.is_lmdb(path) or layout.format == "lmdb":
+        return LmdbLines(path, limits)
+    if layout.format == "csv" or (layout.format == "auto" and path.suffix.lower() == ".csv"):
+        return _easyocr(path, limits, layout)
+    if layout.format == "json" or (layout.format == "auto" and path.suffix.lower() == ".json"):
+        return _json(path, limits, layout)
+    if path.suffix.lower() in folders.image_endings():
+        raise UserError(f"{printable(path)}: an image; expected a label file of path<TAB>text, an LMDB or a folder")
+    return LabelFile(path, limits, layout)
 
 
-def _array_record(path: Path) -> Path | None:
-    """Find an ArrayRecord file, a format that version 0.1 read, at or below the path."""
-    if path.is_dir():
-        return min(path.rglob("*.array_record"), default=None)
-    return path if path.suffix == ".array_record" else None
-
-
-def open_sources(paths: Sequence[str | Path], limits: Limits | None = None) -> Source:
-    """Open several data sets as one."""
-    parts = [open_source(path, limits) for path in paths]
+def _open_folder(path: Path, limits: Limits, layout: Layout) -> Source:
+    folder = folders.survey(path)
+    if shard := next((file for file in folder.walk.files if file.suffix == ".array_record"), None):
+        raise _array_record(shard)
+    if layout.format not in ("lmdb", "names") and (
+        file := folders.chosen(folder, forced=layout.format in (*LABEL_FILES, "csv", "json"))
+    ):
+        return open_source(file, limits, layout)
+    if layout.format == "names" or (layout.format == "auto" and not folder.lmdbs):
+        folders.notice_skipped(folder, "images")
+        return _named(folder, limits, layout)
+    if not folder.lmdbs:
+        raise UserError(f"{printable(path)}: contains no LMDB; expected a data.mdb at any depth")
+    folders.notice_skipped(folder, "LMDBs")
+    parts: list[Source] = [LmdbLines(base, limits) for base in folder.lmdbs]
     return parts[0] if len(parts) == 1 else Joined(parts)
 
 
-def _filled(path: Path, rows: list[Row], faults: list[Fault], limits: Limits, expected: str) -> Rows:
+def _array_record(file: Path) -> UserError:
+    """Create the error of a format that version 0.1 read."""
+    return UserError(
+        f"{printable(file)}: ArrayRecord is not supported since jaxcrnn 0.2; expected LMDB, as written by "
+        "'jaxcrnn data convert'"
+    )
+
+
+def open_sources(paths: Sequence[str | Path], limits: Limits | None = None, layout: Layout | None = None) -> Source:
+    """Open several data sets as one."""
+    parts = [open_source(path, limits, layout) for path in paths]
+    return parts[0] if len(parts) == 1 else Joined(parts)
+
+
+def _filled(path: Path, rows: list[Row], faults: list[Fault], limits: Limits, root: Root, expected: str) -> Rows:
     if not rows and not faults:
-        raise UserError(f"{path}: no lines; expected {expected}")
-    inside = rows if limits.outside else [row for row in rows if not leaves(row.name)]
+        raise UserError(f"{printable(path)}: no lines; expected {expected}")
+    inside = rows if limits.outside else [row for row in rows if not root.leaves(row.name)]
     if len(inside) < len(rows):
-        faults = [*faults, *(leaving(row.where, row.name) for row in rows if leaves(row.name))]
-    return Rows(inside, faults, limits)
+        faults = [*faults, *(leaving(row.where, row.name) for row in rows if root.leaves(row.name))]
+    return Rows(inside, faults, limits, root)
 
 
-def _named(folder: Path, limits: Limits) -> Rows:
-    endings = Image.registered_extensions()
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in endings)
-    rows = []
-    for file in files:
-        text, line, number = file.stem.rpartition("_")
-        text = text if line and number.isdigit() else file.stem
-        rows.append(Row(str(file), file, str(file.relative_to(folder)), text))
-    return _filled(folder, rows, [], limits, "LMDBs, a labels.csv, or images whose names are their labels")
+def _named(folder: folders.Folder, limits: Limits, layout: Layout) -> Rows:
+    """Read images whose names are their texts."""
+    rows, faults = [], []
+    for file in folder.images:
+        where = printable(file)
+        try:
+            name = decoded(file.relative_to(folder.path), layout)
+            stem = Path(name).stem
+        except ValueError as error:
+            faults.append(Fault(MALFORMED, where, str(error)))
+            continue
+        text, line, number = stem.rpartition("_")
+        rows.append(Row(where, file, name, text if line and number.isdigit() else stem))
+    if not rows and not faults:
+        raise UserError(
+            f"{printable(folder.path)}: no lines; expected LMDBs, a labels.csv, or images whose names are their labels"
+        )
+    return Rows(rows, faults, limits, Root(folder.path))
 
 
-def _easyocr(path: Path, limits: Limits) -> Rows:
+def _easyocr(path: Path, limits: Limits, layout: Layout) -> Rows:
     """Read EasyOCR's table: a header ``filename,words``, then one row per image, split at the first comma."""
-    lines = [line.removesuffix("\r") for line in read_text(path).split("\n")]
+    lines, root = layout.lines_of(path), layout.root_of(path)
     if lines[0].replace(" ", "").replace('"', "") != "filename,words":
         raise UserError(f"{path}, line 1: {lines[0][:40]!r}; expected the header filename,words")
     rows, faults = [], []
     for number, line in enumerate(lines[1:], start=2):
         if not line:
             continue
-        where = f"{path}, line {number}"
+        where = f"{printable(path)}, line {number}"
         try:
             name, text = _two(line)
-            rows.append(Row(where, path.parent / name, name, text))
+            rows.append(Row(where, root.file(name), name, text))
         except ValueError as error:
             faults.append(Fault(MALFORMED, where, f"{line[:40]!r}; {error}"))
-    return _filled(path, rows, faults, limits, "lines of filename,words")
+    return _filled(path, rows, faults, limits, root, "lines of filename,words")
 
 
 def _two(line: str) -> tuple[str, str]:
@@ -199,25 +235,25 @@ def _two(line: str) -> tuple[str, str]:
     return name, text
 
 
-def _json(path: Path, limits: Limits) -> Rows:
+def _json(path: Path, limits: Limits, layout: Layout) -> Rows:
     """Read docTR's ``{"image": "text"}``, next to the images or to a folder ``images``, or mmocr's ``data_list``."""
     try:
-        content = json.loads(read_text(path), object_pairs_hook=_Entries)
+        content = json.loads(layout.text_of(path), object_pairs_hook=_Entries)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: invalid JSON ({error.msg})") from None
     except (RecursionError, ValueError):
         expected = "expected mmocr's or docTR's labels"
         raise UserError(f"{path}: JSON nested too deeply, or a number with too many digits; {expected}") from None
-    rows, faults = [], []
+    rows, faults, root = [], [], layout.root_of(path)
     for where, name, text in _pairs(path, content):
-        if isinstance(name, str) and name and isinstance(text, str) and _is_unicode(name + text):
-            file = path.parent / name
-            if not _exists(file) and not leaves(name) and _exists(path.parent / "images" / name):
-                file = path.parent / "images" / name
+        if isinstance(name, str) and name and isinstance(text, str) and is_unicode(name + text):
+            file = root.file(name)
+            if not exists(file) and not root.leaves(name) and exists(root.folder / "images" / name):
+                file = root.folder / "images" / name
             rows.append(Row(where, file, name, text))
         else:
             faults.append(Fault(MALFORMED, where, f"{ascii((name, text))[:60]}; expected a path and a text"))
-    return _filled(path, rows, faults, limits, 'mmocr\'s "data_list" or docTR\'s {"image": "text"}')
+    return _filled(path, rows, faults, limits, root, 'mmocr\'s "data_list" or docTR\'s {"image": "text"}')
 
 
 class _Entries(dict[str, Any]):
@@ -226,21 +262,6 @@ class _Entries(dict[str, Any]):
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
         self.pairs = pairs
-
-
-def _is_unicode(text: str) -> bool:
-    """Return whether a text can be encoded; JSON may contain half of a surrogate pair."""
-    try:
-        return bool(text.encode())
-    except UnicodeEncodeError:
-        return False
-
-
-def _exists(file: Path) -> bool:
-    try:
-        return file.exists()
-    except (OSError, ValueError):
-        return False
 
 
 def _pairs(path: Path, content: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -6,6 +6,8 @@ import errno
 import io
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -24,6 +26,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 MISSING = "missing image"
 UNREADABLE = "unreadable image"
 ABSURD = "absurd size"
+WIDER = "data.max_width; with a trained run: --max-width"
 
 # Pillow supports more formats, and would start an external program for PostScript. The first group needs no plugins.
 _COMMON = ("BMP", "GIF", "JPEG", "PPM", "PNG")
@@ -43,7 +46,7 @@ class ImageError(UserError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on image sizes, and how images are scaled.
+    """Bounds on image sizes, and how images and labels are read.
 
     Attributes:
       max_pixels: maximum pixels of a file, checked before decoding (a small file can decompress to gigabytes).
@@ -51,6 +54,9 @@ class Limits:
       max_bytes: maximum bytes of a file.
       stretch: width in pixels that every line is stretched to; 0 keeps the aspect ratio.
       outside: whether a list of images may name files outside its folder.
+      vertical: whether lines taller than wide are rotated by 90 degrees counterclockwise, so that a vertical line is
+        read from top to bottom.
+      normalize: operations that normalize labels, separated by commas (`jaxcrnn.data.normalize.OPERATIONS`).
     """
 
     max_pixels: int = 32_000_000
@@ -58,6 +64,8 @@ class Limits:
     max_bytes: int = 64_000_000
     outside: bool = False
     stretch: int = 0
+    vertical: bool = False
+    normalize: str = ""
 
     def of_stranger(self) -> Limits:
         """Return bounds for an untrusted run: its bytes and pixels, capped at the defaults."""
@@ -70,7 +78,10 @@ class Limits:
 def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "") -> np.ndarray:
     """Decode an image of any mode into gray: BMP, GIF, JPEG, PNG, PPM, TIFF, WebP and some more.
 
-    Transparent pixels are composited over white, 16 bits are scaled to 8, and the EXIF orientation is applied.
+    Transparent pixels are composited over white, the EXIF orientation is applied, and only the first page or frame is
+    read (`noting_pages` collects the names of images with more). Integers of more than 8 bits and floats are scaled to
+    8 bits: white is the largest number of 8, 10, 12, 14 or 16 bits, whichever is the first that no pixel exceeds
+    (scanners store 12 bits in 16), or 1 if no pixel exceeds that, or the brightest pixel if 16 bits are too few.
 
     Args:
       file: path, bytes of a file, or open binary file.
@@ -103,8 +114,11 @@ def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "
                 raise ImageError(
                     ABSURD, f"{name}: {width}x{height} pixels; the limit is {limits.max_pixels:,} in total"
                 )
-            image.load()
-            return _to_gray(ImageOps.exif_transpose(image))
+            gray = _upright_gray(image)
+            if _listening and _pages(image) > 1:
+                for names in _listening.values():
+                    names.append(name)
+            return gray
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -115,6 +129,34 @@ def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "
         raise ImageError(UNREADABLE, f"{name}: not an image in a supported format ({len(data)} bytes)") from None
     except Exception as error:  # decoders may raise anything on broken data
         raise ImageError(UNREADABLE, f"{name}: {first_line(error)}") from None
+
+
+_listening: dict[int, list[str]] = {}
+
+
+@contextmanager
+def noting_pages() -> Iterator[list[str]]:
+    """Collect the names of the images with several pages or frames that `read_gray` reads meanwhile, in any thread."""
+    names: list[str] = []
+    _listening[id(names)] = names
+    try:
+        yield names
+    finally:
+        del _listening[id(names)]
+
+
+def pages_note(names: list[str], examples: int = 3) -> str:
+    """Report the images that `noting_pages` collected, of which only the first page was read."""
+    images = f"{len(names)} images have" if len(names) > 1 else "1 image has"
+    more = f" and {len(names) - examples} more" if len(names) > examples else ""
+    return f"{images} several pages or frames; only the first is read: {', '.join(sorted(names)[:examples])}{more}"
+
+
+def _pages(image: Image.Image) -> int:
+    """Count the pages of a file; the further pictures in a photo, such as its depth map, are not pages."""
+    with suppress(Exception):  # decoders may raise anything on broken data; the first page was fine
+        return getattr(image, "n_frames", 1) if image.format != "MPO" else 1
+    return 1
 
 
 def _read(file: str | Path | BinaryIO, most: int) -> bytes:
@@ -136,29 +178,41 @@ def _open(data: bytes) -> Image.Image:
 
 
 def to_gray(image: Image.Image, limits: Limits, name: str = "image") -> np.ndarray:
-    """Convert an open image of any mode to gray, as `read_gray` does.
+    """Convert an open image of any mode to gray, as `read_gray` does: also turned by its EXIF orientation.
 
     Raises:
-      ImageError: the image has no pixels, too many, or an unsupported mode.
+      ImageError: the image has no pixels, too many, cannot be decoded, or has an unsupported mode.
     """
     width, height = image.size
     if not 0 < width * height <= limits.max_pixels:
         raise ImageError(ABSURD, f"{name}: {width}x{height} pixels; the limit is {limits.max_pixels:,} in total")
     try:
-        return _to_gray(image)
-    except (ValueError, OSError, TypeError) as error:
+        return _upright_gray(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders may raise anything on broken data
         raise ImageError(UNREADABLE, f"{name}: mode {image.mode}: {first_line(error)}") from None
+
+
+def _upright_gray(image: Image.Image) -> np.ndarray:
+    image.load()  # some formats store the orientation after the pixels
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        raise ValueError(f"invalid EXIF data ({first_line(error)})") from None
+    return _to_gray(upright)
 
 
 def _to_gray(image: Image.Image) -> np.ndarray:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         # convert("L") would clip these at 255 instead of scaling them.
         values = np.asarray(image)
-        top = float(np.nanmax(values, initial=0))
-        scale = 1.0 if 1.0 < top <= 255 and image.mode != "I;16" else 255.0 if top <= 1 else 255 / 65535
+        scale = 255 / _white(float(np.max(values, initial=0, where=np.isfinite(values))))
         gray = np.empty(values.shape, np.uint8)
         for start in range(0, len(values), 256):  # chunks bound the memory of float64 values
-            rows = np.nan_to_num(values[start : start + 256].astype(np.float64), nan=255.0)
+            rows = np.nan_to_num(values[start : start + 256].astype(np.float64), nan=np.inf)
             gray[start : start + 256] = np.clip(np.rint(rows * scale), 0, 255)
         return gray
     if image.has_transparency_data:
@@ -168,6 +222,13 @@ def _to_gray(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("L"))
 
 
+def _white(brightest: float) -> float:
+    """Return the value of white of an image of integers or floats, as `read_gray` defines it."""
+    if brightest <= 1:
+        return 1.0
+    return next((2.0**bits - 1 for bits in (8, 10, 12, 14, 16) if brightest < 2**bits), brightest)
+
+
 def to_png(gray: np.ndarray) -> bytes:
     """Encode a gray image ``[h, w]`` as PNG."""
     png = io.BytesIO()
@@ -175,10 +236,27 @@ def to_png(gray: np.ndarray) -> bytes:
     return png.getvalue()
 
 
+def fitted_width(size: tuple[int, int], height: int, limits: Limits, name: str = "image") -> int:
+    """Return the width after `fit_height` of an image of ``size``, its height and width in pixels.
+
+    Raises:
+      ImageError: it is wider than ``limits.max_width``.
+    """
+    h, w = sorted(size) if limits.vertical else size
+    width = limits.stretch or max(1, round(w * height / h))
+    if width > limits.max_width:
+        raise ImageError(
+            ABSURD,
+            f"{name}: {w}x{h} becomes {width} px wide at height {height}; the limit is {limits.max_width} px ({WIDER})",
+        )
+    return width
+
+
 def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image") -> np.ndarray:
     """Scale a gray image to ``height``, keeping the aspect ratio or stretching it to ``limits.stretch``.
 
-    The width is at least one pixel.
+    With ``limits.vertical``, an image taller than wide is first rotated, so that its top becomes the left end. The
+    width is at least one pixel.
 
     Returns:
       ``[height, w]`` uint8.
@@ -186,12 +264,10 @@ def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image
     Raises:
       ImageError: the scaled line would be wider than ``limits.max_width``.
     """
+    if limits.vertical and gray.shape[0] > gray.shape[1]:
+        gray = np.ascontiguousarray(np.rot90(gray))
     h, w = gray.shape
-    width = limits.stretch or max(1, round(w * height / h))
-    if width > limits.max_width:
-        raise ImageError(
-            ABSURD, f"{name}: {w}x{h} becomes {width} px wide at height {height}; the limit is {limits.max_width} px"
-        )
+    width = fitted_width((h, w), height, limits, name)
     if (height, width) == (h, w):
         return gray
     return np.asarray(Image.fromarray(gray).resize((width, height), Image.Resampling.BILINEAR))

@@ -1,6 +1,7 @@
 """LMDB data sets in the common layout of scene text recognisers: ``num-samples``, ``image-%09d``, ``label-%09d``.
 
-Numbers start at 1. Newer writers add ``wh-%09d`` = ``"{w}_{h}"``, which is written here but not needed for reading.
+Numbers start at 1; data sets whose numbers start at 0 are read too. Newer writers add ``wh-%09d`` = ``"{w}_{h}"``,
+which is written here but not needed for reading.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxcrnn._files import printable
 from jaxcrnn._text import first_line
 from jaxcrnn.data.images import ABSURD, MISSING, ImageError, Limits, read_gray, to_png
-from jaxcrnn.data.lmdb_check import damage, open_environment
+from jaxcrnn.data.lmdb_check import damage, data_file, open_environment
 from jaxcrnn.data.source import MALFORMED, Fault, Source
 from jaxcrnn.errors import UserError
 
@@ -34,7 +36,7 @@ def _check(folder: Path) -> None:
     if why := damage(folder):
         _environment(folder)  # raises a more specific error in most cases
         close(folder)
-        raise UserError(f"{folder / 'data.mdb'}: corrupted file ({why}); expected an intact LMDB")
+        raise UserError(f"{data_file(folder)}: corrupted file ({why}); expected an intact LMDB")
 
 
 def _environment(folder: Path) -> Any:
@@ -51,7 +53,11 @@ def close(folder: Path) -> None:
 
 
 class LmdbLines:
-    """An LMDB folder as a `Source`; samples with an unreadable label are added to ``faults``.
+    """An LMDB as a `Source`; samples with an unreadable label are added to ``faults``.
+
+    Args:
+      folder: folder of ``data.mdb``, that file, or an LMDB in one file with another name.
+      limits: bounds on images.
 
     Raises:
       UserError: not an LMDB, truncated, or without ``num-samples``.
@@ -59,6 +65,8 @@ class LmdbLines:
 
     def __init__(self, folder: str | Path, limits: Limits | None = None) -> None:
         self.folder, self.limits = Path(folder), limits or Limits()
+        if self.folder.name == "data.mdb":
+            self.folder = self.folder.parent
         _check(self.folder)
         self.faults: list[Fault] = []
         self.rows: list[tuple[int, str]] = []
@@ -81,21 +89,25 @@ class LmdbLines:
         if count is None or not count.isdigit():
             problem = "missing key 'num-samples'" if count is None else f"'num-samples' is {count[:20]!r}"
             raise UserError(f"{self.folder}: {problem}; expected the number of samples under that key")
-        for number in range(1, int(count) + 1):
-            key = f"label-{number:09d}"
+        self._read_labels(int(count))
+
+    def _read_labels(self, count: int) -> None:
+        """Read the labels, and report those that the number of samples does not cover."""
+        zero = self._has(_label(0))
+        first = int(not (zero and not self._has(_label(count))))
+        for number in range(first, first + count):
             try:
-                label = self._get(key, MAX_LABEL)
+                label = self._get(_label(number), MAX_LABEL)
                 if label is None:
                     raise ValueError("no such key")
                 self.rows.append((number, label.decode("utf-8")))
             except ValueError as error:
-                at = f"{self.folder}, {key}"
-                self.faults.append(Fault(MALFORMED, at, f"{first_line(error)}; expected UTF-8 text"))
+                self._fault(_label(number), f"{first_line(error)}; expected UTF-8 text")
+        for number in [0] * (zero and first) + [first + count] * self._has(_label(first + count)):
+            self._fault(_label(number), f"'num-samples' is only {count}; expected no further labels")
 
-        beyond = f"label-{int(count) + 1:09d}"
-        if self._has(beyond):
-            detail = f"'num-samples' is only {int(count)}; expected no further labels"
-            self.faults.append(Fault(MALFORMED, f"{self.folder}, {beyond}", detail))
+    def _fault(self, key: str, detail: str) -> None:
+        self.faults.append(Fault(MALFORMED, f"{printable(self.folder)}, {key}", detail))
 
     def _has(self, key: str) -> bool:
         with _environment(self.folder).begin(buffers=True) as transaction:
@@ -139,10 +151,14 @@ class LmdbLines:
         return f"image-{self.rows[index][0]:09d}"
 
     def where(self, index: int) -> str:
-        return f"{self.folder}, {self.name(index)}"
+        return f"{printable(self.folder)}, {self.name(index)}"
 
     def identity(self, index: int) -> Hashable:
         return self.folder.resolve(), self.rows[index][0]
+
+
+def _label(number: int) -> str:
+    return f"label-{number:09d}"
 
 
 def write_lmdb(folder: Path, source: Source, progress: Callable[[int, int], None] = lambda done, total: None) -> int:

@@ -24,7 +24,7 @@ def open_environment(folder: Path, **options: Any) -> Any:
     Pages are memory-mapped, so that accessing one beyond the end of the file would kill the process.
 
     Args:
-      folder: folder of ``data.mdb``.
+      folder: folder of ``data.mdb``, or an LMDB in one file.
       **options: options of ``lmdb.open``.
 
     Returns:
@@ -37,14 +37,14 @@ def open_environment(folder: Path, **options: Any) -> Any:
         import lmdb
     except ImportError:
         raise UserError(f"{folder}: reading LMDB needs the package lmdb; install the extra 'data'") from None
-    file = folder / "data.mdb"
+    file = data_file(folder)
     # Opening a pipe would block, and for an empty file the library reports "Bad file descriptor".
     if file.exists() and not file.is_file():
         raise UserError(f"{file}: not a regular file; expected an LMDB")
     if file.exists() and options.get("readonly") and not file.stat().st_size:
         raise UserError(f"{file}: empty file (0 bytes); expected an LMDB")
     try:
-        environment = lmdb.open(str(folder), **options)
+        environment = lmdb.open(_encodable(folder), subdir=file != folder, **options)
     except lmdb.Error as error:
         raise UserError(f"{folder}: cannot be opened as LMDB ({first_line(error)})") from None
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
@@ -55,11 +55,25 @@ def open_environment(folder: Path, **options: Any) -> Any:
     return environment
 
 
+def data_file(path: Path) -> Path:
+    """Return the data file of an LMDB, which is the path itself for an LMDB in one file."""
+    return path if path.is_file() else path / "data.mdb"
+
+
+def _encodable(path: Path) -> str | bytes:
+    """Return a path as text, or as bytes if it is not UTF-8, which the library accepts only so."""
+    try:
+        str(path).encode()
+        return str(path)
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+
+
 def damage(folder: Path) -> str | None:
     """Read every key of an LMDB in a subprocess.
 
     Args:
-      folder: folder of ``data.mdb``.
+      folder: folder of ``data.mdb``, or an LMDB in one file.
 
     Returns:
       A description of the damage, or None if every page could be read.
@@ -67,7 +81,7 @@ def damage(folder: Path) -> str | None:
     Raises:
       UserError: the subprocess failed for a reason other than the file.
     """
-    file = folder / "data.mdb"
+    file = data_file(folder)
     root = str(Path(__file__).parents[2])
     # Imported by name rather than run as a file, because this folder has a module called lmdb.
     walk = f"import sys; sys.path.insert(0, {root!r}); from jaxcrnn.data.lmdb_check import walk; walk(sys.argv[1])"
@@ -89,7 +103,7 @@ def walk(name: str) -> None:
     """Read every key of an LMDB and exit with 0, with ``INCONSISTENT``, or by a signal.
 
     Args:
-      name: folder of ``data.mdb``.
+      name: folder of ``data.mdb``, or an LMDB in one file.
     """
     folder = Path(name)
     try:
@@ -99,7 +113,7 @@ def walk(name: str) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides what the library prints before it aborts
     low, high = 1 << 64, 0
     try:
-        size = left = (folder / "data.mdb").stat().st_size
+        size = left = data_file(folder).stat().st_size
         with open_environment(folder, readonly=True, lock=False, readahead=False).begin(buffers=True) as transaction:
             for key, value in transaction.cursor():
                 left -= len(key) + len(value) + NODE_HEADER

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Generator, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -127,8 +126,8 @@ class Batches:
         return planned, self.make(planned)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state that is pickled for worker processes, without the cache of decoded images."""
-        return self.__dict__ | {"corpus": replace(self.corpus, cache={}), "_epochs": {}}
+        """Return the state that is pickled for worker processes; decoded images are not (`Decoded`)."""
+        return self.__dict__ | {"_epochs": {}}
 
     def training(self, start: int, stop: int) -> Generator[tuple[plans.Planned, Batch], None, None]:
         """Yield the batches of steps ``start`` to ``stop - 1``."""

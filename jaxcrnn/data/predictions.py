@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +11,12 @@ from jaxcrnn._files import written_whole
 from jaxcrnn._text import read_text
 from jaxcrnn.errors import UserError
 
-BRACKETS = re.compile(r"\S+\s+\[(.*)\]\s*\[(.*)\]\s*")
-BETWEEN = re.compile(r"\]\s*\[")
+BRACKETS = re.compile(r"(\S+)\s+\[(.*)\]\s*")
+BETWEEN = re.compile(r"\](\s*)\[")
+CONFIDENCE = re.compile(r"[01]\.\d{3,}")
+EXPECTED = "expected path<TAB>prediction<TAB>truth, or index [prediction] [truth]"
+# Characters that would end a field or a line are written as their pictures, U+2409, U+240A and U+240D.
+PICTURES = {ord("\t"): "\u2409", ord("\n"): "\u240a", ord("\r"): "\u240d"}
 
 
 class Predictions(NamedTuple):
@@ -31,10 +36,14 @@ class Predictions(NamedTuple):
 def read_predictions(path: str | Path) -> Predictions:
     """Read lines of ``path<TAB>prediction<TAB>truth``, or of ``index [prediction] [truth]``.
 
+    Where the texts contain brackets themselves, a line is split at the only ``][`` that is spaced as in the lines with
+    a single one.
+
     Raises:
       UserError: the file cannot be read or is empty, or a line is in neither format (naming the line).
     """
-    rows = Predictions([], [], [])
+    rows: list[tuple[int, str, list[str]]] = []
+    bracketed: list[int] = []
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         line = line.removesuffix("\r")
         if not line:
@@ -42,32 +51,67 @@ def read_predictions(path: str | Path) -> Predictions:
         parts = line.split("\t")
         if len(parts) != 3:
             match = BRACKETS.fullmatch(line)
-            if not match:
-                raise UserError(
-                    f"{path}, line {number}: {line[:40]!r}; expected path<TAB>prediction<TAB>truth, or "
-                    "index [prediction] [truth]"
-                )
-            if len(BETWEEN.findall(line)) > 1:
-                raise UserError(
-                    f"{path}, line {number}: {line[:40]!r} is ambiguous: several brackets may end the "
-                    "prediction; expected path<TAB>prediction<TAB>truth"
-                )
-            parts = [line.split()[0], *match.groups()]
-        for values, value in zip(rows, parts, strict=True):
-            values.append(value)
-    # Brackets around every text belong to the format, also in lines with tabs.
-    if all(text[:1] == "[" and text[-1:] == "]" for text in (*rows.read, *rows.truths)):
-        rows = Predictions(rows.names, [text[1:-1] for text in rows.read], [text[1:-1] for text in rows.truths])
-    if not rows.names:
+            if not match or not BETWEEN.search(match[2]):
+                columns = f" has {len(parts)} columns" if len(parts) > 3 else ""
+                raise UserError(f"{path}, line {number}: {_start(line)}{columns}; {EXPECTED}")
+            bracketed.append(len(rows))
+            parts = [match[1], match[2]]
+        rows.append((number, line, parts))
+    if not rows:
         raise UserError(f"{path}: no lines; expected path<TAB>prediction<TAB>truth")
-    return rows
+    spacing = _spacing([rows[at][2][1] for at in bracketed])
+    for at in bracketed:
+        number, line, (name, inside) = rows[at]
+        splits = [found for found in BETWEEN.finditer(inside) if found[1] == spacing] or list(BETWEEN.finditer(inside))
+        if len(splits) > 1:
+            raise UserError(
+                f"{path}, line {number}: {_start(line)} is ambiguous: the prediction may end at any of {len(splits)} "
+                "brackets; expected path<TAB>prediction<TAB>truth"
+            )
+        rows[at] = number, line, [name, inside[: splits[0].start()], inside[splits[0].end() :]]
+    tabbed = [parts for _, line, parts in rows if line.count("\t") == 2]
+    # In the published format with tabs, numbered lines have brackets around every text.
+    if all(parts[0].isdigit() and _in_brackets(parts[1:]) for parts in tabbed):
+        for parts in tabbed:
+            parts[1:] = [text[1:-1] for text in parts[1:]]
+    names, read, truths = map(list, zip(*(parts for _, _, parts in rows), strict=True))
+    return Predictions(names, read, truths)
+
+
+def with_confidences(predictions: Predictions) -> bool:
+    """Return whether the true texts look like confidences, which the output of ``jaxcrnn recognize`` has instead."""
+    as_confidence = CONFIDENCE.fullmatch
+    return all(map(as_confidence, predictions.truths)) and not any(map(as_confidence, predictions.read))
+
+
+def _start(line: str) -> str:
+    return repr(line if len(line) <= 40 else line[:40] + "...")
+
+
+def _spacing(lines: list[str]) -> str:
+    """Return what separates the brackets in lines that can be split in one way only; a space if there are none."""
+    single = Counter(found[0] for found in map(BETWEEN.findall, lines) if len(found) == 1)
+    return single.most_common(1)[0][0] if single else " "
+
+
+def _in_brackets(texts: list[str]) -> bool:
+    return all(text[:1] == "[" and text[-1:] == "]" for text in texts)
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write lines of ``path<TAB>prediction<TAB>truth`` atomically.
+    """Write lines of ``path<TAB>prediction<TAB>truth`` atomically, which `read_predictions` reads back.
+
+    Tabs and line breaks are written as their pictures, such as U+2409, and characters that are not Unicode with a
+    backslash. If every text is in brackets, ``./`` precedes names that are numbers, to tell them from the published
+    format.
 
     Raises:
       UserError: the file cannot be written.
     """
+    names, read, truths = predictions
+    if _in_brackets([*read, *truths]):
+        names = [f"./{name}" if name.isdigit() else name for name in names]
+    rows = zip(names, read, truths, strict=True)
+    lines = ("\t".join(field.translate(PICTURES) for field in row) + "\n" for row in rows)
     with written_whole(path) as part:
-        part.write_text("".join("\t".join(row) + "\n" for row in zip(*predictions, strict=True)), encoding="utf-8")
+        part.write_bytes("".join(lines).encode("utf-8", "backslashreplace"))

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxcrnn import decode
+from jaxcrnn._arguments import class_id, frame_lengths
 from jaxcrnn.decoding.automata import DEAD, Automaton
 
 _HASHES = (np.uint32(1000003), np.uint32(69069))
@@ -88,7 +89,7 @@ def search(
       lengths: ``[B]`` int32 numbers of frames.
       width: W, number of prefixes kept in each frame.
       classes: number of most probable classes of a frame that extend prefixes.
-      blank: class of the blank.
+      blank: class of the blank; negative to count from the end.
       best: N, number of texts to return, at most ``width``.
       automata: automata whose scores are added to the log probabilities (`jaxcrnn.decoding.automata`).
 
@@ -96,6 +97,7 @@ def search(
       The best texts. Prefixes are merged exactly, so the search is exhaustive if ``width`` and ``classes`` are large
       enough.
     """
+    lengths, blank = frame_lengths(lengths, logits.shape[1]), class_id("blank", blank, logits.shape[2])
     classes = min(classes, logits.shape[2] - 1)
     arrays = tuple(tuple(jnp.asarray(a) for a in automaton[:7]) for automaton in automata)
     starts = jnp.asarray([automaton.start for automaton in automata], jnp.int32).reshape(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import jax
@@ -10,10 +11,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcrnn import decode, metrics
+from jaxcrnn._memory import explained
 from jaxcrnn.centers import accumulate, zeros
 from jaxcrnn.charset import Charset
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
+from jaxcrnn.data.buckets import Planned
 from jaxcrnn.data.loader import Batches, collate
 from jaxcrnn.data.predictions import Predictions
 from jaxcrnn.decoding.decoder import Decoder
@@ -49,7 +52,7 @@ run_read = jax.jit(lambda config, state, batch: read_step(config, state, batch)[
 run_estimate = jax.jit(estimate_step)
 
 # Buckets for images of any width: each costs one compilation, and a line is padded by at most half its width.
-LADDER = tuple(int(64 * factor * 2**power) for power in range(12) for factor in (1, 1.5))
+LADDER = tuple(int(64 * factor * 2**power) for power in range(20) for factor in (1, 1.5))
 
 
 class Character(NamedTuple):
@@ -134,6 +137,9 @@ def evaluate(
       progress: called with the number of lines done.
       mesh: mesh of the state if it is on several devices; lines are sharded over its ``data`` axis.
       decoder: decoder to use; best-path decoding by default.
+
+    Raises:
+      OutOfMemory: memory ran out; the message names the batch and what to lower.
     """
     count = len(corpus)
     lines: list[Line | None] = [None] * count
@@ -142,8 +148,9 @@ def evaluate(
     if count:
         rows = my_rows(mesh, batch_size) if mesh else None
         batches = Batches(corpus, plans.choose(corpus.widths, buckets), batch_size, workers=workers, rows=rows)
-        for planned, batch in batches.in_order():
-            out = decoder.read(config, state, batch) if decoder else _evaluated(config, state, batch, mesh)
+        for planned, batch in _within_memory(batches, decoder):
+            with _reading(batch, decoder):
+                out = decoder.read(config, state, batch) if decoder else _evaluated(config, state, batch, mesh)
             for row, item in enumerate(planned.items):
                 name = corpus.source.name(int(corpus.indices[item]))
                 lines[item] = _line(charset, out, row, name, batch.images.shape[2])
@@ -181,10 +188,33 @@ def estimate_centers(
     centers = zeros(config.model.num_classes, config.model.features)
     exact = 0
     batches = Batches(corpus, plans.choose(corpus.widths, buckets), batch_size, workers=workers)
-    for _, batch in batches.in_order():
-        centers, right = run_estimate(config, state, centers, batch)
-        exact += int(right)
+    for _, batch in _within_memory(batches):
+        with _reading(batch):
+            centers, right = run_estimate(config, state, centers, batch)
+            exact += int(right)
     return centers, exact
+
+
+def _within_memory(batches: Batches, decoder: Decoder | None = None) -> Iterator[tuple[Planned, Batch]]:
+    """Yield the batches; if memory does not suffice to assemble one, the error says what to lower."""
+    made = batches.in_order()
+    while True:
+        with explained(lambda: (f"a batch of {batches.batch_size} lines", _advice(decoder))):
+            item = next(made, None)
+        if item is None:
+            return
+        yield item
+
+
+def _reading(batch: Batch, decoder: Decoder | None = None) -> AbstractContextManager[None]:
+    """Context in which a batch is read; if memory runs out, the error names its size and what to lower."""
+    lines, _, width = batch.images.shape[:3]
+    return explained(lambda: (f"reading {lines} lines of width {width} at a time", _advice(decoder)))
+
+
+def _advice(decoder: Decoder | None) -> str:
+    beam = ", or --beam" if decoder is not None and decoder.width > 1 else ""
+    return f"lower --batch-size (data.batch_size in a configuration){beam}, or use narrower images"
 
 
 def _line(charset: Charset, out: dict[str, np.ndarray], row: int, name: str, width: int) -> Line:
@@ -250,8 +280,10 @@ def _chunk(
         images = [chunk[i][1] for i in planned.items]
         none = [np.zeros(0, np.int32)] * len(images)
         rows = 1 if len(images) == 1 else batch_size
-        batch = collate(images, none, rows, config.model.height, LADDER[planned.bucket], 1)
-        out = decoder.read(config, state, batch) if decoder else jax.device_get(run_read(config, state, batch))
+        with explained(lambda: (f"{rows} images of width {LADDER[planned.bucket]}", _advice(decoder))):  # noqa: B023
+            batch = collate(images, none, rows, config.model.height, LADDER[planned.bucket], 1)
+        with _reading(batch, decoder):
+            out = decoder.read(config, state, batch) if decoder else jax.device_get(run_read(config, state, batch))
         for row, item in enumerate(planned.items):
             lines[int(item)] = _line(charset, out, row, chunk[item][0], batch.images.shape[2])
     return [lines[i] for i in range(len(chunk))]

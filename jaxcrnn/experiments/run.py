@@ -17,6 +17,7 @@ from jaxcrnn._text import read_text
 from jaxcrnn.centers import is_estimated
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import LabelFile, Source, write_lines
+from jaxcrnn.data.normalize import normalized
 from jaxcrnn.data.predictions import read_predictions, write_predictions
 from jaxcrnn.decoding.evaluate import estimate_centers, evaluate
 from jaxcrnn.errors import UserError
@@ -27,7 +28,7 @@ from jaxcrnn.render.streams import RenderedLines, Stream
 from jaxcrnn.render.texts import GROUPS
 from jaxcrnn.runs import center_files, datasets, extensions, usable_lines
 from jaxcrnn.runs.config import Config
-from jaxcrnn.runs.folder import CENTERS, FACTS, Run, create, open_weights, trusted
+from jaxcrnn.runs.folder import CENTERS, FACTS, Run, create, open_weights, removed_if_unused, trusted
 from jaxcrnn.runs.trainer import fit
 from jaxcrnn.train import eval_variables, flow_of, init_state
 from jaxcrnn.types import CenterState, TrainState
@@ -52,6 +53,11 @@ def compare(plan: Plan, out: Path, skip_bad: bool = False) -> Results | None:
     """
     for doubt in plan.warnings:
         print(f"warning: {doubt}")
+    with removed_if_unused(out):
+        return _compared(plan, out, skip_bad)
+
+
+def _compared(plan: Plan, out: Path, skip_bad: bool) -> Results | None:
     made = _Grid(plan, out, skip_bad)
     arms = [(seed, name) for seed in plan.seeds for name in plan.arms]
     for number, (seed, name) in enumerate(arms, start=1):
@@ -109,7 +115,9 @@ class _Grid:
             write_lines(folder, lines)
         kept.parent.mkdir(exist_ok=True)
         kept.write_text(recipe, encoding="utf-8")  # last, because test sets without a recipe are written again
-        self.tests = {name: self._audited(LabelFile(out / path), name) for name, path in files.items()}
+        names = plan.start.data.normalize
+        opened = {name: normalized(LabelFile(out / path), names) for name, path in files.items()}
+        self.tests = {name: self._audited(source, name) for name, source in opened.items()}
         self._check_predictions()
         facts = {
             "baseline": plan.baseline,
@@ -118,7 +126,9 @@ class _Grid:
             "tests": files,
             "set": plan.overrides,
         }
-        (out / "comparison.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+        (out / "comparison.json").write_text(
+            json.dumps(facts, ensure_ascii=False), encoding="utf-8", errors="backslashreplace"
+        )
 
     def _recipe(self, groups: str) -> str:
         """Return everything that determines the test sets, as JSON."""
@@ -193,16 +203,17 @@ class _Grid:
         config = _seeded(self.plan.start if name == START else self.plan.arms[name], seed)
         if folder.exists() and not (folder / FACTS).exists():
             shutil.rmtree(folder)  # interrupted while it was created, before training
-        if folder.exists():
-            run = trusted(open_weights(folder), set(extensions.paths(config.loss)))
-        else:
-            run = create(folder, config, self.charset, {"loss": config.loss.parts._asdict()})
-        stream, corpus = self.stream(seed)
-        first = None if name == START else self._first(run, seed, corpus)
-        with _console.make() as shown:
-            done = fit(
-                run.train_config, run.config.run, self.charset, stream, None, folder, shown, lambda row: None, first
-            )
+        with removed_if_unused(folder):
+            if folder.exists():
+                run = trusted(open_weights(folder), set(extensions.paths(config.loss)))
+            else:
+                run = create(folder, config, self.charset, {"loss": config.loss.parts._asdict()})
+            stream, corpus = self.stream(seed)
+            first = None if name == START else self._first(run, seed, corpus)
+            with _console.make() as shown:
+                done = fit(
+                    run.train_config, run.config.run, self.charset, stream, None, folder, shown, lambda row: None, first
+                )
         if done.stopped:
             return False
         for test, lines in self.tests.items():

@@ -10,12 +10,14 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxcrnn.errors import UserError
-from jaxcrnn.nn.backbones import Block, Layer, layers_of, rows
+from jaxcrnn.interop import spelled
+from jaxcrnn.nn.backbones import Block, Layer, layers_of
 from jaxcrnn.nn.imported import Imported
 
 Path = tuple[str, ...]
@@ -38,6 +40,10 @@ EXPECTED = (
     "(FeatureExtraction.ConvNet, SequenceModeling, Prediction), GitYCC (cnn.conv0, map_to_seq, rnn1), a sequential "
     "CRNN (cnn.0, rnn.0, embedding), or torch_ref (backbone.conv0, lstm0, head)"
 )
+
+
+class UnknownLayout(UserError):
+    """A state dict with names of its own, which a map of names may explain (`jaxcrnn.interop.name_maps`)."""
 
 
 class Names(NamedTuple):
@@ -82,17 +88,17 @@ def recognise(state: Arrays, *, height: int = 32, pools: str = "") -> Layout:
     Raises:
       UserError: the layout is unknown or not supported (naming keys and what was expected).
     """
-    if pools and "cnn.0.weight" not in state:
+    if pools and any(key.startswith(("cnn.conv0.", "FeatureExtraction.", "backbone.conv0.")) for key in state):
         raise UserError(f"--pools {pools} applies to sequential checkpoints only; drop it for this one")
     if any(key.startswith("Transformation.") for key in state):
         raise UserError("the checkpoint has a spatial transformer (Transformation.*, TPS); expected one without")
-    if any(key.startswith(("Prediction.attention_cell", "decoder.")) for key in state):
+    if any(re.match(r"Prediction\.attention_cell|decoder\..*att(en|n)", key) for key in state):
         raise UserError("the checkpoint uses an attention decoder; expected one trained with CTC")
     if "cnn.conv0.weight" in state and "map_to_seq.weight" in state:
-        names = Names(_numbered("cnn.conv{}", "cnn.batchnorm{}", 7), ("map_to_seq", "rnn1", "rnn2"), "dense")
-        return _layout(GITYCC, state, {"backbone": "vgg-gitycc"}, names, ("linear", "lstm", "lstm"))
+        names = Names(numbered("cnn.conv{}", "cnn.batchnorm{}", 7), ("map_to_seq", "rnn1", "rnn2"), "dense")
+        return layout_of(GITYCC, state, {"backbone": "vgg-gitycc"}, names, ("linear", "lstm", "lstm"))
     if "cnn.conv0.weight" in state and "rnn.0.rnn.weight_ih_l0" in state:
-        return _layout(CRNN, state, {"backbone": "vgg-crnn"}, _crnn_names(), ("lstm", "linear", "lstm"))
+        return layout_of(CRNN, state, {"backbone": "vgg-crnn"}, _crnn_names(), ("lstm", "linear", "lstm"))
     if any(key.startswith("FeatureExtraction.ConvNet.") for key in state):
         return _dtrb(state)
     if "backbone.conv0.weight" in state and "head.weight" in state:
@@ -101,33 +107,34 @@ def recognise(state: Arrays, *, height: int = 32, pools: str = "") -> Layout:
         return _sequential(state, height, pools)
     keys = sorted(state)
     shown = ", ".join(keys[:6]) + (", ..." if len(keys) > 6 else "")
-    raise UserError(f"unknown layout with keys {shown or '(none)'}; expected {EXPECTED}")
+    raise UnknownLayout(f"unknown layout with keys {shown or '(none)'}")
 
 
-def _numbered(conv: str, norm: str, count: int) -> tuple[tuple[str, str], ...]:
+def numbered(conv: str, norm: str, count: int) -> tuple[tuple[str, str], ...]:
+    """Return the prefixes of numbered convolutions and of their normalization."""
     return tuple((conv.format(i), norm.format(i)) for i in range(count))
 
 
 def _crnn_names() -> Names:
     recurrent = ("rnn.0.rnn", "rnn.0.embedding", "rnn.1.rnn")
-    return Names(_numbered("cnn.conv{}", "cnn.batchnorm{}", 7), recurrent, "rnn.1.embedding")
+    return Names(numbered("cnn.conv{}", "cnn.batchnorm{}", 7), recurrent, "rnn.1.embedding")
 
 
 def _get(state: Arrays, key: str) -> np.ndarray:
     if key not in state:
-        raise UserError(f"missing key {key}; the checkpoint has {', '.join(sorted(state)[:6])} ...")
+        raise UnknownLayout(f"missing key {key}; the checkpoint has {', '.join(sorted(state)[:6])} ...")
     return state[key]
 
 
-def _layout(name: str, state: Arrays, model: dict[str, Any], names: Names, kinds: tuple[str, ...]) -> Layout:
+def layout_of(name: str, state: Arrays, model: dict[str, Any], names: Names, kinds: tuple[str, ...]) -> Layout:
     """Build a layout whose sizes, directions, colors and classes follow from the shapes."""
     words, hidden = [], 0
     for kind, prefix in zip(kinds, names.recurrent, strict=True):
         if kind == "linear":
             words.append(("linear", int(_get(state, f"{prefix}.weight").shape[0])))
             continue
-        size = int(_get(state, _lstm_key(prefix, "weight_hh", "")).shape[1])
-        words.append(("bilstm" if _lstm_key(prefix, "weight_hh", "_reverse") in state else "lstm", size))
+        size = int(_get(state, lstm_key(prefix, "weight_hh", "")).shape[1])
+        words.append(("bilstm" if lstm_key(prefix, "weight_hh", "_reverse") in state else "lstm", size))
         hidden = hidden or size
     first = _get(state, _conv_name(names.convolutions[0]) + ".weight")
     last = int(_get(state, _conv_name(names.convolutions[-1]) + ".weight").shape[0])
@@ -160,39 +167,22 @@ def _dtrb(state: Arrays) -> Layout:
         raise UserError("missing keys SequenceModeling.*; expected a checkpoint with two LSTMs")
     recurrent = tuple(f"SequenceModeling.{i}.{part}" for i in range(count) for part in ("rnn", "linear"))
     names = Names(convolutions, recurrent, "Prediction")
-    return _layout(DTRB, state, {"backbone": backbone}, names, ("lstm", "linear") * count)
+    return layout_of(DTRB, state, {"backbone": backbone}, names, ("lstm", "linear") * count)
 
 
 def _ours(state: Arrays) -> Layout:
     count = len({key.split(".")[1] for key in state if key.startswith("backbone.conv")})
-    names = Names(_numbered("backbone.conv{}", "backbone.norm{}", count), ("lstm0", "lstm1"), "head")
+    names = Names(numbered("backbone.conv{}", "backbone.norm{}", count), ("lstm0", "lstm1"), "head")
     backbones = {7: "vgg", 5: "small", 3: "tiny"}
     if count not in backbones:
         raise UserError(f"the checkpoint has {count} convolutions; expected 7 (vgg), 5 (small) or 3 (tiny)")
-    return _layout(OURS, state, {"backbone": backbones[count]}, names, ("lstm", "lstm"))
+    return layout_of(OURS, state, {"backbone": backbones[count]}, names, ("lstm", "lstm"))
 
 
 def _sequential(state: Arrays, height: int, pools: str) -> Layout:
     """Detect layers by their index in ``nn.Sequential``, where layers without weights leave gaps."""
     places = sorted({int(key.split(".")[1]) for key in state if re.fullmatch(r"cnn\.\d+\.weight", key)})
     convs = [n for n in places if state[f"cnn.{n}.weight"].ndim == 4]
-    norms = {n for n in places if f"cnn.{n}.running_mean" in state}
-    spelled, names, gaps = [], [], []
-    for n, following in zip(convs, [*convs[1:], None], strict=True):
-        weight, norm = state[f"cnn.{n}.weight"], n + 1 in norms
-        rows_, columns = weight.shape[2:]
-        kernel = "" if (rows_, columns) == (3, 3) else f"k{rows_}x{columns}" + "v" * (rows_ % 2 == 0)
-        biased = "b" * (norm and f"cnn.{n}.bias" in state)
-        spelled.append(f"{weight.shape[0]}{'n' * norm}{biased}{kernel}")
-        names.append((f"cnn.{n}", f"cnn.{n + 1}"))
-        gaps.append(following is None or following - n - 1 - norm > 1)  # more than an activation
-    listed = [word.strip() for word in pools.split(",")] if pools else _inferred(spelled, gaps, height)
-    if len(listed) != len(convs) or any(not re.fullmatch(r"-|[1-9]\d?x[1-9]", word) for word in listed):
-        raise UserError(
-            f"--pools {pools}: expected {len(convs)} values, one for each convolution, such as "
-            f"{','.join(_inferred(spelled, gaps, height))}"
-        )
-    backbone = " ".join(one + ("" if pool == "-" else f"p{pool}") for one, pool in zip(spelled, listed, strict=True))
     matches = (re.fullmatch(r"rnn\.(\d+)\.weight_hh_l(\d)", key) for key in state)
     lstms = sorted((int(match[1]), int(match[2])) for match in matches if match)
     heads = [
@@ -200,33 +190,24 @@ def _sequential(state: Arrays, height: int, pools: str) -> Layout:
         for key in state
         if key.endswith(".weight") and state[key].ndim == 2 and not key.startswith(("cnn.", "rnn."))
     ]
-    if len(heads) != 1 or not lstms:
-        raise UserError(
-            f"a sequential checkpoint with {len(lstms)} LSTMs and {len(heads)} linear heads; expected at "
-            f"least one LSTM (rnn.0) and one head, or {EXPECTED}"
+    if len(heads) != 1 or not lstms or not convs:
+        raise UnknownLayout(
+            f"a sequential checkpoint with {len(convs)} convolutions, {len(lstms)} LSTMs (rnn.0) and "
+            f"{len(heads)} linear heads; expected at least one of each and only one head"
         )
+    norms = {n for n in places if f"cnn.{n}.running_mean" in state}
+    names = tuple((f"cnn.{n}", f"cnn.{n + 1}") for n in convs)
+    gaps = [m - n - 1 - (n + 1 in norms) > 1 for n, m in pairwise(convs)]  # more than an activation
+    backbone, poolings = spelled.backbone(state, names, [*gaps, True], height, pools)
     recurrent = tuple(f"rnn.{place}._l{layer}" for place, layer in lstms)
-    layout = _layout(
-        SEQUENTIAL, state, {"backbone": backbone}, Names(tuple(names), recurrent, heads[0]), ("lstm",) * len(recurrent)
-    )
+    kinds = ("lstm",) * len(recurrent)
+    layout = layout_of(SEQUENTIAL, state, {"backbone": backbone}, Names(names, recurrent, heads[0]), kinds)
     layout.model["height"] = height
-    poolings = "poolings from --pools" if pools else f"poolings {','.join(listed)} (--pools)"
     layout.assumed.append(f"{poolings}, stride-1 convolutions with size-preserving padding, and ReLU after each")
     return layout
 
 
-def _inferred(spelled: list[str], gaps: list[bool], height: int) -> list[str]:
-    """Infer poolings: 2x2 at the first two gaps, then 2x1, and at the end what leaves one row."""
-    pools, seen = [], 0
-    for i, gap in enumerate(gaps):
-        pools.append(("2x2" if seen < 2 else "2x1") if gap and i < len(gaps) - 1 else "-")
-        seen += pools[-1] != "-"
-    words = [one + ("" if pool == "-" else f"p{pool}") for one, pool in zip(spelled, pools, strict=True)]
-    left = rows(" ".join(words), height)
-    return [*pools[:-1], f"{left}x1" if 1 < left < 100 else "-"]
-
-
-def _lstm_key(prefix: str, part: str, end: str) -> str:
+def lstm_key(prefix: str, part: str, end: str) -> str:
     """Return the key of an LSTM parameter; ``rnn.0`` is the first layer, ``rnn.0._l1`` the second."""
     stem, _, layer = prefix.rpartition("._l")
     return f"{stem}.{part}_l{layer}{end}" if stem else f"{prefix}.{part}_l0{end}"
@@ -262,7 +243,7 @@ def table(layout: Layout, state: Arrays) -> Iterator[tuple[str, Path, int | None
         for k, end in enumerate(("", "_reverse") if kind == "bilstm" else ("",)):
             for part, theirs in ours.items():
                 if part != "bias_h" or model["imported"].two_biases:
-                    yield _lstm_key(name, theirs, end), ("params", f"lstm{counts['lstm']}", part), k
+                    yield lstm_key(name, theirs, end), ("params", f"lstm{counts['lstm']}", part), k
         counts["lstm"] += 1
     yield from _linear(names.head, "head")
 
@@ -323,13 +304,6 @@ def variables_of(layout: Layout, state: Arrays) -> tuple[dict[str, Any], dict[st
             inner = inner.setdefault(name, {})
         inner[path[-1]] = np.ascontiguousarray(value)
     return out, counters
-
-
-def classes_moved(variables: Mapping[str, Any], by: int) -> dict[str, Any]:
-    """Rotate the classes of the head: 1 moves the last class to the front, -1 moves it back."""
-    params = variables["params"]
-    head = {name: np.roll(np.asarray(a), by, -1) for name, a in params["head"].items()}
-    return {**variables, "params": {**params, "head": head}}
 
 
 def state_of(layout: Layout, variables: Mapping[str, Any], counters: Mapping[str, int]) -> dict[str, np.ndarray]:

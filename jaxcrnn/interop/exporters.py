@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from jaxcrnn import __version__
 from jaxcrnn.convert import to_torch
 from jaxcrnn.errors import UserError
-from jaxcrnn.interop import checkpoint_layouts, importer, recognizer, state_dicts
+from jaxcrnn.interop import checkpoint_layouts, importer, recognizer, reorder, state_dicts
 from jaxcrnn.interop.recognizer import Recognizer
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.nn.backbones import Block, layers_of
@@ -79,6 +79,7 @@ def _served(reader: Recognizer, out: Path, name: str, data: bytes) -> str:
         "height": reader.model.height,
         "width": reader.limits.stretch,
         "least_width": LEAST,
+        "vertical": reader.limits.vertical,
         "blank": reader.charset.blank,
         "classes": reader.charset.num_classes,
     }
@@ -87,11 +88,15 @@ def _served(reader: Recognizer, out: Path, name: str, data: bytes) -> str:
 
 
 def _facts(reader: Recognizer) -> dict[str, Any]:
+    images = dataclasses.asdict(reader.limits)
+    if not reader.limits.vertical:
+        del images["vertical"]  # earlier versions, which do not know it, read such an export too
+    del images["normalize"]  # of labels, which an exported model does not read
     return {
         "format": recognizer.FORMAT,
         "version": __version__,
         "model": recognizer.facts_of(reader.model),
-        "images": dataclasses.asdict(reader.limits),
+        "images": images,
         "charset_hash": reader.charset.hash,
     }
 
@@ -230,7 +235,7 @@ def to_crnn_pytorch(reader: Recognizer, source: Path, out: Path) -> str:
     """Write a state dict for crnn.pytorch's ``models/crnn.py``."""
     layout, variables = checkpoint_layouts.as_crnn_pytorch(checkpoint_layouts.fields_of(reader.model), reader.variables)
     if reader.model.blank:
-        variables = checkpoint_layouts.classes_moved(variables, 1)
+        variables = reorder.classes_moved(variables, 1)
     state = checkpoint_layouts.state_of(layout, variables, {})
     state_dicts.write(out, state)
     return f"{len(state)} arrays for crnn.pytorch, blank 0"

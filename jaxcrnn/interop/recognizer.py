@@ -8,6 +8,8 @@ for line in reader.recognize(["a.png", "b.png"]):
 from __future__ import annotations
 
 import json
+import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from PIL import Image
 
 from jaxcrnn._text import SMALL, first_line, read_text
 from jaxcrnn.charset import Charset
-from jaxcrnn.data.images import Limits, fit_height, read_gray, to_gray
+from jaxcrnn.data.images import Limits, fit_height, noting_pages, pages_note, read_gray, to_gray
 from jaxcrnn.decoding.evaluate import Line, recognize
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
@@ -55,15 +57,18 @@ class Recognizer:
         """Read the text of each image.
 
         Args:
-          images: paths, bytes of image files, uint8 arrays ``[h,w]`` or ``[h,w,3]``, or Pillow images.
+          images: paths, bytes of image files, uint8 arrays ``[h,w]`` or ``[h,w,3]``, or Pillow images. The EXIF
+            orientation of Pillow images is applied, as it is to files; arrays have none. Of a file with several pages,
+            the first is read, and a warning reports how many there were; of a Pillow image, the current one.
           batch_size: lines in a batch.
 
         Returns:
           A `jaxcrnn.decoding.evaluate.Line` (name, text and confidence) for each image.
 
         Raises:
-          UserError: an image cannot be read or is too large.
+          UserError: an image cannot be read or is too large, or jax was in use when this process was forked.
         """
+        _check_process()
         if isinstance(images, str | bytes | Path) or not isinstance(images, Sequence):
             raise UserError(f"recognize: got a {type(images).__name__}; expected a list of images")
         if batch_size < 1:
@@ -71,7 +76,11 @@ class Recognizer:
         config = for_reading(TrainConfig(self.model))
         state = TrainState(jnp.int32(0), self.variables["params"], self.variables["batch_stats"], (), None)
         named = ((_name(image, i), self._gray(image, i)) for i, image in enumerate(images))
-        return list(recognize(config, state, self.charset, named, batch_size=batch_size))
+        with noting_pages() as pages:
+            lines = list(recognize(config, state, self.charset, named, batch_size=batch_size))
+        if pages:
+            warnings.warn(pages_note(pages), stacklevel=2)
+        return lines
 
     def _gray(self, image: Any, number: int) -> np.ndarray:
         name = _name(image, number)
@@ -95,6 +104,36 @@ def _name(image: Any, number: int) -> str:
     return str(image) if isinstance(image, str | Path) else f"image {number}"
 
 
+_forked = False
+
+
+def _after_fork() -> None:
+    """Note whether jax was in use before a fork: its threads are missing in the new process, which would hang."""
+    global _forked
+    try:
+        from jax._src.xla_bridge import backends_are_initialized  # no public function tells
+    except ImportError:
+        return
+    _forked = _forked or backends_are_initialized()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _check_process() -> None:
+    """Check that jax works in this process.
+
+    Raises:
+      UserError: the process was forked when jax was in use.
+    """
+    if _forked:
+        raise UserError(
+            "jax was in use when this process was forked, and would hang; call jaxcrnn.load in each process and not "
+            "before, or start processes by 'spawn' (multiprocessing.get_context('spawn'))"
+        )
+
+
 def load(folder: str | Path, checkpoint: str = "best", *, trust_code: bool = False) -> Recognizer:
     """Load a recogniser from a run folder or from a folder written by ``jaxcrnn export --format safetensors``.
 
@@ -104,8 +143,10 @@ def load(folder: str | Path, checkpoint: str = "best", *, trust_code: bool = Fal
       trust_code: whether the modules that the loss of a run names may be imported, which runs their code.
 
     Raises:
-      UserError: the folder is neither, is corrupted or made for another charset, or its code is not trusted.
+      UserError: the folder is neither, is corrupted or made for another charset, or its code is not trusted, or
+        jax was in use when this process was forked.
     """
+    _check_process()
     folder = Path(folder)
     if (folder / CONFIG).is_file():
         if checkpoint != "best":
@@ -131,7 +172,11 @@ def _exported(folder: Path) -> Recognizer:
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{folder / CONFIG}: not the config of an exported model ({first_line(error)})") from None
+        reason = f"missing key {error}" if isinstance(error, KeyError) else first_line(error)
+        raise UserError(
+            f"{folder / CONFIG}: not the config of an exported model ({reason}); expected a folder written by "
+            "'jaxcrnn export --format safetensors'"
+        ) from None
     charset = Charset.from_file(folder / CHARSET, "first" if model.blank == 0 else "last")
     if charset.hash != expected:
         raise UserError(

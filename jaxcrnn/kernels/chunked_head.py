@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxcrnn.kernels.derivatives import finite_base
 from jaxcrnn.kernels.dtypes import at_least_float32
 
 CHUNK = 1024  # classes per chunk: 32 MB of float32 logits for 8192 frames
@@ -57,9 +58,9 @@ def scan_chunks(features: Array, kernel: Array, bias: Array) -> Scan:
 
     def chunk(start: Array, logits: Array, carry: _Carry) -> _Carry:
         most, total, top, top_logits = carry
-        columns, values = _top(logits)
+        columns, values = _top(lax.stop_gradient(logits))
         higher = jnp.maximum(most, values[:, 0])
-        base = jnp.where(jnp.isneginf(higher), 0.0, higher)  # a chunk of padding classes
+        base = finite_base(higher)  # a chunk of padding classes
         total = total * jnp.exp(most - base) + jnp.exp(logits - base[:, None]).sum(1)
         # Earlier chunks first: on a tie the lower class wins.
         both = jnp.concatenate([top, start + columns], 1), jnp.concatenate([top_logits, values], 1)
@@ -101,7 +102,7 @@ def best_of(classes: Array, logits: Array) -> tuple[Array, Array]:
 
 
 def _scan_forward(features: Array, kernel: Array, bias: Array) -> tuple[Scan, Any]:
-    scan = scan_head(features, kernel, bias)
+    scan = scan_chunks(features, kernel, bias)  # not `scan_head`, which has no forward derivative
     return scan, (features, kernel, bias, scan.norm)
 
 
@@ -152,7 +153,8 @@ def _over_chunks(
         fresh = start + jnp.arange(size, dtype=jnp.int32) >= i * size
         return chunk(start, jnp.where(fresh[None, :], logits, -jnp.inf), carry)
 
-    return lax.fori_loop(0, -(-classes // size), body, carry)
+    # Second derivatives recompute each chunk too, instead of keeping the logits of all.
+    return lax.fori_loop(0, -(-classes // size), jax.checkpoint(body), carry)
 
 
 def product(spelled: str, one: Array, two: Array) -> Array:

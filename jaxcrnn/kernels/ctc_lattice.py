@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcrnn.kernels.derivatives import finite_base, log_sum, log_sum_rows
+
 
 class Lattice(NamedTuple):
     """The CTC paths that spell a label, scored by the logits.
@@ -73,8 +75,7 @@ def lattice(chosen: Array, norm: Array, classes: Array, label_lengths: Array) ->
     ends = (states == last) | (states == last - 1)
     enter = (states % 2 == 1) & (states > 1) & (classes != before)
     scores = (chosen - norm[:, :, None]).transpose(1, 0, 2)
-    base = scores.max(2)
-    base = jnp.where(jnp.isneginf(base), 0.0, base)  # -inf - -inf is NaN
+    base = finite_base(jax.lax.stop_gradient(scores.max(2)))  # it cancels, so derivatives need not see it
     return Lattice(norm, scores - base[:, :, None], base, classes, enter, ends)
 
 
@@ -127,10 +128,7 @@ def arrive(paths: Lattice, lengths: Array, ways: int) -> tuple[Array, Array]:
     def step(carry: Array, frame: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         score, is_first, is_inside = frame
         one, two = shifted(carry, enter)
-        most = jnp.maximum(jnp.maximum(carry, one), two)
-        base = jnp.where(jnp.isneginf(most), 0.0, most)  # -inf - -inf is NaN
-        summed = base + jnp.log(jnp.exp(carry - base) + jnp.exp(one - base) + jnp.exp(two - base))
-        arrived = jnp.where(is_first[..., None], carry, summed)
+        arrived = jnp.where(is_first[..., None], carry, log_sum(carry, one, two))
         return jnp.where(is_inside[..., None], arrived + score, carry), arrived
 
     final, arrived = jax.lax.scan(step, begin, (scores, first, inside))
@@ -147,7 +145,7 @@ def losses(paths: Lattice, last: Array, lengths: Array, feasible: Array) -> tupl
       feasible: ``[B]`` bool from `jaxcrnn.ctc.is_feasible`.
     """
     inside = jnp.arange(len(paths.base))[:, None] < lengths[None, :]
-    log_p = jax.nn.logsumexp(jnp.where(paths.ends, last, -jnp.inf), 1) + jnp.where(inside, paths.base, 0.0).sum(0)
+    log_p = log_sum_rows(jnp.where(paths.ends, last, -jnp.inf)) + jnp.where(inside, paths.base, 0.0).sum(0)
     possible = feasible & ~jnp.isneginf(log_p)
     # A log probability is never positive, but rounding makes it positive by a few 1e-6 for confident samples.
     return jnp.maximum(-jnp.where(possible, log_p, 0.0), 0.0), possible

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import rnn
@@ -28,6 +30,35 @@ def packed(kernel_x: Array, kernel_h: Array, bias: Array) -> Array:
     return jnp.concatenate([*matrices, *biases])
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _outputs(x: Array, start: Array, weights: Array, lengths: Array, sizes: Any) -> Array:
+    return rnn.lstm(x, start, start, weights, lengths, *sizes)[0]
+
+
+def _outputs_forward(x: Array, start: Array, weights: Array, lengths: Array, sizes: Any) -> tuple[Array, Any]:
+    x, weights = _differentiable_once(x), _differentiable_once(weights)
+    return jax.vjp(lambda x, weights: rnn.lstm(x, start, start, weights, lengths, *sizes)[0], x, weights)
+
+
+def _outputs_backward(sizes: Any, backward: Any, d_out: Array) -> tuple[Array, None, Array, None]:
+    d_x, d_weights = backward(_differentiable_once(d_out))
+    return d_x, None, d_weights, None
+
+
+_outputs.defvjp(_outputs_forward, _outputs_backward)
+
+
+@jax.custom_jvp
+def _differentiable_once(x: Array) -> Array:
+    """Return ``x``, within the rules of a `jax.custom_vjp` function."""
+    return x
+
+
+@_differentiable_once.defjvp
+def _refuse(primals: Any, tangents: Any) -> Any:
+    raise NotImplementedError("cuDNN's LSTM has no second derivatives; use the scan instead (model.lstm=scan)")
+
+
 def lstm(
     x: Array,
     lengths: Array,
@@ -49,6 +80,9 @@ def lstm(
 
     Returns:
       ``[B,T,KH]`` in the dtype of ``x``, forward half first.
+
+    Raises:
+      NotImplementedError: If a second derivative is taken.
     """
     exact = (lax.Precision.HIGHEST, lax.Precision.HIGHEST) if x.dtype == jnp.float32 else None
 
@@ -58,9 +92,8 @@ def lstm(
         # cuDNN requires at least one frame; the output of an empty line is masked below.
         at_least_one = jnp.maximum(lengths, 1).astype(jnp.int32)
         size = x.shape[-1]
-        out, _, _ = rnn.lstm(
-            x.astype(jnp.float32), start, start, weights, at_least_one, size, hidden, 1, 0.0, directions == 2, exact
-        )
+        sizes = size, hidden, 1, 0.0, directions == 2, exact
+        out = _outputs(x.astype(jnp.float32), start, weights, at_least_one, sizes)
         inside = jnp.arange(x.shape[1])[None, :] < lengths[:, None]
         return jnp.where(inside[:, :, None], out, 0.0).astype(x.dtype)
 

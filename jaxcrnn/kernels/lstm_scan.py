@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcrnn.kernels.derivatives import constant_unless
 from jaxcrnn.kernels.dtypes import at_least_float32
 
 Directions = tuple[Array, ...]
@@ -47,7 +48,7 @@ def _scan(projected: Directions, kernel: Array, valid: Directions, *, keep: bool
         through = jnp.einsum("kbh,khg->kbg", jnp.stack(carry[0]), kernel)
         rows = []
         for k, (h, c, share, ok) in enumerate(zip(*carry, *inputs, strict=True)):
-            gates = share + through[k]
+            gates = constant_unless(share + through[k], ok[:, None])
             i, f, g, o = _activated(at_least_float32(gates))
             new_c = f * c + i * g
             new_h = (o * jnp.tanh(new_c)).astype(dtype)

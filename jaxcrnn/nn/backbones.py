@@ -131,7 +131,7 @@ BACKBONES: dict[str, Layers] = {
     ),
 }
 HEIGHT = 32
-_SPELLED = re.compile(r"(\d+)(n?)(b?)(?:k(\d+)x(\d+))?(v?)(?:p(\d+)x(\d+))?")
+_SPELLED = re.compile(r"(\d+)(n?)(b?)(?:k(\d+)x(\d+))?(v?)(?:p(\d+)x(\d+)(?:s(\d+))?(?:a(\d+))?)?")
 
 
 def layers_of(name: str, channels: int = 0) -> Layers:
@@ -140,7 +140,8 @@ def layers_of(name: str, channels: int = 0) -> Layers:
     Args:
       name: one of `BACKBONES`, or layers separated by spaces. Each layer is its number of output channels, followed by
         ``n`` for normalisation, ``b`` for a bias despite normalisation, ``kRxC`` for a kernel other than 3x3, ``v`` for
-        no padding, and ``pRxC`` for max pooling.
+        no padding, and ``pRxC`` for max pooling, optionally with ``sN``, its column stride if it is not C, and ``aN``,
+        columns of padding on each side.
       channels: output channels of the last layer; the other layers are scaled in proportion. 0 keeps those of the
         backbone.
 
@@ -170,11 +171,21 @@ def layers_of(name: str, channels: int = 0) -> Layers:
 
 
 def _spelled(
-    features: str, norm: str, bias: str, rows: str, columns: str, valid: str, pool_rows: str, pool_columns: str
+    features: str,
+    norm: str,
+    bias: str,
+    rows: str,
+    columns: str,
+    valid: str,
+    pool_rows: str,
+    pool_columns: str,
+    stride: str,
+    pad: str,
 ) -> Layer:
     kernel = (int(rows), int(columns)) if rows else (3, 3)
     pool = (int(pool_rows), int(pool_columns)) if pool_rows else None
-    return Layer(int(features), bool(norm), pool, int(pool_columns or 2), 0, kernel, bool(valid), bool(bias))
+    step = int(stride or pool_columns or 2)
+    return Layer(int(features), bool(norm), pool, step, int(pad or 0), kernel, bool(valid), bool(bias))
 
 
 def frames(name: str, width: Any) -> Any:

@@ -47,7 +47,8 @@ def _forward(x: Array, scale: Array, bias: Array, inside: Array, epsilon: float)
     variance = _sum(inside, jnp.square(x - mean[None])) / count
     inverse = jax.lax.rsqrt(variance + epsilon)
     out = (x - mean[None]) * (inverse * scale)[None] + bias[None]
-    return (out, mean, variance), (x, scale, inside, mean, inverse, count)
+    constants = jax.lax.stop_gradient((mean, variance))
+    return (out, *constants), (x, scale, inside, mean, inverse, count)
 
 
 def _backward(epsilon: float, saved: Any, d_outs: tuple[Array, Array, Array]) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxcrnn._ranges import Count, Natural, check
 from jaxcrnn.errors import UserError
 
 DATA, MODEL = "data", "model"
@@ -35,20 +36,18 @@ class MeshConfig:
     """How a run is divided over devices (the mesh), which changes results only by rounding.
 
     Attributes:
-      data: number of devices over which the batch is sharded; 0 for all accelerators, or one CPU.
+      data: number of devices over which the batch is sharded, 0 or more; 0 for all accelerators, or one CPU.
       model: number of devices over which the classes (head, centers and their moments) are sharded, 1 or more. The mesh
         has ``data * model`` devices.
       fsdp: shard the other large arrays of the state over ``data`` too; they are gathered where they are used.
     """
 
-    data: int = 0
-    model: int = 1
+    data: Natural = 0
+    model: Count = 1
     fsdp: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("data", 0), ("model", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"mesh.{name} is {getattr(self, name)}; expected {least} or more")
+        check(self, "mesh")
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:

@@ -140,9 +140,13 @@ def _own(each: Copies) -> tuple[Array, Array, Array]:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scan(mesh: Mesh, head: Copies) -> Scan:
+    return _scan_shards(mesh, head)
+
+
+def _scan_shards(mesh: Mesh, head: Copies) -> Scan:
     def part(each: Copies) -> Scan:
         norm, top, logits = scan_chunks(*_own(each))
-        most = lax.pmax(norm, MODEL)
+        most = lax.pmax(lax.stop_gradient(norm), MODEL)
         norm = most + jnp.log(lax.psum(jnp.exp(norm - most), MODEL))
         top += lax.axis_index(MODEL) * each.kernel.shape[2]
         every = (lax.all_gather(a, MODEL, axis=1, tiled=True) for a in (top, logits))
@@ -152,7 +156,7 @@ def _scan(mesh: Mesh, head: Copies) -> Scan:
 
 
 def _scan_forward(mesh: Mesh, head: Copies) -> tuple[Scan, Any]:
-    scan = _scan(mesh, head)
+    scan = _scan_shards(mesh, head)
     return scan, (head, scan.norm)
 
 

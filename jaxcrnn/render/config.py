@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import jax
 
+from jaxcrnn._ranges import NonNegative, Positive, Range, Share, check
 from jaxcrnn.errors import UserError
+
+Pixels = Annotated[int, Range(8)]
+UpTo2 = Annotated[float, Range(0, 2)]
 
 
 @jax.tree_util.register_static
@@ -19,73 +23,74 @@ class RenderConfig:
 
     Attributes:
       level: preset that sets the other keys: ``"easy"``, ``"medium"`` (the defaults below) or ``"hard"``.
-      height: height H of the images in pixels.
-      width: width W of the images in pixels, a multiple of 8; longer lines are condensed to fit.
-      smallest: smallest font size (1 em), as a share of the image height.
-      largest: largest font size (1 em), as a share of the image height.
-      narrow: strongest horizontal condensing; 1 is the font's own width.
-      size: maximum relative change of each character's size, up or down.
-      loose: maximum letter spacing.
-      pitch: maximum change of each letter space, up or down.
-      baseline: maximum shift of each character, up or down.
-      margin: maximum margin left of the first and right of the last character.
-      offset: maximum shift of the line, up or down, as a share of the height.
-      slant: maximum horizontal shear, as shift per unit of height, to either side.
-      rotation: maximum rotation in radians, either way; less for lines so long that their ends would leave the image.
-      perspective: maximum relative growth from one end to the other and from top to bottom, either way.
-      wave: maximum amplitude of a smooth wave, in both directions.
-      bold: maximum growth of strokes in pixels.
-      thin: maximum shrinking of strokes in pixels.
-      lowres: maximum factor by which a line is downsampled and upsampled again.
-      blur: maximum standard deviation of the blur in pixels.
-      contrast: minimum contrast between ink and paper.
-      texture: maximum standard deviation of the paper's texture.
-      noise: maximum standard deviation of the noise.
-      blocks: maximum quantization step of the frequencies of 8x8 blocks, as in JPEG.
-      rule: probability of each of four straight lines: above, below, left and right of the text.
-      invert: probability that black and white are swapped.
+      height: height H of the images in pixels, a multiple of 8, 8 or more.
+      width: width W of the images in pixels, a multiple of 8, 8 or more; longer lines are condensed to fit.
+      smallest: smallest font size (1 em), as a share of the image height, more than 0 and at most ``largest``.
+      largest: largest font size (1 em), as a share of the image height, 0 to 2.
+      narrow: strongest horizontal condensing, more than 0; 1 is the font's own width.
+      size: maximum relative change of each character's size, up or down, 0 or more.
+      loose: maximum letter spacing, 0 or more.
+      pitch: maximum change of each letter space, up or down, 0 or more.
+      baseline: maximum shift of each character, up or down, 0 or more.
+      margin: maximum margin left of the first and right of the last character, 0 to 10.
+      offset: maximum shift of the line, up or down, as a share of the height, 0 or more.
+      slant: maximum horizontal shear, as shift per unit of height, to either side, 0 or more.
+      rotation: maximum rotation in radians, either way, 0 or more; less for lines so long that their ends would leave
+        the image.
+      perspective: maximum relative growth from one end to the other and from top to bottom, either way, 0 or more.
+      wave: maximum amplitude of a smooth wave, in both directions, 0 or more.
+      bold: maximum growth of strokes in pixels, 0 or more.
+      thin: maximum shrinking of strokes in pixels, 0 or more.
+      lowres: maximum factor by which a line is downsampled and upsampled again, 0 or more.
+      blur: maximum standard deviation of the blur in pixels, 0 or more.
+      contrast: minimum contrast between ink and paper, 0 to 2.
+      texture: maximum standard deviation of the paper's texture, 0 or more.
+      noise: maximum standard deviation of the noise, 0 or more.
+      blocks: maximum quantization step of the frequencies of 8x8 blocks, as in JPEG, 0 or more.
+      rule: probability of each of four straight lines: above, below, left and right of the text, 0 to 1.
+      invert: probability that black and white are swapped, 0 to 1.
+
+    Raises:
+      UserError: a value is out of range.
     """
 
     level: str = "medium"
-    height: int = field(default=32, metadata={"derived": True})
-    width: int = field(default=320, metadata={"derived": True})
-    smallest: float = 0.62
-    largest: float = 0.86
-    narrow: float = 0.6
-    size: float = 0.04
-    loose: float = 0.2
-    pitch: float = 0.03
-    baseline: float = 0.03
-    margin: float = 0.4
-    offset: float = 0.08
-    slant: float = 0.05
-    rotation: float = 0.015
-    perspective: float = 0.05
-    wave: float = 0.02
-    bold: float = 0.8
-    thin: float = 0.1
-    lowres: float = 1.7
-    blur: float = 0.6
-    contrast: float = 0.8
-    texture: float = 0.06
-    noise: float = 0.06
-    blocks: float = 0.2
-    rule: float = 0.06
-    invert: float = 0.03
+    height: Pixels = field(default=32, metadata={"derived": True})
+    width: Pixels = field(default=320, metadata={"derived": True})
+    smallest: Positive = 0.62
+    largest: UpTo2 = 0.86
+    narrow: Positive = 0.6
+    size: NonNegative = 0.04
+    loose: NonNegative = 0.2
+    pitch: NonNegative = 0.03
+    baseline: NonNegative = 0.03
+    margin: Annotated[float, Range(0, 10)] = 0.4
+    offset: NonNegative = 0.08
+    slant: NonNegative = 0.05
+    rotation: NonNegative = 0.015
+    perspective: NonNegative = 0.05
+    wave: NonNegative = 0.02
+    bold: NonNegative = 0.8
+    thin: NonNegative = 0.1
+    lowres: NonNegative = 1.7
+    blur: NonNegative = 0.6
+    contrast: UpTo2 = 0.8
+    texture: NonNegative = 0.06
+    noise: NonNegative = 0.06
+    blocks: NonNegative = 0.2
+    rule: Share = 0.06
+    invert: Share = 0.03
 
     def __post_init__(self) -> None:
-        if self.width % 8 or self.height % 8 or self.width < 8 or self.height < 8:
+        check(self, "render")
+        if self.width % 8 or self.height % 8:
             raise UserError(f"render.width and height are {self.width} and {self.height}; expected multiples of 8")
         if self.level not in ("easy", "medium", "hard"):
             raise UserError(f"render.level is {self.level!r}; expected easy, medium or hard")
-        for name, value in asdict(self).items():
-            if name != "level" and not 0 <= value < math.inf:
-                raise UserError(f"render.{name} is {value}; expected 0 or more")
-        for name, most in (("contrast", 2), ("largest", 2), ("margin", 10)):
-            if getattr(self, name) > most:
-                raise UserError(f"render.{name} is {getattr(self, name)}; expected {most} or less")
-        if not 0 < self.smallest <= self.largest or not self.narrow > 0:
-            raise UserError("render.smallest, largest and narrow: expected 0 < smallest <= largest and 0 < narrow")
+        if self.smallest > self.largest:
+            raise UserError(
+                f"render.smallest and largest are {self.smallest} and {self.largest}; expected smallest <= largest"
+            )
 
 
 EASY = RenderConfig(

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from jaxcrnn._ranges import Count, Range, Share, check
 from jaxcrnn._text import read_text
 from jaxcrnn.charset import Charset
 from jaxcrnn.errors import UserError
@@ -32,7 +33,7 @@ class TextConfig:
     """Texts of lines rendered during training.
 
     Attributes:
-      share: share of rendered lines in every batch; 1 trains on rendered lines only and needs no label file.
+      share: share of rendered lines in every batch, 0 to 1; 1 trains on rendered lines only and needs no label file.
       source: ``"uniform"`` (random characters of the charset), ``"lookalikes"`` (random look-alikes), a UTF-8 text
         file to take pieces from, or a mixture of several kinds of text, a file named ``*.yaml``.
       fonts: ``"embedded"`` for the typefaces of the package (about 360 characters), ``"system"``, a folder of fonts, a
@@ -40,45 +41,42 @@ class TextConfig:
       typefaces: names of the typefaces to use, as training prints them; empty for all.
       without: names of typefaces not to use, for example to test on them; empty for none.
       groups: file of look-alike groups for ``"lookalikes"``; empty for the package's own.
-      bias: share of the characters that ``"lookalikes"`` draws from groups, with equal probability for each group.
-      repeat: probability that a character repeats the previous one, which CTC must separate with a blank.
-      shortest: minimum characters of a line.
-      longest: maximum characters of a line.
-      pitch: width reserved for a character in a batch, as a share of the height; longer lines are condensed to fit.
-      widths: number of ranges of text length, each padded to its own width; each is compiled once.
+      bias: share of the characters that ``"lookalikes"`` draws from groups, with equal probability for each group, 0 to
+        1.
+      repeat: probability that a character repeats the previous one, which CTC must separate with a blank, 0 to 1.
+      shortest: minimum characters of a line, 1 or more and at most ``longest``.
+      longest: maximum characters of a line, 1 to 500.
+      pitch: width reserved for a character in a batch, as a share of the height, 0.1 to 4; longer lines are condensed
+        to fit.
+      widths: number of ranges of text length, each padded to its own width, 1 or more; each is compiled once.
+
+    Raises:
+      UserError: a value is out of range.
     """
 
-    share: float = 0.0
+    share: Share = 0.0
     source: str = "uniform"
     fonts: str = "embedded"
     typefaces: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     groups: str = ""
-    bias: float = 0.7
-    repeat: float = 0.05
-    shortest: int = 1
-    longest: int = 12
-    pitch: float = 0.85
-    widths: int = 3
+    bias: Share = 0.7
+    repeat: Share = 0.05
+    shortest: Count = 1
+    longest: Annotated[int, Range(1, 500)] = 12
+    pitch: Annotated[float, Range(0.1, 4)] = 0.85
+    widths: Count = 3
 
     def __post_init__(self) -> None:
-        for name in ("share", "bias", "repeat"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"text.{name} is {getattr(self, name)}; expected 0 to 1")
-        if not 1 <= self.shortest <= self.longest:
+        check(self, "text")
+        if self.shortest > self.longest:
             raise UserError(
-                f"text.shortest and longest are {self.shortest} and {self.longest}; expected 1 <= shortest <= longest"
+                f"text.shortest and longest are {self.shortest} and {self.longest}; expected shortest <= longest"
             )
-        if self.longest > 500:
-            raise UserError(f"text.longest is {self.longest}; expected 500 or less")
         if self.groups and self.source != "lookalikes":
             raise UserError(f"text.groups requires text.source=lookalikes; the source is {self.source!r}")
         if not (self.source and self.fonts):
             raise UserError("text.source or text.fonts is empty; expected a name or a path")
-        if self.widths < 1:
-            raise UserError(f"text.widths is {self.widths}; expected 1 or more")
-        if not 0.1 <= self.pitch <= 4:
-            raise UserError(f"text.pitch is {self.pitch}; expected 0.1 to 4, a share of the height")
 
     def with_whole_paths(self, base: Path = Path()) -> TextConfig:
         """Copy with absolute paths; relative ones are resolved against ``base``."""
@@ -129,7 +127,7 @@ class Texts:
         elif config.source != "uniform":
             # Lines are split at characters that cannot be drawn, so that pieces are contiguous in the file.
             for line in read_text(config.source).split("\n"):
-                pieces = list(map(_spaced, self._drawable_part(line.removesuffix("\r"), gap="\n").split("\n")))
+                pieces = list(map(spaced, self._drawable_part(line.removesuffix("\r"), gap="\n").split("\n")))
                 self.pieces += [piece for piece in pieces if len(piece) >= config.shortest]
                 self.too_short += sum(0 < len(piece) < config.shortest for piece in pieces)
             if not self.pieces:
@@ -204,7 +202,7 @@ class Texts:
         return self.mixture.fingerprint if self.mixture else "\n".join(self.pieces or self.groups)
 
 
-def _spaced(text: str) -> str:
+def spaced(text: str) -> str:
     """Remove the spaces at the ends of a text, and all but the first of several in a row."""
     return re.sub(r"(\s)\s+", r"\1", text.strip())
 

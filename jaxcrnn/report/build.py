@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +64,10 @@ def write(
     allow_outside: bool = False,
     max_pixels: int | None = None,
     max_bytes: int | None = None,
+    max_width: int | None = None,
+    vertical: bool | None = None,
+    layout: Mapping[str, str] | None = None,
+    normalize: str | None = None,
 ) -> Report:
     """Read lines with a run, or with the runs of a comparison, and write a page that shows the results.
 
@@ -78,6 +82,10 @@ def write(
       allow_outside: whether label files may name images outside their folder.
       max_pixels: as in `jaxcrnn.runs.usable_lines.limits_of`.
       max_bytes: as in `jaxcrnn.runs.usable_lines.limits_of`.
+      max_width: as in `jaxcrnn.runs.usable_lines.limits_of`.
+      vertical: as in `jaxcrnn.runs.usable_lines.limits_of`.
+      layout: as in `jaxcrnn.runs.usable_lines.usable_lines`.
+      normalize: operations that normalize labels; those of the run by default.
 
     Raises:
       UserError: a file cannot be read or written, or ``checkpoint`` was specified for a comparison.
@@ -93,6 +101,10 @@ def write(
             allow_outside=allow_outside,
             max_pixels=max_pixels,
             max_bytes=max_bytes,
+            max_width=max_width,
+            vertical=vertical,
+            layout=layout,
+            normalize=normalize,
         )
 
     if (folder / "comparison.json").exists():
@@ -105,7 +117,7 @@ def write(
     else:
         made = _of_run(folder, lines, data, groups, checkpoint or "best", trust_code)
     with written_whole(out) as part:
-        part.write_text(made.html, encoding="utf-8")
+        part.write_text(made.html, encoding="utf-8", errors="backslashreplace")
     return made
 
 

@@ -16,6 +16,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from jaxcrnn._memory import OutOfMemory, is_out_of_memory, reason
 from jaxcrnn._text import first_line
 from jaxcrnn.errors import UserError
 from jaxcrnn.runs import seal
@@ -207,6 +208,10 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):  # the checkpoint itself may be intact
+                raise OutOfMemory(
+                    f"not enough memory to load {where}: {reason(error)}; free memory, or use a larger device"
+                ) from error
             raise Damaged(f"{where}: unreadable checkpoint: {first_line(error)[:200]}") from error
 
     def restore_newest(

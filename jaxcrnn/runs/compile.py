@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from jaxcrnn import _memory
 from jaxcrnn._files import cache_folder
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.parallel.mesh import everywhere, gathered
@@ -70,7 +71,14 @@ def for_reading(config: TrainConfig, device: Any = None) -> TrainConfig:
     return dataclasses.replace(config, model=dataclasses.replace(model, dtype=dtype))
 
 
-def compile_step(config: TrainConfig, state: TrainState, batch: Batch, key: jax.Array, mesh: Mesh) -> Program:
+def compile_step(
+    config: TrainConfig,
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    mesh: Mesh,
+    call: Callable[[Callable[[], jax.stages.Compiled]], jax.stages.Compiled] = lambda work: work(),
+) -> Program:
     """Compile the train step for one batch shape.
 
     The new state reuses the memory and the shardings of the old one; ``info`` is replicated to every device.
@@ -81,9 +89,13 @@ def compile_step(config: TrainConfig, state: TrainState, batch: Batch, key: jax.
       batch: arrays, or shapes with shardings, to compile for.
       key: PRNG key of the run.
       mesh: device mesh of the run.
+      call: calls the compiler, for example in another thread (`jaxcrnn.runs.signals.Notices.interruptible`).
 
     Returns:
       ``program(state, batch, key) -> (state, info)``.
+
+    Raises:
+      MemoryError: the program needs more memory than this process can have.
     """
     resolved = for_training(config, mesh)
 
@@ -93,7 +105,22 @@ def compile_step(config: TrainConfig, state: TrainState, batch: Batch, key: jax.
 
     shardings = jax.tree.map(lambda a: a.sharding, state), everywhere(mesh)
     jitted = jax.jit(step, donate_argnames="state", out_shardings=shardings)
-    return jitted.lower(state, batch, key).compile()
+    program = call(jitted.lower(state, batch, key).compile)
+    _check_memory(program, mesh)
+    return program
+
+
+def _check_memory(program: jax.stages.Compiled, mesh: Mesh) -> None:
+    """Check that a program for CPUs fits into memory; Linux grants what does not fit, and later kills the process.
+
+    Raises:
+      MemoryError: it does not fit.
+    """
+    if mesh.devices.flat[0].platform != "cpu" or (memory := _memory.limit()) is None:
+        return
+    use = program.memory_analysis()
+    if use is not None and (needed := use.temp_size_in_bytes * len(mesh.local_devices)) > memory:
+        raise MemoryError(f"it needs {_memory.size(needed)}, and at most {_memory.size(memory)} are available")
 
 
 def cache_programs() -> None:

@@ -10,10 +10,11 @@ import types
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from jaxcrnn._ranges import check_value, ranges
 from jaxcrnn._text import SMALL, first_line, read_text
 from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.charset import Charset
@@ -178,7 +179,10 @@ def _merge(values: dict[str, Any], sections: Any, source: str) -> None:
             target, _, moved = MOVED.get(f"{name}.{key}", f"{name}.").partition(".")
             section, own = _section(target), moved or key
             _check_name(own, list(keys(section)), source, f"unknown key {own!r} in {name!r}")
-            values.setdefault(target, {})[own] = _convert(value, _hints(section)[own], f"{source}: {name}.{key}")
+            where = f"{source}: {name}.{key}"
+            converted = _convert(value, _hints(section)[own], where)
+            _check_range(converted, section, own, where)
+            values.setdefault(target, {})[own] = converted
 
 
 def _is_removed(name: str, key: Any, value: Any, source: str) -> bool:
@@ -213,8 +217,16 @@ def _check_name(name: Any, valid: list[str], source: str, problem: str) -> None:
         raise UserError(f"{source}: {problem}; {hint}")
 
 
+def _check_range(value: Any, section: type, key: str, where: str) -> None:
+    """Check the range of a number here already: the section itself cannot name the source."""
+    if key not in ranges(section) or value is None:
+        return
+    for one in value if isinstance(value, tuple) else (value,):
+        check_value(one, f"{where}, one of the values" * isinstance(value, tuple) or where, *ranges(section)[key])
+
+
 def _convert(value: Any, kind: Any, where: str) -> Any:
-    if get_origin(kind) is types.UnionType:  # None: set by the preset
+    if get_origin(kind) in (types.UnionType, Union):  # None: set by the preset
         kinds = [k for k in get_args(kind) if k is not type(None)]
         return None if value is None else _convert(value, kinds[0], where)
     if get_origin(kind) is tuple:
@@ -227,7 +239,10 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         except ValueError:
             pass
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise UserError(f"{where} has {len(str(value))} digits; expected a number that fits into float32") from None
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if type(value) is not kind:

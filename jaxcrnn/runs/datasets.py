@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxcrnn.charset import Charset
+from jaxcrnn.charset import Charset, breaks
 from jaxcrnn.data import buckets as plans
-from jaxcrnn.data.audit import Corpus, audit_table
+from jaxcrnn.data.audit import UNKNOWN, Corpus, audit_table, broken_label
 from jaxcrnn.data.formats import Joined, open_source, open_sources
 from jaxcrnn.data.labels import Source
 from jaxcrnn.data.loader import Batches
@@ -38,12 +38,13 @@ def source(config: configs.Config) -> Source | None:
             f"data.weights are {list(weights)}; expected a number above 0 for each of {count} training "
             "sets (--data A B, or data.train and data.more)"
         )
-    return open_sources((config.data.train, *config.data.more), config.data.limits)
+    return open_sources((config.data.train, *config.data.more), config.data.limits, config.data.layout)
 
 
 def validation(config: configs.Config) -> Source | None:
     """Open the validation set, or return None without one."""
-    return open_source(config.data.val, config.data.limits) if config.data.val else None
+    data = config.data
+    return open_source(data.val, data.limits, data.layout) if data.val else None
 
 
 def charset(config: configs.Config, source: Source | None) -> Charset:
@@ -59,9 +60,10 @@ def charset(config: configs.Config, source: Source | None) -> Charset:
             raise UserError("no charset to render; give --charset FILE, one character per line")
         return Charset(atlas.embedded().characters, config.data.blank)
     texts = [source.text(i) for i in range(len(source))]
-    if not any(texts):
-        faults = source.faults
-        first = f"{faults[0].where}: {faults[0].detail} (first of {len(faults)} faults)" if faults else ""
+    if not any(text and not breaks(text) for text in texts):
+        faults = [(fault.where, fault.detail) for fault in source.faults]
+        faults += [(source.where(i), broken_label(text)) for i, text in enumerate(texts) if text]
+        first = f"{faults[0][0]}: {faults[0][1]} (first of {len(faults)} faults)" if faults else ""
         raise UserError(first or f"{config.data.train}: all labels are empty; expected path<TAB>text")
     return Charset.from_labels(texts, config.data.blank)
 
@@ -76,9 +78,22 @@ def facts(corpora: Corpora) -> dict[str, Any]:
 
 
 def audited(
-    config: configs.Config, charset: Charset, train: Source | None, val: Source | None, skip_bad: bool
+    config: configs.Config,
+    charset: Charset,
+    train: Source | None,
+    val: Source | None,
+    skip_bad: bool,
+    other_charset: str = "",
 ) -> Corpora:
     """Audit both sets and print a table for each.
+
+    Args:
+      config: configuration of the run.
+      charset: charset of the run.
+      train: lines to train on, or None.
+      val: lines to validate on, or None.
+      skip_bad: skip rows with faults instead of stopping.
+      other_charset: how to train with another charset, for the error if characters are outside it.
 
     Raises:
       UserError: there are faults and ``skip_bad`` is not set, or no line is usable.
@@ -96,7 +111,11 @@ def audited(
             print(f"warning: {len(shared)} images are in both sets; validation scores will be too optimistic")
     bad = sum(len(audited.faults) for audited in (corpus, validated) if audited is not None)
     if bad and not skip_bad:
-        raise UserError(f"{bad} faults in the data, listed above; fix them, or skip those rows with --skip-bad")
+        unknown = any(
+            fault.kind == UNKNOWN for each in (corpus, validated) if each is not None for fault in each.faults
+        )
+        hint = other_charset if unknown else ""
+        raise UserError(f"{bad} faults in the data, listed above; fix them, or skip those rows with --skip-bad{hint}")
     if corpus is not None and not len(corpus):
         raise UserError("no usable lines in the training set")
     if validated is not None and not len(validated):

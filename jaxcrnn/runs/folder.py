@@ -6,10 +6,13 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,17 +21,20 @@ import jax
 import yaml
 
 import jaxcrnn
-from jaxcrnn._files import written_whole
+from jaxcrnn import optim
+from jaxcrnn._files import printable, written_whole
+from jaxcrnn._memory import OutOfMemory
 from jaxcrnn._text import read_text
 from jaxcrnn.charset import Charset, difference
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.nn.imported import Imported
 from jaxcrnn.objective import Flow
-from jaxcrnn.runs import changes, extensions
-from jaxcrnn.runs.checkpoint import Checkpoints
+from jaxcrnn.runs import changes, extensions, signals
+from jaxcrnn.runs.checkpoint import Checkpoints, written
 from jaxcrnn.runs.compile import for_reading
 from jaxcrnn.runs.config import Config, build, load, to_yaml, without_removed
+from jaxcrnn.runs.metrics_log import NAME as LOG
 from jaxcrnn.runs.seal import Damaged
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import TrainState
@@ -46,6 +52,7 @@ _ORDER = (
     "data.buckets",
     "data.max_width",
     "data.stretch",
+    "data.vertical",
     "text.share",
     "run.seed",
 )
@@ -120,6 +127,7 @@ def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]
       UserError: the folder is not empty or cannot be written, or an import path cannot be resolved.
     """
     flow = extensions.resolve(config.loss)
+    _check_name(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if (folder / CONFIG).exists():
             raise UserError(f"{folder}: already contains a run; use --resume to continue it, or choose a new folder")
@@ -141,11 +149,79 @@ def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]
             "characters": "".join(charset.characters),
             _USED: yaml.safe_load(to_yaml(config)),
         }
-        (made / FACTS).write_text(json.dumps(basics | facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _write_facts(made / FACTS, basics | facts)
         made.rename(folder)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror or error}; expected a writable folder") from None
     return Run(folder, config, charset, flow)
+
+
+@contextmanager
+def removed_if_unused(folder: Path) -> Iterator[None]:
+    """Remove a folder that the context creates if memory runs out, or the user interrupts, before it is of use.
+
+    Args:
+      folder: run folder, or folder of several runs. It is kept once it contains a checkpoint of a step after 0 (or,
+        after an interrupt, a row of the log), or if it contained files before.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    if jax.process_index() or not (new or (folder.is_dir() and not any(folder.iterdir()))):
+        yield
+        return
+    undo = partial(_remove_unused, folder, new)
+    signals.before_exit.append(undo)
+    try:
+        yield
+    except OutOfMemory:
+        _remove_unused(folder, new, logged=False)
+        raise
+    except KeyboardInterrupt:
+        undo()
+        raise
+    finally:
+        signals.before_exit.remove(undo)
+
+
+def _remove_unused(folder: Path, new: list[Path], *, logged: bool = True) -> None:
+    """Remove a folder without trained checkpoints, and its parents among ``new`` that are then empty.
+
+    Args:
+      folder: folder to remove.
+      new: the folder and its parents, as far as they were created with it.
+      logged: whether log rows, or a checkpoint that is being written, keep the folder too.
+    """
+    saved = [path.name.partition(".") for path in folder.glob(f"**/{CHECKPOINTS}/*")]
+    if any(step.isdecimal() and int(step) and (logged or not rest) for step, _, rest in saved):
+        return
+    if logged and any(path.stat().st_size for path in folder.glob(f"**/{LOG}")):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        if folder not in new:
+            folder.mkdir()
+        for path in new[1:]:
+            path.rmdir()
+
+
+def _check_name(folder: Path) -> None:
+    """Check that a path can be passed to the library of the checkpoints.
+
+    Raises:
+      UserError: it is not UTF-8.
+    """
+    try:
+        os.path.abspath(folder).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{printable(os.path.abspath(folder))}: the path is not UTF-8, as checkpoints require; expected a run "
+            "folder with another name"
+        ) from None
+
+
+def _write_facts(path: Path, facts: dict[str, Any]) -> None:
+    """Write ``run.json``; bytes of file names that are not UTF-8 become JSON escapes."""
+    text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def open_run(folder: Path, trust: extensions.Trust = False) -> Run:
@@ -175,7 +251,8 @@ def open_weights(folder: Path) -> Run:
     """
     for name in (CONFIG, CHARSET, FACTS):
         if not (folder / name).is_file():
-            raise UserError(f"{folder}: not a run folder, {name} is missing; expected the --out of 'jaxcrnn train'")
+            raise UserError(f"{folder}: {_not_a_run(folder, name)}")
+    _check_name(folder)
     config = load(folder / CONFIG)
     charset = Charset.from_file(folder / CHARSET, config.data.blank)
     try:
@@ -190,6 +267,25 @@ def open_weights(folder: Path) -> Run:
             f"{folder / CHARSET}: does not match the charset of the training: {_other_charset(charset, facts)}"
         )
     return Run(folder, config, charset)
+
+
+def _not_a_run(folder: Path, missing: str) -> str:
+    """Describe a path that is not a run folder, and what was expected."""
+    expected = "expected the --out of 'jaxcrnn train'"
+    if folder.is_file():
+        return (
+            f"is a file, not a run folder; {expected} (import a checkpoint of another program first: jaxcrnn convert "
+            f"{folder} --charset FILE --out FOLDER)"
+        )
+    if not folder.is_dir():
+        return f"not a run folder, there is no such folder; {expected}"
+    if inside := next((one for one in list(folder.parents)[:2] if (one / FACTS).is_file()), None):
+        return f"is inside the run folder {inside}; {expected}, with --checkpoint for a step"
+    if (folder / "config.json").is_file():
+        return f"not a run folder, {missing} is missing; it looks like an exported model; {expected}"
+    runs = sorted(one.name for one in folder.iterdir() if (one / FACTS).is_file())
+    shown = f"; it contains the runs {', '.join(runs[:5])}" if runs else ""
+    return f"not a run folder, {missing} is missing{shown}; {expected}"
 
 
 def _other_charset(charset: Charset, facts: dict[str, Any]) -> str:
@@ -239,21 +335,29 @@ def lock(folder: Path, patience: float = 5.0) -> int:
             return -1
 
 
-def say_changes(run: Run) -> list[str]:
+def say_changes(run: Run, sets: Sequence[str] = ()) -> tuple[Run, list[str]]:
     """Describe the changes of a run's configuration since its last training, one line for each key.
 
-    Runs of versions that did not record the configuration have no changes.
+    Edits of the file are known only for versions that recorded the configuration.
+
+    Args:
+      run: run to resume.
+      sets: ``section.key=value`` changes to make now.
+
+    Returns:
+      The run with the changes of ``sets``, and the lines.
 
     Raises:
       UserError: the checkpoint is incompatible with a change; the message names every key that may be the reason.
     """
     recorded = run.facts().get(_USED)
-    if not isinstance(recorded, dict):
-        return []
-    trained = build([(without_removed(recorded), str(run.folder / FACTS))])
+    trained = run.config
+    if isinstance(recorded, dict):
+        trained = build([(without_removed(recorded), str(run.folder / FACTS))])
+    run = dataclasses.replace(run, config=load(None, sets, run.config))
     changed = changes.between(trained, run.config)
     if not changed:
-        return []
+        return run, []
     file, template = run.folder / CONFIG, "{key} is {now}, was {before}"
     if wrong := changes.unfit(trained, run.config, run.charset, str(file)):
         shown = "; ".join(change.shown(template) for change in wrong)
@@ -261,12 +365,25 @@ def say_changes(run: Run) -> list[str]:
             f"{file}: the checkpoint is incompatible with the edited config: {shown}; revert the change or "
             "start a new run with --init-from"
         )
-    lines = [f"{file} was edited: {change.shown(template)}" for change in changed]
+    now = [change.partition("=")[0] for change in sets]
+    lines = [f"{'--set' if c.key in now else f'{file} was edited'}: {c.shown(template)}" for c in changed]
+    if any(change.key.split(".")[0] == "optim" for change in changed):
+        lines += _schedule_line(run, trained)
     if any(change.key in _ORDER for change in changed):
         lines.append(
             f"{file}: this changes the sample order; some lines may be repeated or skipped in the current epoch"
         )
-    return lines
+    return run, lines
+
+
+def _schedule_line(run: Run, trained: Config) -> Iterator[str]:
+    """Say how the learning rate changes where the run is resumed."""
+    step = max(written(run.folder / CHECKPOINTS), default=0)
+    before, now = (float(optim.schedule(config.optim)(step)) for config in (trained, run.config))
+    steps = run.config.optim.steps
+    if before != now and step < steps:
+        end = float(optim.schedule(run.config.optim)(steps))
+        yield f"learning rate at step {step}: {now:.3g}, was {before:.3g}; it ends at {end:.3g} in step {steps}"
 
 
 def same_config(run: Run, config: Config) -> None:
@@ -279,24 +396,33 @@ def same_config(run: Run, config: Config) -> None:
         shown = "; ".join(change.shown("{key} is {before} there, {now} here") for change in changed)
         raise UserError(
             f"{run.folder / CONFIG}: differs from the requested configuration: {shown}; use the same "
-            "values, or edit that file"
+            f"values, or change the run with --resume {run.folder} --set KEY=VALUE"
         )
 
 
 def used(run: Run) -> None:
-    """Record the configuration as that of the last training.
+    """Record the configuration as that of the last training, and write it to ``config.yaml`` if it changed.
 
     Raises:
-      UserError: ``run.json`` cannot be written.
+      UserError: a file cannot be written.
     """
+    if load(run.folder / CONFIG) != run.config:
+        with written_whole(run.folder / CONFIG) as part:
+            part.write_text(to_yaml(run.config), encoding="utf-8")
     file = run.folder / FACTS
     facts = run.facts() | {_USED: yaml.safe_load(to_yaml(run.config))}
     with written_whole(file) as part:
-        part.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _write_facts(part, facts)
 
 
-def same_charset(run: Run, charset: Charset, source: str) -> None:
+def same_charset(run: Run, charset: Charset, source: str, hint: str = "") -> None:
     """Check that a charset is the run's.
+
+    Args:
+      run: run with the expected charset.
+      charset: charset to check.
+      source: file of ``charset``.
+      hint: end of the error.
 
     Raises:
       UserError: it is not (naming the characters that differ).
@@ -305,7 +431,7 @@ def same_charset(run: Run, charset: Charset, source: str) -> None:
         return
     raise UserError(
         f"{source}: does not match the charset of {run.folder} ({len(run.charset)} characters): "
-        f"{difference(charset, run.charset)}"
+        f"{difference(charset, run.charset)}{hint}"
     )
 
 

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcrnn import optim
+from jaxcrnn._console import Plain
+from jaxcrnn._files import written_whole
 from jaxcrnn.charset import Charset
 from jaxcrnn.train import TrainConfig
 
@@ -159,3 +161,18 @@ def rounded(value: Any) -> Any:
     if isinstance(value, int | list):
         return value
     return float(np.float32(value)) if math.isfinite(value) else None
+
+
+def truncate(path: Path, step: int, console: Plain) -> None:
+    """Drop log rows after the resumed step, which a run killed between two checkpoints leaves behind."""
+    if not path.exists():
+        if step:
+            console.line(f"warning: {path} is missing; its rows up to step {step} are lost")
+        return
+    saved = read(path)
+    if saved.broken:
+        console.line(f"{path}: skipped {saved.broken} unreadable rows; expected JSON objects with a step")
+    kept = "".join(f"{line}\n" for line, row in zip(saved.lines, saved.rows, strict=True) if row["step"] <= step)
+    if kept.encode() != path.read_bytes():
+        with written_whole(path) as part:
+            part.write_text(kept, encoding="utf-8")

@@ -24,7 +24,18 @@ from jaxcrnn.render.streams import Stream
 from jaxcrnn.runs import center_files, charset_transfer, datasets, extensions, processes
 from jaxcrnn.runs import config as configs
 from jaxcrnn.runs.checkpoint import written
-from jaxcrnn.runs.folder import CHECKPOINTS, Run, create, lock, open_run, same_charset, same_model, say_changes, used
+from jaxcrnn.runs.folder import (
+    CHECKPOINTS,
+    Run,
+    create,
+    lock,
+    open_run,
+    removed_if_unused,
+    same_charset,
+    same_model,
+    say_changes,
+    used,
+)
 from jaxcrnn.runs.processes import agreed
 from jaxcrnn.runs.trainer import fit
 from jaxcrnn.train import TrainConfig, eval_variables, flow_of, init_state
@@ -44,7 +55,8 @@ def charset_of(origin: Run, config: configs.Config) -> Charset:
         )
     # The run's original charset file may no longer exist; the run folder has a copy.
     if config.data.charset and config.data.charset != origin.config.data.charset:
-        same_charset(origin, Charset.from_file(config.data.charset, config.data.blank), config.data.charset)
+        other = Charset.from_file(config.data.charset, config.data.blank)
+        same_charset(origin, other, config.data.charset, "; to switch to this charset, use --grow")
     return origin.charset
 
 
@@ -151,24 +163,35 @@ def begin(
 
     Raises:
       UserError: the data have faults, the folder cannot be created, or training fails.
+      OutOfMemory: memory ran out; the folder is removed unless it has a checkpoint to resume from.
     """
     facts["skip_bad"] = skip_bad
-    corpora = datasets.audited(config, charset, source, validation, skip_bad)
+    grow = "; to add characters to the charset of the run, use --grow" if "init_from" in facts else ""
+    corpora = datasets.audited(config, charset, source, validation, skip_bad, "" if "grown" in facts else grow)
     # Before the folder is created, so that an error leaves nothing behind.
     mesh, batches = _batches(config, charset, corpora[0])
     facts["data"] = datasets.facts(corpora)
-    run = processes.first_makes(
-        lambda: create(out, config, charset, facts), lambda: open_run(out, set(extensions.paths(config.loss)))
-    )
-    return _go(run, mesh, batches, *corpora, first)
+    with removed_if_unused(out):
+        run = processes.first_makes(
+            lambda: create(out, config, charset, facts), lambda: open_run(out, set(extensions.paths(config.loss)))
+        )
+        return _go(run, mesh, batches, *corpora, first)
 
 
-def resume(run: Run, *, overrides: Sequence[str] = (), charset_file: str | None = None, skip_bad: bool = False) -> bool:
+def resume(
+    run: Run,
+    *,
+    sets: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    charset_file: str | None = None,
+    skip_bad: bool = False,
+) -> bool:
     """Resume a run where it stopped.
 
     Args:
       run: run to resume.
-      overrides: ``key=value`` changes of its configuration; only keys of ``mesh``.
+      sets: ``key=value`` changes of its configuration, which are saved with the run.
+      overrides: ``key=value`` changes for this time only; keys of ``mesh``.
       charset_file: charset file that must match the charset of the run.
       skip_bad: skip rows with faults instead of stopping; always so if the run was started that way.
 
@@ -176,25 +199,29 @@ def resume(run: Run, *, overrides: Sequence[str] = (), charset_file: str | None 
       Whether the run finished.
 
     Raises:
-      UserError: the checkpoints are missing, or the data changed.
+      UserError: the checkpoints are missing, the data changed, or a change is incompatible with the checkpoint.
     """
     if not agreed(len(written(run.folder / CHECKPOINTS))) and (initial := run.facts().get("init_from")):
         raise UserError(
             f"{run.folder}: initialized from {initial['run']} but has no checkpoint; restore the "
             "checkpoints, or remove the folder and start again"
         )
-    changes = say_changes(run)
+    saved, changes = say_changes(run, sets)
+    newest = max(written(run.folder / CHECKPOINTS), default=0)
+    if sets and agreed(newest) > saved.config.optim.steps:
+        raise UserError(
+            f"--set optim.steps={saved.config.optim.steps}: {run.folder} is already at step {newest}; expected "
+            f"{newest} or more"
+        )
     print("".join(f"{line}\n" for line in changes), end="")
-    run = dataclasses.replace(run, config=configs.load(None, overrides, run.config))
+    run = dataclasses.replace(saved, config=configs.load(None, overrides, saved.config))
     if charset_file:
         same_charset(run, Charset.from_file(charset_file, run.config.data.blank), charset_file)
     source = datasets.source(run.config)
     skip_bad = skip_bad or bool(run.facts().get("skip_bad"))
     corpora = datasets.audited(run.config, run.charset, source, datasets.validation(run.config), skip_bad)
     mesh, batches = _batches(run.config, run.charset, corpora[0])
-    if changes and jax.process_index() == 0:
-        used(run)
-    return _go(run, mesh, batches, *corpora)
+    return _go(run, mesh, batches, *corpora, changed=saved if changes else None)
 
 
 def _batches(config: configs.Config, charset: Charset, corpus: Corpus | None) -> tuple[Mesh, Stream]:
@@ -211,7 +238,9 @@ def _go(
     corpus: Corpus | None,
     val: Corpus | None,
     first: TrainState | None = None,
+    changed: Run | None = None,
 ) -> bool:
+    """Train; ``changed`` is the run with the configuration to save, if it changed."""
     loop = run.config.run
     print(f"charset of {len(run.charset)} characters; buckets {', '.join(map(str, batches.buckets))} px", end="; ")
     print(f"{batches.steps_per_epoch} steps per epoch, {run.config.optim.steps} in total")
@@ -221,6 +250,8 @@ def _go(
             f"{jax.process_count()} processes"
         )
     with _alone(run.folder), _console.make() as shown, _tracker(run.folder) as track:
+        if changed and jax.process_index() == 0:
+            used(changed)
         done = fit(
             run.train_config,
             loop,

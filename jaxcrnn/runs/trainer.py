@@ -18,7 +18,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcrnn._console import Plain, duration
-from jaxcrnn._files import written_whole
+from jaxcrnn._memory import explained
+from jaxcrnn._ranges import Count, Natural, check
 from jaxcrnn._text import first_line
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import Corpus
@@ -33,11 +34,12 @@ from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.compile import Program, compile_step, for_training, trim_heap
 from jaxcrnn.runs.metrics_log import Window, rounded
 from jaxcrnn.runs.processes import agreed
-from jaxcrnn.runs.signals import Notices, stop_flag, until_told
+from jaxcrnn.runs.signals import Notices, Told, stop_flag, until_told
 from jaxcrnn.train import TrainConfig, init_state, state_shapes
 from jaxcrnn.types import Batch, TrainState
 
 SKIPS_IN_A_ROW = 10
+_MANY_CLASSES = 1000  # from which the dense head takes most of the memory
 
 
 @dataclass(frozen=True)
@@ -45,21 +47,22 @@ class LoopConfig:
     """Training loop: seed, and how often to validate, log and save.
 
     Attributes:
-      seed: random seed of the parameters, the sample order and the augmentation.
-      eval_every: steps between validations; a checkpoint is saved at each.
-      log_every: steps aggregated into one row of ``metrics.jsonl``.
-      keep: number of newest checkpoints to keep; the best by validation accuracy is kept as well.
+      seed: random seed of the parameters, the sample order and the augmentation, 0 or more.
+      eval_every: steps between validations, 1 or more; a checkpoint is saved at each.
+      log_every: steps aggregated into one row of ``metrics.jsonl``, 1 or more.
+      keep: number of newest checkpoints to keep, 1 or more; the best by validation accuracy is kept as well.
+
+    Raises:
+      UserError: a value is out of range.
     """
 
-    seed: int = 0
-    eval_every: int = 200
-    log_every: int = 10
-    keep: int = 2
+    seed: Natural = 0
+    eval_every: Count = 200
+    log_every: Count = 10
+    keep: Count = 2
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value < (0 if name == "seed" else 1):
-                raise UserError(f"run.{name} is {value}; expected {0 if name == 'seed' else 1} or more")
+        check(self, "run")
 
 
 @dataclass
@@ -135,7 +138,8 @@ def fit(
             # Placed on the devices like a restored state, so that new and resumed runs share one cached program
             # (`jaxcrnn.runs.compile.cache_programs`).
             _warn_lost(folder, loop.eval_every, console)
-            state = place(first or init_state(config, key), places)
+            with explained(lambda: ("the state of the model", "lower model.hidden, or choose a smaller backbone")):
+                state = jax.block_until_ready(place(first or init_state(config, key), places))
             if first:  # otherwise a run killed before its first checkpoint would be resumed from other weights
                 checkpoints.save(state, {"data": fingerprint, "totals": asdict(totals)}, None)
         log = folder / metrics_log.NAME if jax.process_index() == 0 else Path(os.devnull)
@@ -156,7 +160,8 @@ def fit(
             fsdp,
         )
         try:
-            return run.go(state)
+            with explained(run.described):
+                return run.go(state)
         except BrokenPipeError:
             raise
         except (ImageError, OSError) as error:  # an image deleted or replaced since the audit; a log on a full disk
@@ -165,8 +170,7 @@ def fit(
             what = str(error)
             if isinstance(error, OSError):
                 what = f"{error.filename or folder}: {error.strerror or first_line(error)}"
-            kept = ", ".join(map(str, checkpoints.steps)) or "none"
-            raise UserError(f"{what}; training stopped, available checkpoints: {kept}") from None
+            raise UserError(f"{what}; training stopped, available checkpoints: {_listed(checkpoints)}") from None
 
 
 def _warn_lost(folder: Path, eval_every: int, console: Plain) -> None:
@@ -184,6 +188,10 @@ def _warn_lost(folder: Path, eval_every: int, console: Plain) -> None:
         )
     if last:
         console.line(f"no checkpoint found; restarting, and discarding rows of {log.name} up to step {last}")
+
+
+def _listed(checkpoints: Checkpoints) -> str:
+    return ", ".join(map(str, checkpoints.steps)) or "none"
 
 
 def restarts(batches: Stream) -> int:
@@ -212,6 +220,7 @@ class _Run:
     programs: dict[int, Program] = field(default_factory=dict)
     skipped: deque[int] = field(default_factory=lambda: deque(maxlen=SKIPS_IN_A_ROW))
     accuracy: float = math.nan
+    bucket: int | None = None  # of the batch of the current step
     paused: float = 0.0  # seconds spent compiling and validating, excluded from the ETA
 
     def __post_init__(self) -> None:
@@ -221,19 +230,23 @@ class _Run:
 
     def go(self, state: TrainState) -> Fit:
         start, stop = int(state.step), self.config.optim.steps
-        _truncate(self.log_path, start, self.console)
+        metrics_log.truncate(self.log_path, start, self.console)
         self.checkpoints.finish()
         saved = start if agreed(len(self.checkpoints.steps)) else -1
         names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.params)]
         began = time.monotonic()
         step, pending = start, None
         with (
-            stop_flag() as stopping,
+            stop_flag(alone=jax.process_count() == 1) as stopping,
             self.log_path.open("a", encoding="utf-8") as log,
             closing(self.batches.training(start, stop)) as batches,
         ):
-            for bucket, batch in until_told(self._sent(batches), stopping, alone=jax.process_count() == 1):
-                program = self._program(bucket, batch, state)
+            for bucket, batch in until_told(self._sent(batches), stopping):
+                self.bucket = bucket
+                try:
+                    program = self._program(bucket, batch, state, stopping)
+                except Told:
+                    break
                 with jax.transfer_guard("disallow"):
                     state, info = program(state, batch, self.key)
                 # The info of the previous step is fetched while this one runs, so that the device never waits.
@@ -255,18 +268,24 @@ class _Run:
                     saved = step
                 if stopped:
                     break
-            if pending:  # a signal arrived while waiting for a batch
+            if pending:  # a signal arrived while waiting for a batch or the compiler
                 self._account(step - 1, pending, names)
                 self._log(log, step, self.window.take(self.config, step))
         if saved != step:
             self._save(state, None)
-        return Fit(
-            state,
-            step,
-            step < stop,
-            len(self.programs),
-            self.totals,
-        )
+        return Fit(state, step, step < stop, len(self.programs), self.totals)
+
+    def described(self) -> tuple[str, str]:
+        """Describe the current step, and say what to lower if it needs too much memory."""
+        data, model = self.batches, self.config.model
+        width = f"width {data.buckets[self.bucket]}" if self.bucket is not None else f"widths up to {data.buckets[-1]}"
+        what = f"a step on {data.batch_size} lines of {width}"
+        ways = ["lower data.batch_size, data.max_width or model.hidden"]
+        if model.head == "dense" and model.num_classes > _MANY_CLASSES:
+            ways.append(f"or use model.head=fused, which never stores the logits of all {model.num_classes} classes")
+        if any(self.checkpoints.steps):
+            ways.append(f"then resume from a checkpoint (available: {_listed(self.checkpoints)})")
+        return what, ", ".join(ways)
 
     def _is_stopped(self, stopping: Notices, step: int) -> bool:
         """Return whether to stop after this step; a signal to one process stops all of them at the same step."""
@@ -284,11 +303,15 @@ class _Run:
         for planned, batch in batches:
             yield planned.bucket, assemble(batch, of_batch(self.mesh))
 
-    def _program(self, bucket: int, batch: Batch, state: TrainState) -> Program:
-        """Return the step compiled for a bucket; an unexpected shape is an error and never recompiles."""
+    def _program(self, bucket: int, batch: Batch, state: TrainState, stopping: Notices) -> Program:
+        """Return the step compiled for a bucket; an unexpected shape is an error and never recompiles.
+
+        Raises:
+          Told: a signal arrived while the compiler ran.
+        """
         if bucket not in self.programs:
             began = time.monotonic()
-            self.programs[bucket] = compile_step(self.config, state, batch, self.key, self.mesh)
+            self.programs[bucket] = compile_step(self.config, state, batch, self.key, self.mesh, stopping.interruptible)
             trim_heap()
             width = self.batches.buckets[bucket]
             self.console.line(f"compiled the step for width {width} in {duration(time.monotonic() - began)}")
@@ -370,18 +393,3 @@ class _Run:
         self.totals.worker_restarts = self.restarted_before + restarts(self.batches)
         extra = {"data": self.fingerprint, "totals": asdict(self.totals)}
         self.checkpoints.save(state, extra, accuracy)
-
-
-def _truncate(path: Path, step: int, console: Plain) -> None:
-    """Drop log rows after the resumed step, which a run killed between two checkpoints leaves behind."""
-    if not path.exists():
-        if step:
-            console.line(f"warning: {path} is missing; its rows up to step {step} are lost")
-        return
-    saved = metrics_log.read(path)
-    if saved.broken:
-        console.line(f"{path}: skipped {saved.broken} unreadable rows; expected JSON objects with a step")
-    kept = "".join(f"{line}\n" for line, row in zip(saved.lines, saved.rows, strict=True) if row["step"] <= step)
-    if kept.encode() != path.read_bytes():
-        with written_whole(path) as part:
-            part.write_text(kept, encoding="utf-8")

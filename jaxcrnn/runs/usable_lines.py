@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from jaxcrnn import _console
@@ -14,6 +14,7 @@ from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit, audit_table
 from jaxcrnn.data.formats import open_sources
 from jaxcrnn.data.images import Limits
 from jaxcrnn.data.labels import Source
+from jaxcrnn.data.layout import Layout
 from jaxcrnn.errors import UserError
 from jaxcrnn.runs import config as configs
 from jaxcrnn.runs.folder import CONFIG, Run
@@ -48,6 +49,7 @@ def audit_lines(
             cache_bytes=config.data.cache_mb << 20,
             workers=config.data.workers,
             progress=progress,
+            keep_sizes=config.data.audit_cache,
         )
 
 
@@ -60,6 +62,10 @@ def usable_lines(
     allow_outside: bool = False,
     max_pixels: int | None = None,
     max_bytes: int | None = None,
+    max_width: int | None = None,
+    vertical: bool | None = None,
+    layout: Mapping[str, str] | None = None,
+    normalize: str | None = None,
     shown_on: TextIO | None = None,
 ) -> Corpus:
     """Return the lines of data sets that a run can use, after listing the faults of the others.
@@ -72,36 +78,73 @@ def usable_lines(
       allow_outside: whether label files may name images outside their folder.
       max_pixels: as in `limits_of`.
       max_bytes: as in `limits_of`.
+      max_width: as in `limits_of`.
+      vertical: as in `limits_of`.
+      layout: fields of `jaxcrnn.data.layout.Layout` for ``paths``; the others are detected, or those of the run for
+        its own data sets.
+      normalize: operations that normalize labels; those of the run by default.
       shown_on: stream to list faults on; stdout by default.
 
     Raises:
       UserError: there are faults and ``skip_bad`` is not set, or no line is usable.
     """
-    limits = limits_of(run, outside=allow_outside, max_pixels=max_pixels, max_bytes=max_bytes)
-    source, path = open_sources(paths, limits), ", ".join(paths)
+    limits = limits_of(
+        run,
+        outside=allow_outside,
+        max_pixels=max_pixels,
+        max_bytes=max_bytes,
+        max_width=max_width,
+        vertical=vertical,
+    )
+    if normalize is not None:
+        limits = dataclasses.replace(limits, normalize=normalize)
+    source = open_sources(paths, limits, layout_of(run, paths, layout or {}))
+    path = ", ".join(paths)
     corpus = audit_lines(run.config, run.charset, source, keep_text_faults=keep_text_faults, limits=limits)
-    if corpus.faults:
+    if corpus.faults or corpus.notes:
         print(audit_table(path, corpus), end="\n\n", file=shown_on or sys.stdout)
     check_usable(corpus, path, keep_text_faults=keep_text_faults, skip_bad=skip_bad)
     return corpus
 
 
+def layout_of(run: Run, paths: Sequence[str], fields: Mapping[str, str]) -> Layout:
+    """Return the layout of data sets: that of the run for its own data sets, with some fields replaced."""
+    data = run.config.data
+    own = set(paths) <= {data.train, data.val, *data.more}
+    return dataclasses.replace(data.layout if own else Layout(), **fields)
+
+
 def limits_of(
-    run: Run, *, outside: bool = False, max_pixels: int | None = None, max_bytes: int | None = None
+    run: Run,
+    *,
+    outside: bool = False,
+    max_pixels: int | None = None,
+    max_bytes: int | None = None,
+    max_width: int | None = None,
+    vertical: bool | None = None,
 ) -> Limits:
-    """Return bounds on the images that a run reads, which are safe even for the config of an untrusted run.
+    """Return how a run reads images, with bounds that are safe even for the config of an untrusted run.
 
     Args:
       run: its bounds apply if they are tighter than the defaults.
       outside: whether label files may name images outside their folder.
       max_pixels: maximum pixels of an image; None for the bound of the run, or the default if that is tighter.
       max_bytes: maximum bytes of an image; None likewise.
+      max_width: maximum width of a line in pixels at the model's height; None for the run's.
+      vertical: whether to rotate lines taller than wide; None for as the run was trained.
 
     Raises:
       UserError: a bound below 1.
     """
     own = run.config.data.limits
-    limits = dataclasses.replace(own.of_stranger(), outside=outside)
+    limits = dataclasses.replace(
+        own.of_stranger(),
+        outside=outside,
+        max_width=own.max_width if max_width is None else max_width,
+        vertical=own.vertical if vertical is None else vertical,
+    )
+    if limits.max_width < 1:
+        raise UserError(f"--max-width {max_width}: expected 1 or more")
     for name, option in (("max_pixels", max_pixels), ("max_bytes", max_bytes)):
         configured, capped, flag = getattr(own, name), getattr(limits, name), f"--{name.replace('_', '-')}"
         if option is not None and option < 1:

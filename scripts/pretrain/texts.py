@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxcrnn.charset import Charset
 from jaxcrnn.lookalikes.groups import read_groups
+from jaxcrnn.render.texts import spaced
 
 # Shortest and longest text of each bucket of widths, and the order in which the buckets take turns.
 SPANS = ((1, 8), (6, 20), (14, 44))
@@ -328,7 +329,7 @@ class Writer:
 
     def ids(self, shortest: int, longest: int) -> list[int]:
         """A text as class ids, without characters outside the charset; never empty."""
-        text = "".join(c for c in self.text(shortest, longest) if c in self.charset)
+        text = spaced("".join(c for c in self.text(shortest, longest) if c in self.charset))
         return self.charset.encode(text) or [1]
 
 

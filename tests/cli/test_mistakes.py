@@ -10,17 +10,23 @@ MISTAKES = {
     "no data": (["train", "--out", "{tmp}/x"], "give --data FILE"),
     "no out": (["train", "--data", "{data}"], "give --out FOLDER"),
     "missing label file": (["train", "--data", "{tmp}/no.txt", "--out", "{tmp}/x"], "no.txt: No such file"),
-    "label file is an image": (["train", "--data", "{image}", "--out", "{tmp}/x"], "is not UTF-8"),
+    "label file is an image": (["train", "--data", "{image}", "--out", "{tmp}/x"], "an image; expected a label file"),
     "out is taken": (["train", "--data", "{data}", "--out", "{run}"], "already contains a run; use --resume"),
     "out is a file": (["train", "--data", "{data}", "--out", "{image}"], "is not empty"),
     "bad key": (["train", "--data", "{data}", "--out", "{tmp}/x", "--set", "optim.step=3"], "did you mean 'steps'"),
     "missing config": (["train", "--config", "{tmp}/no.yaml"], "no.yaml: No such file"),
     "not a run": (["evaluate", "{tmp}"], "not a run folder, config.yaml is missing"),
     "resume nothing": (["train", "--resume", "{tmp}"], "not a run folder"),
-    "resume with options": (
-        ["train", "--resume", "{run}", "--set", "optim.steps=3"],
-        "drop --config, --out and --set (except mesh.*)",
+    "resume elsewhere": (["train", "--resume", "{run}", "--out", "{tmp}/x"], "drop --config and --out"),
+    "resume another model": (
+        ["train", "--resume", "{run}", "--set", "model.hidden=9"],
+        "with its own model, loss and data; drop --set model.hidden=9, or start a new run with --init-from",
     ),
+    "resume with fewer steps": (
+        ["train", "--resume", "{run}", "--set", "optim.steps=3"],
+        "is already at step 8; expected 8 or more",
+    ),
+    "resume with a bad value": (["train", "--resume", "{run}", "--set", "run.keep=0"], "run.keep is 0; expected 1"),
     "no such checkpoint": (["evaluate", "{run}", "--checkpoint", "77"], "no checkpoint of step 77; available: [4, 8]"),
     "odd checkpoint": (["evaluate", "{run}", "--checkpoint", "last"], "expected best, latest or one of the steps"),
     "another charset": (

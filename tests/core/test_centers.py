@@ -173,8 +173,8 @@ def test_watch_matches_manual_computation():
     ("call", "message"),
     [
         (lambda n: assign.counted(n[0], *n[3:], blank=C), f"blank is {C}; expected a class id from 0 to {C - 1}"),
-        (lambda n: assign.counted(n[0], *n[3:], ignored=(1, -1)), r"ignored\[1\] is -1"),
-        (lambda n: assign.predicted(n[0], n[3], blank=-1), "blank is -1"),
+        (lambda n: assign.counted(n[0], *n[3:], ignored=(1, -C - 1)), rf"ignored\[1\] is {-C - 1}"),
+        (lambda n: assign.predicted(n[0], n[3], blank=-C - 1), f"blank is {-C - 1}"),
         (lambda n: assign.aligned(n[0], *n[3:], frames="middle"), "'middle'; expected one of last, first, best, all"),
         (lambda n: losses.ace(n[0], *n[3:], variant="ours"), "'ours'; expected one of paper, paddle"),
         (lambda n: losses.center(n[1], n[2][:, :3], some(n)), "features have size 5 but centers have size 3"),

@@ -119,7 +119,7 @@ def test_bfloat16_logits_are_close_and_float32(model):
         ({"backbone": "vgg16"}, "'vgg16'; expected one of .*small, tiny, vgg.*, or layers such as"),
         ({"dtype": "float16"}, "expected one of float32"),
         ({"hidden": 0}, "expected 1 or more"),
-        ({"dropout": 1.0}, "0 <= dropout < 1"),
+        ({"dropout": 1.0}, "expected 0 or more, less than 1"),
     ],
 )
 def test_invalid_configs_are_rejected(change, message):

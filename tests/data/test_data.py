@@ -68,6 +68,7 @@ def faulty(tmp_path):
         "./good.png\tab",
         "again.png\tba",
         "sub/../../good.png\tab",
+        "again.png\ta\tb",
     ]
     return LabelFile(write(tmp_path / "l.txt", "\n".join(rows)), Limits())
 
@@ -78,9 +79,9 @@ def quarter(width):
 
 def test_audit_reports_each_fault(faulty):
     corpus = audit(faulty, Charset("ab"), quarter, 32, Limits())
-    assert corpus.counts() == dict(zip(KINDS, (1, 1, 1, 1, 2, 1, 2, 1, 3), strict=True))
+    assert corpus.counts() == dict(zip(KINDS, (1, 1, 1, 1, 2, 1, 1, 2, 1, 4), strict=True))
     assert [faulty.text(i) for i in corpus.indices] == ["ab"]
-    assert corpus.left_out == 12
+    assert corpus.left_out == 13
     for fault in corpus.faults:
         assert fault.where.startswith(str(faulty.path))
     details = {fault.kind: fault.detail for fault in corpus.faults}

@@ -334,3 +334,46 @@ def test_training_from_an_lmdb(tmp_path, capsys):
     assert "image-000000002: no such key" in captured.out
     assert "1 faults in the data" in captured.err
     assert np.asarray(open_source(folder)[0][0]).dtype == np.uint8
+
+
+def test_lmdb_is_opened_by_its_file(tmp_path, capsys, monkeypatch):
+    folder = as_lmdb(tmp_path)
+    close(folder)
+    shutil.copy(folder / "data.mdb", tmp_path / "train.lmdb")
+    expected = contents(SOURCE)
+    assert contents(open_source(tmp_path / "train.lmdb")) == expected
+    monkeypatch.setattr("jaxcrnn.data.lmdb.damage", lambda folder: None)  # which takes most of the time
+    assert contents(open_source(folder / "data.mdb")) == expected
+    with pytest.raises(UserError, match="the lock file of an LMDB"):
+        open_source(folder / "lock.mdb")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "part").symlink_to(folder)
+    assert contents(open_source(tmp_path / "linked")) == expected
+    assert contents(open_source(tmp_path)) == sorted(expected * 2)  # the folder and the file
+    Image.new("L", (9, 9)).save(tmp_path / "1.png")
+    assert len(open_source(tmp_path)) == 10
+    assert capsys.readouterr().err.count("skipped 1 images") == 1
+    (tmp_path / "labels.txt").write_text("1.png\t1\n")
+    with pytest.raises(UserError, match=r"a label file \(labels.txt\) and LMDBs \(l, train.lmdb\); expected one"):
+        open_source(tmp_path)
+    assert main(["data", "convert", str(folder / "data.mdb"), str(folder)]) == 2
+    assert "inside the source data set" in capsys.readouterr().err
+
+
+def test_lmdb_numbered_from_zero(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxcrnn.data.lmdb.damage", lambda folder: None)  # which takes most of the time
+    folder = as_lmdb(tmp_path)
+    one = LmdbLines(folder)
+    items = {
+        f"{kind}-{i:09d}": one._get(f"{kind}-{i + 1:09d}", 1 << 20) for i in range(5) for kind in ("image", "label")
+    }
+    put(folder, items | {"label-000000005": one._get("label-000000005", 99)})
+    source = LmdbLines(folder)  # both counts fit: the label that is not read is named
+    assert [fault.where.split(", ")[1] for fault in source.faults] == ["label-000000000"]
+    put(folder, {}, ["label-000000005", "image-000000005"])
+    source = LmdbLines(folder)
+    assert contents(source) == contents(SOURCE)
+    assert source.name(0) == "image-000000000"
+    assert not source.faults
+    put(folder, {"num-samples": b"4"})
+    assert [fault.where.split(", ")[1] for fault in LmdbLines(folder).faults] == ["label-000000000"]

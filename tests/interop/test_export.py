@@ -2,10 +2,13 @@
 
 import io
 import json
+import multiprocessing
+import os
 import re
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -18,7 +21,7 @@ import jaxcrnn
 from jaxcrnn.charset import Charset
 from jaxcrnn.cli.main import main
 from jaxcrnn.errors import UserError
-from jaxcrnn.interop import exporters
+from jaxcrnn.interop import exporters, recognizer
 from jaxcrnn.interop.recognizer import flattened
 from jaxcrnn.runs import config
 from jaxcrnn.runs.checkpoint import Checkpoints
@@ -128,7 +131,7 @@ def test_documented_loader_matches_the_recognizer(run_of, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert main(["export", str(run_of("odd")), "--format", "stablehlo", "--out", "served"]) == 0
     pages = Path(__file__).parents[2] / "docs" / "open-doors.md"
-    (loader,) = re.findall(r"^```python\n(import json\n.*?)^```", pages.read_text(encoding="utf-8"), re.M | re.S)
+    (loader,) = re.findall(r"^```python\n(import io\n.*?)^```", pages.read_text(encoding="utf-8"), re.M | re.S)
     reader, texts = jaxcrnn.load(run_of("odd")), set()
     place: dict = {}
     for seed in range(4):
@@ -216,6 +219,64 @@ def test_recognizer_accepts_every_image_type(run_of, tmp_path):
     ):
         with pytest.raises(UserError, match=what):
             reader.recognize([wrong])
+
+
+def test_further_pages_are_reported_once(run_of, monkeypatch):
+    """And what a Pillow image shows is turned as its file would be."""
+    seen = []
+
+    def recognize(config, state, charset, images, batch_size):
+        seen.extend(image for _, image in images)
+        return seen
+
+    monkeypatch.setattr(recognizer, "recognize", recognize)
+    reader = jaxcrnn.load(run_of("plain"))
+    page, file = Image.fromarray(np.arange(32 * 40, dtype=np.uint8).reshape(32, 40)), io.BytesIO()
+    page.save(file, "TIFF", save_all=True, append_images=[page, page])
+    with pytest.warns(UserWarning, match="^2 images have several pages or frames; only the first is read: image 0, "):
+        reader.recognize([file.getvalue(), file.getvalue()])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = io.BytesIO()
+    page.save(photo, "PNG", exif=exif)
+    reader.recognize([photo.getvalue(), Image.open(photo), np.asarray(page)])
+    assert [image.shape for image in seen[2:]] == [(32, 26), (32, 26), (32, 40)]
+    np.testing.assert_array_equal(seen[2], seen[3])
+
+
+def _tell(function, argument, sender):
+    try:
+        function(argument)
+        sender.send("no error")
+    except UserError as error:
+        sender.send(str(error))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
+@pytest.mark.filterwarnings("ignore")  # jax, and Python from 3.12, warn of every fork
+def test_recognizing_in_a_forked_process_is_an_error(run_of):
+    """It would hang, since jax's threads are missing there."""
+    reader = jaxcrnn.load(run_of("plain"))
+    context = multiprocessing.get_context("fork")
+    for function, argument in ((reader.recognize, [np.zeros((9, 9), np.uint8)]), (jaxcrnn.load, run_of("plain"))):
+        receiver, sender = context.Pipe(False)
+        process = context.Process(target=_tell, args=(function, argument, sender))
+        process.start()
+        try:
+            assert receiver.poll(30)
+            assert "jax was in use when this process was forked" in receiver.recv()
+        finally:
+            process.kill()
+            process.join()
+
+
+def test_export_writes_new_keys_only_if_needed(run_of, tmp_path):
+    reader = jaxcrnn.load(run_of("plain"))
+    for vertical in (False, True):
+        out = tmp_path / str(vertical)
+        exporters.to_safetensors(replace(reader, limits=replace(reader.limits, vertical=vertical)), tmp_path, out)
+        assert ("vertical" in json.loads((out / "config.json").read_text())["images"]) == vertical
+        assert jaxcrnn.load(out).limits.vertical == vertical
 
 
 def _edit(name, change):

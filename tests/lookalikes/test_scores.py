@@ -7,6 +7,7 @@ import pytest
 from rapidfuzz.distance import Levenshtein
 
 from jaxcrnn.cli.main import main
+from jaxcrnn.data.predictions import Predictions, read_predictions, write_predictions
 from jaxcrnn.lookalikes.confusions import align, members, rates, score, shown
 
 GROUPS = ["未末", "土士", "己已巳"]
@@ -125,3 +126,37 @@ def test_invalid_predictions_print_one_line(text, message, tmp_path, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "truths"),
+    [
+        ("1155 [][上] [][上]\n", ["][上"], ["][上"]),
+        ("0 [a] [b]\n1 [][上] [][上]\n", ["a", "][上"], ["b", "][上"]),
+        ("0 [a][b]\n1 [x] [y][z]\n", ["a", "x] [y"], ["b", "z"]),
+        ("0 [[a]] [[b]]\n", ["[a]"], ["[b]"]),
+        ("a.png\t[a]\t[b]\n", ["[a]"], ["[b]"]),
+    ],
+)
+def test_predictions_with_brackets_are_parsed(text, read, truths, tmp_path):
+    (tmp_path / "p.txt").write_text(text, encoding="utf-8")
+    predictions = read_predictions(tmp_path / "p.txt")
+    assert (predictions.read, predictions.truths) == (read, truths)
+
+
+def test_written_predictions_round_trip(tmp_path):
+    """Names and texts of any characters, also those that end a column or a line, or look like the published format."""
+    names = ["0", "a\tb.png", "c\n.png", "\udcff.png", "5"]
+    texts = ["[x]", "[\t]", "[]", "[[\u2028]]", "[]"]
+    for read in (texts, ["", "a ", " b", "\u200b", "]["]):
+        write_predictions(tmp_path / "p.txt", Predictions(names, read, texts))
+        predictions = read_predictions(tmp_path / "p.txt")
+        assert predictions.read == [text.replace("\t", "␉") for text in read]
+        assert predictions.truths == [text.replace("\t", "␉") for text in texts]
+        assert predictions.names[1:4] == ["a␉b.png", "c␊.png", "\\udcff.png"]
+
+
+def test_recognize_output_used_as_predictions_gives_a_warning(tmp_path, capsys):
+    (tmp_path / "p.txt").write_text("a.png\t12\t0.9812\nb.png\t3\t1.0000\n")
+    assert main(["lookalikes", "score", "--predictions", str(tmp_path / "p.txt")]) == 0
+    assert "the third column looks like confidences, as 'jaxcrnn recognize' prints" in capsys.readouterr().err

@@ -13,7 +13,7 @@ def load():
     return module
 
 
-def test_numbers_are_matched_on_their_page_first_and_each_only_once():
+def test_each_number_is_matched_once_on_its_own_page_first():
     script = load()
     old = script.places({"a.md": "1,024 lines in 0.5 s\n0.5 again, 3e-5", "b.md": "7 on v5e"})
     new = script.places({"a.md": "in 0.5 s", "b.md": "7 and 1024", "c.md": "5"})

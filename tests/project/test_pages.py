@@ -1,9 +1,11 @@
 """Commands and programs of the pages, as a reader would run them."""
 
 import importlib.util
+import os
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -75,11 +77,16 @@ def test_quick_start_commands_run(place, monkeypatch, capsys):
 def test_interoperability_page_commands_run(place, tmp_path, monkeypatch, capsys):
     """In their order, in a folder that has what they name; training is cut short, the long comparison left out."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    from torch_models import CrnnPytorch
+    from torch_models import CrnnPytorch, Named
 
     monkeypatch.chdir(tmp_path)
-    torch.save(CrnnPytorch().state_dict(), "crnn.pth")
+    weights = CrnnPytorch().state_dict()
+    torch.save(weights, "crnn.pth")
+    torch.save({"model": weights, "ema": {"model": weights}, "epoch": 3}, "last.ckpt")
+    torch.save(Named().state_dict(), "theirs.pth")
     Path("chars.txt").write_text("".join(f"{d}\n" for d in range(10)))
+    assert main(["convert", "theirs.pth", "--charset", "chars.txt", "--out", "none"]) == 2
+    Path("names.map").write_text(capsys.readouterr().out)
     Path("words.txt").write_text("12\n34\n5\n")
     Path("groups.txt").write_text("0123456789\n")
     for name in ("train", "val", "test"):
@@ -134,6 +141,41 @@ def test_new_loss_page_matches_the_example_script(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "arguments", "shown"),
+    [
+        ("train_on_your_lines", ["{tmp}/a"], ["50 lines", "Their labels: "]),
+        ("custom_reader", ["{tmp}/b"], ["400 lines; the first is ", "run saved to "]),
+        ("use_from_python", [], ["'Total: 96.70', confidence 0.", "second call, 16 lines in batches of 8: "]),
+    ],
+)
+def test_example_runs(name, arguments, shown, monkeypatch, tmp_path, capsys):
+    """Each is short, is linked from a page and runs; training is cut short."""
+    file = EXAMPLE.with_name(f"{name}.py")
+    assert len(file.read_text(encoding="utf-8").splitlines()) < 60
+    assert any(f"(../scripts/examples/{name}.py)" in page.read_text(encoding="utf-8") for page in DOCS.glob("*.md"))
+    more = ["optim.steps=4", "run.eval_every=4"] if arguments else []
+    monkeypatch.setattr(sys, "argv", [str(file), *(one.format(tmp=tmp_path) for one in arguments), *more])
+    monkeypatch.syspath_prepend(EXAMPLE.parent)
+    runpy.run_path(str(file), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert all(part in printed for part in shown)
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_parity_notebook_shows_small_differences():
+    """In a process of its own, because it turns float64 on; every difference that it prints is small."""
+    file = EXAMPLE.with_name("parity_notebook.py")
+    assert len(file.read_text(encoding="utf-8").splitlines()) < 60
+    environment = os.environ | {"JAX_NUMPY_RANK_PROMOTION": "allow", "PYTHONPATH": str(DOCS.parent)}
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, env=environment, check=True)
+    errors = [float(number) for number in re.findall(r" (\d\.\de[+-]\d+), largest value", done.stdout)]
+    assert len(errors) > 20
+    assert max(errors) < 1e-10
+
+
+@pytest.mark.slow
 def test_new_loss_example_trains(place, monkeypatch, tmp_path):
     """The page's program, whose loss is none of those that are there."""
     arguments = [str(EXAMPLE), str(place / "lines" / "labels.txt"), str(tmp_path), "optim.steps=2", *SMALL]
@@ -180,7 +222,7 @@ COMMANDS_OF = {
     "data.md": 3,
     "does-it-help.md": 4,
     "look-alikes.md": 2,
-    "open-doors.md": 12,
+    "open-doors.md": 14,
     "quick-start.md": 6,
     "real-lines.md": 4,
     "rendering.md": 2,

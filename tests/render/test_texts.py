@@ -70,11 +70,23 @@ def test_spaces_are_drawn_between_characters_only(source, repeat):
     assert any(" " in text for text in lines)
 
 
-def test_only_texts_that_cannot_be_read_are_changed():
+def test_readable_texts_are_as_in_version_0_2():
     """As version 0.2 drew them, except for spaces at the ends or in a row."""
     _, lines = drawn(TextConfig(), "0123456789 ", 12)
-    assert lines == ["77572226845", "9011567", "0 14320779 1", "9247333", "924048", "4 1881900", "490 88",
-                     "05 439 057", "8027", "6886", "5002", "56"]  # fmt: skip
+    assert lines == [
+        "77572226845",
+        "9011567",
+        "0 14320779 1",
+        "9247333",
+        "924048",
+        "4 1881900",
+        "490 88",
+        "05 439 057",
+        "8027",
+        "6886",
+        "5002",
+        "56",
+    ]
     _, lines = drawn(TextConfig(), "0123456789", 4)
     assert lines == ["66562226734", "8011457", "091332067899", "8246323"]
 
@@ -83,8 +95,9 @@ def test_only_texts_that_cannot_be_read_are_changed():
 def test_excerpts_begin_and_end_with_a_character(shortest, longest, tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("the quick  brown\u3000 fox, jumps \n a b c d e f\n\n \nlazy dog. \n", encoding="utf-8")
-    texts, lines = drawn(TextConfig(source=str(path), shortest=shortest, longest=longest),
-                         "abcdefghijklmnopqrstuvwxyz \u3000", 1000)  # fmt: skip
+    texts, lines = drawn(
+        TextConfig(source=str(path), shortest=shortest, longest=longest), "abcdefghijklmnopqrstuvwxyz \u3000", 1000
+    )
     assert all(map(readable, lines))
     assert {"the quick brown\u3000fox", "lazy dog"} <= set(texts.pieces)
     assert all(len(text) <= longest for text in lines)
@@ -113,7 +126,8 @@ def test_sources_without_text_are_rejected(config, characters, message, tmp_path
     ("change", "message"),
     [
         ({"share": 2.0}, "text.share is 2.0; expected 0 to 1"),
-        ({"shortest": 0}, "1 <= shortest <= longest"),
+        ({"shortest": 0}, "text.shortest is 0; expected 1 or more"),
+        ({"shortest": 9, "longest": 8}, "expected shortest <= longest"),
         ({"widths": 0}, "text.widths is 0"),
         ({"pitch": 0.0}, "text.pitch is 0.0"),
     ],

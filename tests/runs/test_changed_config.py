@@ -1,13 +1,15 @@
 """A run whose config.yaml was edited between two trainings."""
 
 import json
+import re
 import shutil
 
 import pytest
 from small_runs import train_args
 
+from jaxcrnn import UserError
 from jaxcrnn.cli.main import main
-from jaxcrnn.runs import folder
+from jaxcrnn.runs import folder, trainer
 
 
 def edit(run, old, new):
@@ -38,6 +40,57 @@ def test_compatible_edits_are_reported_and_resumed(trained, capsys):
     assert "was edited" not in capsys.readouterr().out
 
 
+def test_changes_by_set_are_described_and_not_saved_yet(trained):
+    config, opened = (trained / "config.yaml").read_text(), folder.open_run(trained)
+    taken = opened.config.optim.steps
+    run, lines = folder.say_changes(opened, [f"optim.steps={taken * 2}", "data.batch_size=3"])
+    assert (run.config.optim.steps, run.config.data.batch_size) == (taken * 2, 3)
+    assert lines[:2] == ["--set: data.batch_size is 3, was 4", f"--set: optim.steps is {taken * 2}, was {taken}"]
+    assert lines[2].startswith(f"learning rate at step {taken}: 0.00")
+    assert lines[2].endswith(f", was 1e-05; it ends at 1e-05 in step {taken * 2}")
+    assert "this changes the sample order" in lines[3]
+    assert (trained / "config.yaml").read_text() == config
+    with pytest.raises(UserError, match=r"incompatible with the edited config: optim.ema is 0.5, was 0.0; revert"):
+        folder.say_changes(opened, ["optim.ema=0.5"])
+
+
+def test_a_resumed_run_that_runs_out_of_memory_is_kept(trained, tmp_path, monkeypatch, capsys):
+    def exhausted(*_):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 11834361488 bytes.")
+
+    run = shutil.copytree(trained, tmp_path / "run")
+    taken = folder.open_run(run).config.optim.steps
+    monkeypatch.setattr(trainer, "compile_step", exhausted)
+    assert main(["train", "--resume", str(run), "--set", f"optim.steps={taken + 2}", "data.batch_size=3"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "jaxcrnn: not enough memory for a step on 3 lines of width 64: could not allocate 11.0 GiB; lower "
+        f"data.batch_size, data.max_width or model.hidden, then resume from a checkpoint (available: {taken})"
+    )
+    assert "batch_size: 3" in (run / "config.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_set_extends_a_finished_run(trained, tmp_path, capsys):
+    run = shutil.copytree(trained, tmp_path / "run")
+    taken = folder.open_run(run).config.optim.steps
+    extend = ["train", "--resume", str(run), "--set", f"optim.steps={taken + 2}", "run.log_every=1", "mesh.data=1"]
+    assert main(extend) == 0
+    out = capsys.readouterr().out
+    assert f"--set: optim.steps is {taken + 2}, was {taken}\n" in out
+    assert f"finished at step {taken + 2};" in out
+    own = folder.open_run(run)
+    assert (own.config.optim.steps, own.config.run.log_every, own.config.mesh.data) == (taken + 2, 1, 0)
+    assert own.facts()["config"]["optim"]["steps"] == taken + 2
+    rows = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-2:] == [taken + 1, taken + 2]
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "optim.steps" not in capsys.readouterr().out
+    assert main([*extend[:-3], f"optim.steps={taken}"]) == 2
+    assert f"already at step {taken + 2}; expected {taken + 2} or more" in capsys.readouterr().err
+    assert folder.open_run(run).config.optim.steps == taken + 2
+
+
 def test_config_of_an_earlier_version_is_unchanged(trained, tmp_path):
     """Keys that have another name by now, that were removed, or that there were not yet."""
     run = shutil.copytree(trained, tmp_path / "run")
@@ -46,10 +99,10 @@ def test_config_of_an_earlier_version_is_unchanged(trained, tmp_path):
     facts["config"]["data"]["repeat_rare"] = 0.0
     del facts["config"]["data"]["allow_outside"]
     (run / "run.json").write_text(json.dumps(facts))
-    assert folder.say_changes(folder.open_run(run)) == []
+    assert folder.say_changes(folder.open_run(run))[1] == []
     facts["config"]["model"]["black"] = 0.5
     (run / "run.json").write_text(json.dumps(facts))
-    (message,) = folder.say_changes(folder.open_run(run))
+    (message,) = folder.say_changes(folder.open_run(run))[1]
     assert message.endswith("config.yaml was edited: imported.black is -1.0, was 0.5")
 
 
@@ -102,7 +155,7 @@ def test_incompatible_edits_are_rejected_by_name(trained, capsys, old, new, mess
 def test_auto_resume_starts_and_resumes(lines_file, tmp_path, capsys):
     arguments = [*train_args(lines_file, tmp_path / "run", steps=4, val=False), "--auto-resume"]
     assert main(arguments) == 0
-    assert "resum" not in capsys.readouterr().out
+    assert not re.search("resuming|resumed", capsys.readouterr().out)
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert f"resuming the run in {tmp_path / 'run'}" in out

@@ -230,7 +230,7 @@ def test_run_without_rule_and_terms_keys_is_unchanged(trained, tmp_path, lines_f
     for key in ("rule", "terms"):
         del facts["config"]["loss"][key]
     (tmp_path / "old" / "run.json").write_text(json.dumps(facts))
-    assert folder.say_changes(folder.open_run(tmp_path / "old")) == []
+    assert folder.say_changes(folder.open_run(tmp_path / "old"))[1] == []
 
 
 def test_comparison_arm_with_a_custom_loss(tmp_path):

@@ -31,6 +31,33 @@ def copy(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "copy")
 
 
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (
+            "w.pth",
+            "is a file, not a run folder; expected the --out of 'jaxcrnn train' (import a checkpoint of another ",
+        ),
+        ("none", "not a run folder, there is no such folder; expected"),
+        ("runs", "not a run folder, config.yaml is missing; it contains the runs a, b; expected"),
+        (
+            "runs/a/checkpoints/4",
+            "is inside the run folder {}/runs/a; expected the --out of 'jaxcrnn train', with --check",
+        ),
+        ("exported", "not a run folder, config.yaml is missing; it looks like an exported model; expected"),
+    ],
+)
+def test_path_that_is_not_a_run_is_described(place, message, tmp_path):
+    (tmp_path / "runs" / "a" / "checkpoints" / "4").mkdir(parents=True)
+    (tmp_path / "runs" / "b").mkdir()
+    (tmp_path / "exported").mkdir()
+    for file in ("w.pth", "runs/a/run.json", "runs/b/run.json", "exported/config.json"):
+        (tmp_path / file).touch()
+    with pytest.raises(UserError) as error:
+        folder.open_weights(tmp_path / place)
+    assert f"{tmp_path / place}: " + message.format(tmp_path) in str(error.value)
+
+
 def test_resume_without_checkpoints_is_rejected(copy, capsys):
     before = (copy / "metrics.jsonl").read_bytes()
     shutil.rmtree(copy / "checkpoints")
