@@ -11,7 +11,7 @@ from jaxcrnn.cli.main import main
 from jaxcrnn.data.formats import open_source
 from jaxcrnn.data.layout import Layout
 from jaxcrnn.errors import UserError
-from jaxcrnn.render.atlas import find_fonts
+from jaxcrnn.render.fonts import find
 
 
 def images(folder, *names):
@@ -163,7 +163,7 @@ def test_fonts_are_found_in_linked_folders(tmp_path):
     for path in ("d/._a.ttf", "d/.hidden/b.ttf", "fonts/c.ttf"):
         (tmp_path / path).write_bytes(b"")
     (tmp_path / "d" / "linked").symlink_to(tmp_path / "fonts")
-    assert [path.name for path in find_fonts(tmp_path / "d")] == ["c.ttf"]
+    assert [face.path.name for face in find(tmp_path / "d")] == ["c.ttf"]
 
 
 @pytest.fixture
