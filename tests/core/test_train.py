@@ -203,7 +203,7 @@ def test_learning_rate_schedule_and_weight_decay():
     [
         (OptimConfig, {"steps": 0}, "optim.steps is 0"),
         (OptimConfig, {"learning_rate": 0.0}, "more than 0"),
-        (OptimConfig, {"ema": 1.0}, "0 <= ema < 1"),
+        (OptimConfig, {"ema": 1.0}, "optim.ema is 1.0; expected 0 or more, less than 1"),
         (LossConfig, {"preset": "centre"}, "'centre'; expected one of ctc"),
     ],
 )

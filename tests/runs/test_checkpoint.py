@@ -12,7 +12,7 @@ from small_runs import train_args
 from jaxcrnn._console import Plain
 from jaxcrnn.cli.main import main
 from jaxcrnn.errors import UserError
-from jaxcrnn.runs import seal, trainer
+from jaxcrnn.runs import metrics_log, seal, trainer
 from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.seal import Damaged
 from jaxcrnn.types import TrainState
@@ -144,11 +144,11 @@ def test_unreadable_log_rows_are_skipped(tmp_path, capsys):
     log = tmp_path / "metrics.jsonl"
     rows = [json.dumps({"step": step, "loss": 1.0}) for step in (2, 4, 6)]
     log.write_text("\n".join([rows[0], "garbage}", "{}", rows[1], rows[2], rows[2][:9]]))
-    trainer._truncate(log, 4, Plain())
+    metrics_log.truncate(log, 4, Plain())
     assert log.read_text().splitlines() == rows[:2]
     assert "skipped 2 unreadable rows" in capsys.readouterr().out
     before = log.stat().st_mtime_ns
-    trainer._truncate(log, 4, Plain())  # nothing to do: not written again
+    metrics_log.truncate(log, 4, Plain())  # nothing to do: not written again
     assert log.stat().st_mtime_ns == before
 
 
