@@ -75,7 +75,7 @@ def add_options(parser: options.Parser) -> None:
     )
     draw.add_argument("--typefaces", nargs="+", default=[], metavar="NAME", help="draw only these; default: all")
     draw.add_argument(
-        "--without", nargs="+", default=[], metavar="NAME", help="typefaces to leave out, for example to test on them"
+        "--without", nargs="+", default=[], metavar="NAME", help="typefaces to exclude, for example to test on them"
     )
     draw.add_argument("--out", required=True, metavar="FILE.npz", help="atlas to write")
     score = actions.add_parser(

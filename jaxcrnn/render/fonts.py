@@ -91,7 +91,7 @@ def named(faces: Sequence[Face], names: Collection[str] = (), without: Collectio
     Args:
       faces: the faces.
       names: names to keep; empty for all.
-      without: names to leave out.
+      without: names to exclude.
 
     Raises:
       UserError: a name is unknown, two faces share one, or none is left.

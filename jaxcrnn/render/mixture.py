@@ -34,7 +34,7 @@ from jaxcrnn.render.patterns import PLACEHOLDERS, Pool, template_pool
 BLOCK = 2048  # texts drawn at once
 RESOURCES = Path(__file__).parents[1] / "resources"
 SIGNS = "，。、：；（）《》“”·—:,.()-/"
-# Every key of a part besides kind and weight, with its default; None is required.
+# Every key of a part other than kind and weight, with its default; None is required.
 KEYS: dict[str, dict[str, Any]] = {
     "words": {"file": None, "power": 0.5, "punctuation": 0.1, "swap": 0.0, "groups": ""},
     "running": {"file": None},
@@ -229,7 +229,7 @@ class Uniform:
 
 
 class Patterns:
-    """Texts of a pool of templates whose placeholders are filled anew for each text."""
+    """Texts of a pool of templates whose placeholders are filled again for each text."""
 
     def __init__(self, pool: Pool, alphabet: Alphabet) -> None:
         order = np.argsort(pool.lengths, kind="stable")

@@ -2,7 +2,7 @@
 
 A file of patterns is YAML: each rule has a list of alternatives, all equally probable (repeat one to draw it more
 often). ``{date}`` in an alternative stands for a draw from the rule of that name, ``{d}`` for a digit; `PLACEHOLDERS`
-lists the others. ``{d*4}`` repeats four times, ``{d*1-6}`` once to six times, ``{date?}`` is left out half of the time.
+lists the others. ``{d*4}`` repeats four times, ``{d*1-6}`` once to six times, ``{date?}`` is dropped half of the time.
 Drawing starts at the rule ``text``.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from jaxcrnn._text import read_text
 from jaxcrnn.errors import UserError
 
-# Filled for every text anew, so a template stands for many texts.
+# Filled separately for every text, so a template stands for many texts.
 PLACEHOLDERS = {
     "d": "0123456789",
     "n": "123456789",
