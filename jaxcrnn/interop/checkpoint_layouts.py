@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcrnn._text import listed
 from jaxcrnn.errors import UserError
 from jaxcrnn.interop import spelled
 from jaxcrnn.nn.backbones import Block, Layer, layers_of
@@ -105,9 +106,7 @@ def recognise(state: Arrays, *, height: int = 32, pools: str = "") -> Layout:
         return _ours(state)
     if "cnn.0.weight" in state:
         return _sequential(state, height, pools)
-    keys = sorted(state)
-    shown = ", ".join(keys[:6]) + (", ..." if len(keys) > 6 else "")
-    raise UnknownLayout(f"unknown layout with keys {shown or '(none)'}")
+    raise UnknownLayout(f"unknown layout with keys {listed(sorted(state), 6) or '(none)'}")
 
 
 def numbered(conv: str, norm: str, count: int) -> tuple[tuple[str, str], ...]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcrnn._text import SMALL, read_text
+from jaxcrnn._text import SMALL, listed, read_text
 from jaxcrnn.errors import UserError
 from jaxcrnn.interop import spelled
 from jaxcrnn.interop.checkpoint_layouts import Arrays, Layout, Names, layout_of, numbered
@@ -88,10 +88,9 @@ def read(path: Path, state: Arrays, source: Path) -> Renamed:
     left = [name for name in state if name not in taken and not name.endswith(".num_batches_tracked")]
     if left:
         parts = list(dict.fromkeys(name.rpartition(".")[0] or name for name in left))
-        shown = ", ".join(parts[:8]) + ", ..." * (len(parts) > 8)
         raise UserError(
-            f"{path}: does not map {len(left)} of {len(state)} arrays of {source}, those of {shown}; map them, or "
-            f"exclude them with lines such as: {UNUSED} = {parts[0]}"
+            f"{path}: does not map {len(left)} of {len(state)} arrays of {source}, those of {listed(parts, 8)}; map "
+            f"them, or exclude them with lines such as: {UNUSED} = {parts[0]}"
         )
     counters = {k: a for k, a in state.items() if k.endswith(".num_batches_tracked") and k not in unused}
     return Renamed({own: state[name] for own, name in names.items()} | counters, names, unused, lines)
@@ -196,8 +195,7 @@ def _check_missing(path: Path, names: Iterable[str], wanted: Sequence[str], stat
     """Check that some of the arrays are there; the message lists all that are missing."""
     if any(name not in state for name in names):
         missing = [name for name in wanted if name not in state]
-        shown = ", ".join(missing[:8]) + ", ..." * (len(missing) > 8)
-        raise UserError(f"{path}: missing {len(missing)} of {len(wanted)} arrays: {shown}")
+        raise UserError(f"{path}: missing {len(missing)} of {len(wanted)} arrays: {listed(missing, 8)}")
 
 
 def _indices(state: Arrays, pattern: str) -> int:
