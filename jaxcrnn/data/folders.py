@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from jaxcrnn._console import notice
 from jaxcrnn._files import Walk, printable, walk
-from jaxcrnn.data.layout import notice
 from jaxcrnn.data.lmdb_check import data_file
 from jaxcrnn.errors import UserError
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from jaxcrnn._console import notice
 from jaxcrnn._files import printable
 from jaxcrnn._text import quoted
 from jaxcrnn.data.images import Limits
-from jaxcrnn.data.layout import Layout, is_unicode, notice
+from jaxcrnn.data.layout import Layout, is_unicode
 from jaxcrnn.data.source import MALFORMED, Fault, Source
 from jaxcrnn.errors import UserError
 
