@@ -83,8 +83,8 @@ class AuditCache:
         sizes = np.zeros((len(stamps), 2), np.int32)
         if len(self._rows) and len(stamps):
             at = np.minimum(np.searchsorted(self._rows["stamp"], stamps), len(self._rows) - 1)
-            found = (self._rows["stamp"][at] == stamps) & (stamps != b"")
-            sizes[found] = np.stack([self._rows[name][at[found]] for name in ("height", "width")], 1)
+            recorded = (self._rows["stamp"][at] == stamps) & (stamps != b"")
+            sizes[recorded] = np.stack([self._rows[name][at[recorded]] for name in ("height", "width")], 1)
         return sizes
 
     def save(self, stamps: np.ndarray, sizes: np.ndarray) -> None:
