@@ -74,7 +74,7 @@ def is_lmdb(path: Path) -> bool:
 
 
 def survey(path: Path) -> Folder:
-    """Walk a folder and sort its files by what they are.
+    """Walk a folder and sort its files by kind.
 
     Raises:
       UserError: the folder cannot be read.

@@ -326,7 +326,7 @@ def say_changes(run: Run, sets: Sequence[str] = ()) -> tuple[Run, list[str]]:
 
 
 def _schedule_line(run: Run, trained: Config) -> Iterator[str]:
-    """Say how the learning rate changes where the run is resumed."""
+    """Describe how the learning rate changes where the run is resumed."""
     step = max(written(run.folder / CHECKPOINTS), default=0)
     before, now = (float(optim.schedule(config.optim)(step)) for config in (trained, run.config))
     steps = run.config.optim.steps

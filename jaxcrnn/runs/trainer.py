@@ -276,7 +276,7 @@ class _Run:
         return Fit(state, step, step < stop, len(self.programs), self.totals)
 
     def described(self) -> tuple[str, str]:
-        """Describe the current step, and say what to lower if it needs too much memory."""
+        """Describe the current step, and what to lower if it needs too much memory."""
         data, model = self.batches, self.config.model
         width = f"width {data.buckets[self.bucket]}" if self.bucket is not None else f"widths up to {data.buckets[-1]}"
         what = f"a step on {data.batch_size} lines of {width}"
