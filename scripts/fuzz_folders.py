@@ -204,32 +204,3 @@ def maps(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
         name_maps.layout(name_maps.read(path, arrays, folder / "weights.pth"), path, classes, pools=pools)
 
     return st.tuples(damaged([whole.encode()], 4), st.sampled_from(("", "2x2,8x1", "32x1", "9x9", "2x2"))), check
-
-
-def mixtures(folder: Path) -> tuple[st.SearchStrategy[Any], Check]:
-    """Mixtures of texts and files of patterns; texts that are drawn are not empty and have no space at an end."""
-    from jaxcrnn.render.texts import TextConfig, Texts
-
-    (folder / "words.txt").write_text("12 5\n345 1\n", encoding="utf-8")
-    (folder / "corpus.txt").write_text("12 34\n5 6 \n", encoding="utf-8")
-    (folder / "groups.txt").write_text("12\n34\n", encoding="utf-8")
-    mixture = (
-        "- {kind: words, weight: 2, file: words.txt, swap: 0.1, groups: groups.txt}\n"
-        "- {kind: running, weight: 1, file: corpus.txt}\n- {kind: patterns, weight: 1, file: rules.yaml}\n"
-        "- {kind: uniform, weight: 1}\n"
-    )
-    rules = 'text: ["{date} {d*1-3}", "1{d?}"]\ndate: ["{n}{d}-{d*2}"]\n'
-
-    def check(case: tuple[bytes, bytes]) -> None:
-        (folder / "mixture.yaml").write_bytes(case[0])
-        (folder / "rules.yaml").write_bytes(case[1])
-        texts = Texts(TextConfig(source=str(folder / "mixture.yaml")), f"{CHARSET} -", 0)
-        for i in range(20):
-            text = texts.draw(i, 1, 9)
-            assert text == text.strip() != ""
-            assert len(text) <= 9
-
-    parts = st.tuples(damaged([mixture.encode()], 2), damaged([rules.encode()], 2))
-    return st.one_of(
-        parts, parts.map(lambda p: (p[0], rules.encode())), parts.map(lambda p: (mixture.encode(), p[1]))
-    ), check
