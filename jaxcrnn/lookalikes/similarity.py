@@ -193,7 +193,7 @@ def alike(
     least ``sure``, or if it is at least ``possible`` and each is near the top of the other's list.
 
     Args:
-      found: the neighbours of each character.
+      neighbours: the neighbours of each character.
       sure: score that is sufficient.
       possible: score that is sufficient for mutual neighbours.
       rank: largest sum of the two ranks of mutual neighbours, where the most similar one has rank 1.
