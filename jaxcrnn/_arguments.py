@@ -78,7 +78,7 @@ def frame_lengths(lengths: Any, frames: int) -> Array:
     Raises:
       ValueError: If a known length is negative or beyond the frames.
     """
-    if _check("lengths", lengths, lambda known: (known < 0) | (known > frames), f"0 to {frames} frames"):
+    if _check("lengths", lengths, lambda values: (values < 0) | (values > frames), f"0 to {frames} frames"):
         return integers("lengths", lengths)
     return jnp.clip(integers("lengths", lengths), 0, frames)
 
@@ -106,23 +106,23 @@ def texts(
       ValueError: If the shapes do not match, or a known length or class id is out of range.
     """
     ids, counts = names
-    shape, sizes = np.shape(labels), np.shape(label_lengths)
-    if len(shape) != 2 or sizes != shape[:1]:
-        raise ValueError(f"{ids} have shape {shape} and {counts} {sizes}; expected [B,L] and [B]")
+    shape, lines = np.shape(labels), np.shape(label_lengths)
+    if len(shape) != 2 or lines != shape[:1]:
+        raise ValueError(f"{ids} have shape {shape} and {counts} {lines}; expected [B,L] and [B]")
     slots = shape[1]
-    _check(counts, label_lengths, lambda known: (known < 0) | (known > slots), f"0 to {slots} characters")
-    sizes_known = _known(label_lengths)
+    _check(counts, label_lengths, lambda values: (values < 0) | (values > slots), f"0 to {slots} characters")
+    sizes = _concrete(label_lengths)
 
-    def wrong(known: np.ndarray) -> np.ndarray:
-        outside = (known < 0) | (known >= (np.inf if classes is None else classes))
+    def wrong(values: np.ndarray) -> np.ndarray:
+        outside = (values < 0) | (values >= (np.inf if classes is None else classes))
         if blank is not None:
-            outside |= known == blank
-        return outside & (np.arange(slots)[None] < sizes_known[:, None])
+            outside |= values == blank
+        return outside & (np.arange(slots)[None] < sizes[:, None])
 
     expected = "a class id, 0 or more" if classes is None else f"a class id from 0 to {classes - 1}"
     if blank is not None:
         expected += f" other than the blank, {blank}"
-    checked = sizes_known is not None and _check(ids, labels, wrong, expected)
+    checked = sizes is not None and _check(ids, labels, wrong, expected)
     labels, label_lengths = integers(ids, labels), integers(counts, label_lengths)
     if checked:
         return labels, label_lengths
@@ -186,20 +186,20 @@ def assigned(assignment: Any, classes: int, name: str = "assignment.classes") ->
     ids, weights = assignment
     if np.shape(ids) != np.shape(weights):
         raise ValueError(f"{name} have shape {np.shape(ids)} and weights {np.shape(weights)}; expected equal shapes")
-    known = _known(weights)
+    used = _concrete(weights)
 
     def wrong(ids: np.ndarray) -> np.ndarray:
-        return ((ids < 0) | (ids >= classes)) & (known > 0)
+        return ((ids < 0) | (ids >= classes)) & (used > 0)
 
     expected = f"a class id from 0 to {classes - 1}"
-    checked = known is not None and _check(name, ids, wrong, expected)
+    checked = used is not None and _check(name, ids, wrong, expected)
     ids, weights = integers(name, ids), jnp.asarray(weights)
     if not checked:
         weights = jnp.where((ids >= 0) & (ids < classes), weights, jnp.zeros((), weights.dtype))
     return Assignment(ids, weights)
 
 
-def _known(value: Any) -> Any:
+def _concrete(value: Any) -> Any:
     """Return the values of an array, or None for a tracer and for an array of several processes."""
     if isinstance(value, jax.core.Tracer) or not getattr(value, "is_fully_addressable", True):
         return None
@@ -208,10 +208,10 @@ def _known(value: Any) -> Any:
 
 def _check(name: str, value: Any, wrong: Any, expected: str) -> bool:
     """Raise an error that names the first wrong entry; return whether the values are known."""
-    known = _known(value)
-    if known is None or known.dtype.kind not in "iub":
+    values = _concrete(value)
+    if values is None or values.dtype.kind not in "iub":
         return False
-    if (found := np.argwhere(wrong(known))).size:
-        at = ", ".join(map(str, found[0]))
-        raise ValueError(f"{name}[{at}] is {known[tuple(found[0])]}; expected {expected}")
+    if (entries := np.argwhere(wrong(values))).size:
+        first = tuple(entries[0])
+        raise ValueError(f"{name}[{', '.join(map(str, first))}] is {values[first]}; expected {expected}")
     return True

@@ -25,6 +25,11 @@ def print_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def notice(text: str) -> None:
+    """Print a line to stderr about something that is not an error."""
+    print(text, file=sys.stderr)
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
     """Format a value as JSON, in ASCII if stdout cannot encode all of its characters."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)

@@ -46,7 +46,7 @@ class Walk(NamedTuple):
     """Files at any depth of a folder.
 
     Attributes:
-      files: paths that begin with the folder, sorted; links to nothing count as files.
+      files: paths that begin with the folder, sorted; broken links count as files.
       hidden: number of hidden files and folders that were skipped.
       repeated: linked folders that were skipped because their content was already listed, as in a loop.
       unreadable: subfolders that could not be opened, with the reason.

@@ -1,4 +1,4 @@
-"""Running out of memory, on a device or on the host, as a user error that says what to lower."""
+"""Running out of memory, on a device or on the host, as a user error that names what to lower."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Say what could not be allocated, without the status code that XLA's messages begin with."""
+    """Describe what could not be allocated, without the status code that XLA's messages begin with."""
     if match := _BYTES.search(str(error)):
         return f"could not allocate {size(int(match[1]))}"
     if match := _NUMPY.search(str(error)):
@@ -83,7 +83,7 @@ def explained(describe: Callable[[], tuple[str, str]]) -> Iterator[None]:
 
 
 def limit() -> int | None:
-    """Return the memory in bytes that this process can have at most: of the machine with swap, or its own limits."""
+    """Return the most bytes that this process can use: the memory and swap of the machine, or a lower limit."""
     limits = []
     with suppress(OSError, ValueError, AttributeError):
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") + _swap())

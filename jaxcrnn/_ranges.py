@@ -68,19 +68,19 @@ Decay = Annotated[float, Range(0, 1, below=True)]
 @functools.cache
 def ranges(section: Any) -> dict[str, tuple[Range, type]]:
     """Return the range and the type (int or float) of every field of a dataclass that is annotated with a range."""
-    found = {}
+    fields = {}
     for name, hint in get_type_hints(section, include_extras=True).items():
         if (annotated := _annotated(hint)) is not None:
             kind, *rest = get_args(annotated)
-            found[name] = next(extra for extra in rest if isinstance(extra, Range)), kind
-    return found
+            fields[name] = next(extra for extra in rest if isinstance(extra, Range)), kind
+    return fields
 
 
 def _annotated(hint: Any) -> Any:
     """Return the annotated type in a hint such as ``Share``, ``Share | None`` or ``tuple[Share, ...]``."""
     if get_origin(hint) is Annotated:
         return hint if any(isinstance(extra, Range) for extra in get_args(hint)[1:]) else None
-    return next((found for part in get_args(hint) if (found := _annotated(part)) is not None), None)
+    return next((inner for part in get_args(hint) if (inner := _annotated(part)) is not None), None)
 
 
 def check_value(value: Any, where: str, allowed: Range, kind: type) -> None:

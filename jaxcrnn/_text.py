@@ -1,8 +1,9 @@
-"""Reading text files and exception messages."""
+"""Reading text files, and shortening texts for messages."""
 
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxcrnn.errors import UserError
@@ -75,6 +76,24 @@ def split_lines(path: str | Path, text: str) -> list[str]:
             f"\"tr '\\r' '\\n' < {Path(path).name} > NEW\" makes them"
         )
     return [line.rstrip("\r") for line in text.split("\n")]
+
+
+def quoted(text: str, most: int = 40) -> str:
+    """Quote a text for a message, without what follows its first characters.
+
+    >>> quoted("a.png\\t01"), quoted("0123456789", 4)
+    ("'a.png\\\\t01'", "'0123...'")
+    """
+    return repr(text if len(text) <= most else text[:most] + "...")
+
+
+def listed(items: Sequence[object], most: int) -> str:
+    """List the first items for a message.
+
+    >>> listed("abc", 3), listed([1, 2, 3, 4], 3)
+    ('a, b, c', '1, 2, 3, ...')
+    """
+    return ", ".join(map(str, items[:most])) + (", ..." if len(items) > most else "")
 
 
 def first_line(error: BaseException) -> str:

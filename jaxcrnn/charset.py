@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jaxcrnn import _console
 from jaxcrnn._text import SMALL, read_text
 from jaxcrnn.errors import UserError
-
-
-def _to_stderr(notice: str) -> None:
-    print(notice, file=sys.stderr)
 
 
 def name_of(character: str) -> str:
@@ -81,7 +77,9 @@ class Charset:
         object.__setattr__(self, "_ids", {c: i + first for i, c in enumerate(seen)})
 
     @classmethod
-    def from_file(cls, path: str | Path, blank: str = "first", notice: Callable[[str], None] = _to_stderr) -> Charset:
+    def from_file(
+        cls, path: str | Path, blank: str = "first", notice: Callable[[str], None] = _console.notice
+    ) -> Charset:
         """Read a charset from a UTF-8 file with one character per line; a line with a single space is the space.
 
         A byte order mark and line ends of Windows or old Macs are accepted. These dictionaries of other programs are

@@ -100,10 +100,10 @@ def ctc_loss(logits: Logits, lengths: Array, labels: Array, label_lengths: Array
 
 def _arguments(logits: Logits, *labels: Any) -> tuple[LogitsLike, Labels]:
     logits = as_logits(logits)
-    known = labelled(logits, *labels)
-    if not known.labels.shape[1]:  # all labels are empty: use one slot of padding
-        known = known._replace(labels=jnp.zeros((len(known.labels), 1), jnp.int32))
-    return logits, known
+    converted = labelled(logits, *labels)
+    if not converted.labels.shape[1]:  # all labels are empty: use one slot of padding
+        converted = converted._replace(labels=jnp.zeros((len(converted.labels), 1), jnp.int32))
+    return logits, converted
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))

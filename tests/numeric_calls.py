@@ -191,7 +191,7 @@ def names(word):
     return [name for name, (_, takes) in CASES.items() if word in takes.split()]
 
 
-def known(n):
+def traced(n):
     """Arguments that jax traces, and a function that puts them back."""
 
     def back(values):
@@ -201,5 +201,5 @@ def known(n):
 
 
 def jitted(call, n):
-    values, back = known(n)
+    values, back = traced(n)
     return jax.jit(lambda *values: call(back(values)))(*values)

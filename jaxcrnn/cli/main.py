@@ -119,7 +119,7 @@ def _run(argv: Sequence[str], *, own: bool) -> int:
 
 def _prepare(modules: Sequence[str]) -> None:
     """Configure the allocator and the compilation cache, and import the modules of a command."""
-    from jaxcrnn.cli._memory import keep_freed_memory
+    from jaxcrnn.cli._malloc import keep_freed_memory
 
     keep_freed_memory()
     from jaxcrnn.runs.compile import cache_programs  # imports jax

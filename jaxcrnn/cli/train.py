@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 SUMMARY = "train a recogniser on labelled images of text lines"
 MODULES = ("jaxcrnn.runs.start",)
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not finished, run again
-# What --set may not change in a run that is resumed.
-# Keys that a resumed run keeps.
+# Keys that --set may not change in a run that is resumed.
 FIXED = (
     *("model.", "imported.", "loss.", "data.train=", "data.more=", "data.val=", "data.charset=", "data.blank="),
     *("data.format=", "data.encoding=", "data.root=", "data.vertical=", "data.normalize="),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from jaxcrnn._console import table
+from jaxcrnn._text import listed, quoted
 from jaxcrnn.charset import Charset, breaks, name_of
 from jaxcrnn.data import normalize
 from jaxcrnn.data.audit_images import Decoded, Images
@@ -196,7 +197,7 @@ def _text_faults(
     checks.add(text, lambda: source.where(index))
     if missing := charset.missing(text):
         checks.outside(text)
-        shown = ", ".join(map(name_of, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        shown = listed(list(map(name_of, missing)), 5)
         return [], [Fault(UNKNOWN, source.where(index), f"{shown} in {text!r}")]
     ids = charset.encode(text)
     if not isinstance(width, ImageError) and needed_frames(ids) > frames(width):
@@ -220,7 +221,7 @@ def broken_label(text: str) -> str:
     else:
         fix = "expected path<TAB>text; a file of path<TAB>prediction<TAB>truth is for 'jaxcrnn lookalikes score'"
     breaking = next(c for c in text if breaks(c))
-    return f"{name_of(breaking)} in {text[:40]!r}{'...' if len(text) > 40 else ''}; {fix}"
+    return f"{name_of(breaking)} in {quoted(text)}; {fix}"
 
 
 def audit_table(name: str, corpus: Corpus, examples: int = 3) -> str:

@@ -18,6 +18,7 @@ import jaxcrnn
 from jaxcrnn._files import cache_folder
 from jaxcrnn.data import images
 from jaxcrnn.data.images import Limits
+from jaxcrnn.data.lmdb_check import data_file
 
 # An image that changed this recently may change again without another modification time.
 SETTLED = 3.0  # seconds
@@ -71,7 +72,7 @@ class AuditCache:
             if isinstance(identity, tuple) and len(identity) == 2 and isinstance(identity[0], Path):
                 folder, number = identity
                 if folder not in self._folders:  # once, before any image is read
-                    self._folders[folder] = _state(folder if folder.is_file() else folder / "data.mdb")
+                    self._folders[folder] = _state(data_file(folder))
                 return _digest(self._folders[folder], str(number).encode())
         except (OSError, ValueError):
             pass
@@ -82,8 +83,8 @@ class AuditCache:
         sizes = np.zeros((len(stamps), 2), np.int32)
         if len(self._rows) and len(stamps):
             at = np.minimum(np.searchsorted(self._rows["stamp"], stamps), len(self._rows) - 1)
-            found = (self._rows["stamp"][at] == stamps) & (stamps != b"")
-            sizes[found] = np.stack([self._rows[name][at[found]] for name in ("height", "width")], 1)
+            recorded = (self._rows["stamp"][at] == stamps) & (stamps != b"")
+            sizes[recorded] = np.stack([self._rows[name][at[recorded]] for name in ("height", "width")], 1)
         return sizes
 
     def save(self, stamps: np.ndarray, sizes: np.ndarray) -> None:

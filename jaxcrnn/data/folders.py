@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from jaxcrnn._console import notice
 from jaxcrnn._files import Walk, printable, walk
-from jaxcrnn.data.layout import notice
+from jaxcrnn.data.lmdb_check import data_file
 from jaxcrnn.errors import UserError
 
 # Names of label files without their ending, and the endings of files that may be lists.
@@ -73,7 +74,7 @@ def is_lmdb(path: Path) -> bool:
 
 
 def survey(path: Path) -> Folder:
-    """Walk a folder and sort its files by what they are.
+    """Walk a folder and sort its files by kind.
 
     Raises:
       UserError: the folder cannot be read.
@@ -181,7 +182,7 @@ def notice_skipped(folder: Folder, read: str) -> None:
       folder: content of the folder.
       read: ``"images"`` or ``"LMDBs"``.
     """
-    lmdbs = {path if path.is_file() else path / "data.mdb" for path in folder.lmdbs}
+    lmdbs = set(map(data_file, folder.lmdbs))
     locks = {path.with_name("lock.mdb") for path in lmdbs} | {path.with_name(path.name + "-lock") for path in lmdbs}
     others = len([file for file in folder.walk.files if file not in lmdbs | locks]) - len(folder.images)
     images = len(folder.images) if read == "LMDBs" else 0

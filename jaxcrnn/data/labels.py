@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from jaxcrnn._console import notice
 from jaxcrnn._files import printable
+from jaxcrnn._text import quoted
 from jaxcrnn.data.images import Limits
-from jaxcrnn.data.layout import Layout, is_unicode, notice
+from jaxcrnn.data.layout import Layout, is_unicode
 from jaxcrnn.data.source import MALFORMED, Fault, Source
 from jaxcrnn.errors import UserError
 
@@ -51,21 +53,21 @@ class LabelFile:
                 self._add(number, line, split, expected)
         if not self.rows and not self.faults:
             raise UserError(f"{self.path}: no lines; expected {expected}")
-        if split is _tab and (quoted := [row for row in self.rows if _QUOTED.fullmatch(row[2])]):
-            number, _, text = quoted[0]
+        if split is _tab and (marked := [row for row in self.rows if _QUOTED.fullmatch(row[2])]):
+            number, _, text = marked[0]
             notice(
-                f"{self.shown}, line {number}: {_cut(text)} is quoted as in CSV ({len(quoted)} lines); the quotes are "
-                "kept as part of the text, --format tsv (data.format) removes them"
+                f"{self.shown}, line {number}: {quoted(text)} is quoted as in CSV ({len(marked)} lines); the quotes "
+                "are kept as part of the text, --format tsv (data.format) removes them"
             )
 
     def _add(self, number: int, line: str, split: _Split, expected: str) -> None:
         """Add a line to the rows or the faults."""
         where, pair = f"{self.shown}, line {number}", split(line)
         if "\r" in line:
-            detail = f"{_cut(line)}; carriage return inside the line, expected LF or CRLF line ends"
+            detail = f"{quoted(line)}; carriage return inside the line, expected LF or CRLF line ends"
             self.faults.append(Fault(MALFORMED, where, detail))
         elif not pair:
-            detail = f"{_cut(line)}; expected {expected}{_advice(line) if split is _tab else ''}"
+            detail = f"{quoted(line)}; expected {expected}{_advice(line) if split is _tab else ''}"
             self.faults.append(Fault(MALFORMED, where, detail))
         else:
             for name in _names(pair[0]):
@@ -152,10 +154,6 @@ def _advice(line: str) -> str:
         if pattern.fullmatch(line):
             return f" ({what}? --format {name}, data.format={name})"
     return ""
-
-
-def _cut(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:40] + "...")
 
 
 def _names(name: str) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
+from jaxcrnn._console import notice
 from jaxcrnn._files import printable
 from jaxcrnn._text import read_text, same_encoding, split_lines
 from jaxcrnn.data.images import MISSING, ImageError, Limits, read_gray
@@ -170,11 +170,6 @@ def is_unicode(text: str) -> bool:
         return bool(text.encode())
     except UnicodeEncodeError:
         return False
-
-
-def notice(text: str) -> None:
-    """Print a notice about a data set to stderr."""
-    print(text, file=sys.stderr)
 
 
 def decoded(path: str | Path, layout: Layout) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxcrnn._files import written_whole
-from jaxcrnn._text import read_text
+from jaxcrnn._text import quoted, read_text
 from jaxcrnn.errors import UserError
 
 BRACKETS = re.compile(r"(\S+)\s+\[(.*)\]\s*")
@@ -53,7 +53,7 @@ def read_predictions(path: str | Path) -> Predictions:
             match = BRACKETS.fullmatch(line)
             if not match or not BETWEEN.search(match[2]):
                 columns = f" has {len(parts)} columns" if len(parts) > 3 else ""
-                raise UserError(f"{path}, line {number}: {_start(line)}{columns}; {EXPECTED}")
+                raise UserError(f"{path}, line {number}: {quoted(line)}{columns}; {EXPECTED}")
             bracketed.append(len(rows))
             parts = [match[1], match[2]]
         rows.append((number, line, parts))
@@ -62,10 +62,10 @@ def read_predictions(path: str | Path) -> Predictions:
     spacing = _spacing([rows[at][2][1] for at in bracketed])
     for at in bracketed:
         number, line, (name, inside) = rows[at]
-        splits = [found for found in BETWEEN.finditer(inside) if found[1] == spacing] or list(BETWEEN.finditer(inside))
+        splits = [match for match in BETWEEN.finditer(inside) if match[1] == spacing] or list(BETWEEN.finditer(inside))
         if len(splits) > 1:
             raise UserError(
-                f"{path}, line {number}: {_start(line)} is ambiguous: the prediction may end at any of {len(splits)} "
+                f"{path}, line {number}: {quoted(line)} is ambiguous: the prediction may end at any of {len(splits)} "
                 "brackets; expected path<TAB>prediction<TAB>truth"
             )
         rows[at] = number, line, [name, inside[: splits[0].start()], inside[splits[0].end() :]]
@@ -84,13 +84,9 @@ def with_confidences(predictions: Predictions) -> bool:
     return all(map(as_confidence, predictions.truths)) and not any(map(as_confidence, predictions.read))
 
 
-def _start(line: str) -> str:
-    return repr(line if len(line) <= 40 else line[:40] + "...")
-
-
 def _spacing(lines: list[str]) -> str:
     """Return what separates the brackets in lines that can be split in one way only; a space if there are none."""
-    single = Counter(found[0] for found in map(BETWEEN.findall, lines) if len(found) == 1)
+    single = Counter(spacings[0] for spacings in map(BETWEEN.findall, lines) if len(spacings) == 1)
     return single.most_common(1)[0][0] if single else " "
 
 

@@ -196,7 +196,7 @@ def estimate_centers(
 
 
 def _within_memory(batches: Batches, decoder: Decoder | None = None) -> Iterator[tuple[Planned, Batch]]:
-    """Yield the batches; if memory does not suffice to assemble one, the error says what to lower."""
+    """Yield the batches; if memory runs out while one is assembled, the error names what to lower."""
     made = batches.in_order()
     while True:
         with explained(lambda: (f"a batch of {batches.batch_size} lines", _advice(decoder))):

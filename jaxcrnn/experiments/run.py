@@ -28,8 +28,9 @@ from jaxcrnn.render.streams import RenderedLines, Stream
 from jaxcrnn.render.texts import GROUPS
 from jaxcrnn.runs import center_files, datasets, extensions, usable_lines
 from jaxcrnn.runs.config import Config
-from jaxcrnn.runs.folder import CENTERS, FACTS, Run, create, open_weights, removed_if_unused, trusted
+from jaxcrnn.runs.folder import CENTERS, FACTS, Run, create, open_weights, trusted
 from jaxcrnn.runs.trainer import fit
+from jaxcrnn.runs.unused import removed_if_unused
 from jaxcrnn.train import eval_variables, flow_of, init_state
 from jaxcrnn.types import CenterState, TrainState
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcrnn._text import listed
 from jaxcrnn.errors import UserError
 from jaxcrnn.interop import spelled
 from jaxcrnn.nn.backbones import Block, Layer, layers_of
@@ -105,9 +106,7 @@ def recognise(state: Arrays, *, height: int = 32, pools: str = "") -> Layout:
         return _ours(state)
     if "cnn.0.weight" in state:
         return _sequential(state, height, pools)
-    keys = sorted(state)
-    shown = ", ".join(keys[:6]) + (", ..." if len(keys) > 6 else "")
-    raise UnknownLayout(f"unknown layout with keys {shown or '(none)'}")
+    raise UnknownLayout(f"unknown layout with keys {listed(sorted(state), 6) or '(none)'}")
 
 
 def numbered(conv: str, norm: str, count: int) -> tuple[tuple[str, str], ...]:
@@ -133,8 +132,8 @@ def layout_of(name: str, state: Arrays, model: dict[str, Any], names: Names, kin
         if kind == "linear":
             words.append(("linear", int(_get(state, f"{prefix}.weight").shape[0])))
             continue
-        size = int(_get(state, lstm_key(prefix, "weight_hh", "")).shape[1])
-        words.append(("bilstm" if lstm_key(prefix, "weight_hh", "_reverse") in state else "lstm", size))
+        size = int(_get(state, _lstm_key(prefix, "weight_hh", "")).shape[1])
+        words.append(("bilstm" if _lstm_key(prefix, "weight_hh", "_reverse") in state else "lstm", size))
         hidden = hidden or size
     first = _get(state, _conv_name(names.convolutions[0]) + ".weight")
     last = int(_get(state, _conv_name(names.convolutions[-1]) + ".weight").shape[0])
@@ -207,7 +206,7 @@ def _sequential(state: Arrays, height: int, pools: str) -> Layout:
     return layout
 
 
-def lstm_key(prefix: str, part: str, end: str) -> str:
+def _lstm_key(prefix: str, part: str, end: str) -> str:
     """Return the key of an LSTM parameter; ``rnn.0`` is the first layer, ``rnn.0._l1`` the second."""
     stem, _, layer = prefix.rpartition("._l")
     return f"{stem}.{part}_l{layer}{end}" if stem else f"{prefix}.{part}_l0{end}"
@@ -243,7 +242,7 @@ def table(layout: Layout, state: Arrays) -> Iterator[tuple[str, Path, int | None
         for k, end in enumerate(("", "_reverse") if kind == "bilstm" else ("",)):
             for part, theirs in ours.items():
                 if part != "bias_h" or model["imported"].two_biases:
-                    yield lstm_key(name, theirs, end), ("params", f"lstm{counts['lstm']}", part), k
+                    yield _lstm_key(name, theirs, end), ("params", f"lstm{counts['lstm']}", part), k
         counts["lstm"] += 1
     yield from _linear(names.head, "head")
 

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jaxcrnn._text import first_line
+from jaxcrnn._text import first_line, listed
 from jaxcrnn.errors import UserError
 
 EXPECTED = "expected a PyTorch or safetensors checkpoint"
@@ -107,8 +107,7 @@ def _zip_kind(path: Path) -> str:
     inside = [name for name in names if name.endswith(CHECKPOINTS)]
     if inside:
         return f"is a zip archive that contains {', '.join(inside[:3])}; unpack it first"
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"is a zip archive of other files ({shown or 'empty'}); {EXPECTED}"
+    return f"is a zip archive of other files ({listed(names, 3) or 'empty'}); {EXPECTED}"
 
 
 def reason(path: Path, error: Exception, key: str = "") -> str:

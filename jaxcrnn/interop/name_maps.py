@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcrnn._text import SMALL, read_text
+from jaxcrnn._text import SMALL, listed, read_text
 from jaxcrnn.errors import UserError
 from jaxcrnn.interop import spelled
 from jaxcrnn.interop.checkpoint_layouts import Arrays, Layout, Names, layout_of, numbered
@@ -30,7 +30,7 @@ _ARRAY = re.compile(
     r"recurrent\.\d{1,3}\.(weight|bias|(weight|bias)_[ih]h_l0(_reverse)?)|head\.(weight|bias)"
 )
 _PART = re.compile(r"backbone\.(conv|norm)\d{1,3}|recurrent\.\d{1,3}|head")
-_KNOWN = ("vgg-crnn", "vgg", "vgg-dtrb", "vgg-gitycc", "small", "tiny")  # backbones that differ in their weights
+_BACKBONES = ("vgg-crnn", "vgg", "vgg-dtrb", "vgg-gitycc", "small", "tiny")  # backbones that differ in their weights
 EXPECTED = "backbone.conv0, backbone.norm0, recurrent.0, head (or an array of it, such as head.weight) or unused"
 
 
@@ -88,10 +88,9 @@ def read(path: Path, state: Arrays, source: Path) -> Renamed:
     left = [name for name in state if name not in taken and not name.endswith(".num_batches_tracked")]
     if left:
         parts = list(dict.fromkeys(name.rpartition(".")[0] or name for name in left))
-        shown = ", ".join(parts[:8]) + ", ..." * (len(parts) > 8)
         raise UserError(
-            f"{path}: does not map {len(left)} of {len(state)} arrays of {source}, those of {shown}; map them, or "
-            f"exclude them with lines such as: {UNUSED} = {parts[0]}"
+            f"{path}: does not map {len(left)} of {len(state)} arrays of {source}, those of {listed(parts, 8)}; map "
+            f"them, or exclude them with lines such as: {UNUSED} = {parts[0]}"
         )
     counters = {k: a for k, a in state.items() if k.endswith(".num_batches_tracked") and k not in unused}
     return Renamed({own: state[name] for own, name in names.items()} | counters, names, unused, lines)
@@ -157,11 +156,11 @@ def layout(renamed: Renamed, path: Path, classes: int, *, height: int = 32, pool
     convs = _indices(state, r"backbone\.(?:conv|norm)(\d+)\..+")
     recurrent = _indices(state, r"recurrent\.(\d+)\..+")
     kinds = tuple("linear" if f"recurrent.{k}.weight" in state else "lstm" for k in range(recurrent))
-    wanted = [name for i in range(max(convs, 1)) for name in _of_convolution(state, i)]
-    wanted += [name for k, kind in enumerate(kinds or ("lstm",)) for name in _of_recurrent(state, k, kind)]
-    wanted += ["head.weight", "head.bias"]
-    _check_missing(path, [n for n in wanted if n.split(".")[-1].startswith("weight")], wanted, state)
-    if unexpected := next((name for name in renamed.names if name not in wanted), None):
+    needed = [name for i in range(max(convs, 1)) for name in _of_convolution(state, i)]
+    needed += [name for k, kind in enumerate(kinds or ("lstm",)) for name in _of_recurrent(state, k, kind)]
+    needed += ["head.weight", "head.bias"]
+    _check_missing(path, [n for n in needed if n.split(".")[-1].startswith("weight")], needed, state)
+    if unexpected := next((name for name in renamed.names if name not in needed), None):
         raise UserError(
             f"{renamed.lines[unexpected]}: unexpected {unexpected} ({renamed.names[unexpected]}); a recurrent layer is "
             "an LSTM or has one weight and one bias"
@@ -170,7 +169,7 @@ def layout(renamed: Renamed, path: Path, classes: int, *, height: int = 32, pool
     first = state[reading]
     channels = _check_convolutions(renamed, convs)
     _check_recurrent(renamed, kinds, int(first.shape[-1]), classes)
-    _check_missing(path, wanted, wanted, state)
+    _check_missing(path, needed, needed, state)
     features = int(first.shape[-1])
     backbone, poolings = _backbone(renamed, convs, height, pools, max(1, features // channels))
     parts = tuple(f"recurrent.{k}" for k in range(recurrent))
@@ -192,12 +191,11 @@ def layout(renamed: Renamed, path: Path, classes: int, *, height: int = 32, pool
     return made
 
 
-def _check_missing(path: Path, names: Iterable[str], wanted: Sequence[str], state: Arrays) -> None:
+def _check_missing(path: Path, names: Iterable[str], needed: Sequence[str], state: Arrays) -> None:
     """Check that some of the arrays are there; the message lists all that are missing."""
     if any(name not in state for name in names):
-        missing = [name for name in wanted if name not in state]
-        shown = ", ".join(missing[:8]) + ", ..." * (len(missing) > 8)
-        raise UserError(f"{path}: missing {len(missing)} of {len(wanted)} arrays: {shown}")
+        missing = [name for name in needed if name not in state]
+        raise UserError(f"{path}: missing {len(missing)} of {len(needed)} arrays: {listed(missing, 8)}")
 
 
 def _indices(state: Arrays, pattern: str) -> int:
@@ -236,8 +234,8 @@ def _check_convolutions(renamed: Renamed, count: int) -> int:
         weight = renamed.arrays[f"{conv}.weight"]
         if i == 0 and weight.ndim == 4 and weight.shape[1] not in (1, 3):
             _expect(renamed, f"{conv}.weight", ("C", "1 or 3", "H", "W"), "for gray or color images")
-        given = ("C", channels or "K", "H", "W")
-        _expect(renamed, f"{conv}.weight", given, f"{channels} channels of backbone.conv{i - 1}" if i else "C channels")
+        shape = ("C", channels or "K", "H", "W")
+        _expect(renamed, f"{conv}.weight", shape, f"{channels} channels of backbone.conv{i - 1}" if i else "C channels")
         channels = int(weight.shape[0])
         for name in (f"{conv}.bias", *(f"{norm}.{leaf}" for leaf in _NORM)):
             if name in renamed.arrays:
@@ -282,10 +280,10 @@ def _backbone(renamed: Renamed, count: int, height: int, pools: str, leave: int)
         )
         for conv, norm in names
     ]
-    for known in _KNOWN if not pools else ():
-        own = [layer for layer in layers_of(known, shapes[-1][0]) if isinstance(layer, Layer)]
+    for backbone in _BACKBONES if not pools else ():
+        own = [layer for layer in layers_of(backbone, shapes[-1][0]) if isinstance(layer, Layer)]
         if shapes == [(one.features, one.kernel, one.norm, one.biased or not one.norm) for one in own]:
-            return known, f"poolings of {known} (--pools)"
+            return backbone, f"poolings of {backbone} (--pools)"
     return spelled.backbone(state, names, _gaps(renamed, names), height, pools, leave)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcrnn._files import written_whole
-from jaxcrnn._text import first_line
+from jaxcrnn._text import first_line, listed
 from jaxcrnn.errors import UserError
 from jaxcrnn.interop import file_kinds
 
@@ -172,10 +172,10 @@ def _chosen(
         state = {name.removeprefix(prefix): a for name, a in state_dicts[start].items() if name.startswith(prefix)}
         if state and place.startswith(start):
             others = [name for name in state_dicts[start] if not name.startswith(prefix)]
-            notes = (
-                [f"not used: {_arrays(len(others))} without the prefix {prefix} ({_short(others)})"] if others else []
-            )
-            return state, place, notes + _unused(content, start, state_dicts[start])
+            notes = _unused(content, start, state_dicts[start])
+            if others:
+                notes.insert(0, f"not used: {_arrays(len(others))} without the prefix {prefix} ({listed(others, 5)})")
+            return state, place, notes
     near = difflib.get_close_matches(key, list(state_dicts), 1)
     raise UserError(
         f"{path}: no state dict under --key {key}; the file contains {_listed(state_dicts)}"
@@ -191,16 +191,12 @@ def _listed(state_dicts: Mapping[str, dict[str, Any]]) -> str:
     return ", ".join(f"{place or 'the file itself'} ({_arrays(len(s))})" for place, s in list(state_dicts.items())[:8])
 
 
-def _short(names: Sequence[str]) -> str:
-    return ", ".join(map(str, names[:5])) + (", ..." if len(names) > 5 else "")
-
-
 def _unused(content: Any, place: str, state: Mapping[str, Any]) -> list[str]:
     """Note the other entries of a checkpoint, by their outermost keys."""
     first = place.partition(".")[0]
     others = [name for name in content or () if name != first and (place or name not in state)]
     notes = [f"read from key {place!r} of the file"] if place else []
-    return [*notes, *([f"not used: {_short(others)}"] if others else [])]
+    return [*notes, *([f"not used: {listed(others, 5)}"] if others else [])]
 
 
 def _described(content: Any) -> str:

@@ -6,13 +6,11 @@ import dataclasses
 import json
 import os
 import platform
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, fields
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,18 +21,16 @@ import yaml
 import jaxcrnn
 from jaxcrnn import optim
 from jaxcrnn._files import printable, written_whole
-from jaxcrnn._memory import OutOfMemory
 from jaxcrnn._text import read_text
 from jaxcrnn.charset import Charset, difference
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.nn.imported import Imported
 from jaxcrnn.objective import Flow
-from jaxcrnn.runs import changes, extensions, signals
+from jaxcrnn.runs import changes, extensions
 from jaxcrnn.runs.checkpoint import Checkpoints, written
 from jaxcrnn.runs.compile import for_reading
 from jaxcrnn.runs.config import Config, build, load, to_yaml, without_removed
-from jaxcrnn.runs.metrics_log import NAME as LOG
 from jaxcrnn.runs.seal import Damaged
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import TrainState
@@ -154,53 +150,6 @@ def create(folder: Path, config: Config, charset: Charset, facts: dict[str, Any]
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror or error}; expected a writable folder") from None
     return Run(folder, config, charset, flow)
-
-
-@contextmanager
-def removed_if_unused(folder: Path) -> Iterator[None]:
-    """Remove a folder that the context creates if memory runs out, or the user interrupts, before it is of use.
-
-    Args:
-      folder: run folder, or folder of several runs. It is kept once it contains a checkpoint of a step after 0 (or,
-        after an interrupt, a row of the log), or if it contained files before.
-    """
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    if jax.process_index() or not (new or (folder.is_dir() and not any(folder.iterdir()))):
-        yield
-        return
-    undo = partial(_remove_unused, folder, new)
-    signals.before_exit.append(undo)
-    try:
-        yield
-    except OutOfMemory:
-        _remove_unused(folder, new, logged=False)
-        raise
-    except KeyboardInterrupt:
-        undo()
-        raise
-    finally:
-        signals.before_exit.remove(undo)
-
-
-def _remove_unused(folder: Path, new: list[Path], *, logged: bool = True) -> None:
-    """Remove a folder without trained checkpoints, and its parents among ``new`` that are then empty.
-
-    Args:
-      folder: folder to remove.
-      new: the folder and its parents, as far as they were created with it.
-      logged: whether log rows, or a checkpoint that is being written, keep the folder too.
-    """
-    saved = [path.name.partition(".") for path in folder.glob(f"**/{CHECKPOINTS}/*")]
-    if any(step.isdecimal() and int(step) and (logged or not rest) for step, _, rest in saved):
-        return
-    if logged and any(path.stat().st_size for path in folder.glob(f"**/{LOG}")):
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):
-        if folder not in new:
-            folder.mkdir()
-        for path in new[1:]:
-            path.rmdir()
 
 
 def _check_name(folder: Path) -> None:
@@ -377,7 +326,7 @@ def say_changes(run: Run, sets: Sequence[str] = ()) -> tuple[Run, list[str]]:
 
 
 def _schedule_line(run: Run, trained: Config) -> Iterator[str]:
-    """Say how the learning rate changes where the run is resumed."""
+    """Describe how the learning rate changes where the run is resumed."""
     step = max(written(run.folder / CHECKPOINTS), default=0)
     before, now = (float(optim.schedule(config.optim)(step)) for config in (trained, run.config))
     steps = run.config.optim.steps

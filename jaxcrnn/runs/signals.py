@@ -21,10 +21,10 @@ INTERRUPTED = 130  # exit code of a program that Ctrl-C ended: 128 + SIGINT
 TOGETHER = 0.5  # seconds within which two SIGINTs count as one: a terminal and a launcher may both send one
 STUCK = 1.0  # seconds after which C++ code that keeps Python from handling a SIGINT is interrupted
 
-before_exit: list[Callable[[], None]] = []  # called before an immediate exit, to remove what has no use
+before_exit: list[Callable[[], None]] = []  # called before an immediate exit, to remove unused files
 
 
-class Told(Exception):
+class SignalReceived(Exception):
     """A signal arrived while waiting."""
 
 
@@ -46,7 +46,7 @@ class Notices(list[int]):
         abandoned, and ends by itself.
 
         Raises:
-          Told: a signal arrived.
+          SignalReceived: a signal arrived.
         """
         if not self.alone:
             return work()
@@ -58,9 +58,9 @@ class Notices(list[int]):
         try:
             self.waiting = True
             if self:
-                raise Told
+                raise SignalReceived
             result = done.result()
-        except Told:
+        except SignalReceived:
             _guard.abandoned.append(thread)
             raise
         finally:
@@ -76,7 +76,7 @@ def _complete(done: Future[T], work: Callable[[], T]) -> None:
         done.set_exception(error)
 
 
-def until_told(batches: Iterator[T], stopping: Notices) -> Iterator[T]:
+def until_signal(batches: Iterator[T], stopping: Notices) -> Iterator[T]:
     """Yield batches until there are no more, or until a signal arrives while waiting for one.
 
     Waiting for a hanging file system may take longer than the grace period of a preemption.
@@ -90,7 +90,7 @@ def until_told(batches: Iterator[T], stopping: Notices) -> Iterator[T]:
             stopping.waiting = stopping.alone
             item = next(batches)
             stopping.waiting = False
-        except (Told, StopIteration):
+        except (SignalReceived, StopIteration):
             stopping.waiting = False
             return
         yield item
@@ -115,7 +115,7 @@ def stop_flag(*, alone: bool = False) -> Iterator[Notices]:
         received.append(number)
         if received.waiting:
             received.waiting = False  # the next signal must not interrupt what follows
-            raise Told
+            raise SignalReceived
 
     try:
         before = {s: signal.signal(s, note) for s in (signal.SIGINT, *PREEMPTED)}
@@ -132,7 +132,7 @@ def stop_flag(*, alone: bool = False) -> Iterator[Notices]:
 
 
 class _Guard:
-    """What a program does about SIGINT (`guard`).
+    """State of the SIGINT handling of a program (`guard`).
 
     Attributes:
       active: whether `guard` was called.
@@ -173,10 +173,10 @@ class _Guard:
                 threading.Timer(STUCK, self._end_if_stuck).start()
 
     def ignored(self, what: sys.UnraisableHookArgs) -> None:
-        """End the program if a callback of the garbage collector swallowed the interrupt; a ``Told`` is not lost."""
+        """End the program if a callback of the garbage collector swallowed the interrupt."""
         if what.exc_type is KeyboardInterrupt:
             leave("interrupted")
-        if what.exc_type is not Told:
+        if what.exc_type is not SignalReceived:  # it is in the list of `stop_flag` too
             sys.__unraisablehook__(what)
 
     def _end_if_stuck(self) -> None:
@@ -188,10 +188,10 @@ _guard = _Guard()
 
 
 def guard() -> None:
-    """Handle SIGINT in a program of its own: at first in order, at the second, or if nothing reacts, at once.
+    """Handle SIGINT in a program: the first raises KeyboardInterrupt, and the second ends the program immediately.
 
-    Ending Python in order while C++ threads run may crash or take as long as they do. Call `started` when the modules
-    have been imported; until then even the first SIGINT ends the program at once.
+    The first does so too if Python does not handle it, because an orderly exit while C++ threads run may crash, or take
+    as long as they do. Call `started` when the modules have been imported; until then, the first ends the program too.
     """
     if _guard.active or not hasattr(signal, "pthread_kill"):  # Windows has no pipes for signals
         return
@@ -213,12 +213,12 @@ def started() -> None:
 
 
 def must_leave() -> bool:
-    """Return whether an abandoned thread still runs C++ code, so that Python cannot end in order."""
+    """Return whether an abandoned thread still runs C++ code, so that an orderly exit is not possible."""
     return _guard.active and any(thread.is_alive() for thread in _guard.abandoned)
 
 
 def leave(message: str = "", code: int = INTERRUPTED) -> None:
-    """End the program at once, as a kill does, after writing what has been printed.
+    """End the program immediately, as a kill does, after writing buffered output.
 
     A checkpoint that is being written is discarded when the folder is opened the next time; those on disk are intact.
     """

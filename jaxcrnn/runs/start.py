@@ -30,7 +30,6 @@ from jaxcrnn.runs.folder import (
     create,
     lock,
     open_run,
-    removed_if_unused,
     same_charset,
     same_model,
     say_changes,
@@ -38,6 +37,7 @@ from jaxcrnn.runs.folder import (
 )
 from jaxcrnn.runs.processes import agreed
 from jaxcrnn.runs.trainer import fit
+from jaxcrnn.runs.unused import removed_if_unused
 from jaxcrnn.train import TrainConfig, eval_variables, flow_of, init_state
 from jaxcrnn.types import CenterState, TrainState
 

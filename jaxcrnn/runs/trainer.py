@@ -34,7 +34,7 @@ from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.compile import Program, compile_step, for_training, trim_heap
 from jaxcrnn.runs.metrics_log import Window, rounded
 from jaxcrnn.runs.processes import agreed
-from jaxcrnn.runs.signals import Notices, Told, stop_flag, until_told
+from jaxcrnn.runs.signals import Notices, SignalReceived, stop_flag, until_signal
 from jaxcrnn.train import TrainConfig, init_state, state_shapes
 from jaxcrnn.types import Batch, TrainState
 
@@ -241,11 +241,11 @@ class _Run:
             self.log_path.open("a", encoding="utf-8") as log,
             closing(self.batches.training(start, stop)) as batches,
         ):
-            for bucket, batch in until_told(self._sent(batches), stopping):
+            for bucket, batch in until_signal(self._sent(batches), stopping):
                 self.bucket = bucket
                 try:
                     program = self._program(bucket, batch, state, stopping)
-                except Told:
+                except SignalReceived:
                     break
                 with jax.transfer_guard("disallow"):
                     state, info = program(state, batch, self.key)
@@ -276,7 +276,7 @@ class _Run:
         return Fit(state, step, step < stop, len(self.programs), self.totals)
 
     def described(self) -> tuple[str, str]:
-        """Describe the current step, and say what to lower if it needs too much memory."""
+        """Describe the current step, and what to lower if it needs too much memory."""
         data, model = self.batches, self.config.model
         width = f"width {data.buckets[self.bucket]}" if self.bucket is not None else f"widths up to {data.buckets[-1]}"
         what = f"a step on {data.batch_size} lines of {width}"
@@ -307,7 +307,7 @@ class _Run:
         """Return the step compiled for a bucket; an unexpected shape is an error and never recompiles.
 
         Raises:
-          Told: a signal arrived while the compiler ran.
+          SignalReceived: a signal arrived while the compiler ran.
         """
         if bucket not in self.programs:
             began = time.monotonic()

@@ -143,9 +143,7 @@ def limits_of(
         max_width=own.max_width if max_width is None else max_width,
         vertical=own.vertical if vertical is None else vertical,
     )
-    if limits.max_width < 1:
-        raise UserError(f"--max-width {max_width}: expected 1 or more")
-    for name, option in (("max_pixels", max_pixels), ("max_bytes", max_bytes)):
+    for name, option in (("max_width", limits.max_width), ("max_pixels", max_pixels), ("max_bytes", max_bytes)):
         configured, capped, flag = getattr(own, name), getattr(limits, name), f"--{name.replace('_', '-')}"
         if option is not None and option < 1:
             raise UserError(f"{flag} {option}: expected 1 or more")

@@ -29,8 +29,8 @@ def test_each_command_has_its_own_module():
 
 def test_only_the_command_line_parses_arguments():
     others = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "cli"]
-    importing = re.compile(r"^\s*(import|from) argparse\b", re.MULTILINE)
-    assert [path.name for path in others if importing.search(path.read_text(encoding="utf-8"))] == []
+    imports = re.compile(r"^ *(import|from) argparse", re.MULTILINE)  # elsewhere it may be the name of a class
+    assert [path.name for path in others if imports.search(path.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,12 @@ def test_import_contracts_hold_without_exceptions():
     done = lint(ROOT)
     assert done.returncode == 0, done.stdout
     assert "0 broken" in done.stdout
+
+
+def test_documented_layers_are_those_that_are_enforced():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = "\n".join(project["tool"]["importlinter"]["contracts"][0]["layers"])
+    assert f"```\n{layers}\n```" in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
 def test_upward_import_breaks_a_contract(tmp_path):

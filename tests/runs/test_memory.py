@@ -9,7 +9,7 @@ from small_runs import train_args, untrained
 from jaxcrnn import UserError, _memory
 from jaxcrnn.cli.main import main
 from jaxcrnn.decoding import evaluate
-from jaxcrnn.runs import checkpoint, folder, trainer
+from jaxcrnn.runs import checkpoint, trainer, unused
 
 XLA = "RESOURCE_EXHAUSTED: Out of memory allocating 11834361488 bytes."
 
@@ -84,7 +84,7 @@ def test_resumed_run_is_kept_after_running_out_of_memory(run, tmp_path, monkeypa
 
 def test_folders_with_a_checkpoint_are_kept(tmp_path):
     def fail(root, kind, *parts):
-        with folder.removed_if_unused(root):
+        with unused.removed_if_unused(root):
             root.joinpath(*parts).mkdir(parents=True, exist_ok=True)
             raise kind
 

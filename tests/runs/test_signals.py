@@ -93,9 +93,9 @@ def test_signal_ends_the_wait_for_the_compiler(number):
         with pytest.raises(ZeroDivisionError):
             stopping.interruptible(lambda: 1 // 0)
         threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
-        with pytest.raises(signals.Told):
+        with pytest.raises(signals.SignalReceived):
             stopping.interruptible(lambda: finish.wait(30))
-        with pytest.raises(signals.Told):  # it is not even begun
+        with pytest.raises(signals.SignalReceived):  # the call does not start
             stopping.interruptible(lambda: finish.wait(30))
         finish.set()
         assert stopping == [number]
