@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzz_doors import doors
-from fuzz_folders import folders, lists, maps, texts
+from fuzz_folders import folders, lists, maps, mixtures, texts
 from fuzz_targets import TARGETS as FIRST
 from fuzz_targets import Target
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -35,6 +35,7 @@ TARGETS = {
     "lists": Target(15_000, lists),
     "texts": Target(25_000, texts),
     "maps": Target(8_000, maps),
+    "mixtures": Target(4_000, mixtures),
 }
 SECONDS = 20
 MEMORY = 2 << 30
