@@ -101,7 +101,14 @@ class World:
         else:
             notices = [line for line in err if not line.startswith("[")]
             shown = (out[:2] if case.arguments[0] == "data" else out[-1:]) + notices[-2:]
-        text = " / ".join(shown).replace(f"{self.root}/", "").replace("\t", " ").replace("|", "\\|").replace("`", "'")
+        text = (
+            " / ".join(shown)
+            .replace(f"{self.root}/", "")
+            .replace(str(self.root), "FOLDER")
+            .replace("\t", " ")
+            .replace("|", "\\|")
+            .replace("`", "'")
+        )
         text = text[:LONGEST] + (" ..." if len(text) > LONGEST else "")
         return f"`{text}`" + (" and leaves a folder behind" if left else "") + f" ({done.returncode})", crashed or left
 
@@ -125,7 +132,7 @@ def main() -> int:
         "",
         "The tables list what jaxcrnn answers to each kind of invalid or unusual input, with the exit code in "
         "parentheses.",
-        "`python scripts/bad_input.py docs/bad-input.md --before CHECKOUT` writes this page.",
+        "`python scripts/bad_input.py docs/bad-input.md` writes these tables.",
         "For faults in data, it shows the first rows that the audit lists; the last line on standard error then counts "
         "all faults.",
         "No answer is a traceback, and nothing is left behind.",
