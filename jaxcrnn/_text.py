@@ -38,7 +38,10 @@ def read_text(path: str | Path, most: int = MOST, encoding: str = "utf-8", advic
     if mark := next((mark for mark in _MARKS if data.startswith(mark)), None) if is_utf8 else None:
         raise UserError(f"{path}: UTF-16 text (starts with the bytes {mark.hex(' ')}); expected UTF-8 text{advice}")
     if not is_utf8 and data.startswith(codecs.BOM_UTF8):
-        raise UserError(f"{path}: UTF-8 text (starts with its byte order mark); expected {name} text{advice}")
+        raise UserError(
+            f"{path}: UTF-8 text (starts with its byte order mark), not {name}; expected {name} text, or utf-8 as its "
+            f"encoding"
+        )
     try:
         text = data.decode(encoding).removeprefix(_BOM)
         if not is_utf8:

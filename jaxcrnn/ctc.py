@@ -70,7 +70,8 @@ def ctc_loss(logits: Logits, lengths: Array, labels: Array, label_lengths: Array
       ``[B]`` float32 in nats. An infeasible sample (see `is_feasible`), or one whose label has probability 0, has loss
       0 and a zero gradient, as with ``zero_infinity=True`` in PyTorch. Count infeasible samples with `is_feasible`.
       Under jit, where values are not known, a class id out of range makes a sample infeasible. Second derivatives are
-      exact, by `jax.hessian` and by reverse over reverse mode; `jax.jvp` of the loss itself is an error.
+      exact, by `jax.hessian` and by reverse over reverse mode; third ones may be NaN, and `jax.jvp` of the loss
+      itself is an error.
 
     Raises:
       TypeError: If lengths or labels are not integers.

@@ -32,8 +32,8 @@ def add_options(parser: options.Parser) -> None:
             help="label file of path<TAB>text lines (also PaddleOCR's), LMDB folder, labels.csv of EasyOCR, JSON file "
             "of mmocr or docTR, or folder of images named after their text",
         )
-        if name == "audit":
-            options.add_vertical(sub)
+        at_check = "; only for the check, images are written as they are (data.vertical)"
+        options.add_vertical(sub, "; sets data.vertical" if name == "audit" else at_check)
         if name == "convert":
             sub.add_argument("out", help="output folder; an interrupted conversion is resumed")
             sub.add_argument("--skip-bad", action="store_true", help="skip and count unreadable images")
@@ -64,8 +64,7 @@ def _audited(args: argparse.Namespace, *, keep_text_faults: bool) -> Corpus:
     from jaxcrnn.runs import config as configs
     from jaxcrnn.runs.usable_lines import audit_lines
 
-    turned = options.vertical_key(args) if args.action == "audit" else []
-    config = configs.load(args.config, [*turned, *args.set, *options.normalize_key(args)])
+    config = configs.load(args.config, [*options.vertical_key(args), *args.set, *options.normalize_key(args)])
     layout = options.layout(args)
     if args.action == "convert" and args.format == "lmdb":  # named the output before there was a choice of the input
         del layout["format"]

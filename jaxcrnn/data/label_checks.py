@@ -15,6 +15,9 @@ EVERYTHING = "nfc,width,space"
 # Visible categories have no glyph in these: Hangul fillers, the Braille blank, variation selectors.
 _BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
+# Categories of characters without a name, apart from control characters, which labels may well contain.
+_UNNAMED = {"Co": "private-use character", "Cn": "unassigned character", "Cs": "half of a surrogate pair"}
+
 
 def is_invisible(character: str) -> bool:
     """Return whether a character other than the space leaves no mark of its own.
@@ -84,7 +87,8 @@ class LabelChecks:
         if character == " ":
             return "a space"
         own = " (a class of its own)" if character in self.charset else ""
-        return f"U+{ord(character):04X} {unicodedata.name(character, 'control character')}{own}"
+        unnamed = _UNNAMED.get(unicodedata.category(character), "control character")
+        return f"U+{ord(character):04X} {unicodedata.name(character, unnamed)}{own}"
 
     def outside(self, text: str) -> None:
         """Check how a label with characters outside the charset could be brought into it."""
