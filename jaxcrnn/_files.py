@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxcrnn._text import first_line
+from jaxcrnn._text import counted, first_line
 from jaxcrnn.errors import UserError
 
 
@@ -66,14 +66,14 @@ class Walk(NamedTuple):
         """
         parts = [other for other in others if other]
         if self.hidden:
-            parts.append(f"{self.hidden} hidden files or folders")
+            parts.append(f"{self.hidden} hidden {'file or folder' if self.hidden == 1 else 'files or folders'}")
         if self.repeated:
             first = printable(self.repeated[0].relative_to(folder))
-            parts.append(f"{len(self.repeated)} linked folders with files that are already listed ({first})")
+            parts.append(f"{counted(len(self.repeated), 'linked folder')} with files that are already listed ({first})")
         if self.unreadable:
             path, reason = self.unreadable[0]
-            count = len(self.unreadable)
-            parts.append(f"{count} unreadable folders ({printable(path.relative_to(folder))}: {reason})")
+            count = counted(len(self.unreadable), "unreadable folder")
+            parts.append(f"{count} ({printable(path.relative_to(folder))}: {reason})")
         return f"{printable(folder)}: skipped {', '.join(parts)}" if parts else ""
 
 

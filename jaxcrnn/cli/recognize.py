@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from jaxcrnn._console import notice, to_json
+from jaxcrnn._text import counted
 from jaxcrnn.cli import options
 from jaxcrnn.cli.decoding import add_decoding, decoder_of
 from jaxcrnn.errors import UserError
@@ -139,7 +140,7 @@ def _inputs(items: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | byte
             walked = walk(path)
             images = [p for p in walked.files if p.suffix.lower() in image_endings()]
             others = len(walked.files) - len(images)
-            if skipped := walked.skipped(path, f"{others} non-image files" if others else ""):
+            if skipped := walked.skipped(path, counted(others, "non-image file") if others else ""):
                 notice(skipped)
             if not images:
                 raise UserError(f"{item}: no images in this folder; expected files such as .png or .jpg")

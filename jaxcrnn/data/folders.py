@@ -11,6 +11,7 @@ from PIL import Image
 
 from jaxcrnn._console import notice
 from jaxcrnn._files import Walk, printable, walk
+from jaxcrnn._text import counted
 from jaxcrnn.data.lmdb_check import data_file
 from jaxcrnn.errors import UserError
 
@@ -25,7 +26,7 @@ _PROSE = re.compile(r"(readme|licen[cs]e|changelog|copying|notice)\b", re.IGNORE
 _BESIDE = frozenset({".txt", ".gt", ".lab", ".label", ".json", ".xml"})  # endings of one text file per image
 _SNIFFED = 1 << 14  # bytes at the start of a file that show whether it lists images
 LMDB_MAGIC = b"\xde\xc0\xef\xbe"
-_USE_NAMES = "--format names (data.format=names) reads the images by their names"
+_USE_NAMES = "--format names (data.format=names) to read the images by their names"
 
 
 class Folder(NamedTuple):
@@ -147,21 +148,21 @@ def chosen(folder: Folder, forced: bool) -> Path | None:
     at, lists = printable(folder.path), folder.lists
     names = folder.names(lists)
     if len(lists) > 1:
-        also = f", or --format lmdb (data.format=lmdb) reads {folder.names(folder.lmdbs)}" if folder.lmdbs else ""
+        also = f", or --format lmdb (data.format=lmdb) to read {folder.names(folder.lmdbs)}" if folder.lmdbs else ""
         also += f", or {_USE_NAMES}" if folder.images else ""
-        raise UserError(f"{at}: contains {len(lists)} label files ({names}); expected one of them as data set{also}")
+        raise UserError(f"{at}: contains {len(lists)} label files ({names}); pass one of them as the data set{also}")
     if forced:
         if lists:
             return lists[0]
         raise UserError(f"{at}: contains no label file; expected one such as labels.txt, or the path of one")
     if lists and folder.lmdbs:
         raise UserError(
-            f"{at}: contains a label file ({names}) and LMDBs ({folder.names(folder.lmdbs)}); expected one of them as "
-            "data set, or --format lmdb or labels (data.format)"
+            f"{at}: contains a label file ({names}) and LMDBs ({folder.names(folder.lmdbs)}); pass one of them as "
+            "the data set, or --format lmdb or labels (data.format)"
         )
     if lists and lists[0].parent != folder.path:
         raise UserError(
-            f"{at}: contains the label file {names} in a subfolder; expected that file as data set, or {_USE_NAMES}"
+            f"{at}: contains the label file {names} in a subfolder; pass that file as the data set, or {_USE_NAMES}"
         )
     if folder.beside and not lists and not folder.lmdbs:
         raise UserError(
@@ -170,7 +171,7 @@ def chosen(folder: Folder, forced: bool) -> Path | None:
         )
     if not lists:
         return None
-    ways = f"; {_USE_NAMES}" if folder.images else ""
+    ways = f"; use {_USE_NAMES}" if folder.images else ""
     notice(f"{at}: reading the label file {names}{ways}")
     return lists[0]
 
@@ -187,6 +188,6 @@ def notice_skipped(folder: Folder, read: str) -> None:
     others = len([file for file in folder.walk.files if file not in lmdbs | locks]) - len(folder.images)
     images = len(folder.images) if read == "LMDBs" else 0
     if text := folder.walk.skipped(
-        folder.path, f"{images} images" if images else "", f"{others} non-image files" if others else ""
+        folder.path, counted(images, "image") if images else "", counted(others, "non-image file") if others else ""
     ):
         notice(text)

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from jaxcrnn._text import first_line
+from jaxcrnn._text import counted, first_line
 from jaxcrnn.errors import UserError
 
 # Pillow's warning is redundant: the limit here is far lower, and exceeding it is an error.
@@ -126,7 +126,8 @@ def read_gray(file: str | Path | bytes | BinaryIO, limits: Limits, name: str = "
         detail = f"more than {most:,} pixels; the limit is {limits.max_pixels:,} in total"
         raise ImageError(ABSURD, f"{name}: {detail}") from None
     except Image.UnidentifiedImageError:
-        raise ImageError(UNREADABLE, f"{name}: not an image in a supported format ({len(data)} bytes)") from None
+        size = counted(len(data), "byte")
+        raise ImageError(UNREADABLE, f"{name}: not an image in a supported format ({size})") from None
     except Exception as error:  # decoders may raise anything on broken data
         raise ImageError(UNREADABLE, f"{name}: {first_line(error)}") from None
 

@@ -20,7 +20,7 @@ def test_recognize_files_folders_and_stdin(run_folder, lines_file, capsys, monke
     captured = capsys.readouterr()
     rows = [line.split("\t") for line in captured.out.splitlines()]
     assert [row[0] for row in rows] == sorted(str(p) for p in folder.glob("*.png"))
-    assert "skipped 1 non-image files" in captured.err  # the label file
+    assert "skipped 1 non-image file\n" in captured.err  # the label file
     assert all(0 <= float(row[2]) <= 1 for row in rows)
     assert main(["recognize", str(run_folder), rows[3][0], rows[0][0], "--json"]) == 0
     objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

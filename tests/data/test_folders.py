@@ -55,9 +55,8 @@ def test_folder_is_read_through_its_label_file(name, content, tmp_path, capsys):
     (folder / "charset.txt").write_text("5\n6\n7\n8\n")
     (folder / name).write_text(content)
     assert texts(folder) == READ
-    shown = (
-        f"{folder}: reading the label file {name}; --format names (data.format=names) reads the images by their names"
-    )
+    ways = "use --format names (data.format=names) to read the images by their names"
+    shown = f"{folder}: reading the label file {name}; {ways}"
     assert capsys.readouterr().err.splitlines() == [shown]
     assert texts(folder, format="names") == {"0.png": "0", "1.png": "1"}
 
@@ -67,14 +66,14 @@ def test_ambiguous_folder_is_rejected(tmp_path):
     (folder / "train.txt").write_text("0.png\t56\n")
     (folder / "val.txt").write_text("1.png 78\n")  # also if separated by a space
     with pytest.raises(
-        UserError, match=r"contains 2 label files \(train.txt, val.txt\); expected one of them .* names"
+        UserError, match=r"contains 2 label files \(train.txt, val.txt\); pass one of them .* names"
     ):
         open_source(folder)
     with pytest.raises(UserError, match="contains 2 label files"):
         open_source(folder, layout=Layout(format="labels"))
     inner = images(tmp_path / "e" / "part", "0.png")
     (inner / "gt.txt").write_text("0.png\t56\n")
-    with pytest.raises(UserError, match=r"the label file part/gt.txt in a subfolder; expected that file"):
+    with pytest.raises(UserError, match=r"the label file part/gt.txt in a subfolder; pass that file"):
         open_source(inner.parent)
     assert texts(inner.parent, format="labels") == {"0.png": "56"}
     assert texts(inner.parent, format="names") == {"part/0.png": "0"}
@@ -114,7 +113,7 @@ def test_linked_folders_are_read_once(tmp_path, capsys):
     (folder / "gone.png").symlink_to(tmp_path / "none.png")
     assert texts(folder) == {"b/1.png": "1", "part/c/2.png": "2", "gone.png": "gone"}
     error = capsys.readouterr().err
-    assert error == f"{folder}: skipped 1 non-image files, 2 linked folders with files that are already listed (a)\n"
+    assert error == f"{folder}: skipped 1 non-image file, 2 linked folders with files that are already listed (a)\n"
 
 
 def test_circular_links_end(tmp_path):
@@ -151,7 +150,7 @@ def test_unreadable_folders_are_reported(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("jaxcrnn._files.os.scandir", refused)
     refused.path = folder / "lost+found"
     assert texts(folder) == {"1.png": "1"}
-    assert "skipped 1 unreadable folders (lost+found: Permission denied)" in capsys.readouterr().err
+    assert "skipped 1 unreadable folder (lost+found: Permission denied)" in capsys.readouterr().err
     refused.path = folder
     with pytest.raises(UserError, match="Permission denied; expected a readable folder"):
         open_source(folder)

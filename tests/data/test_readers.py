@@ -352,9 +352,9 @@ def test_lmdb_is_opened_by_its_file(tmp_path, capsys, monkeypatch):
     assert contents(open_source(tmp_path)) == sorted(expected * 2)  # the folder and the file
     Image.new("L", (9, 9)).save(tmp_path / "1.png")
     assert len(open_source(tmp_path)) == 10
-    assert capsys.readouterr().err.count("skipped 1 images") == 1
+    assert capsys.readouterr().err.count("skipped 1 image,") == 1
     (tmp_path / "labels.txt").write_text("1.png\t1\n")
-    with pytest.raises(UserError, match=r"a label file \(labels.txt\) and LMDBs \(l, train.lmdb\); expected one"):
+    with pytest.raises(UserError, match=r"a label file \(labels.txt\) and LMDBs \(l, train.lmdb\); pass one"):
         open_source(tmp_path)
     assert main(["data", "convert", str(folder / "data.mdb"), str(folder)]) == 2
     assert "inside the source data set" in capsys.readouterr().err
