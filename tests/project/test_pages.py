@@ -168,7 +168,8 @@ def test_parity_notebook_shows_small_differences():
     """In a process of its own, because it turns float64 on; every difference that it prints is small."""
     file = EXAMPLE.with_name("parity_notebook.py")
     assert len(file.read_text(encoding="utf-8").splitlines()) < 60
-    environment = os.environ | {"JAX_NUMPY_RANK_PROMOTION": "allow", "PYTHONPATH": str(DOCS.parent)}
+    user = {"JAX_NUMPY_RANK_PROMOTION": "allow", "JAX_NUMPY_DTYPE_PROMOTION": "standard"}  # jax's own defaults
+    environment = os.environ | user | {"PYTHONPATH": str(DOCS.parent)}
     done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, env=environment, check=True)
     errors = [float(number) for number in re.findall(r" (\d\.\de[+-]\d+), largest value", done.stdout)]
     assert len(errors) > 20
