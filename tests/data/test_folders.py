@@ -65,9 +65,7 @@ def test_ambiguous_folder_is_rejected(tmp_path):
     folder = images(tmp_path / "d", "0.png", "1.png")
     (folder / "train.txt").write_text("0.png\t56\n")
     (folder / "val.txt").write_text("1.png 78\n")  # also if separated by a space
-    with pytest.raises(
-        UserError, match=r"contains 2 label files \(train.txt, val.txt\); pass one of them .* names"
-    ):
+    with pytest.raises(UserError, match=r"contains 2 label files \(train.txt, val.txt\); pass one of them .* names"):
         open_source(folder)
     with pytest.raises(UserError, match="contains 2 label files"):
         open_source(folder, layout=Layout(format="labels"))
