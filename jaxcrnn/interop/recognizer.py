@@ -33,6 +33,7 @@ from jaxcrnn.train import TrainConfig, eval_variables, state_shapes
 from jaxcrnn.types import TrainState
 
 FORMAT = "jaxcrnn model 1"
+PRETRAINED = "pretrained"  # name of the weights that the package includes
 CONFIG, WEIGHTS, CHARSET, CARD = "config.json", "model.safetensors", "charset.txt", "README.md"
 
 
@@ -134,11 +135,12 @@ def _check_process() -> None:
         )
 
 
-def load(folder: str | Path, checkpoint: str = "best", *, trust_code: bool = False) -> Recognizer:
+def load(folder: str | Path = PRETRAINED, checkpoint: str = "best", *, trust_code: bool = False) -> Recognizer:
     """Load a recogniser from a run folder or from a folder written by ``jaxcrnn export --format safetensors``.
 
     Args:
-      folder: run folder or exported folder.
+      folder: run folder or exported folder; by default the weights of the package, ``"pretrained"`` (unless the
+        current folder contains one of that name).
       checkpoint: checkpoint of a run folder: ``"best"``, ``"latest"`` or a step.
       trust_code: whether the modules that the loss of a run names may be imported, which runs their code.
 
@@ -148,6 +150,8 @@ def load(folder: str | Path, checkpoint: str = "best", *, trust_code: bool = Fal
     """
     _check_process()
     folder = Path(folder)
+    if str(folder) == PRETRAINED and not folder.exists():
+        folder = Path(__file__).parents[1] / "resources" / PRETRAINED
     if (folder / CONFIG).is_file():
         if checkpoint != "best":
             raise UserError(f"{folder}: an exported model has no checkpoints; drop the checkpoint {checkpoint!r}")

@@ -5,7 +5,6 @@ python scripts/examples/use_from_python.py [IMAGE ...]
 
 import sys
 import time
-from importlib.resources import files
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -24,7 +23,7 @@ def drawn(text):
 
 if __name__ == "__main__":
     # A run folder or a folder written by `jaxcrnn export --format safetensors` is loaded in the same way.
-    reader = jaxcrnn.load(str(files("jaxcrnn") / "resources" / "pretrained"))
+    reader = jaxcrnn.load()
     print(f"{len(reader.charset)} characters, backbone {reader.model.backbone}, {reader.model.height} pixels high")
 
     # Paths, bytes, arrays and Pillow images can be mixed; each one holds a single line of text.
