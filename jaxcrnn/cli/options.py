@@ -23,6 +23,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Let the command that does not know an argument report it, so that the error names its own help."""
+        values, others = super().parse_known_args(args, namespace)
+        if others and " " in self.prog:
+            self.error(f"unrecognized arguments: {' '.join(others)}")
+        return values, others
+
     def format_help(self) -> str:
         if self.lists_keys:
             from jaxcrnn.cli._keys import describe  # imports jax

@@ -6,7 +6,7 @@ from jaxcrnn.cli import main
 
 MISTAKES = {
     "unknown command": (["tain"], "invalid choice: 'tain'"),
-    "unknown option": (["train", "--dta", "x"], "unrecognized arguments: --dta"),
+    "unknown option": (["train", "--dta", "x"], "unrecognized arguments: --dta x; see 'jaxcrnn train --help'"),
     "no data": (["train", "--out", "{tmp}/x"], "give --data FILE"),
     "no out": (["train", "--data", "{data}"], "give --out FOLDER"),
     "missing label file": (["train", "--data", "{tmp}/no.txt", "--out", "{tmp}/x"], "no.txt: No such file"),
