@@ -41,7 +41,11 @@ def texts_of(log_p, blank=0):
     return scores
 
 
-@pytest.mark.parametrize("name", AUTOMATA)
+# "both" has what these two have.
+PARTS = {"only these words", "n-grams"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in PARTS else []) for n in AUTOMATA])
 def test_beam_search_matches_exhaustive_search(name):
     extra = AUTOMATA[name]
     rng = np.random.default_rng(0)

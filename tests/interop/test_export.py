@@ -75,7 +75,7 @@ CASES = [(1, 40), (3, 61), (2, 97)]
 READ = ("plain", "odd", "residual")
 
 
-@pytest.mark.parametrize("name", ["plain", "odd"])
+@pytest.mark.parametrize("name", ["plain", pytest.param("odd", marks=pytest.mark.slow)])
 def test_safetensors_export_round_trip(name, run_of, tmp_path, capsys):
     run, out = run_of(name), tmp_path / "out"
     assert main(["export", str(run), "--format", "safetensors", "--out", str(out)]) == 0

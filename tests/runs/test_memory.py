@@ -58,6 +58,7 @@ def test_other_errors_are_not_changed():
     assert _memory.limit() is None or _memory.limit() > 0
 
 
+@pytest.mark.slow
 def test_new_run_is_removed_after_running_out_of_memory(lines_file, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(trainer, "init_state", exhausted)
     assert main(train_args(lines_file, tmp_path / "new" / "run", val=False)) == 2
