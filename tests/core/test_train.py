@@ -156,6 +156,7 @@ def test_randomness_depends_on_key_and_step(state):
     assert loss(state._replace(step=jnp.asarray(5, jnp.int32)), KEY) != first
 
 
+@pytest.mark.slow
 def test_eval_step_uses_averaged_weights(state):
     config = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, ema=0.9, learning_rate=0.01))
     start = init_state(config, KEY)
