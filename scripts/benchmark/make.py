@@ -28,17 +28,22 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL
-from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, features
 
 from jaxcrnn.charset import Charset
 from jaxcrnn.lookalikes.groups import read_groups
+from jaxcrnn.render.fonts import code_points
 
 RESOURCES = Path(__file__).resolve().parents[2] / "jaxcrnn" / "resources" / "pretrained"
 FONT_FILES = (
-    "wqy-zenhei.ttc", "uming.ttc", "ukai.ttc",
-    "FandolSong-Regular.otf", "FandolHei-Regular.otf", "FandolKai-Regular.otf", "FandolFang-Regular.otf",
-)  # fmt: skip
+    "wqy-zenhei.ttc",
+    "uming.ttc",
+    "ukai.ttc",
+    "FandolSong-Regular.otf",
+    "FandolHei-Regular.otf",
+    "FandolKai-Regular.otf",
+    "FandolFang-Regular.otf",
+)
 PARTS = ("random", "natural")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 LARGE = 96  # pixels an em while drawing; the line is then reduced to its own size
@@ -62,11 +67,6 @@ def find(folder: Path, name: str) -> Path:
     for path in sorted(folder.rglob(name)):
         return path
     sys.exit(f"{folder}: no {name}; run fetch.sh first")
-
-
-def code_points(path: Path) -> frozenset[str]:
-    with TTFont(path, fontNumber=0, lazy=True) as font:
-        return frozenset(chr(code) for code, glyph in (font.getBestCmap() or {}).items() if glyph != ".notdef")
 
 
 def is_han(character: str) -> bool:
@@ -102,12 +102,13 @@ def natural_text(rng: np.random.Generator, runs: list[str], members: frozenset[s
             return text
 
 
-def texts(sources: Path, count: int, seed: int) -> list[Line]:
+def texts(sources: Path, fonts: list[Path], count: int, seed: int) -> list[Line]:
     groups = look_alikes()
     members = frozenset("".join(groups))
     charset = frozenset(Charset.from_file(RESOURCES / "charset.txt").characters)
     # One set of characters for all typefaces, or the parts would differ in difficulty by typeface.
-    drawn = frozenset.intersection(*(code_points(find(sources, name)) for name in FONT_FILES)) & charset
+    codes = set.intersection(*(code_points(font) for font in fonts))
+    drawn = frozenset(c for c in charset if ord(c) in codes)
     groups = [kept for kept in ("".join(c for c in group if c in drawn) for group in groups) if len(kept) > 1]
     runs = corpus(find(sources / "debs/usr/share/games/fortunes", "chinese"), drawn | {" "})
     lines = []
@@ -119,10 +120,10 @@ def texts(sources: Path, count: int, seed: int) -> list[Line]:
     return lines
 
 
-def draw(line: Line, sources: Path, seed: int) -> np.ndarray:
+def draw(line: Line, fonts: list[Path], seed: int) -> np.ndarray:
     """Draw a line as a document scan or photo may show it: ``[height,width]`` gray."""
     rng = generator(seed, line.part, line.number, 1)
-    font = ImageFont.truetype(find(sources, FONT_FILES[line.face]), LARGE, layout_engine=ImageFont.Layout.BASIC)
+    font = ImageFont.truetype(fonts[line.face], LARGE, layout_engine=ImageFont.Layout.BASIC)
     ink, paper = int(rng.integers(0, 100)), int(rng.integers(170, 256))
     left, right, top, bottom = (int(rng.integers(4, 28)) for _ in range(4))
     box = font.getbbox(line.text, anchor="ls")
@@ -143,8 +144,8 @@ def draw(line: Line, sources: Path, seed: int) -> np.ndarray:
     return gray
 
 
-def write(line: Line, sources: Path, seed: int, out: Path) -> bytes:
-    gray = draw(line, sources, seed)
+def write(line: Line, fonts: list[Path], seed: int, out: Path) -> bytes:
+    gray = draw(line, fonts, seed)
     Image.fromarray(gray).save(out / line.part / f"{line.number:05d}.png")
     return hashlib.sha256(repr(gray.shape).encode() + gray.tobytes()).digest()
 
@@ -157,22 +158,32 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2026, help="random seed (default: 2026)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per CPU)")
     args = parser.parse_args()
-    lines = texts(args.sources, args.lines, args.seed)
+    fonts = [find(args.sources, name) for name in FONT_FILES]
+    lines = texts(args.sources, fonts, args.lines, args.seed)
     for part in PARTS:
         (args.out / part).mkdir(parents=True, exist_ok=True)
     with multiprocessing.Pool(args.workers) as pool:
-        sums = pool.map(functools.partial(write, sources=args.sources, seed=args.seed, out=args.out), lines, 16)
-    manifest = {"seed": args.seed, "lines": args.lines, "pillow": PIL.__version__,
-                "freetype": features.version("freetype2"), "typefaces": FONT_FILES, "parts": {}}  # fmt: skip
+        sums = pool.map(functools.partial(write, fonts=fonts, seed=args.seed, out=args.out), lines, 16)
+    manifest = {
+        "seed": args.seed,
+        "lines": args.lines,
+        "pillow": PIL.__version__,
+        "freetype": features.version("freetype2"),
+        "typefaces": FONT_FILES,
+        "parts": {},
+    }
     for part in PARTS:
         rows = [f"{part}/{line.number:05d}.png\t{line.text}\n" for line in lines if line.part == part]
         (args.out / f"{part}.txt").write_text("".join(rows), encoding="utf-8")
         pixels = hashlib.sha256(b"".join(s for line, s in zip(lines, sums, strict=True) if line.part == part))
         manifest["parts"][part] = {
-            "texts": hashlib.sha256("".join(rows).encode()).hexdigest(), "pixels": pixels.hexdigest()
-        }  # fmt: skip
-        print(f"{part}: {len(rows)} lines, texts {manifest['parts'][part]['texts'][:12]}, "
-              f"pixels {manifest['parts'][part]['pixels'][:12]}")  # fmt: skip
+            "texts": hashlib.sha256("".join(rows).encode()).hexdigest(),
+            "pixels": pixels.hexdigest(),
+        }
+        print(
+            f"{part}: {len(rows)} lines, texts {manifest['parts'][part]['texts'][:12]}, "
+            f"pixels {manifest['parts'][part]['pixels'][:12]}"
+        )
     (args.out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 

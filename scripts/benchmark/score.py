@@ -38,7 +38,7 @@ def ratio(lines: LineCounts, base: LineCounts) -> tuple[float, float, float]:
     """How many times as many look-alikes the first reader substitutes as this one, with its interval."""
     draws = np.random.default_rng(0).multinomial(
         len(lines.members), np.full(len(lines.members), 1 / len(lines.members)), REPLICATES
-    )  # fmt: skip
+    )
     values = (draws @ base.substituted) / np.maximum(draws @ lines.substituted, 1)
     low, high = np.quantile(values, [0.025, 0.975])
     return float(base.substituted.sum() / max(lines.substituted.sum(), 1)), float(low), float(high)
@@ -62,8 +62,10 @@ def main() -> None:
     for name, (others, _) in readers.items():
         if others != truths:
             sys.exit(f"{name}: its true texts are not those of {first}; expected the same lines in the same order")
-    print(f"{args.part}: {len(truths)} lines, {base.lines.characters.sum()} characters, "
-          f"{base.lines.members.sum()} look-alikes\n")  # fmt: skip
+    print(
+        f"{args.part}: {len(truths)} lines, {base.lines.characters.sum()} characters, "
+        f"{base.lines.members.sum()} look-alikes\n"
+    )
     columns = list(counts(base.lines))
     print(f"| reader | {' | '.join(columns)} | substituted, minus {first} | {first}, times as rarely |")
     print("|---" * (len(columns) + 3) + "|")
