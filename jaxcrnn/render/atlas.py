@@ -18,7 +18,7 @@ from jaxcrnn._files import cache_folder
 from jaxcrnn._text import first_line
 from jaxcrnn.charset import name_of
 from jaxcrnn.errors import UserError
-from jaxcrnn.render.fonts import Face, chosen, code_points, find, parse, system
+from jaxcrnn.render.fonts import Face, chosen, code_points, find, parse, selected, system
 
 SIZE = 40  # rows and columns of a tile
 EM = 32  # size in pixels of the em square, which is centered in the tile
@@ -67,12 +67,7 @@ class Atlas(NamedTuple):
         Raises:
           UserError: a name is unknown, or no font is left.
         """
-        for name in (*fonts, *without):
-            if name not in self.fonts:
-                raise UserError(f"unknown typeface {name!r}; expected some of {', '.join(self.fonts)}")
-        kept = [name for name in fonts or self.fonts if name not in without]
-        if not kept:
-            raise UserError(f"no typeface is left without {', '.join(without)}; expected at least one")
+        kept = selected(self.fonts, fonts, without)
         at = [self.fonts.index(name) for name in kept]
         return self._replace(
             fonts=tuple(kept), tiles=self.tiles[at], advances=self.advances[at], present=self.present[at]

@@ -96,17 +96,27 @@ def named(faces: Sequence[Face], names: Collection[str] = (), without: Collectio
     Raises:
       UserError: a name is unknown, two faces share one, or none is left.
     """
-    known = [face.name for face in faces]
-    for name in (*names, *without):
-        if name not in known:
-            raise UserError(f"unknown typeface {name!r}; expected some of {', '.join(known)}")
-    kept = [face for face in faces if (not names or face.name in names) and face.name not in without]
+    chosen_names = selected([face.name for face in faces], names, without)
+    kept = [face for face in faces if face.name in chosen_names]
     for face in kept:
         if sum(other.name == face.name for other in kept) > 1:
             paths = ", ".join(str(other.path) for other in kept if other.name == face.name)
             raise UserError(f"two typefaces are named {face.name!r}: {paths}; expected different file names")
+    return kept
+
+
+def selected(names: Sequence[str], wanted: Collection[str] = (), without: Collection[str] = ()) -> list[str]:
+    """Select names of typefaces: those wanted, or all, but not those of ``without``.
+
+    Raises:
+      UserError: a name is unknown, or none is left.
+    """
+    for name in (*wanted, *without):
+        if name not in names:
+            raise UserError(f"unknown typeface {name!r}; expected some of {', '.join(names)}")
+    kept = [name for name in wanted or names if name not in without]
     if not kept:
-        raise UserError("no typeface is left; expected at least one")
+        raise UserError(f"no typeface is left without {', '.join(without)}; expected at least one")
     return kept
 
 

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from jaxcrnn._ranges import Range
 from jaxcrnn._text import read_text
 from jaxcrnn.errors import UserError
 from jaxcrnn.lookalikes.groups import read_groups
@@ -42,6 +43,11 @@ KEYS: dict[str, dict[str, Any]] = {
     "uniform": {"characters": ""},
     "patterns": {"file": ""},
 }
+
+
+_SHARE = Range(0, 1)
+_LARGE = Range(0, 1_000_000)
+RANGES = {"weight": _LARGE, "power": _LARGE, "punctuation": _SHARE, "swap": _SHARE, "share": _SHARE}
 
 
 class Rows(NamedTuple):
@@ -386,13 +392,13 @@ def _checked(path: Path, number: int, part: dict[Any, Any]) -> dict[str, Any]:
     for key in part:
         if key not in whole:
             raise UserError(f"{where}: unknown key {key!r}; expected {', '.join(whole)}")
-    for key, value in (whole := whole | part).items():
+    whole |= part
+    for key, value in whole.items():
         if value is None:
             raise UserError(f"{where} ({kind}): missing key {key!r}")
-        if key in ("weight", "power", "punctuation", "swap", "share"):
-            most = 1.0 if key in ("punctuation", "swap", "share") else 1e6
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-                raise UserError(f"{where} ({kind}): {key} is {value!r}; expected a number from 0 to {most:g}")
+        if key in RANGES:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not RANGES[key].has(value):
+                raise UserError(f"{where} ({kind}): {key} is {value!r}; expected a number from {RANGES[key]}")
         elif not isinstance(value, str):
             raise UserError(f"{where} ({kind}): {key} is {value!r}; expected text")
     if not whole["weight"]:

@@ -125,12 +125,12 @@ def template_pool(
                     else:
                         expand(part.name, row, depth + 1)
 
-    filled = {name: any(c in number for c in PLACEHOLDERS[name]) for name in names}
+    # Characters that cannot be drawn, and placeholders without one that can.
+    blocked = {_MISSING, *(names[name] for name, filling in PLACEHOLDERS.items() if not set(filling) & set(number))}
     for _ in range(count):
         row: list[int] = []
         expand("text", row, 0)
-        drawable = all(c != _MISSING and (c >= 0 or filled[list(names)[-c - 1]]) for c in row)
-        if drawable and 0 < len(row) <= LONGEST:
+        if blocked.isdisjoint(row) and 0 < len(row) <= LONGEST:
             rows.append(row)
     if not rows:
         raise UserError(f"{path}: no text consists of characters that can be drawn")
