@@ -78,9 +78,9 @@ class Images:
         if kept:
             # Images with several pages are read again next time, to report them again.
             pages = set(self.pages)
-            again = [index for index in range(len(self.source)) if pages and self.source.name(index) in pages]
-            sizes = self.sizes.copy()
-            sizes[again] = 0
+            sizes = self.sizes.copy() if pages else self.sizes
+            if pages:
+                sizes[[index for index in range(len(self.source)) if self.source.name(index) in pages]] = 0
             kept.save(stamps, sizes)
 
     def notes(self) -> list[str]:

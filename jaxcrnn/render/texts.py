@@ -114,6 +114,7 @@ class Texts:
         self.groups: Sequence[str] = ()
         self.pieces: list[str] = []
         self.mixture: Mixture | None = None
+        self._classes: tuple[Charset, np.ndarray] | None = None
         if not self.visible:
             raise UserError("no character can be rendered; expected fonts with characters of the charset")
         if config.source == "lookalikes":
@@ -187,7 +188,9 @@ class Texts:
         """Draw texts as labels: ``[N,longest]`` class ids padded with 0, and their lengths ``[N]``."""
         if self.mixture:
             rows = self.mixture.draw(indices, shortest, longest)
-            classes = np.asarray(charset.encode(self.characters), np.int32)
+            if self._classes is None or self._classes[0] is not charset:  # once, not for every batch
+                self._classes = charset, np.asarray(charset.encode(self.characters), np.int32)
+            classes = self._classes[1]
             inside = np.arange(longest) < rows.lengths[:, None]
             return np.where(inside, classes[rows.ids], 0), rows.lengths.astype(np.int32)
         labels, lengths = np.zeros((len(indices), longest), np.int32), np.zeros(len(indices), np.int32)

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 
 from jaxcrnn.charset import Charset
 from jaxcrnn.render.atlas import BASELINE, EM, SIZE, is_space
+from jaxcrnn.render.fonts import code_points
 
 SIMPLIFIED = 2  # face of the Noto CJK collections with the glyphs of mainland China; face 0 has those of Japan
 PART = 4  # typefaces in a file
@@ -121,7 +121,7 @@ def draw(face: Face, folder: Path, text: str) -> tuple[np.ndarray, np.ndarray, n
     font = ImageFont.truetype(paths[0], em, index=face.index, layout_engine=ImageFont.Layout.BASIC)
     # fontTools does not read .pcf, so glyphs that such a font lacks are found by the box drawn in their place.
     bitmaps_only = face.file.endswith(".pcf")
-    code_points = None if bitmaps_only else _code_points(paths[0], face.index)
+    drawable = None if bitmaps_only else code_points(Path(paths[0]), face.index)
     box = _mask(font, "\ue777") if bitmaps_only else None
     tiles = np.zeros((len(text), SIZE, SIZE), np.uint8)
     advances = np.ones(len(text), np.float32)
@@ -129,7 +129,7 @@ def draw(face: Face, folder: Path, text: str) -> tuple[np.ndarray, np.ndarray, n
     for i, character in enumerate(text):
         if face.name.startswith(LATIN) and ord(character) > LAST_LATIN:
             continue
-        if code_points is not None and ord(character) not in code_points:
+        if drawable is not None and ord(character) not in drawable:
             continue
         advances[i] = font.getlength(character) / em
         if box is not None and _mask(font, character) == box:
@@ -137,11 +137,6 @@ def draw(face: Face, folder: Path, text: str) -> tuple[np.ndarray, np.ndarray, n
         tiles[i] = _enlarged(font, character, em) if face.pixels else _outline(font, character, advances[i])
         present[i] = bool(tiles[i].any()) or is_space(character)
     return tiles, advances, present
-
-
-def _code_points(path: str, index: int) -> set[int]:
-    with TTFont(path, fontNumber=index, lazy=True) as font:
-        return {code for code, glyph in (font.getBestCmap() or {}).items() if glyph != ".notdef"}
 
 
 def _mask(font: ImageFont.FreeTypeFont, character: str) -> tuple[bytes, tuple[int, int]]:
