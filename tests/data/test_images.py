@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcrnn.data.images import ImageError, Limits, fit_height, read_gray
+from jaxcrnn.data.images import ImageError, Limits, fit_height, fitted_width, read_gray
 
 
 def encoded(image, form="PNG", **options):
@@ -105,3 +105,10 @@ def test_fit_height_keeps_the_aspect_ratio():
     assert fit_height(same, 32, Limits()) is same
     with pytest.raises(ImageError, match=r"94x24 becomes 125 px wide at height 32; the limit is 100 px"):
         fit_height(gray, 32, Limits(max_width=100))
+
+
+@pytest.mark.parametrize("size", [(60, 20), (20, 60), (32, 32), (7, 3)])
+@pytest.mark.parametrize("vertical", [False, True])
+def test_width_is_known_without_scaling_the_image(size, vertical):
+    limits = Limits(vertical=vertical)
+    assert fitted_width(size, 32, limits) == fit_height(np.zeros(size, np.uint8), 32, limits).shape[1]

@@ -6,10 +6,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from jaxcrnn.charset import Charset
 from jaxcrnn.errors import UserError
 from jaxcrnn.render import mixture as mixtures
 from jaxcrnn.render import patterns
 from jaxcrnn.render.mixture import BLOCK, Mixture
+from jaxcrnn.render.texts import TextConfig, Texts
 
 CHARACTERS = "".join(map(chr, range(32, 127))) + "未末土士己已巳天地人日月年，。：（）《》“”·—、；"
 
@@ -154,3 +156,13 @@ def test_invalid_mixtures_are_refused_in_one_line(folder, text, message):
     with pytest.raises(UserError, match=message) as error:
         made(folder, text)
     assert "\n" not in str(error.value)
+
+
+def test_labels_are_the_classes_of_the_drawn_texts(folder):
+    (folder / "mixture.yaml").write_text(ALL, encoding="utf-8")
+    texts = Texts(TextConfig(source=str(folder / "mixture.yaml")), CHARACTERS, 0)
+    charset = Charset(CHARACTERS)
+    labels, lengths = texts.labels(charset, np.arange(50), 1, 9)
+    for i in range(50):
+        assert charset.decode(labels[i, : lengths[i]]) == texts.draw(i, 1, 9)
+        assert not labels[i, lengths[i] :].any()
