@@ -109,7 +109,8 @@ class World:
             .replace("|", "\\|")
             .replace("`", "'")
         )
-        text = text[:LONGEST] + (" ..." if len(text) > LONGEST else "")
+        if len(text) > LONGEST:
+            text = text[:LONGEST].rpartition(" ")[0] + " ..."
         return f"`{text}`" + (" and leaves a folder behind" if left else "") + f" ({done.returncode})", crashed or left
 
 
