@@ -17,7 +17,7 @@ import numpy as np
 import jaxcrnn
 from jaxcrnn._files import cache_folder
 from jaxcrnn.data import images
-from jaxcrnn.data.images import Limits
+from jaxcrnn.data.images import AROUND, EMPTY, Limits
 from jaxcrnn.data.lmdb_check import data_file
 
 # An image that changed this recently may change again without another modification time.
@@ -45,7 +45,8 @@ class AuditCache:
         self.file: Path | None = None
         self._folders: dict[Path, bytes] = {}
         with suppress(OSError, RuntimeError, ValueError):  # no home folder, or a name that no file can have
-            key = hashlib.sha256(repr((limits.max_pixels, limits.max_bytes, _decoder())).encode())
+            trim = limits.trim and (EMPTY, AROUND)  # which the sizes depend on
+            key = hashlib.sha256(repr((limits.max_pixels, limits.max_bytes, trim, _decoder())).encode())
             for place in sorted({os.path.abspath(place) for place in set(places)}):
                 key.update(os.fsencode(place) + b"\0")
             self.file = (folder or cache_folder() / "audits") / f"{key.hexdigest()[:32]}.sizes"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxcrnn.data.audit_cache import AuditCache
-from jaxcrnn.data.images import ImageError, Limits, fit_height, fitted_width, noting_pages, pages_note
+from jaxcrnn.data.images import ImageError, Limits, fit_height, fitted_width, noting_pages, pages_note, trimmed
 from jaxcrnn.data.source import Source
 
 TASK, TASKS = 16, 16  # rows of a task for a thread, and tasks that are queued at a time
@@ -114,7 +114,7 @@ class Images:
             if self.sizes[index, 0]:
                 return fitted_width(tuple(self.sizes[index].tolist()), self.height, self.limits, name)
             gray = self.source[index][0]
-            self.sizes[index] = gray.shape
+            self.sizes[index] = trimmed(gray, self.limits).shape
             scaled = fit_height(gray, self.height, self.limits, name)
         except ImageError as error:
             return error

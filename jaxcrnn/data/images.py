@@ -27,6 +27,8 @@ MISSING = "missing image"
 UNREADABLE = "unreadable image"
 ABSURD = "absurd size"
 WIDER = "data.max_width; with a trained run: --max-width"
+# Shares of the contrast and of the height of the text that `trimmed` uses.
+EMPTY, AROUND = 0.3, 0.1
 
 # Pillow supports more formats, and would start an external program for PostScript. The first group needs no plugins.
 _COMMON = ("BMP", "GIF", "JPEG", "PPM", "PNG")
@@ -56,6 +58,7 @@ class Limits:
       outside: whether a list of images may name files outside its folder.
       vertical: whether lines taller than wide are rotated by 90 degrees counterclockwise, so that a vertical line is
         read from top to bottom.
+      trim: whether empty rows above and below the text are removed before scaling (`trimmed`).
       normalize: operations that normalize labels, separated by commas (`jaxcrnn.data.normalize.OPERATIONS`).
     """
 
@@ -65,6 +68,7 @@ class Limits:
     outside: bool = False
     stretch: int = 0
     vertical: bool = False
+    trim: bool = False
     normalize: str = ""
 
     def of_stranger(self) -> Limits:
@@ -237,8 +241,44 @@ def to_png(gray: np.ndarray) -> bytes:
     return png.getvalue()
 
 
+def trimmed(gray: np.ndarray, limits: Limits) -> np.ndarray:
+    """Remove empty rows above and below the text with ``limits.trim``; otherwise return the image itself.
+
+    Rows are empty if their gray values differ by at most 30 % of the contrast of the image. A tenth of the height of
+    the text stays around it, and at least half of the image, so that a dash does not become a bar. Of lines that are
+    rotated (``limits.vertical``), columns are removed.
+
+    Args:
+      gray: ``[h, w]`` uint8.
+      limits: how images are read.
+
+    Returns:
+      ``[h', w']`` uint8, a view.
+
+    Examples:
+      >>> import numpy as np
+      >>> image = np.full((60, 9), 255, np.uint8)
+      >>> image[20:50, 2:7] = 0
+      >>> trimmed(image, Limits(trim=True)).shape
+      (36, 9)
+    """
+    if not limits.trim or not gray.size:
+        return gray
+    axis = int(limits.vertical and gray.shape[0] > gray.shape[1])
+    low, high = gray.min(axis=1 - axis).astype(np.int32), gray.max(axis=1 - axis).astype(np.int32)
+    rows = np.flatnonzero(high - low > EMPTY * (high.max() - low.min()))
+    if not len(rows):
+        return gray
+    first, stop, count = int(rows[0]), int(rows[-1]) + 1, gray.shape[axis]
+    least = (count + 1) // 2
+    around = max(round(AROUND * (stop - first)), (least - (stop - first) + 1) // 2)
+    first, stop = max(0, min(first - around, count - least)), min(count, max(stop + around, least))
+    kept = slice(first, stop)
+    return gray[:, kept] if axis else gray[kept]
+
+
 def fitted_width(size: tuple[int, int], height: int, limits: Limits, name: str = "image") -> int:
-    """Return the width after `fit_height` of an image of ``size``, its height and width in pixels.
+    """Return the width after `fit_height` of an image of ``size``, its height and width in pixels once `trimmed`.
 
     Raises:
       ImageError: it is wider than ``limits.max_width``.
@@ -256,8 +296,8 @@ def fitted_width(size: tuple[int, int], height: int, limits: Limits, name: str =
 def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image") -> np.ndarray:
     """Scale a gray image to ``height``, keeping the aspect ratio or stretching it to ``limits.stretch``.
 
-    With ``limits.vertical``, an image taller than wide is first rotated, so that its top becomes the left end. The
-    width is at least one pixel.
+    With ``limits.trim``, the image is first `trimmed`. With ``limits.vertical``, an image taller than wide is rotated,
+    so that its top becomes the left end. The width is at least one pixel.
 
     Returns:
       ``[height, w]`` uint8.
@@ -265,7 +305,9 @@ def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image
     Raises:
       ImageError: the scaled line would be wider than ``limits.max_width``.
     """
-    if limits.vertical and gray.shape[0] > gray.shape[1]:
+    turned = limits.vertical and gray.shape[0] > gray.shape[1]
+    gray = trimmed(gray, limits)
+    if turned:
         gray = np.ascontiguousarray(np.rot90(gray))
     h, w = gray.shape
     width = fitted_width((h, w), height, limits, name)

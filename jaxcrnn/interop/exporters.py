@@ -80,6 +80,7 @@ def _served(reader: Recognizer, out: Path, name: str, data: bytes) -> str:
         "width": reader.limits.stretch,
         "least_width": LEAST,
         "vertical": reader.limits.vertical,
+        "trim": reader.limits.trim,
         "blank": reader.charset.blank,
         "classes": reader.charset.num_classes,
     }
@@ -89,8 +90,9 @@ def _served(reader: Recognizer, out: Path, name: str, data: bytes) -> str:
 
 def _facts(reader: Recognizer) -> dict[str, Any]:
     images = dataclasses.asdict(reader.limits)
-    if not reader.limits.vertical:
-        del images["vertical"]  # earlier versions, which do not know it, read such an export too
+    for name in ("vertical", "trim"):
+        if not images[name]:
+            del images[name]  # earlier versions, which do not know it, read such an export too
     del images["normalize"]  # of labels, which an exported model does not read
     return {
         "format": recognizer.FORMAT,

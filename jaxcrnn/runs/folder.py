@@ -49,6 +49,7 @@ _ORDER = (
     "data.max_width",
     "data.stretch",
     "data.vertical",
+    "data.trim",
     "text.share",
     "run.seed",
 )

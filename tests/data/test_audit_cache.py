@@ -97,6 +97,7 @@ def test_sizes_do_not_depend_on_the_model(lines):
     assert [fault.kind for fault in corpus.faults] == ["absurd size"] * 2
     assert reads == 0
     assert audited(lines, Limits(max_pixels=1000))[1] == 5  # a bound on what is decoded
+    assert audited(lines, Limits(trim=True))[1] == 5  # sizes of trimmed images
 
 
 def test_cache_of_another_version_is_ignored(lines, monkeypatch):

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import audit, audit_table
-from jaxcrnn.data.images import ImageError, Limits, fit_height, noting_pages, pages_note, read_gray, to_gray
+from jaxcrnn.data.images import ImageError, Limits, fit_height, noting_pages, pages_note, read_gray, to_gray, trimmed
 from jaxcrnn.data.labels import LabelFile
 from jaxcrnn.data.loader import to_float
 
@@ -154,10 +154,13 @@ def page_loader(folder, monkeypatch, facts):
     return pixels
 
 
-@pytest.mark.parametrize(("stretch", "vertical"), [(0, False), (0, True), (60, True)])
-def test_documented_loader_gives_the_same_pixels(stretch, vertical, tmp_path, monkeypatch):
-    limits = Limits(stretch=stretch, vertical=vertical)
+@pytest.mark.parametrize(
+    ("stretch", "vertical", "trim"), [(0, False, False), (0, True, True), (60, True, False), (0, False, True)]
+)
+def test_documented_loader_gives_the_same_pixels(stretch, vertical, trim, tmp_path, monkeypatch):
+    limits = Limits(stretch=stretch, vertical=vertical, trim=trim)
     facts = {"height": 32, "width": stretch, "least_width": 16, "vertical": vertical, "blank": 0, "classes": 2}
+    facts["trim"] = trim
     pixels = page_loader(tmp_path, monkeypatch, facts)
     for name, data in FILES.items():
         (tmp_path / name).write_bytes(data)
@@ -177,6 +180,46 @@ def test_vertical_lines_are_read_from_top_to_bottom():
         assert scaled.shape == shape
         assert scaled[:, :5].max() == (0 if vertical else 255)
     assert fit_height(gray.T, 32, Limits(vertical=True)).shape == (32, 96)  # a horizontal line stays as it is
+
+
+def inked(height, top, bottom):
+    gray = np.full((height, 40), 230, np.uint8)
+    gray[top:bottom, 5:35] = 20
+    gray[:, 0] -= 40  # less than 30 % of the contrast
+    return gray
+
+
+@pytest.mark.parametrize(
+    ("height", "top", "bottom", "first", "stop"),
+    [
+        (60, 20, 50, 17, 53),  # a tenth of the text stays around it
+        (60, 0, 60, 0, 60),
+        (60, 28, 32, 15, 45),  # never less than half of the image: a dash stays a dash
+        (60, 56, 60, 30, 60),  # a line at the bottom
+        (61, 0, 3, 0, 31),
+    ],
+)
+def test_empty_rows_are_trimmed(height, top, bottom, first, stop):
+    gray = inked(height, top, bottom)
+    assert trimmed(gray, Limits()) is gray
+    np.testing.assert_array_equal(trimmed(gray, Limits(trim=True)), gray[first:stop])
+    tall = np.rot90(np.repeat(gray, 4, 1), -1)
+    of_tall = fit_height(np.ascontiguousarray(tall), 32, Limits(trim=True, vertical=True))
+    np.testing.assert_array_equal(of_tall, fit_height(np.repeat(gray, 4, 1), 32, Limits(trim=True)))
+
+
+def test_image_of_one_gray_is_not_trimmed():
+    gray = np.full((60, 40), 7, np.uint8)
+    assert trimmed(gray, Limits(trim=True)) is gray
+
+
+def test_audit_measures_trimmed_images(tmp_path):
+    Image.fromarray(inked(60, 20, 50)).save(tmp_path / "a.png")
+    (tmp_path / "labels.txt").write_text("a.png\t12\n")
+    for trim, width in ((False, round(40 * 32 / 60)), (True, round(40 * 32 / 36))):
+        corpus = audit(LabelFile(tmp_path / "labels.txt"), Charset("12"), lambda width: 9, 32, Limits(trim=trim))
+        assert corpus.widths.tolist() == [width]
+        assert corpus.image(0).shape == (32, width)
 
 
 def test_audit_reports_tall_lines_and_further_pages(tmp_path):
