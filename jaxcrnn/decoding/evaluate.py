@@ -20,6 +20,8 @@ from jaxcrnn.data.buckets import Planned
 from jaxcrnn.data.loader import Batches, collate
 from jaxcrnn.data.predictions import Predictions
 from jaxcrnn.decoding.decoder import Decoder
+from jaxcrnn.decoding.lines import Character, Line
+from jaxcrnn.model import ModelConfig
 from jaxcrnn.parallel.mesh import assemble, fetch, my_rows, of_batch
 from jaxcrnn.train import TrainConfig, eval_outputs, eval_step
 from jaxcrnn.types import Batch, CenterState, Outputs, TrainState
@@ -53,33 +55,6 @@ run_estimate = jax.jit(estimate_step)
 
 # Buckets for images of any width: each costs one compilation, and a line is padded by at most half its width.
 LADDER = tuple(int(64 * factor * 2**power) for power in range(20) for factor in (1, 1.5))
-
-
-class Character(NamedTuple):
-    """One character of a reading: its highest probability over its frames, and its position in the scaled line."""
-
-    text: str
-    confidence: float
-    left: float
-    right: float
-
-
-class Line(NamedTuple):
-    """Reading of one image.
-
-    Attributes:
-      name: name of the image.
-      text: text that was read.
-      confidence: confidence of the reading; see `jaxcrnn.decode.Reading`.
-      characters: characters of the text, if requested.
-      others: further readings with their log scores, best first, if requested.
-    """
-
-    name: str
-    text: str
-    confidence: float
-    characters: tuple[Character, ...] = ()
-    others: tuple[tuple[str, float], ...] = ()
 
 
 class Evaluation(NamedTuple):
@@ -152,8 +127,8 @@ def evaluate(
             with _reading(batch, decoder):
                 out = decoder.read(config, state, batch) if decoder else _evaluated(config, state, batch, mesh)
             for row, item in enumerate(planned.items):
-                name = corpus.source.name(int(corpus.indices[item]))
-                lines[item] = _line(charset, out, row, name, batch.images.shape[2])
+                name, width = corpus.source.name(int(corpus.indices[item])), int(corpus.widths[item])
+                lines[item] = _line(charset, out, row, name, config.model, width)
                 if len(corpus.labels[item]) and out["feasible"][row]:
                     losses[item] = out["loss"][row]
             done += len(planned.items)
@@ -217,7 +192,7 @@ def _advice(decoder: Decoder | None) -> str:
     return f"lower --batch-size (data.batch_size in a configuration){beam}, or use narrower images"
 
 
-def _line(charset: Charset, out: dict[str, np.ndarray], row: int, name: str, width: int) -> Line:
+def _line(charset: Charset, out: dict[str, np.ndarray], row: int, name: str, model: ModelConfig, width: int) -> Line:
     if "first" not in out:
         text = charset.decode(out["ids"][row, : out["counts"][row]].tolist())
         return Line(name, text, float(out["confidence"][row]))
@@ -226,7 +201,7 @@ def _line(charset: Charset, out: dict[str, np.ndarray], row: int, name: str, wid
         for ids, count, score in zip(out["ids"][row], out["counts"][row], out["scores"][row], strict=True)
         if np.isfinite(score)
     ]
-    wide = width / out["ids"].shape[2]  # pixels per frame
+    wide = width / max(1, model.frames(width))  # pixels per frame
     sure = out["confidence"][row]
     characters = tuple(
         Character(c, float(sure[k]), float(out["first"][row, k] * wide), float((out["last"][row, k] + 1) * wide))
@@ -285,5 +260,6 @@ def _chunk(
         with _reading(batch, decoder):
             out = decoder.read(config, state, batch) if decoder else jax.device_get(run_read(config, state, batch))
         for row, item in enumerate(planned.items):
-            lines[int(item)] = _line(charset, out, row, chunk[item][0], batch.images.shape[2])
+            name, image = chunk[item]
+            lines[int(item)] = _line(charset, out, row, name, config.model, image.shape[1])
     return [lines[i] for i in range(len(chunk))]
