@@ -61,7 +61,8 @@ def _convolution(place: str, i: int, layer: Layer, channels: int) -> dict[str, t
 
 
 def _block(name: str, block: Block, channels: int) -> dict[str, tuple[int, ...]]:
-    layer, out = Layer(block.features, norm=True), {}
+    layer = Layer(block.features, norm=True)
+    out: dict[str, tuple[int, ...]] = {}
     for i, inside in enumerate((channels, block.features)):
         out |= _convolution(f"{name}.", i, layer, inside)
     if channels != block.features:
