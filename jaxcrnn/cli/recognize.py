@@ -91,10 +91,12 @@ def run(args: argparse.Namespace) -> int:
     if uses_jax:
         prepare(options.RUN_MODULES)
     images = _Images(args, reader.model.height, _limits(args, model, reader.limits))
+    files = list(_inputs(items, sys.stdin.buffer))
     with noting_pages() as pages:
         read = reader.lines(
-            images.scaled(items),
+            images.scaled(files),
             batch_size=batch_size,
+            expected=len(files),
             characters=args.characters,
             decoder=decoder_of(args, reader.charset) if uses_jax else None,
         )
@@ -156,11 +158,11 @@ class _Images:
         self.failed = 0
         self.places: dict[str, _Place] = {}
 
-    def scaled(self, items: list[str]) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield the names and the scaled lines of the images that the arguments name."""
+    def scaled(self, files: list[tuple[str, str | bytes]]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the names and the scaled lines of images."""
         from jaxcrnn.data.images import ImageError, fit_height, read_gray
 
-        for name, file in _inputs(items, sys.stdin.buffer):
+        for name, file in files:
             try:
                 gray = read_gray(file, self.limits, name)
                 line = fit_height(gray, self.height, self.limits, name)

@@ -100,7 +100,7 @@ class Recognizer:
             raise UserError(f"batch_size is {batch_size}; expected 1 or more")
         named = ((_name(image, i), self._gray(image, i)) for i, image in enumerate(images))
         with noting_pages() as pages:
-            lines = list(self.lines(named, batch_size=batch_size))
+            lines = list(self.lines(named, batch_size=batch_size, expected=len(images)))
         if pages:
             warnings.warn(pages_note(pages), stacklevel=2)
         return lines
@@ -112,6 +112,7 @@ class Recognizer:
         batch_size: int = 16,
         characters: bool = False,
         decoder: Decoder | None = None,
+        expected: int = 0,
     ) -> Iterator[Line]:
         """Read a stream of scaled images, and yield the lines in their order.
 
@@ -120,6 +121,7 @@ class Recognizer:
           batch_size: lines in a batch of the engine jax; onnx reads them one by one.
           characters: whether to return the characters of each line with their confidences and positions.
           decoder: decoder to use instead of the best class of each frame; needs the engine jax.
+          expected: number of images, if it is known; with many, jax compiles programs that read faster.
 
         Raises:
           UserError: see `recognize`.
@@ -128,11 +130,14 @@ class Recognizer:
             return self._onnx().lines(self.charset, images, characters=characters)
         _check_process()
         from jaxcrnn.decoding.decoder import Decoder
-        from jaxcrnn.decoding.evaluate import recognize
+        from jaxcrnn.decoding.evaluate import FEW, recognize
 
         if characters and decoder is None:
             decoder = Decoder(1)
-        return recognize(*self._jax(), self.charset, images, batch_size=batch_size, decoder=decoder)
+        config, few, state = self._jax()
+        read = self._made["read"] = self._made.get("read", 0) + expected
+        start = few if read < FEW else None
+        return recognize(config, state, self.charset, images, batch_size=batch_size, decoder=decoder, start=start)
 
     def _onnx(self) -> OnnxEngine:
         if "onnx" not in self._made:
@@ -141,18 +146,19 @@ class Recognizer:
             self._made["onnx"] = OnnxEngine(self.model, self.variables)
         return self._made["onnx"]
 
-    def _jax(self) -> tuple[TrainConfig, TrainState]:
+    def _jax(self) -> tuple[TrainConfig, TrainConfig, TrainState]:
         if "jax" not in self._made:
             import jax
             import jax.numpy as jnp
 
-            from jaxcrnn.runs.compile import for_reading
+            from jaxcrnn.runs.compile import for_few, for_reading
             from jaxcrnn.train import TrainConfig
             from jaxcrnn.types import TrainState
 
             variables = jax.device_put(self.variables)
             state = TrainState(jnp.int32(0), variables["params"], variables["batch_stats"], (), None)
-            self._made["jax"] = for_reading(TrainConfig(self.model)), state
+            config = TrainConfig(self.model)
+            self._made["jax"] = for_reading(config), for_few(config), state
         return self._made["jax"]
 
     def _gray(self, image: Any, number: int) -> np.ndarray:

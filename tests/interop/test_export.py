@@ -223,7 +223,7 @@ def test_further_pages_are_reported_once(run_of, monkeypatch):
     """And what a Pillow image shows is turned as its file would be."""
     seen = []
 
-    def lines(self, images, *, batch_size):
+    def lines(self, images, **options):
         seen.extend(image for _, image in images)
         return seen
 
