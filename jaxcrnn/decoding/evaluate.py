@@ -24,6 +24,7 @@ from jaxcrnn.data.predictions import Predictions
 from jaxcrnn.decoding.decoder import Decoder
 from jaxcrnn.decoding.lines import Character, Line
 from jaxcrnn.model import ModelConfig
+from jaxcrnn.nn.layers import grid
 from jaxcrnn.parallel.mesh import assemble, fetch, my_rows, of_batch
 from jaxcrnn.train import TrainConfig, eval_outputs, eval_step
 from jaxcrnn.types import Batch, CenterState, Outputs, TrainState
@@ -205,10 +206,10 @@ def _line(charset: Charset, out: dict[str, np.ndarray], row: int, name: str, mod
         for ids, count, score in zip(out["ids"][row], out["counts"][row], out["scores"][row], strict=True)
         if np.isfinite(score)
     ]
-    wide = width / max(1, model.frames(width))  # pixels per frame
-    sure = out["confidence"][row]
+    places = grid(model.backbone, width)
+    sure, first, last = out["confidence"][row], out["first"][row], out["last"][row]
     characters = tuple(
-        Character(c, float(sure[k]), float(out["first"][row, k] * wide), float((out["last"][row, k] + 1) * wide))
+        Character(c, float(sure[k]), *places.span(int(first[k]), int(last[k])))
         for k, c in enumerate(texts[0] if texts else "")
     )
     empty = float(out["blank"][row]) if texts else 0.0

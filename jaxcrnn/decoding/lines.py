@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcrnn.charset import Charset
+from jaxcrnn.nn.layers import Grid
 
 
 class Character(NamedTuple):
@@ -36,22 +37,22 @@ class Line(NamedTuple):
     others: tuple[tuple[str, float], ...] = ()
 
 
-def read_line(logits: np.ndarray, charset: Charset, name: str, width: int, *, characters: bool = False) -> Line:
+def read_line(logits: np.ndarray, charset: Charset, name: str, grid: Grid | None = None) -> Line:
     """Read one line as `jaxcrnn.decode.read` does: the best class of each frame, repeats merged, blanks removed.
 
     Args:
       logits: ``[T,C]`` float32, the frames of the line without padding.
       charset: charset of the model.
       name: name of the image.
-      width: width of the scaled line in pixels.
-      characters: whether to return the characters, too.
+      grid: places of the frames in the scaled line, to return the characters, too.
 
     Examples:
       >>> import numpy as np
       >>> from jaxcrnn import Charset
       >>> from jaxcrnn.decoding.lines import read_line
+      >>> from jaxcrnn.nn.layers import grid
       >>> frames = [[0.2, 0.6, 0.2], [0.05, 0.9, 0.05], [0.8, 0.1, 0.1], [0.2, 0.1, 0.7]]
-      >>> line = read_line(np.log(np.array(frames, np.float32)), Charset("ab"), "", 16, characters=True)
+      >>> line = read_line(np.log(np.array(frames, np.float32)), Charset("ab"), "", grid("small", 16))
       >>> line.text, round(line.confidence, 3), [(c.left, c.right) for c in line.characters]
       ('ab', 0.8, [(0.0, 8.0), (12.0, 16.0)])
     """
@@ -66,9 +67,11 @@ def read_line(logits: np.ndarray, charset: Charset, name: str, width: int, *, ch
     starts, ends = starts[visible], ends[visible]
     text = charset.decode(best[starts].tolist())
     sure = [float(_highest(logits[start:end]).max()) for start, end in zip(starts, ends, strict=True)]
-    wide = width / len(best)  # pixels per frame
-    places = zip(text, sure, (starts * wide).tolist(), (ends * wide).tolist(), strict=True)
-    return Line(name, text, float(np.mean(sure)), tuple(Character(*place) for place in places) if characters else ())
+    if grid is None:
+        return Line(name, text, float(np.mean(sure)))
+    places = zip(text, sure, starts.tolist(), ends.tolist(), strict=True)
+    characters = (Character(c, p, *grid.span(start, end - 1)) for c, p, start, end in places)
+    return Line(name, text, float(np.mean(sure)), tuple(characters))
 
 
 def _highest(logits: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.data.images import to_float
 from jaxcrnn.decoding.lines import Line, read_line
 from jaxcrnn.interop import onnx_graph, weights
+from jaxcrnn.nn.layers import grid
 
 
 class OnnxEngine:
@@ -74,7 +75,8 @@ class OnnxEngine:
         """
 
         def read(name: str, image: np.ndarray) -> Line:
-            return read_line(self.logits(image), charset, name, image.shape[1], characters=characters)
+            places = grid(self.model.backbone, image.shape[1]) if characters else None
+            return read_line(self.logits(image), charset, name, places)
 
         count = processors()
         reading: deque[Future[Line]] = deque()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -192,6 +193,37 @@ def frames(name: str, width: Any) -> Any:
     for layer in layers_of(name):
         width = width_after(layer, width, np.where)
     return width
+
+
+class Grid(NamedTuple):
+    """Places of the frames in an image: frame t begins at ``left + t * step``.
+
+    Attributes:
+      left: left end of the first frame in pixels; negative if the poolings are padded.
+      step: width of a frame in pixels.
+      width: width of the image in pixels.
+    """
+
+    left: float
+    step: float
+    width: int
+
+    def span(self, first: int, last: int) -> tuple[float, float]:
+        """Return the left and the right end of a range of frames, within the image."""
+        ends = self.left + first * self.step, self.left + (last + 1) * self.step
+        return min(max(ends[0], 0.0), float(self.width)), min(max(ends[1], 0.0), float(self.width))
+
+
+def grid(name: str, width: int) -> Grid:
+    """Return where the frames of an image of this width lie; frames are centered on what they see most of.
+
+    Examples:
+      >>> from jaxcrnn.nn.layers import grid
+      >>> grid("small", 100).span(0, 1), grid("vgg", 100).span(0, 1)
+      ((0.0, 8.0), (0.0, 6.0))
+    """
+    step = math.prod(layer.stride for layer in layers_of(name) if isinstance(layer, Layer) and layer.pool)
+    return Grid((width // step - int(frames(name, width))) * step / 2, float(step), width)
 
 
 def rows(name: str, height: int) -> int:
