@@ -223,10 +223,10 @@ def _inputs(items: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | byte
             walked = walk(path)
             images = [p for p in walked.files if p.suffix.lower() in image_endings()]
             others = len(walked.files) - len(images)
-            if skipped := walked.skipped(path, counted(others, "non-image file") if others else ""):
-                notice(skipped)
             if not images:
                 raise UserError(f"{item}: {_no_images(path)}")
+            if skipped := walked.skipped(path, counted(others, "non-image file") if others else ""):
+                notice(skipped)
             yield from ((str(p), str(p)) for p in images)
         else:
             yield item, item

@@ -189,9 +189,8 @@ def test_invalid_models_and_images_print_one_line(arguments, message, tmp_path, 
     exporters.to_safetensors(reader_of(TINY), tmp_path, tmp_path / "out")
     (tmp_path / "empty").mkdir()
     assert main(["recognize", *(a.format(out=tmp_path / "out", empty=tmp_path / "empty") for a in arguments)]) == 2
-    *others, line = capsys.readouterr().err.splitlines()
+    (line,) = capsys.readouterr().err.splitlines()
     assert message in line
-    assert all("no such file" in other for other in others)
 
 
 def test_bounds_of_an_exported_model_are_reported(tmp_path, capsys):
