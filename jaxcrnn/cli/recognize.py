@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     if uses_jax:
         prepare(options.RUN_MODULES)
     images = _Images(args, reader.model.height, _limits(args, model, reader.limits))
-    files = list(_inputs(items, sys.stdin.buffer))
+    files = list(_inputs(items, sys.stdin.buffer, model))
     with noting_pages() as pages:
         read = reader.lines(
             images.scaled(files),
@@ -208,11 +208,14 @@ def _as_json(line: Line, place: _Place, characters: bool) -> str:
     return to_json(values)
 
 
-def _inputs(items: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | bytes]]:
+def _inputs(items: list[str], stdin: BinaryIO, model: str) -> Iterator[tuple[str, str | bytes]]:
     """Yield names and files: the sorted images of a folder, and for ``-`` the image or the list of paths on stdin."""
     from jaxcrnn._files import walk
     from jaxcrnn.data.folders import image_endings
 
+    expected = "files such as .png or .jpg"
+    if model == "pretrained":  # perhaps the first one was meant as the model
+        expected += ", or a model: a folder with config.yaml (a run) or config.json (an exported model)"
     for item in items:
         path = Path(item)
         if item == "-":
@@ -223,24 +226,23 @@ def _inputs(items: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | byte
             walked = walk(path)
             images = [p for p in walked.files if p.suffix.lower() in image_endings()]
             others = len(walked.files) - len(images)
-            if not images:
-                raise UserError(f"{item}: {_no_images(path)}")
+            if not images and (other := _not_images(path)):
+                raise UserError(f"{item}: {other}")
             if skipped := walked.skipped(path, counted(others, "non-image file") if others else ""):
                 notice(skipped)
+            if not images:
+                raise UserError(f"{item}: no images in this folder; expected {expected}")
             yield from ((str(p), str(p)) for p in images)
         else:
             yield item, item
 
 
-def _no_images(folder: Path) -> str:
+def _not_images(folder: Path) -> str:
+    """Describe a folder that is a model, or inside one; empty if it is neither."""
     if any((folder / name).is_file() for name in _MODELS):
         return "is a model and contains no images; expected it before the images"
-    if inside := next((one for one in list(folder.parents)[:2] if (one / "run.json").is_file()), None):
-        return f"is inside the run folder {inside}; expected that folder, with --checkpoint for a step"
-    return (
-        "no images in this folder, and neither config.yaml (of a run) nor config.json (of an exported model); expected "
-        "a model, or files such as .png or .jpg"
-    )
+    inside = next((one for one in list(folder.parents)[:2] if (one / "run.json").is_file()), None)
+    return f"is inside the run folder {inside}; expected that folder, with --checkpoint for a step" if inside else ""
 
 
 def _paths(data: bytes) -> list[str] | None:

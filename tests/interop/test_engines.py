@@ -175,7 +175,7 @@ def test_forked_processes_read_with_onnx():
     [
         (["pretrained"], "pretrained: is a model; expected images after it (files, folders, or - for stdin)"),
         (["{out}"], "out: is a model; expected images after it"),
-        (["{empty}"], "empty: no images in this folder, and neither config.yaml (of a run) nor config.json"),
+        (["{empty}"], "empty: no images in this folder; expected files such as .png or .jpg, or a model: a folder"),
         (["{empty}/a.png", "{out}"], "out: is a model and contains no images; expected it before the images"),
         (["{empty}/none", "a.png"], "none: no such file or folder; expected a run folder, an exported folder, 'pre"),
         (["weights.pth", "a.png"], "weights.pth: is not an image; expected a run folder, an exported folder, 'pretra"),
