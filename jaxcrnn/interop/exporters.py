@@ -23,9 +23,9 @@ from jaxcrnn.convert import to_torch
 from jaxcrnn.errors import UserError
 from jaxcrnn.interop import checkpoint_layouts, importer, recognizer, reorder, state_dicts
 from jaxcrnn.interop.recognizer import Recognizer
+from jaxcrnn.interop.trained import open_untrusted
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.nn.backbones import Block, layers_of
-from jaxcrnn.runs.folder import open_weights
 
 LEAST = 16  # width in pixels that gives at least one frame with every backbone
 
@@ -243,7 +243,7 @@ def to_crnn_pytorch(reader: Recognizer, source: Path, out: Path) -> str:
 
 def to_original(reader: Recognizer, source: Path, out: Path) -> str:
     """Write a state dict in the layout that a converted run was imported from."""
-    run = open_weights(source)
+    run = open_untrusted(source)
     state = importer.original(run, reader.variables)
     state_dicts.write(out, state)
     return f"{len(state)} arrays in the layout of the checkpoint that {source} was converted from"

@@ -28,13 +28,13 @@ from jaxcrnn.runs.folder import (
     CHECKPOINTS,
     Run,
     create,
-    lock,
     open_run,
     same_charset,
     same_model,
     say_changes,
     used,
 )
+from jaxcrnn.runs.lock import lock
 from jaxcrnn.runs.processes import agreed
 from jaxcrnn.runs.trainer import fit
 from jaxcrnn.runs.unused import removed_if_unused
@@ -74,7 +74,7 @@ def first_state(
     Args:
       config: configuration of the new run.
       charset: charset of the new run.
-      origin: run to load the weights from.
+      origin: run, or exported recogniser, to load the weights from.
       checkpoint: checkpoint of ``origin``; ``"best"`` by default.
       grow: whether ``charset`` may differ from that of ``origin``.
       centers: file of centers; None or a name of `jaxcrnn.objective.CHOICES` lets ``config.loss`` initialize them.
@@ -88,10 +88,10 @@ def first_state(
     if origin:
         before, step = origin.state(checkpoint or "best")
         same_model(origin, train_config.model)
-        facts["init_from"] = {"run": str(origin.folder.resolve()), "step": step}
+        facts["init_from"] = {"run": origin.place, "step": step}
         if not grow and (converted := origin.facts().get("converted")):
             facts["converted"] = converted  # the weights can still be exported to that layout
-        print(f"initialized from {origin.folder}, checkpoint of step {step}")
+        print(f"initialized from {origin.described(step)}")
         variables = eval_variables(before)
     loaded = None
     if centers and centers not in CHOICES["start"]:
