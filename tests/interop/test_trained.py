@@ -15,7 +15,7 @@ from jaxcrnn.data.images import Limits
 from jaxcrnn.errors import UserError
 from jaxcrnn.experiments import plan
 from jaxcrnn.interop import recognizer, trained
-from jaxcrnn.interop.exporters import to_safetensors
+from jaxcrnn.interop.exporters import card, to_safetensors
 from jaxcrnn.interop.recognizer import Recognizer
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.train import TrainConfig, state_shapes
@@ -146,6 +146,16 @@ def test_comparison_may_start_from_an_exported_model(exported, tmp_path):
         plan.read(path, (), trained.open_untrusted)
 
 
+def test_card_of_an_exported_model_is_kept(exported):
+    package = recognizer.load(exported)
+    assert "GB 2312" in card(package, Path("pretrained"))
+    (exported / "README.md").rename(exported / "CARD.md")
+    try:
+        assert "to be added by the author" in card(package, exported)
+    finally:
+        (exported / "CARD.md").rename(exported / "README.md")
+
+
 @pytest.mark.slow
 def test_commands_read_with_an_exported_model(exported, lines_file, tmp_path, capsys):
     data = ["--data", str(lines_file)]
@@ -166,6 +176,8 @@ def test_exported_model_is_fine_tuned_like_the_run_it_was_exported_from(lines_fi
         assert main(train_args(lines_file, f"from-{name}", "--init-from", name, steps=3, val=False)) == 0
     first, second = (trained.open_trained(f"from-{name}").state("latest")[0].params for name in ("run", "model"))
     jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert main(["export", "from-model", "--format", "safetensors", "--out", "again"]) == 0
+    assert "| fine-tuned from | model |\n| exported with |" in Path("again/README.md").read_text(encoding="utf-8")
     assert trained.open_trained("from-model").facts()["init_from"] == {"run": str(tmp_path / "model"), "step": 0}
     again = [*train_args(lines_file, "from-model", "--init-from", "model", steps=3, val=False), "--auto-resume"]
     assert main(again) == 0
@@ -194,4 +206,7 @@ def test_package_weights_are_fine_tuned_with_another_charset(lines_file, tmp_pat
     assert main(["report", "run", "--data", str(lines_file)]) == 0
     assert "pretrained" in Path("run/report.html").read_text(encoding="utf-8")
     assert main(["export", "run", "--format", "safetensors", "--out", "model"]) == 0
+    assert "| fine-tuned from | the pretrained weights of jaxcrnn" in Path("model/README.md").read_text(
+        encoding="utf-8"
+    )
     assert len(jaxcrnn.load("model").recognize([lines_file.parent / "0.png"])) == 1
