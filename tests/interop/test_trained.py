@@ -102,6 +102,10 @@ MISTAKES = {
         ["export", "{model}", "--format", "original", "--out", "{tmp}/out"],
         "model: has no original layout; expected a run made by 'jaxcrnn convert'",
     ),
+    "convert": (
+        ["convert", "{model}/model.safetensors", "--charset", "{chars}", "--out", "{tmp}/out"],
+        "model.safetensors: is a model that jaxcrnn exported, which needs no conversion; fine-tune it with train",
+    ),
     "neither": (
         ["evaluate", "{tmp}", "--data", "{data}"],
         "config.yaml is missing; expected pretrained",
