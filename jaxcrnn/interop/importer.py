@@ -71,8 +71,8 @@ def import_checkpoint(
     own = source.parent if source.name == recognizer.WEIGHTS else source
     if is_exported(own):
         raise UserError(
-            f"{source}: is a model that jaxcrnn exported, which needs no conversion; fine-tune it with train --init-from "
-            f"{own}"
+            f"{source}: is a model that jaxcrnn exported, which needs no conversion; fine-tune it with train "
+            f"--init-from {own}"
         )
     weights = state_dicts.load(source, key)
     state, notes, layout, renamed = weights.arrays, weights.notes, None, None
