@@ -48,7 +48,7 @@ def place_of(name: str | Path) -> str:
     The weights of the package are recorded by name, because another installation has them elsewhere.
     """
     folder = located(name)
-    return PRETRAINED if folder == _PACKAGE else str(folder.resolve())
+    return PRETRAINED if folder.resolve() == _PACKAGE.resolve() else str(folder.resolve())
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,15 @@ class Exported(Run):
 
     Attributes:
       reader: the recogniser that was exported.
+      place: as `place_of`.
     """
 
     reader: Recognizer | None = None
+    place: str = ""
 
     def facts(self) -> dict[str, Any]:
         """Return no facts: an export does not record its training."""
         return {}
-
-    @property
-    def place(self) -> str:
-        """As `place_of`."""
-        return place_of(self.folder)
 
     def state(self, which: str = "best") -> tuple[TrainState, int]:
         """Return the weights as a state without optimizer and centers, and step 0.
@@ -109,8 +106,9 @@ def open_untrusted(name: str | Path) -> Run:
     folder = located(name)
     if not is_exported(name):
         return open_weights(folder, EXPECTED)
-    reader = recognizer.load(folder)
-    return Exported(Path(name), config_of(reader), reader.charset, None, reader)
+    reader, place = recognizer.load(folder), place_of(name)
+    shown = Path(PRETRAINED) if place == PRETRAINED else Path(name)  # not the path in this installation
+    return Exported(shown, config_of(reader), reader.charset, None, reader, place)
 
 
 def open_origin(place: str) -> Run | None:
