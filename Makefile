@@ -11,7 +11,7 @@ EXTRAS := dev$(if $(filter 3.11,$(VERSION)),$(comma)torch)
 
 .PHONY: demo test test-all lint docs clean help
 help:
-	@echo "make demo      train recognisers on rendered look-alikes and compare four losses (about ten minutes on two cores)"
+	@echo "make demo      read look-alikes with the pretrained recogniser and fine-tune it with four losses (about three minutes on two cores)"
 	@echo "make test      run the quick tests (about five minutes on two cores)"
 	@echo "make test-all  run all tests, including fault injection, invalid input, several processes and long commands"
 	@echo "make lint      run ruff, mypy, codespell and the import contracts"

@@ -28,7 +28,8 @@ class CRNN(nn.Module):
     """A CRNN: ``apply(variables, images [B,H,W,1], widths [B], train=...) -> Outputs``.
 
     With ``train=True`` batch normalisation uses the statistics of the batch: pass ``mutable=["batch_stats"]``, and
-    ``rngs={"dropout": key}`` if the config has dropout. Columns at ``x >= widths[b]`` are padding and ignored.
+    ``rngs={"dropout": key}`` if the config has dropout. The first ``frozen`` layers of the backbone have no gradient
+    and keep the statistics of their batch normalisation. Columns at ``x >= widths[b]`` are padding and ignored.
 
     Attributes:
       config: the architecture; ``num_classes`` must be set.
@@ -48,7 +49,7 @@ class CRNN(nn.Module):
     ops: Ops = LOCAL
 
     @nn.compact
-    def __call__(self, images: Array, widths: Array, *, train: bool = False) -> Outputs:
+    def __call__(self, images: Array, widths: Array, *, train: bool = False, frozen: int = 0) -> Outputs:
         config, imported, dtype = self.config, self.config.imported, DTYPES[self.config.dtype]
         widths = integers("widths", widths)
         if config.standardize:
@@ -59,7 +60,7 @@ class CRNN(nn.Module):
             images = jnp.broadcast_to(images, (*images.shape[:3], imported.colors))
         winograd = config.conv == "winograd"
         backbone = Backbone(config.backbone, dtype, imported.channels, imported.rows, winograd, name="backbone")
-        x, lengths = backbone(images, widths, train)
+        x, lengths = backbone(images, widths, train, frozen)
         lstms = linears = 0
         for kind, size in config.layers():
             if kind == "linear":

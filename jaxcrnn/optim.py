@@ -34,6 +34,8 @@ class OptimConfig:
       beta2: decay rate of AdamW's second moment, 0 or more, less than 1.
       clip_norm: largest norm of the gradients of all parameters together, 0 or more; larger ones are scaled down to it,
         and 0 disables clipping.
+      frozen: number of convolutional layers, counted from the image, whose weights and batch statistics training keeps,
+        0 or more; a residual block counts as one. For short fine-tunes: a frozen layer has no backward pass.
       ema: decay rate of the averaged parameters that evaluation uses, 0 or more, less than 1; 0 disables averaging.
 
     Raises:
@@ -50,6 +52,7 @@ class OptimConfig:
     beta1: Decay = 0.9
     beta2: Decay = 0.99
     clip_norm: NonNegative = 5.0
+    frozen: Natural = 0
     ema: Decay = 0.0
 
     def __post_init__(self) -> None:
@@ -91,12 +94,39 @@ def make(config: OptimConfig) -> optax.GradientTransformation:
         moves = [optax.adamw(rate, b1=config.beta1, b2=config.beta2, weight_decay=decay, mask=mask)]
     # Without clipping the state has the same structure, so that a resumed run may switch it on or off.
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    clipped = optax.chain(clip, *moves)
+    clipped = _without(optax.chain(clip, *moves), config.frozen)
     return _with_average(clipped, config.ema) if config.ema else clipped
 
 
 def _is_kernel(path: tuple[Any, ...], _: Array) -> bool:
     return str(path[-1].key).startswith("kernel")
+
+
+def _without(inner: optax.GradientTransformation, frozen: int) -> optax.GradientTransformation:
+    """Set the updates of frozen layers to 0, those by weight decay and old moments too; the state stays the same."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = inner.update(updates, state, params)
+        return jax.tree_util.tree_map_with_path(held, updates), state
+
+    def held(path: tuple[Any, ...], a: Array) -> Array:
+        return jnp.zeros_like(a) if is_frozen(tuple(str(part.key) for part in path), frozen) else a
+
+    return optax.GradientTransformation(inner.init, update) if frozen else inner
+
+
+def is_frozen(path: tuple[str, ...], frozen: int) -> bool:
+    """Return whether a parameter belongs to the first ``frozen`` layers of the backbone.
+
+    Args:
+      path: keys of the parameter, such as ``("backbone", "conv2", "kernel")``.
+      frozen: number of layers.
+
+    >>> is_frozen(("backbone", "norm1", "scale"), 2), is_frozen(("backbone", "conv2", "kernel"), 2)
+    (True, False)
+    """
+    layer = path[1].lstrip("abcdefghijklmnopqrstuvwxyz") if path[0] == "backbone" else ""
+    return layer.isdecimal() and int(layer) < frozen
 
 
 def _with_average(inner: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:

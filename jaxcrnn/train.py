@@ -18,6 +18,7 @@ from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.finite import keep_if_finite
 from jaxcrnn.kernels.mesh_ops import LOCAL, Ops
 from jaxcrnn.model import CRNN, ModelConfig
+from jaxcrnn.nn.backbones import layers_of
 from jaxcrnn.objective import Flow, LossConfig
 from jaxcrnn.optim import OptimConfig
 from jaxcrnn.types import Batch, CenterState, Outputs, TrainState
@@ -30,6 +31,7 @@ __all__ = [
     "eval_step",
     "eval_variables",
     "flow_of",
+    "for_inference",
     "init_state",
     "state_shapes",
     "train_step",
@@ -50,7 +52,8 @@ class TrainConfig:
       ops: implementation of sharded operations (`jaxcrnn.parallel.ops.ops`); results are equal up to rounding.
 
     Raises:
-      UserError: If the loss needs the logits of every class and the head is fused.
+      UserError: If the loss needs the logits of every class and the head is fused, or if more layers are frozen than
+        the backbone has.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -64,6 +67,12 @@ class TrainConfig:
         if self.model.head == "fused" and self.loss.ace and self.loss.ace_variant == "paddle":
             raise UserError(
                 "loss.ace_variant 'paddle' needs the logits of every class; use 'paper', or set model.head=dense"
+            )
+
+        layers = len(layers_of(self.model.backbone, self.model.imported.channels))
+        if self.optim.frozen > layers:
+            raise UserError(
+                f"optim.frozen is {self.optim.frozen}; expected at most {layers}, the layers of {self.model.backbone!r}"
             )
 
     @property
@@ -154,7 +163,13 @@ def state_shapes(config: TrainConfig) -> TrainState:
 def _forward(config: TrainConfig, params: Any, state: TrainState, batch: Batch, key: Array) -> tuple[Outputs, Any]:
     variables = {"params": params, "batch_stats": state.batch_stats}
     outputs, changed = CRNN(config.model, config.ops).apply(
-        variables, batch.images, batch.widths, train=True, mutable=["batch_stats"], rngs={"dropout": key}
+        variables,
+        batch.images,
+        batch.widths,
+        train=True,
+        frozen=config.optim.frozen,
+        mutable=["batch_stats"],
+        rngs={"dropout": key},
     )
     return outputs, changed.get("batch_stats", {})
 
@@ -229,6 +244,28 @@ def eval_variables(state: TrainState) -> dict[str, Any]:
     """
     params = optim.averaged(state.params, state.opt_state)
     return {"params": params, "batch_stats": state.batch_stats}
+
+
+def for_inference(config: TrainConfig, state: TrainState) -> tuple[TrainConfig, TrainState]:
+    """Drop what inference does not use, so that runs with one model share compiled programs whatever their loss.
+
+    Args:
+      config: training configuration.
+      state: state of a run.
+
+    Returns:
+      The configuration of the model alone, and a state of `eval_variables` without optimizer and centers.
+
+    Examples:
+      >>> from jaxcrnn import train
+      >>> from jaxcrnn.model import ModelConfig
+      >>> config = train.TrainConfig(ModelConfig("tiny", hidden=4, num_classes=3), train.LossConfig("flow1"))
+      >>> train.for_inference(config, train.state_shapes(config))[1].centers is None
+      True
+    """
+    variables = eval_variables(state)
+    plain = TrainState(state.step, variables["params"], variables["batch_stats"], (), None)
+    return TrainConfig(config.model, ops=config.ops), plain
 
 
 def eval_outputs(config: TrainConfig, state: TrainState, batch: Batch) -> Outputs:

@@ -19,7 +19,7 @@ def add_options(parser: options.Parser) -> None:
         choices=["estimate"],
         help="average the features of each class over the lines that the run recognises exactly",
     )
-    parser.add_argument("--run", required=True, metavar="RUN", help="run folder of a trained recogniser")
+    parser.add_argument("--run", required=True, metavar="RUN", help=f"trained recogniser: {options.TRAINED}")
     parser.add_argument("--data", metavar="FILE", help="label file to read; default: the run's training set")
     parser.add_argument("--out", metavar="FILE", help="output file; default: centers.safetensors in the run folder")
     options.add_batch_size(parser)
@@ -32,15 +32,18 @@ def run(args: argparse.Namespace) -> int:
 
     from jaxcrnn._files import can_be_written
     from jaxcrnn.decoding.evaluate import estimate_centers
+    from jaxcrnn.interop.trained import Exported, open_trained
     from jaxcrnn.runs import center_files, folder
     from jaxcrnn.runs.usable_lines import usable_lines
 
-    opened = folder.open_run(Path(args.run), args.trust_code)
+    opened = open_trained(args.run, args.trust_code)
     data = opened.config.data
     batch_size = options.batch_size(args, data.batch_size)
     paths = [args.data] if args.data else [data.train, *data.more]
     if not all(paths):
-        raise UserError("the run has no training set on record; give --data FILE, a label file of path<TAB>text")
+        raise UserError(f"{opened.folder}: no training set on record; give --data FILE, a label file of path<TAB>text")
+    if isinstance(opened, Exported) and not args.out:
+        raise UserError(f"{opened.folder}: an exported model; give --out FILE, a new file for the centers")
     out = Path(args.out or opened.folder / folder.CENTERS)
     can_be_written(out)
     reading = options.reading(args)
@@ -58,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     center_files.save(out, centers, opened.charset)
     counts = np.asarray(centers.counts)
     unseen = [opened.charset.name(int(i)) for i in np.flatnonzero(counts == 0)]
-    print(f"{opened.folder}, checkpoint of step {step}, on {', '.join(paths)}")
+    print(f"{opened.described(step)}, on {', '.join(paths)}")
     print(f"{exact} of {len(corpus)} lines recognised exactly, {int(counts.sum())} frames; {corpus.left_out} skipped")
     print(f"{len(counts) - len(unseen)} of {len(counts)} classes have a center, {len(unseen)} were never seen", end="")
     print((": " + " ".join(unseen[:40]) + (" ..." if len(unseen) > 40 else "")) if unseen else "")

@@ -12,7 +12,7 @@ MODULES = ("jaxcrnn.experiments.run",)
 
 
 def add_options(parser: options.Parser) -> None:
-    parser.add_argument("plan", help="YAML file with the sections config, start, arms, seeds and tests")
+    parser.add_argument("plan", help="YAML file with the sections config, start or init_from, arms, seeds and tests")
     parser.add_argument(
         "--out", required=True, metavar="FOLDER", help="output folder; an interrupted comparison is resumed"
     )
@@ -23,9 +23,10 @@ def add_options(parser: options.Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     from jaxcrnn.experiments.plan import read
     from jaxcrnn.experiments.run import compare
+    from jaxcrnn.interop.trained import open_untrusted
 
     out = Path(args.out)
-    if compare(read(args.plan, args.set), out, args.skip_bad) is None:
+    if compare(read(args.plan, args.set, open_untrusted), out, args.skip_bad) is None:
         print(f"stopped; resume with: jaxcrnn compare {args.plan} --out {out}")
         return 0
     print(f"\ncomparison written to {out}; show it with: jaxcrnn report {out}")

@@ -19,9 +19,9 @@ MODULES = options.RUN_MODULES
 
 
 def add_options(parser: options.Parser) -> None:
-    parser.add_argument("run", help="run folder made by 'jaxcrnn train' or 'jaxcrnn convert'")
+    options.add_run(parser)
     parser.add_argument("--data", metavar="FILE", help="label file to read; default: the run's validation set")
-    parser.add_argument("--charset", metavar="FILE", help="check that the run was trained with this charset")
+    parser.add_argument("--charset", metavar="FILE", help="check that the recogniser was trained with this charset")
     options.add_batch_size(parser)
     options.add_checkpoint(parser)
     parser.add_argument("--positions", action="store_true", help="also print the accuracy at each text position")
@@ -38,11 +38,12 @@ def run(args: argparse.Namespace) -> int:
     from jaxcrnn.charset import Charset
     from jaxcrnn.data.predictions import write_predictions
     from jaxcrnn.decoding.evaluate import evaluate
+    from jaxcrnn.interop.trained import open_trained
     from jaxcrnn.report import tables
     from jaxcrnn.runs import folder
     from jaxcrnn.runs.usable_lines import usable_lines, validation_path
 
-    opened = folder.open_run(Path(args.run), args.trust_code)
+    opened = open_trained(args.run, args.trust_code)
     path = validation_path(opened, args.data)
     if args.charset:
         folder.same_charset(opened, Charset.from_file(args.charset, opened.config.data.blank), args.charset)
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(tables.evaluation_json(result, corpus, {"run": str(opened.folder), "data": str(path), "step": step}))
         return 0
-    print(f"{opened.folder}, checkpoint of step {step}, on {path}")
+    print(f"{opened.described(step)}, on {path}")
     _print(corpus, result, positions=args.positions)
     return 0
 

@@ -13,7 +13,7 @@ MODULES = ("jaxcrnn.interop.exporters",)
 
 
 def add_options(parser: options.Parser) -> None:
-    parser.add_argument("run", help="run folder, or a folder exported as safetensors")
+    options.add_run(parser)
     parser.add_argument(
         "--format",
         required=True,

@@ -43,7 +43,11 @@ def add_options(parser: options.Parser) -> None:
         metavar="FILE",
         help="add the pairs of a published table (docs/look-alikes.md has the formats); repeatable",
     )
-    mine.add_argument("--run", metavar="RUN", help="add the characters that this run confuses on --data")
+    mine.add_argument(
+        "--run",
+        metavar="RUN",
+        help="add the characters that a trained recogniser (a run, an exported model or pretrained) confuses on --data",
+    )
     mine.add_argument("--data", metavar="FILE", help="label file for --run; default: the run's validation set")
     mine.add_argument(
         "--least", type=int, default=2, metavar="N", help="with --run: minimum confusions of a pair; default: 2"
@@ -102,14 +106,14 @@ def run(args: argparse.Namespace) -> int:
 def _mine(args: argparse.Namespace) -> int:
     """Merge glyph similarities, tables and a run's confusions into groups."""
     from jaxcrnn import _console
+    from jaxcrnn.interop.trained import open_trained
     from jaxcrnn.lookalikes.groups import read_table, write_groups
     from jaxcrnn.lookalikes.mining import Candidates
     from jaxcrnn.report.sheet import glyph_sheet
-    from jaxcrnn.runs.folder import open_run
 
     out = _checked(args)
     tables = {Path(path).name: read_table(path) for path in args.table}
-    opened = open_run(Path(args.run), args.trust_code) if args.run else None
+    opened = open_trained(args.run, args.trust_code) if args.run else None
     candidates = Candidates(_characters(args, opened), args.similarity)
     glyphs = None
     if args.fonts:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from jaxcrnn.errors import UserError
 
 # Imported before the garbage collector starts (`jaxcrnn.cli.main`) by commands that use a run.
-RUN_MODULES = ("jaxcrnn.runs.folder", "jaxcrnn.decoding.evaluate")
+RUN_MODULES = ("jaxcrnn.interop.trained", "jaxcrnn.decoding.evaluate")
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,13 +43,21 @@ def add_actions(parser: argparse.ArgumentParser) -> Any:
     return parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
 
 
+TRAINED = "pretrained, the run folder of 'jaxcrnn train' or 'jaxcrnn convert', or a folder exported as safetensors"
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the positional argument ``run``, for `jaxcrnn.interop.trained.open_trained`."""
+    parser.add_argument("run", help=f"trained recogniser: {TRAINED}")
+
+
 def add_checkpoint(parser: argparse.ArgumentParser, default: str | None = "best") -> None:
     """Add ``--checkpoint``."""
     parser.add_argument(
         "--checkpoint",
         default=default,
         metavar="WHICH",
-        help="checkpoint to load: best (highest validation accuracy), latest or a step number; default: best",
+        help="checkpoint of a run to load: best (highest validation accuracy), latest or a step number; default: best",
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from jaxcrnn.cli import options
 from jaxcrnn.errors import UserError
@@ -15,7 +14,7 @@ MODULES = options.RUN_MODULES
 
 
 def add_options(parser: options.Parser) -> None:
-    parser.add_argument("run", help="run folder; both implementations use its weights")
+    options.add_run(parser)
     options.add_checkpoint(parser)
     options.add_trust(parser)
     parser.add_argument(
@@ -31,15 +30,15 @@ def add_options(parser: options.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The exit code is 1 if an error exceeds its tolerance."""
+    from jaxcrnn.interop.trained import open_trained
     from jaxcrnn.objective import PRESETS, LossConfig
     from jaxcrnn.parity import answers
     from jaxcrnn.parity.ladder import ask_torch, compare, make_task
     from jaxcrnn.report import tables
     from jaxcrnn.runs.compile import for_device
-    from jaxcrnn.runs.folder import open_run
     from jaxcrnn.train import eval_variables
 
-    opened = open_run(Path(args.run), args.trust_code)
+    opened = open_trained(args.run, args.trust_code)
     presets = tuple(PRESETS)
     if args.presets:
         presets = () if args.presets == "none" else tuple(args.presets.split(","))
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([rung._asdict() | {"holds": rung.holds} for rung in ladder], indent=2))
     else:
-        print(f"{opened.folder}, checkpoint of step {step}, {args.dtype}: max|jaxcrnn - torch_ref| / max|torch_ref|\n")
+        print(f"{opened.described(step)}, {args.dtype}: max|jaxcrnn - torch_ref| / max|torch_ref|\n")
         print(tables.parity_table(ladder))
     broken = sum(not rung.holds for rung in ladder)
     if broken:

@@ -136,11 +136,10 @@ def _split(items: list[str]) -> tuple[str, list[str]]:
 
 def _limits(args: argparse.Namespace, model: str, own: Limits) -> Limits:
     from jaxcrnn.data.bounds import bounded
-    from jaxcrnn.interop.exported import CONFIG, located
+    from jaxcrnn.interop.exported import CONFIG, is_exported, located
 
     folder = located(model)
-    exported = (folder / CONFIG).is_file()
-    place = f"{folder / CONFIG}: images" if exported else f"{folder / 'config.yaml'}: data"
+    place = f"{folder / CONFIG}: images" if is_exported(model) else f"{folder / 'config.yaml'}: data"
     bounds = {name: getattr(args, name) for name in ("max_pixels", "max_bytes", "max_width", "vertical")}
     return bounded(own, place, **bounds)
 

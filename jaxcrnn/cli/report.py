@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 
 from jaxcrnn.cli import options
+from jaxcrnn.errors import UserError
 
 SUMMARY = "write a self-contained HTML page about a run or a comparison"
 MODULES = ("jaxcrnn.report.build",)
 
 
 def add_options(parser: options.Parser) -> None:
-    parser.add_argument("folder", help="folder of a run or a comparison")
+    parser.add_argument("folder", help=f"folder of a comparison, or a trained recogniser: {options.TRAINED}")
     parser.add_argument("--out", metavar="FILE", help="output file; default: report.html in the folder")
     parser.add_argument("--data", metavar="FILE", help="label file to read; default: the validation or test set")
     parser.add_argument(
@@ -26,9 +27,12 @@ def add_options(parser: options.Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from jaxcrnn.interop.exported import is_exported
     from jaxcrnn.report import build, projector
 
     folder = Path(args.folder)
+    if not args.out and is_exported(folder):
+        raise UserError(f"{folder}: an exported model; give --out FILE, a new file for the page")
     out = Path(args.out) if args.out else folder / "report.html"
     if args.projector:
         projector.summary_writer()  # fails early if the package is missing

@@ -53,12 +53,13 @@ def add_options(parser: options.Parser) -> None:
     parser.add_argument(
         "--init-from",
         metavar="RUN",
-        help="fine-tune a run: start with its weights, charset and configuration (except the loss)",
+        help="fine-tune a trained recogniser (pretrained, a run, or a folder exported as safetensors): start with its "
+        "weights, charset and configuration (except the loss); of an exported one only the model is configured",
     )
     parser.add_argument(
         "--checkpoint",
         metavar="WHICH",
-        help="checkpoint of --init-from: best (highest validation accuracy), latest or a step number; default: best",
+        help="checkpoint of a run in --init-from: best (highest validation accuracy), latest or a step; default: best",
     )
     parser.add_argument(
         "--grow",
@@ -106,9 +107,11 @@ def add_options(parser: options.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Return 75 if ``--auto-resume`` was interrupted before the end."""
+    from jaxcrnn.interop.exported import located
+    from jaxcrnn.interop.trained import open_untrusted
     from jaxcrnn.runs import config as configs
     from jaxcrnn.runs import extensions
-    from jaxcrnn.runs.folder import CONFIG, open_weights, same_config
+    from jaxcrnn.runs.folder import CONFIG, same_config
     from jaxcrnn.runs.processes import agreed
 
     _join(args)
@@ -118,11 +121,11 @@ def run(args: argparse.Namespace) -> int:
         return _resume(args)
     # Process 0 decides for all: on a network file system others may see the folder later.
     exists = args.auto_resume and agreed((Path(args.out) / CONFIG).is_file())
-    if exists and args.init_from and not Path(args.init_from).exists():
+    if exists and args.init_from and not located(args.init_from).exists():
         own = _existing(args)
         print(f"{args.init_from} no longer exists; resuming {args.out} with its own config")
         return _job_code(_go_on(own, args))
-    origin = open_weights(Path(args.init_from)) if args.init_from else None
+    origin = open_untrusted(args.init_from) if args.init_from else None
     config = _config(args, origin)
     if args.print_config:
         extensions.paths(config.loss)  # checks the syntax of import paths without importing anything
@@ -179,11 +182,12 @@ def _start(args: argparse.Namespace, config: Config, origin: Run | None) -> bool
 
 def _existing(args: argparse.Namespace) -> Run:
     """Open the run in ``--out``; it must have been initialized from the same ``--init-from`` and ``--checkpoint``."""
+    from jaxcrnn.interop.trained import place_of
     from jaxcrnn.runs.folder import open_run
 
     own = open_run(Path(args.out), _trust(args))
     initial = own.facts().get("init_from") or {"run": None, "step": None}
-    wanted = str(Path(args.init_from).resolve()) if args.init_from else None
+    wanted = place_of(args.init_from) if args.init_from else None
     if initial["run"] != wanted:
         raise UserError(
             f"{args.out}: was initialized from {initial['run'] or 'fresh weights'}, but --init-from is "

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jaxcrnn._text import read_text
 from jaxcrnn.errors import UserError
+from jaxcrnn.objective import LossConfig
 from jaxcrnn.runs import config as configs
 from jaxcrnn.runs.config import Config
+from jaxcrnn.runs.folder import Run, open_weights
 
-KEYS = ("config", "start", "arms", "baseline", "seeds", "tests", "groups", "estimate_lines")
+Opener = Callable[[Path], Run]
+
+KEYS = ("config", "init_from", "start", "arms", "baseline", "seeds", "tests", "groups", "estimate_lines")
 START = "start"
 # Names in a comparison's folder that an arm may not have.
 TAKEN = (START, "tests", "plan.yaml", "groups.txt", "comparison.json", "results.json", "results.md", "report.html")
@@ -49,7 +53,7 @@ class Plan:
     """Plan of a comparison.
 
     Attributes:
-      start: configuration of the plain-CTC run that every arm is fine-tuned from.
+      start: configuration of the plain-CTC run that every arm is fine-tuned from; with ``origin``, of its weights.
       arms: configuration of each arm by name.
       baseline: arm that the others are compared with.
       seeds: seeds that each arm is trained with.
@@ -58,6 +62,7 @@ class Plan:
       groups: file of look-alike groups; empty for the package's own.
       estimate_lines: number of rendered lines for estimating centers, for arms that start from estimated centers.
       text: text of the YAML file.
+      origin: trained recogniser whose weights every arm is fine-tuned from, or None to train a start.
       overrides: ``section.key=value`` overrides.
       warnings: warnings about what the comparison cannot show.
     """
@@ -71,18 +76,21 @@ class Plan:
     groups: str
     estimate_lines: int
     text: str
+    origin: Run | None = None
     overrides: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def read(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
+def read(path: str | Path, overrides: Sequence[str] = (), opener: Opener = open_weights) -> Plan:
     """Read a plan.
 
     Args:
       path: YAML file with the sections ``config`` (of every run), ``start`` (overrides of the plain-CTC run that all
-        arms are fine-tuned from), ``arms`` (names, each with its overrides of ``config``), ``baseline``, ``seeds``,
+        arms are fine-tuned from) or ``init_from`` (a trained recogniser to fine-tune instead; its configuration applies
+        except for the loss), ``arms`` (names, each with its overrides of ``config``), ``baseline``, ``seeds``,
         ``tests`` (`Tests`), ``groups`` and ``estimate_lines``.
       overrides: ``section.key=value`` overrides of ``config``.
+      opener: opens the recogniser that ``init_from`` names.
 
     Raises:
       UserError: a key is unknown, a value is invalid, or an arm would see other data or take another number of steps.
@@ -99,9 +107,11 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
             f"{path}: arms is {arms!r}; expected names with settings, such as flow1: {{loss: {{preset: flow1}}}}"
         )
     shared = (content.get("config") or {}, f"{path}: config")
+    origin = _origin(path, content, opener)
+    inherited = dataclasses.replace(origin.config, loss=LossConfig()) if origin else None
 
     def config(more: Any, where: str) -> Config:
-        built = configs.build([shared, (more or {}, f"{path}: {where}")], overrides)
+        built = configs.build([shared, (more or {}, f"{path}: {where}")], overrides, inherited)
         base = Path(path).parent
         return dataclasses.replace(
             built, data=built.data.with_whole_paths(base), text=built.text.with_whole_paths(base)
@@ -140,9 +150,23 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
         str((Path(path).parent / groups).resolve()) if groups else "",
         lines,
         read_text(path),
+        origin,
         tuple(overrides),
         tuple(_doubts(built[baseline], tests, len(seeds))),
     )
+
+
+def _origin(path: str | Path, content: dict[str, Any], opener: Opener) -> Run | None:
+    """Open the recogniser that ``init_from`` names: a path relative to the plan, or another name of the opener."""
+    name = content.get("init_from")
+    if name is None:
+        return None
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{path}: init_from is {name!r}; expected pretrained or the folder of a trained recogniser")
+    if content.get("start"):
+        raise UserError(f"{path}: start cannot be combined with init_from, which replaces that run; drop one of them")
+    beside = Path(path).parent / name
+    return opener(beside if beside.exists() else Path(name))
 
 
 def _is_seed(value: Any) -> bool:

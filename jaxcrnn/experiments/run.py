@@ -27,11 +27,13 @@ from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.render.streams import RenderedLines, Stream
 from jaxcrnn.render.texts import GROUPS
 from jaxcrnn.runs import center_files, datasets, extensions, usable_lines
+from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.config import Config
-from jaxcrnn.runs.folder import CENTERS, FACTS, Run, create, open_weights, trusted
+from jaxcrnn.runs.folder import CENTERS, CHECKPOINTS, FACTS, Run, create, open_weights, trusted
+from jaxcrnn.runs.start import first_state
 from jaxcrnn.runs.trainer import fit
 from jaxcrnn.runs.unused import removed_if_unused
-from jaxcrnn.train import eval_variables, flow_of, init_state
+from jaxcrnn.train import eval_variables, flow_of, for_inference, init_state
 from jaxcrnn.types import CenterState, TrainState
 
 RECIPE, PLAN, RESULTS, GROUPS_FILE = "recipe.json", "plan.yaml", "results.json", "groups.txt"
@@ -66,7 +68,8 @@ def _compared(plan: Plan, out: Path, skip_bad: bool) -> Results | None:
             print(f"[{number}/{len(arms)}] {name}, seed {seed}: already finished")
             continue
         if not made.finished(made.folder(START, seed)):
-            print(f"[{number}/{len(arms)}] plain-CTC start of all arms, seed {seed}")
+            what = f"weights of {plan.origin.folder}" if plan.origin else "plain-CTC start"
+            print(f"[{number}/{len(arms)}] {what} for all arms, seed {seed}")
             if not made.train(START, seed):
                 return None
         print(f"[{number}/{len(arms)}] {name}, seed {seed}")
@@ -126,6 +129,7 @@ class _Grid:
             "arms": list(plan.arms),
             "tests": files,
             "set": plan.overrides,
+            "init_from": plan.origin.place if plan.origin else None,
         }
         (out / "comparison.json").write_text(
             json.dumps(facts, ensure_ascii=False), encoding="utf-8", errors="backslashreplace"
@@ -207,26 +211,44 @@ class _Grid:
         with removed_if_unused(folder):
             if folder.exists():
                 run = trusted(open_weights(folder), set(extensions.paths(config.loss)))
+            elif name == START and self.plan.origin:
+                run = self._placed(folder, config, self.plan.origin)
             else:
                 run = create(folder, config, self.charset, {"loss": config.loss.parts._asdict()})
-            stream, corpus = self.stream(seed)
-            first = None if name == START else self._first(run, seed, corpus)
-            with _console.make() as shown:
-                done = fit(
-                    run.train_config, run.config.run, self.charset, stream, None, folder, shown, lambda row: None, first
-                )
-        if done.stopped:
-            return False
+            if name == START and self.plan.origin:
+                state, _ = run.state("latest")
+            elif (trained := self._trained(run, name, seed)) is None:
+                return False
+            else:
+                state = trained
+        inference = for_inference(run.reader_config, state)
         for test, lines in self.tests.items():
-            result = evaluate(
-                run.reader_config, done.state, self.charset, lines, batch_size=32, buckets=config.data.buckets
-            )
+            result = evaluate(*inference, self.charset, lines, batch_size=32, buckets=config.data.buckets)
             write_predictions(folder / f"{test}.txt", result.predictions())
             score = result.score()
             print(
                 f"  {test}: line accuracy {score.line_accuracy:.2%}, character accuracy {score.character_accuracy:.2%}"
             )
         return True
+
+    def _placed(self, folder: Path, config: Config, origin: Run) -> Run:
+        """Create a run of the origin's weights, transferred to the charset of the comparison."""
+        state, facts = first_state(config, self.charset, origin, grow=True)
+        assert state is not None
+        made = create(folder, config, self.charset, facts)
+        with Checkpoints(folder / CHECKPOINTS, 1) as checkpoints:
+            checkpoints.save(state, {}, None)
+        return made
+
+    def _trained(self, run: Run, name: str, seed: int) -> TrainState | None:
+        """Train a run to its end and return its state, or None if it was stopped."""
+        stream, corpus = self.stream(seed)
+        first = None if name == START else self._first(run, seed, corpus)
+        with _console.make() as shown:
+            done = fit(
+                run.train_config, run.config.run, self.charset, stream, None, run.folder, shown, lambda row: None, first
+            )
+        return None if done.stopped else done.state
 
     def _first(self, run: Run, seed: int, corpus: Corpus | None) -> TrainState:
         """Build the initial state: the weights of the start, and centers as the loss of the arm requires."""

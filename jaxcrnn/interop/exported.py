@@ -17,10 +17,11 @@ from jaxcrnn.nn.imported import Imported
 
 FORMAT = "jaxcrnn model 1"
 PRETRAINED = "pretrained"  # name of the weights that the package includes
+PACKAGE = Path(__file__).parents[1] / "resources" / PRETRAINED  # where they are
 CONFIG, WEIGHTS, CHARSET, CARD = "config.json", "model.safetensors", "charset.txt", "README.md"
 
 
-class Exported(NamedTuple):
+class ExportedModel(NamedTuple):
     """An exported recogniser.
 
     Attributes:
@@ -36,15 +37,33 @@ class Exported(NamedTuple):
     limits: Limits
 
 
-def located(folder: str | Path) -> Path:
-    """Return the folder of a model: the weights of the package for ``"pretrained"``, unless there is such a folder."""
-    folder = Path(folder)
-    if str(folder) == PRETRAINED and not folder.exists():
-        return Path(__file__).parents[1] / "resources" / PRETRAINED
-    return folder
+def located(name: str | Path) -> Path:
+    """Return the folder that the name of a recogniser stands for.
+
+    ``pretrained`` stands for the weights of the package, unless the current folder contains something of that name.
+    Every other name is a path.
+
+    >>> located("pretrained").name, located("runs/mine") == Path("runs/mine")
+    ('pretrained', True)
+    """
+    return PACKAGE if str(name) == PRETRAINED and not Path(name).exists() else Path(name)
 
 
-def open_exported(folder: Path) -> Exported:
+def is_exported(name: str | Path) -> bool:
+    """Return whether a name stands for an exported recogniser rather than a run."""
+    return (located(name) / CONFIG).is_file()
+
+
+def states_format(folder: Path) -> bool:
+    """Return whether the ``config.json`` of a folder states our format; other programs have a file of that name."""
+    try:
+        facts = json.loads(read_text(folder / CONFIG, SMALL))
+    except (UserError, OSError, ValueError, RecursionError):
+        return False
+    return isinstance(facts, dict) and facts.get("format") == FORMAT
+
+
+def open_exported(folder: Path) -> ExportedModel:
     """Open an exported folder.
 
     Raises:
@@ -82,7 +101,7 @@ def open_exported(folder: Path) -> Exported:
         arrays = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise UserError(f"{folder / WEIGHTS}: truncated, or not a safetensors file ({first_line(error)})") from None
-    return Exported(model, unflattened(arrays, model, folder / WEIGHTS), charset, limits)
+    return ExportedModel(model, unflattened(arrays, model, folder / WEIGHTS), charset, limits)
 
 
 def facts_of(model: ModelConfig) -> dict[str, Any]:

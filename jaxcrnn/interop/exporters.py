@@ -14,12 +14,15 @@ import jax.numpy as jnp
 from safetensors.numpy import save
 
 from jaxcrnn import __version__
+from jaxcrnn._text import read_text
 from jaxcrnn.convert import to_torch
 from jaxcrnn.errors import UserError
 from jaxcrnn.interop import checkpoint_layouts, importer, onnx_graph, recognizer, reorder, state_dicts
+from jaxcrnn.interop.exported import is_exported, located
 from jaxcrnn.interop.recognizer import Recognizer
+from jaxcrnn.interop.trained import open_untrusted
 from jaxcrnn.model import CRNN, ModelConfig
-from jaxcrnn.runs.folder import open_weights
+from jaxcrnn.runs.folder import FACTS, open_weights
 
 LEAST = 16  # width in pixels that gives at least one frame with every backbone
 
@@ -109,7 +112,11 @@ def to_safetensors(reader: Recognizer, source: Path, out: Path) -> str:
 
 
 def card(reader: Recognizer, source: Path) -> str:
-    """Write a model card for a model hub, with gaps to be filled in by the person who trained the model."""
+    """Return a model card for a model hub: that of an exported source, or one with gaps for the author to fill in."""
+    written = located(source) / recognizer.CARD
+    if is_exported(source) and written.is_file():
+        return read_text(written)
+    origin = _origin(source)
     model, characters = reader.model, "".join(reader.charset.characters[:60])
     shown = characters + (" ..." if len(reader.charset) > 60 else "")
     wide = f"{reader.limits.stretch} pixels wide" if reader.limits.stretch else "any width"
@@ -133,7 +140,7 @@ A CRNN (convolutional and recurrent layers, trained with CTC) that reads a singl
 | backbone | {model.backbone} |
 | recurrent layers | {model.recurrent} |
 | input | gray, {model.height} pixels high, {wide}, black = {model.imported.black:g}, white = {model.imported.white:g} |
-| exported with | jaxcrnn {__version__} |
+{f"| fine-tuned from | {origin} |" + chr(10) if origin else ""}| exported with | jaxcrnn {__version__} |
 
 ```python
 import jaxcrnn
@@ -144,6 +151,14 @@ print(reader.recognize(["line.png"])[0].text)
 
 Training data, accuracy and licence: to be added by the author.
 """
+
+
+def _origin(source: Path) -> str:
+    """Name what a run was fine-tuned from, without the path on this machine; empty if it was not fine-tuned."""
+    if not (source / FACTS).is_file():
+        return ""
+    place = (open_weights(source).facts().get("init_from") or {}).get("run", "")
+    return f"the pretrained weights of jaxcrnn {__version__}" if place == recognizer.PRETRAINED else Path(place).name
 
 
 def function(reader: Recognizer) -> Callable[[Any, Any], Any]:
@@ -226,7 +241,7 @@ def to_crnn_pytorch(reader: Recognizer, source: Path, out: Path) -> str:
 
 def to_original(reader: Recognizer, source: Path, out: Path) -> str:
     """Write a state dict in the layout that a converted run was imported from."""
-    run = open_weights(source)
+    run = open_untrusted(source)
     state = importer.original(run, reader.variables)
     state_dicts.write(out, state)
     return f"{len(state)} arrays in the layout of the checkpoint that {source} was converted from"

@@ -32,6 +32,7 @@ from jaxcrnn.interop.exported import (
     PRETRAINED,
     WEIGHTS,
     facts_of,
+    is_exported,
     located,
     open_exported,
 )
@@ -243,8 +244,8 @@ def open_model(
     folder: str | Path, checkpoint: str = "best", *, trust_code: bool = False, engine: str = "auto"
 ) -> Recognizer:
     """Load a recogniser as `load` does, with the limits that the folder states, which may exceed the defaults."""
-    folder = located(folder)
-    if (folder / CONFIG).is_file():
+    if is_exported(folder):
+        folder = located(folder)
         if checkpoint != "best":
             raise UserError(f"{folder}: an exported model has no checkpoints; drop the checkpoint {checkpoint!r}")
         return Recognizer(*open_exported(folder), engine)
@@ -254,7 +255,7 @@ def open_model(
     from jaxcrnn.runs.folder import open_run
     from jaxcrnn.train import eval_variables
 
-    run = open_run(folder, trust_code)
+    run = open_run(Path(folder), trust_code)
     state, _ = run.state(checkpoint)
     variables = jax.device_get(eval_variables(state))
     return Recognizer(run.train_config.model, variables, run.charset, run.config.data.limits, engine)

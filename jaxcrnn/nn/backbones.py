@@ -7,7 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jaxcrnn.kernels import conv_cpu
 from jaxcrnn.kernels.dtypes import at_least_float32
@@ -20,7 +20,8 @@ __all__ = ["BACKBONES", "HEIGHT", "Backbone", "Block", "Layer", "frames", "layer
 class Backbone(nn.Module):
     """The layers of `layers_of`, with padded columns reset to zero after each one.
 
-    ``__call__(images [B,H,W,K], widths [B], train) -> (features [B,T,D], lengths [B])``.
+    ``__call__(images [B,H,W,K], widths [B], train, frozen=0) -> (features [B,T,D], lengths [B])``; the first ``frozen``
+    layers behave as in inference, and have no gradient.
 
     Convolutions pad with zeros as well, so a line gives the same result whatever width it is padded to. Batch
     statistics are taken over unpadded columns only.
@@ -40,26 +41,31 @@ class Backbone(nn.Module):
     winograd: bool = False
 
     @nn.compact
-    def __call__(self, images: Array, widths: Array, train: bool) -> tuple[Array, Array]:
+    def __call__(self, images: Array, widths: Array, train: bool, frozen: int = 0) -> tuple[Array, Array]:
         x = _mask(images.astype(self.dtype), widths)
         convolve = None
         if self.winograd and not self.is_initializing():
             # Evaluation results must not depend on the batch size, so it must not choose the algorithm either.
             convolve = functools.partial(conv_cpu.convolve, any_size=not train)
         for i, layer in enumerate(layers_of(self.name_of_layers, self.channels)):
+            training = train and i >= frozen
+            if train and i == frozen:
+                x = lax.stop_gradient(x)
             if isinstance(layer, Block):
-                x = _Block(layer.features, self.dtype, convolve, name=f"block{i}")(x, widths, train)
+                x = _Block(layer.features, self.dtype, convolve, name=f"block{i}")(x, widths, training)
                 continue
             x = _conv(layer, self.dtype, convolve, f"conv{i}")(x)
             convolved = width_after(layer._replace(pool=None), widths, jnp.where)
             if layer.norm:
-                x = BatchNorm(name=f"norm{i}")(at_least_float32(x), _inside(x, convolved), train).astype(self.dtype)
+                x = BatchNorm(name=f"norm{i}")(at_least_float32(x), _inside(x, convolved), training).astype(self.dtype)
             x = _mask(nn.relu(x), convolved)
             widths = width_after(layer, widths, jnp.where)
             if layer.pool:
                 x = _mask(_max_pool(x, layer), widths)
         if self.rows == "mean":
             x = at_least_float32(x).mean(1, keepdims=True).astype(self.dtype)
+        if train and frozen > i:  # all layers
+            x = lax.stop_gradient(x)
         b, h, t, c = x.shape
         return jnp.transpose(x, (0, 2, 1, 3)).reshape(b, t, h * c), widths
 

@@ -17,6 +17,7 @@ from jaxcrnn.data.loader import Batches
 from jaxcrnn.decoding.evaluate import run_eval
 from jaxcrnn.errors import UserError
 from jaxcrnn.experiments import results
+from jaxcrnn.interop.trained import Exported, open_origin, open_trained
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.render import atlas
@@ -28,8 +29,9 @@ from jaxcrnn.report.features import look
 from jaxcrnn.report.html import Section
 from jaxcrnn.report.panels import Reader
 from jaxcrnn.runs import datasets
-from jaxcrnn.runs.folder import CONFIG, FACTS, Run, open_run, open_weights
+from jaxcrnn.runs.folder import FACTS, Run, open_run
 from jaxcrnn.runs.usable_lines import usable_lines, validation_path
+from jaxcrnn.train import for_inference
 from jaxcrnn.types import TrainState
 
 
@@ -47,6 +49,14 @@ class Report(NamedTuple):
     reader: Reader
     run: Run
     corpus: Corpus
+
+
+class Opening(NamedTuple):
+    """What a page begins with in place of its usual title and first paragraph."""
+
+    title: str
+    text: str
+    section: Section
 
 
 Lines = Callable[[Run, str], Corpus]
@@ -68,6 +78,7 @@ def write(
     vertical: bool | None = None,
     layout: Mapping[str, str] | None = None,
     normalize: str | None = None,
+    opening: Opening | None = None,
 ) -> Report:
     """Read lines with a run, or with the runs of a comparison, and write a page that shows the results.
 
@@ -86,6 +97,7 @@ def write(
       vertical: as in `jaxcrnn.runs.usable_lines.limits_of`.
       layout: as in `jaxcrnn.runs.usable_lines.usable_lines`.
       normalize: operations that normalize labels; those of the run by default.
+      opening: title, first paragraph and first section of the page, for a comparison only.
 
     Raises:
       UserError: a file cannot be read or written, or ``checkpoint`` was specified for a comparison.
@@ -113,7 +125,7 @@ def write(
                 f"--checkpoint {checkpoint}: {folder} is a comparison, which always uses the last "
                 "checkpoints; drop --checkpoint"
             )
-        made = _of_comparison(folder, lines, data, groups, trust_code)
+        made = _of_comparison(folder, lines, data, groups, trust_code, opening)
     else:
         made = _of_run(folder, lines, data, groups, checkpoint or "best", trust_code)
     with written_whole(out) as part:
@@ -123,7 +135,7 @@ def write(
 
 def _read(name: str, opened: Run, state: TrainState, corpus: Corpus) -> Reader:
     data = opened.config.data
-    seen, features = look(opened.reader_config, state, opened.charset, corpus, buckets=data.buckets)
+    seen, features = look(*for_inference(opened.reader_config, state), opened.charset, corpus, buckets=data.buckets)
     return Reader(name, seen, features)
 
 
@@ -141,11 +153,12 @@ def _glyphs(opened: Run) -> Atlas:
 def _times(opened: Run, state: TrainState, corpus: Corpus) -> dict[int, float]:
     """Measure the milliseconds per line in a batch of its bucket, without compilation."""
     batches = Batches(corpus, plans.choose(corpus.widths, opened.config.data.buckets), 32)
+    config, plain = for_inference(opened.reader_config, state)
     times: dict[int, float] = {}
     for planned, batch in batches.in_order():
-        jax.block_until_ready(run_eval(opened.reader_config, state, batch))
+        jax.block_until_ready(run_eval(config, plain, batch))
         began = time.perf_counter()
-        jax.block_until_ready(run_eval(opened.reader_config, state, batch))
+        jax.block_until_ready(run_eval(config, plain, batch))
         each = 1000 * (time.perf_counter() - began) / len(planned.items)
         times |= dict.fromkeys(planned.items.tolist(), each)
     return times
@@ -175,7 +188,7 @@ def _score_tables(reader: Reader, corpus: Corpus, groups: Sequence[str]) -> str:
 def _of_run(
     folder: Path, lines: Lines, data: str | None, groups_file: str | None, checkpoint: str, trust: bool
 ) -> Report:
-    opened = open_run(folder, trust)
+    opened = open_trained(folder, trust)
     path = validation_path(opened, data)
     corpus = lines(opened, path)
     groups = read_groups(groups_file or GROUPS)
@@ -183,21 +196,23 @@ def _of_run(
     after = _read("this run", opened, state, corpus)
     readers = [after]
     origin = opened.facts().get("init_from", {}).get("run")
-    if origin and (Path(origin) / CONFIG).exists():
-        before = open_weights(Path(origin))
-        if before.charset.hash == opened.charset.hash:
-            readers.insert(0, _read("before", before, before.state("best")[0], corpus))
+    before = open_origin(origin) if origin else None
+    if before and before.charset.hash == opened.charset.hash:
+        readers.insert(0, _read("before", before, before.state("best")[0], corpus))
     logged = panels.logged({folder.name: [folder]})
-    parts = opened.config.loss.parts
     facts = [
-        ("checkpoint", f"step {step}"),
+        ("recogniser", opened.described(step)),
+        *([("fine-tuned from", origin)] if origin else []),
         ("lines read", f"{len(corpus)} of {path}, {corpus.left_out} skipped"),
         ("charset", f"{len(opened.charset)} characters"),
-        ("loss preset", opened.config.loss.preset),
-        ("weight of the center loss", parts.weight),
-        ("scheduled steps", opened.config.optim.steps),
-        ("seed", opened.config.run.seed),
     ]
+    if not isinstance(opened, Exported):
+        facts += [
+            ("loss preset", opened.config.loss.preset),
+            ("weight of the center loss", opened.config.loss.parts.weight),
+            ("scheduled steps", opened.config.optim.steps),
+            ("seed", opened.config.run.seed),
+        ]
     sections = [
         Section("accuracy", "Accuracy", _score_tables(after, corpus, groups)),
         Section("curves", "Training curves", panels.curves(logged, alone=True)),
@@ -214,7 +229,9 @@ def _of_run(
     return Report(page.page(f"Run {folder.name}", lead, sections), after, opened, corpus)
 
 
-def _of_comparison(folder: Path, lines: Lines, data: str | None, groups_file: str | None, trust: bool) -> Report:
+def _of_comparison(
+    folder: Path, lines: Lines, data: str | None, groups_file: str | None, trust: bool, opening: Opening | None = None
+) -> Report:
     facts = results.description(folder)
     compared = results.collect(folder)
     baseline = compared.baseline
@@ -256,11 +273,17 @@ def _of_comparison(folder: Path, lines: Lines, data: str | None, groups_file: st
         ),
     ]
     seeds = len(facts["seeds"])
-    lead = page.text(
-        f"{len(facts['arms'])} losses fine-tuned from the same plain-CTC weights, each with {seeds} "
+    weights = f"weights ({facts['init_from']})" if facts.get("init_from") else "plain-CTC weights"
+    about = (
+        f"{len(facts['arms'])} losses fine-tuned from the same {weights}, each with {seeds} "
         f"seed{'s' if seeds > 1 else ''}, compared with {baseline} on {', '.join(compared.arms)}."
     )
-    return Report(page.page(f"Comparison {folder.resolve().name}", lead, sections), readers[last], opened[last], corpus)
+    if opening:
+        sections = [opening.section, *sections]
+        made = page.page(opening.title, page.text(opening.text), sections)
+    else:
+        made = page.page(f"Comparison {folder.resolve().name}", page.text(about), sections)
+    return Report(made, readers[last], opened[last], corpus)
 
 
 def _best(compared: results.Results, test: str) -> str:

@@ -87,9 +87,9 @@ def charts(figures: Sequence[tuple[str, str]]) -> Markup:
     return Markup(_macros().charts(figures))
 
 
-def cards(items: Sequence[str]) -> Markup:
-    """Build a grid of boxes with HTML."""
-    return Markup(_macros().cards(items))
+def cards(items: Sequence[str], *, compact: bool = False) -> Markup:
+    """Build a grid of boxes with HTML; compact ones are narrower."""
+    return Markup(_macros().cards(items, compact))
 
 
 def picture(gray: np.ndarray, alt: str, kind: str) -> Markup:
@@ -127,6 +127,17 @@ def line_card(picture: str, truth: str, text: str | None, note: str) -> Markup:
       note: reason for showing the line.
     """
     return Markup(_macros().line_card(picture, truth, text, note))
+
+
+def reading_card(picture: str, pairs: Sequence[tuple[str, str, str]], note: str) -> Markup:
+    """Build a card for a line, with its true text above what was read and every error marked.
+
+    Args:
+      picture: HTML of the line's image.
+      pairs: true character, character that was read, and ``"same"``, ``"alike"`` or ``"wrong"``.
+      note: where the line comes from.
+    """
+    return Markup(_macros().reading_card(picture, pairs, note))
 
 
 def group_keys(groups: Sequence[str]) -> Markup:

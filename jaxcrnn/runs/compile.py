@@ -21,6 +21,9 @@ from jaxcrnn.parallel.ops import ops
 from jaxcrnn.train import TrainConfig, train_step
 from jaxcrnn.types import Batch, TrainState
 
+# Options of XLA for `run.quick_compile`: most time of a step is spent in products, which LLVM does not optimize.
+QUICK = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+
 Program = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, Any]]]
 
 
@@ -88,6 +91,8 @@ def compile_step(
     key: jax.Array,
     mesh: Mesh,
     call: Callable[[Callable[[], jax.stages.Compiled]], jax.stages.Compiled] = lambda work: work(),
+    *,
+    quick: bool = False,
 ) -> Program:
     """Compile the train step for one batch shape.
 
@@ -100,6 +105,7 @@ def compile_step(
       key: PRNG key of the run.
       mesh: device mesh of the run.
       call: calls the compiler, for example in another thread (`jaxcrnn.runs.signals.Notices.interruptible`).
+      quick: compile with less optimization on CPUs (`QUICK`).
 
     Returns:
       ``program(state, batch, key) -> (state, info)``.
@@ -115,9 +121,24 @@ def compile_step(
 
     shardings = jax.tree.map(lambda a: a.sharding, state), everywhere(mesh)
     jitted = jax.jit(step, donate_argnames="state", out_shardings=shardings)
-    program = call(jitted.lower(state, batch, key).compile)
+    lowered = jitted.lower(state, batch, key)
+    fast = QUICK if quick and mesh.devices.flat[0].platform == "cpu" else None
+    program = call(lambda: _compiled(lowered, fast))
     _check_memory(program, mesh)
     return program
+
+
+def _compiled(lowered: jax.stages.Lowered, options: dict[str, Any] | None) -> jax.stages.Compiled:
+    """Compile with options of XLA, or without those that this version of it does not have."""
+    while options:
+        try:
+            return lowered.compile(compiler_options=options)
+        except jax.errors.JaxRuntimeError as error:
+            unknown = next((name for name in options if name in str(error)), None)
+            if unknown is None:
+                raise
+            options = {name: value for name, value in options.items() if name != unknown}
+    return lowered.compile()
 
 
 def _check_memory(program: jax.stages.Compiled, mesh: Mesh) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -53,6 +52,7 @@ _ORDER = (
     "text.share",
     "run.seed",
 )
+EXPECTED = "expected the --out of 'jaxcrnn train'"
 CENTERS = "centers.safetensors"  # default output of 'centers estimate'
 
 
@@ -75,6 +75,15 @@ class Run:
     def facts(self) -> dict[str, Any]:
         """Read ``run.json``: versions, devices, audit counts."""
         return json.loads(read_text(self.folder / FACTS))
+
+    @property
+    def place(self) -> str:
+        """Where the weights are, as recorded by runs that are fine-tuned from them."""
+        return str(self.folder.resolve())
+
+    def described(self, step: int) -> str:
+        """Name the run and the step of its checkpoint."""
+        return f"{self.folder}, checkpoint of step {step}"
 
     @property
     def train_config(self) -> TrainConfig:
@@ -193,35 +202,38 @@ def trusted(run: Run, trust: extensions.Trust) -> Run:
     return dataclasses.replace(run, flow=extensions.resolve(run.config.loss, trust, str(run.folder / CONFIG)))
 
 
-def open_weights(folder: Path) -> Run:
+def open_weights(folder: Path, expected: str = EXPECTED) -> Run:
     """Open a run folder for its weights, charset and configuration, without importing code of its loss.
+
+    Args:
+      folder: path of the run folder.
+      expected: what was expected, for the error if it is not a run folder.
 
     Raises:
       UserError: not a run folder, or its charset was edited after training.
     """
     for name in (CONFIG, CHARSET, FACTS):
         if not (folder / name).is_file():
-            raise UserError(f"{folder}: {_not_a_run(folder, name)}")
+            raise UserError(f"{folder}: {_not_a_run(folder, name, expected)}")
     _check_name(folder)
     config = load(folder / CONFIG)
     charset = Charset.from_file(folder / CHARSET, config.data.blank)
     try:
         facts = json.loads(read_text(folder / FACTS))
-        expected = facts["charset_hash"]
+        trained = facts["charset_hash"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder / FACTS}: corrupted ({type(error).__name__}); expected JSON with charset_hash"
         ) from None
-    if charset.hash != expected:
+    if charset.hash != trained:
         raise UserError(
             f"{folder / CHARSET}: does not match the charset of the training: {_other_charset(charset, facts)}"
         )
     return Run(folder, config, charset)
 
 
-def _not_a_run(folder: Path, missing: str) -> str:
+def _not_a_run(folder: Path, missing: str, expected: str) -> str:
     """Describe a path that is not a run folder, and what was expected."""
-    expected = "expected the --out of 'jaxcrnn train'"
     if folder.is_file():
         return (
             f"is a file, not a run folder; {expected} (import a checkpoint of another program first: jaxcrnn convert "
@@ -246,43 +258,6 @@ def _other_charset(charset: Charset, facts: dict[str, Any]) -> str:
             if trained.hash == facts["charset_hash"]:
                 return difference(charset, trained)
     return f"{len(charset)} characters with hash {charset.hash} instead of {facts['charset_hash']}"
-
-
-def lock(folder: Path, patience: float = 5.0) -> int:
-    """Lock a run folder against other training processes until the descriptor is closed or this process ends.
-
-    Args:
-      folder: path of the run folder.
-      patience: seconds to wait for the lock, because child processes of a killed run may take a moment to end.
-
-    Returns:
-      A file descriptor, or -1 if the platform or the file system has no locks.
-
-    Raises:
-      UserError: another process is training in the folder.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        return -1
-    # The package filelock is not used: its lock file stays in the folder, and on file systems without locks it falls
-    # back to a lock that can outlive a killed process.
-    handle = os.open(folder, os.O_RDONLY)
-    until = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
-        except BlockingIOError:
-            if time.monotonic() > until:
-                os.close(handle)
-                raise UserError(
-                    f"{folder}: another process is training in this folder; stop it or wait until it ends"
-                ) from None
-            time.sleep(0.2)
-        except OSError:  # a file system without locks
-            os.close(handle)
-            return -1
 
 
 def say_changes(run: Run, sets: Sequence[str] = ()) -> tuple[Run, list[str]]:

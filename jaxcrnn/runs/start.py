@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxcrnn import _console
@@ -18,6 +20,7 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import Corpus
 from jaxcrnn.data.labels import Source
 from jaxcrnn.errors import UserError
+from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.objective import CHOICES
 from jaxcrnn.parallel.mesh import make_mesh, my_rows
 from jaxcrnn.render.streams import Stream
@@ -28,13 +31,13 @@ from jaxcrnn.runs.folder import (
     CHECKPOINTS,
     Run,
     create,
-    lock,
     open_run,
     same_charset,
     same_model,
     say_changes,
     used,
 )
+from jaxcrnn.runs.lock import lock
 from jaxcrnn.runs.processes import agreed
 from jaxcrnn.runs.trainer import fit
 from jaxcrnn.runs.unused import removed_if_unused
@@ -74,7 +77,7 @@ def first_state(
     Args:
       config: configuration of the new run.
       charset: charset of the new run.
-      origin: run to load the weights from.
+      origin: run, or exported recogniser, to load the weights from.
       checkpoint: checkpoint of ``origin``; ``"best"`` by default.
       grow: whether ``charset`` may differ from that of ``origin``.
       centers: file of centers; None or a name of `jaxcrnn.objective.CHOICES` lets ``config.loss`` initialize them.
@@ -88,10 +91,10 @@ def first_state(
     if origin:
         before, step = origin.state(checkpoint or "best")
         same_model(origin, train_config.model)
-        facts["init_from"] = {"run": str(origin.folder.resolve()), "step": step}
+        facts["init_from"] = {"run": origin.place, "step": step}
         if not grow and (converted := origin.facts().get("converted")):
             facts["converted"] = converted  # the weights can still be exported to that layout
-        print(f"initialized from {origin.folder}, checkpoint of step {step}")
+        print(f"initialized from {origin.described(step)}")
         variables = eval_variables(before)
     loaded = None
     if centers and centers not in CHOICES["start"]:
@@ -107,6 +110,13 @@ def first_state(
     if origin and grow:
         return _grown(before, origin.charset, charset, train_config, key, loaded, facts), facts
     return init_state(train_config, key, variables=variables, centers=loaded), facts
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _new_head(config: ModelConfig, key: jax.Array) -> Any:
+    """Return the head of a newly initialized model."""
+    images = jnp.zeros((1, config.height, 32, 1), jnp.float32)
+    return CRNN(config).init(key, images, jnp.full((1,), 32, jnp.int32))["params"]["head"]
 
 
 def _grown(
@@ -126,7 +136,12 @@ def _grown(
     if own.centers is not None and center_rules.is_estimated(flow_of(config).rule):
         # New characters have no estimate; their centers start at 0, like those of classes never seen.
         centers = center_rules.zeros(config.model.num_classes, config.model.features)
-    state, moved = charset_transfer.started(own, init_state(config, key, centers=centers), old, new)
+    # Only the head of a new model is needed; initializing all of it takes XLA ten seconds to compile.
+    variables = eval_variables(before)
+    variables["params"] = variables["params"] | {"head": _new_head(config.model, key)}
+    state, moved = charset_transfer.started(
+        own, init_state(config, key, variables=variables, centers=centers), old, new
+    )
     facts["grown"] = {"kept": len(kept), "new": len(new) - len(kept), "gone": len(old) - len(kept), "moved": moved}
     print(
         f"charset: {len(kept)} characters kept, {len(new) - len(kept)} added, {len(old) - len(kept)} removed; "

@@ -50,6 +50,8 @@ class LoopConfig:
       seed: random seed of the parameters, the sample order and the augmentation, 0 or more.
       eval_every: steps between validations, 1 or more; a checkpoint is saved at each.
       log_every: steps aggregated into one row of ``metrics.jsonl``, 1 or more.
+      quick_compile: compile the training step with less optimization on CPUs, which takes about half the time, for
+        runs of a few minutes; results are equal up to rounding.
       keep: number of newest checkpoints to keep, 1 or more; the best by validation accuracy is kept as well.
 
     Raises:
@@ -60,6 +62,7 @@ class LoopConfig:
     eval_every: Count = 200
     log_every: Count = 10
     keep: Count = 2
+    quick_compile: bool = False
 
     def __post_init__(self) -> None:
         check(self, "run")
@@ -311,7 +314,9 @@ class _Run:
         """
         if bucket not in self.programs:
             began = time.monotonic()
-            self.programs[bucket] = compile_step(self.config, state, batch, self.key, self.mesh, stopping.interruptible)
+            self.programs[bucket] = compile_step(
+                self.config, state, batch, self.key, self.mesh, stopping.interruptible, quick=self.loop.quick_compile
+            )
             trim_heap()
             width = self.batches.buckets[bucket]
             self.console.line(f"compiled the step for width {width} in {duration(time.monotonic() - began)}")

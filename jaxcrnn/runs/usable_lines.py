@@ -169,5 +169,5 @@ def validation_path(run: Run, path: str | None) -> str:
     """
     path = path or run.config.data.val
     if not path:
-        raise UserError("the run has no validation set; give --data FILE, a label file of path<TAB>text")
+        raise UserError(f"{run.folder}: no validation set on record; give --data FILE, a label file of path<TAB>text")
     return path

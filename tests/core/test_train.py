@@ -279,3 +279,25 @@ def test_warp_is_computed_once_per_pixel():
     """For a pixel and not for each of its neighbours in the blur: that was twelve times slower on CPUs."""
     program = augment.lower(AugmentConfig(), *lines(), KEY).compile().as_text()
     assert 1 <= program.count(" sine(") <= 2  # the wave across and along
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frozen", [2, 3])
+def test_frozen_layers_keep_weights_and_batch_statistics(frozen, state):
+    """Two of three layers, and all of them."""
+    config = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, frozen=frozen, weight_decay=0.1))
+    after, _ = jax.jit(train_step, static_argnums=0)(config, state, make_batch(), KEY)
+    for part in ("params", "batch_stats"):
+        ours, theirs = (getattr(one, part)["backbone"] for one in (after, state))
+        for name in ours:
+            same = [
+                np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (ours[name], theirs[name])), strict=True)
+            ]
+            assert set(same) == {int(name[-1]) < frozen}, name
+    for name in ("lstm0", "lstm1", "head"):
+        assert not np.array_equal(*(jax.tree.leaves(one.params[name])[0] for one in (after, state)))
+
+
+def test_more_frozen_layers_than_there_are():
+    with pytest.raises(UserError, match="optim.frozen is 4; expected at most 3, the layers of 'tiny'"):
+        TrainConfig(ModelConfig("tiny"), optim=OptimConfig(frozen=4))

@@ -6,11 +6,14 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import jaxcrnn
+from jaxcrnn.cli import demo
 from jaxcrnn.cli.main import main
 from jaxcrnn.experiments import plan as grid
 from jaxcrnn.experiments import results, run
@@ -131,16 +134,49 @@ def test_demo_compares_and_writes_a_report(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run, "compare", lambda plan, out: calls.append((plan, out)) or "results")
     monkeypatch.setattr(build, "write", lambda folder, page, **_: calls.append(folder) or page.write_text("page"))
     (tmp_path / "demo").mkdir()
-    assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
+    assert main(["demo", "--from-scratch", "--out", str(tmp_path / "demo")]) == 0
     (plan, out), page_of = calls
+    assert plan.origin is None
     assert list(plan.arms) == ["ctc", "flow1", "flow2", "aligned"]
     assert plan.seeds == (0,)
     assert Path(plan.start.data.charset).exists()
     assert page_of == out == tmp_path / "demo"
     assert "jaxcrnn recognize" in capsys.readouterr().out
     monkeypatch.setattr(run, "compare", lambda plan, out: None)
-    assert main(["demo", "--out", str(out)]) == 0
-    assert f"resume with: jaxcrnn demo --out {out}" in capsys.readouterr().out
+    assert main(["demo", "--from-scratch", "--out", str(out)]) == 0
+    assert f"resume with: jaxcrnn demo --from-scratch --out {out}" in capsys.readouterr().out
+
+
+def test_demo_reads_lines_and_fine_tunes_the_pretrained_recogniser(tmp_path, monkeypatch, capsys):
+    """What is printed, and what the page begins with; the recogniser reads a look-alike for every 末 here."""
+    rows = [row.split("\t") for row in (demo.LINES / "labels.txt").read_text(encoding="utf-8").splitlines()]
+    texts = [truth.replace("末", "未").replace("曰", "") for _, truth in rows]
+    reader = SimpleNamespace(recognize=lambda images: [SimpleNamespace(text=text) for text in texts])
+    monkeypatch.setattr(jaxcrnn, "load", lambda: reader)
+    compared = SimpleNamespace(baseline="ctc")
+    plans, openings = [], []
+    monkeypatch.setattr(run, "compare", lambda plan, out: plans.append(plan) or compared)
+
+    def write(folder, page, *, opening, **_):
+        openings.append(opening)
+        page.write_text("page")
+
+    monkeypatch.setattr(build, "write", write)
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    assert plans[0].origin.place == "pretrained"
+    assert list(plans[0].arms) == ["ctc", "flow1", "flow2", "aligned"]
+    shown = capsys.readouterr().out
+    alike, lost = (sum(truth.count(c) for _, truth in rows) for c in "末曰")
+    total = sum(len(truth) for _, truth in rows)
+    counted = f"{total - alike - lost} of {total} characters read correctly, {alike} as a look-alike, {lost} otherwise"
+    assert counted in shown
+    assert shown.count("<- ") == sum(truth != text for (_, truth), text in zip(rows, texts, strict=True)) > 2
+    assert "末 read as 未" in shown
+    assert "proves nothing" in shown
+    assert counted in openings[0].section.body
+    assert openings[0].section.body.count("<img") == len(rows) == 12
+    assert '<mark class="alike">未</mark>' in openings[0].section.body
+    assert openings[0].section.body.count('<mark class="wrong">·</mark>') == lost
 
 
 BAD = {

@@ -17,6 +17,7 @@ from jaxcrnn.cli.main import main
 from jaxcrnn.data.loader import Batches
 from jaxcrnn.errors import UserError
 from jaxcrnn.runs import folder, processes, signals, trainer
+from jaxcrnn.runs.lock import lock
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_resume_of_an_initialized_run_requires_a_checkpoint(trained, lines_file,
 
 @pytest.mark.slow
 def test_concurrent_trainings_in_one_folder_are_rejected(copy, capsys):
-    held = folder.lock(copy)
+    held = lock(copy)
     began = time.monotonic()
     try:
         assert main(["train", "--resume", str(copy)]) == 2

@@ -1,0 +1,216 @@
+"""Trained recognisers by name: what commands do with exported ones and with the weights of the package."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from small_runs import train_args
+
+import jaxcrnn
+from jaxcrnn.charset import Charset
+from jaxcrnn.cli.main import main
+from jaxcrnn.data.images import Limits
+from jaxcrnn.errors import UserError
+from jaxcrnn.experiments import plan
+from jaxcrnn.interop import recognizer, trained
+from jaxcrnn.interop.exporters import card, to_safetensors
+from jaxcrnn.interop.recognizer import Recognizer
+from jaxcrnn.model import ModelConfig
+from jaxcrnn.train import TrainConfig, state_shapes
+
+PACKAGE = Path(jaxcrnn.__file__).parent / "resources" / "pretrained"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A folder exported as safetensors, of a model that was never trained; nothing is compiled for it."""
+    charset = Charset("0123456789", "last")
+    model = ModelConfig("tiny", 8, num_classes=charset.num_classes, blank=charset.blank, height=24)
+    shapes, rng = state_shapes(TrainConfig(model)), np.random.default_rng(0)
+    arrays = {"params": shapes.params, "batch_stats": shapes.batch_stats}
+    variables = jax.tree.map(lambda a: rng.uniform(0, 0.2, a.shape).astype(np.float32), arrays)
+    out = tmp_path_factory.mktemp("exported") / "model"
+    to_safetensors(Recognizer(model, variables, charset, Limits(max_width=900, vertical=True)), out, out)
+    return out
+
+
+def test_names_are_located_by_the_rule_of_load(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert trained.located("pretrained") == PACKAGE
+    assert trained.place_of("pretrained") == trained.place_of(PACKAGE) == "pretrained"
+    assert trained.place_of("runs/mine") == str(tmp_path / "runs" / "mine")
+    (tmp_path / "pretrained").mkdir()  # has priority
+    assert trained.located("pretrained") == Path("pretrained")
+    assert trained.place_of("pretrained") == str(tmp_path / "pretrained")
+
+
+def test_exported_recogniser_takes_the_place_of_a_run(exported):
+    opened = trained.open_trained(exported)
+    assert opened.place == str(exported)
+    assert (opened.config.model.hidden, opened.config.model.height) == (8, 24)
+    assert (opened.config.data.blank, opened.config.data.max_width, opened.config.data.vertical) == ("last", 900, True)
+    assert opened.facts() == {}
+    reader = recognizer.load(exported)
+    assert opened.train_config.model == reader.model
+    state, step = opened.state()
+    assert step == 0
+    jax.tree.map(np.testing.assert_array_equal, state.params, reader.variables["params"])
+    with pytest.raises(UserError, match="model: an exported model has no checkpoints; drop --checkpoint latest"):
+        opened.state("latest")
+
+
+def test_origin_that_no_longer_exists(tmp_path, exported):
+    assert trained.open_origin(str(tmp_path / "gone")) is None
+    assert trained.open_origin(str(exported)).charset.characters == tuple("0123456789")
+
+
+MISTAKES = {
+    "evaluate without data": (["evaluate", "{model}"], "model: no validation set on record; give --data FILE"),
+    "evaluate a checkpoint": (
+        ["evaluate", "{model}", "--data", "{data}", "--checkpoint", "latest"],
+        "model: an exported model has no checkpoints; drop --checkpoint latest",
+    ),
+    "evaluate with another charset": (
+        ["evaluate", "{model}", "--data", "{data}", "--charset", "{chars}"],
+        "x.txt: does not match the charset of {model} (10 characters): has unexpected characters 'x'",
+    ),
+    "fine-tune a checkpoint": (
+        ["train", "--init-from", "{model}", "--checkpoint", "3", "--data", "{data}", "--out", "{tmp}/out"],
+        "model: an exported model has no checkpoints; drop --checkpoint 3",
+    ),
+    "fine-tune with another charset": (
+        ["train", "--init-from", "{model}", "--charset", "{chars}", "--data", "{data}", "--out", "{tmp}/out"],
+        "to switch to this charset, use --grow",
+    ),
+    "fine-tune another model": (
+        ["train", "--init-from", "{model}", "--data", "{data}", "--out", "{tmp}/out", "--set", "model.hidden=9"],
+        "model: weights are incompatible with this configuration: model.hidden is 9 instead of 8",
+    ),
+    "resume": (["train", "--resume", "{model}"], "it looks like an exported model; expected the --out of"),
+    "centers into the model": (
+        ["centers", "estimate", "--run", "{model}", "--data", "{data}"],
+        "model: an exported model; give --out FILE",
+    ),
+    "report into the model": (["report", "{model}", "--data", "{data}"], "model: an exported model; give --out FILE"),
+    "report of a checkpoint": (
+        ["report", "{model}", "--data", "{data}", "--out", "{tmp}/page.html", "--checkpoint", "8"],
+        "model: an exported model has no checkpoints; drop --checkpoint 8",
+    ),
+    "original layout": (
+        ["export", "{model}", "--format", "original", "--out", "{tmp}/out"],
+        "model: has no original layout; expected a run made by 'jaxcrnn convert'",
+    ),
+    "convert": (
+        ["convert", "{model}/model.safetensors", "--charset", "{chars}", "--out", "{tmp}/out"],
+        "model.safetensors: is a model that jaxcrnn exported, which needs no conversion; fine-tune it with train",
+    ),
+    "neither": (
+        ["evaluate", "{tmp}", "--data", "{data}"],
+        "config.yaml is missing; expected pretrained",
+    ),
+    "no such folder": (
+        ["train", "--init-from", "{tmp}/no", "--data", "{data}"],
+        "there is no such folder; expected pretrained, the --out of 'jaxcrnn train', or that of 'jaxcrnn export",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_print_one_line(name, exported, lines_file, tmp_path, capsys):
+    (tmp_path / "x.txt").write_text("x\n")
+    places = {"model": exported, "data": lines_file, "tmp": tmp_path, "chars": tmp_path / "x.txt"}
+    arguments, message = MISTAKES[name]
+    before = sorted(exported.iterdir())
+    assert main([a.format(**places) for a in arguments]) == 2
+    error = capsys.readouterr().err
+    assert message.format(**places) in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+    assert sorted(exported.iterdir()) == before
+
+
+def test_fine_tuning_inherits_the_model(exported, capsys):
+    assert main(["train", "--init-from", str(exported), "--set", "optim.steps=7", "--print-config"]) == 0
+    shown = capsys.readouterr().out
+    assert "  hidden: 8\n" in shown
+    assert "  blank: last\n" in shown
+    assert "  steps: 7\n" in shown
+
+
+def test_comparison_may_start_from_an_exported_model(exported, tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text(f"init_from: {exported}\nconfig: {{optim: {{steps: 3}}}}\narms: {{ctc: {{}}}}\n", encoding="utf-8")
+    made = plan.read(path, (), trained.open_untrusted)
+    assert made.origin.place == str(exported)
+    assert {config.model.hidden for config in (made.start, *made.arms.values())} == {8}
+    path.write_text(path.read_text() + "start: {optim: {steps: 9}}\n", encoding="utf-8")
+    with pytest.raises(UserError, match="start cannot be combined with init_from"):
+        plan.read(path, (), trained.open_untrusted)
+
+
+def test_card_of_an_exported_model_is_kept(exported):
+    package = recognizer.load(exported)
+    assert "GB 2312" in card(package, Path("pretrained"))
+    (exported / "README.md").rename(exported / "CARD.md")
+    try:
+        assert "to be added by the author" in card(package, exported)
+    finally:
+        (exported / "CARD.md").rename(exported / "README.md")
+
+
+@pytest.mark.slow
+def test_commands_read_with_an_exported_model(exported, lines_file, tmp_path, capsys):
+    data = ["--data", str(lines_file)]
+    assert main(["evaluate", str(exported), *data, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["lines"] == 24
+    assert main(["report", str(exported), *data, "--out", str(tmp_path / "page.html")]) == 0
+    assert "There are no training logs" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert main(["export", str(exported), "--format", "safetensors", "--out", str(tmp_path / "copy")]) == 0
+    assert (tmp_path / "copy" / "model.safetensors").read_bytes() == (exported / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_exported_model_is_fine_tuned_like_the_run_it_was_exported_from(lines_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(train_args(lines_file, "run", steps=4, val=False)) == 0
+    assert main(["export", "run", "--format", "safetensors", "--out", "model"]) == 0
+    for name in ("run", "model"):
+        assert main(train_args(lines_file, f"from-{name}", "--init-from", name, steps=3, val=False)) == 0
+    first, second = (trained.open_trained(f"from-{name}").state("latest")[0].params for name in ("run", "model"))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert main(["export", "from-model", "--format", "safetensors", "--out", "again"]) == 0
+    assert "| fine-tuned from | model |\n| exported with |" in Path("again/README.md").read_text(encoding="utf-8")
+    assert trained.open_trained("from-model").facts()["init_from"] == {"run": str(tmp_path / "model"), "step": 0}
+    again = [*train_args(lines_file, "from-model", "--init-from", "model", steps=3, val=False), "--auto-resume"]
+    assert main(again) == 0
+    assert "resuming the run in from-model" in capsys.readouterr().out
+    assert main(["report", "from-model", "--data", str(lines_file)]) == 0
+    page = (tmp_path / "from-model" / "report.html").read_text(encoding="utf-8")
+    assert "fine-tuned from" in page
+    assert "before: separation of look-alikes" in page or "No feature map" in page
+
+
+@pytest.mark.slow
+def test_package_weights_are_fine_tuned_with_another_charset(lines_file, tmp_path, monkeypatch, capsys):
+    """With fewer characters and with one that they do not have; resumed, reported and exported."""
+    monkeypatch.chdir(tmp_path)
+    Path("chars.txt").write_text("".join(f"{c}\n" for c in "0123456789\u0e01"), encoding="utf-8")
+    settings = ["data.batch_size=2", "data.buckets=1", "optim.steps=2", "optim.frozen=7", "run.quick_compile=true"]
+    begin = ["train", "--init-from", "pretrained", "--grow", "--charset", "chars.txt", "--data", str(lines_file)]
+    assert main([*begin, "--out", "run", "--set", *settings]) == 0
+    assert "charset: 10 characters kept, 1 added, 6956 removed" in capsys.readouterr().out
+    run, origin = trained.open_trained("run"), trained.open_trained("pretrained")
+    assert run.facts()["init_from"] == {"run": "pretrained", "step": 0}
+    assert run.config.model == origin.config.model
+    ours, theirs = (one.state("best")[0].params["backbone"] for one in (run, origin))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)  # frozen
+    assert main([*begin, "--out", "run", "--set", *settings, "--auto-resume"]) == 0
+    assert main(["report", "run", "--data", str(lines_file)]) == 0
+    assert "pretrained" in Path("run/report.html").read_text(encoding="utf-8")
+    assert main(["export", "run", "--format", "safetensors", "--out", "model"]) == 0
+    assert "| fine-tuned from | the pretrained weights of jaxcrnn" in Path("model/README.md").read_text(
+        encoding="utf-8"
+    )
+    assert len(jaxcrnn.load("model").recognize([lines_file.parent / "0.png"])) == 1
