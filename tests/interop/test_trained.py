@@ -27,7 +27,7 @@ PACKAGE = Path(jaxcrnn.__file__).parent / "resources" / "pretrained"
 def exported(tmp_path_factory):
     """A folder exported as safetensors, of a model that was never trained; nothing is compiled for it."""
     charset = Charset("0123456789", "last")
-    model = ModelConfig("tiny", 8, num_classes=charset.num_classes, blank=charset.blank, height=24)
+    model = ModelConfig("tiny", 8, num_classes=charset.num_classes, blank=charset.blank, height=40)
     shapes, rng = state_shapes(TrainConfig(model)), np.random.default_rng(0)
     arrays = {"params": shapes.params, "batch_stats": shapes.batch_stats}
     variables = jax.tree.map(lambda a: rng.uniform(0, 0.2, a.shape).astype(np.float32), arrays)
@@ -49,7 +49,7 @@ def test_names_are_located_by_the_rule_of_load(tmp_path, monkeypatch):
 def test_exported_recogniser_takes_the_place_of_a_run(exported):
     opened = trained.open_trained(exported)
     assert opened.place == str(exported)
-    assert (opened.config.model.hidden, opened.config.model.height) == (8, 24)
+    assert (opened.config.model.hidden, opened.config.model.height) == (8, 40)
     assert (opened.config.data.blank, opened.config.data.max_width, opened.config.data.vertical) == ("last", 900, True)
     assert opened.facts() == {}
     reader = recognizer.load(exported)
