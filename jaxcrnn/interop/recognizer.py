@@ -79,6 +79,9 @@ class Recognizer:
     engine: str = "auto"
     _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_made": {}}  # sessions cannot be sent to other processes
+
     def recognize(self, images: Sequence[Any], *, batch_size: int = 16) -> list[Line]:
         """Read the text of each image.
 
@@ -86,10 +89,10 @@ class Recognizer:
           images: paths, bytes of image files, uint8 arrays ``[h,w]`` or ``[h,w,3]``, or Pillow images. The EXIF
             orientation of Pillow images is applied, as it is to files; arrays have none. Of a file with several pages,
             the first is read, and a warning reports how many there were; of a Pillow image, the current one.
-          batch_size: lines in a batch.
+          batch_size: lines in a batch of the engine jax; onnx reads them one by one.
 
         Returns:
-          A `jaxcrnn.decoding.evaluate.Line` (name, text and confidence) for each image.
+          A `jaxcrnn.decoding.lines.Line` (name, text and confidence) for each image.
 
         Raises:
           UserError: an image cannot be read or is too large, the engine cannot be used, or it is jax and was in use

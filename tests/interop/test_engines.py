@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -155,9 +156,11 @@ def test_bfloat16_models_are_read_in_float32_on_cpus(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
 @pytest.mark.filterwarnings("ignore")  # jax, and Python from 3.12, warn of every fork
-def test_forked_processes_read_with_onnx():
+def test_forked_and_spawned_processes_read_with_onnx():
     reader, images = reader_of(TINY, "onnx"), lines_of(32)
     before = [line.text for line in reader.recognize(images)]
+    sent = pickle.loads(pickle.dumps(reader))
+    assert [line.text for line in sent.recognize(images)] == before
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(False)
     process = context.Process(target=lambda: sender.send([line.text for line in reader.recognize(images)]))
