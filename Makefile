@@ -24,7 +24,7 @@ $(VENV)/made:
 	@touch $@
 
 $(VENV)/core: $(VENV)/made pyproject.toml
-	$(PIP) --editable '.[report]'
+	$(PIP) --editable '.[report$(comma)onnx]'
 	@touch $@
 
 $(VENV)/all: $(VENV)/core pyproject.toml

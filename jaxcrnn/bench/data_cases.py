@@ -166,7 +166,7 @@ def recognized(s: Sizes) -> Variants:
 
 
 def cold(s: Sizes) -> Variants:
-    """Run ``jaxcrnn recognize`` on one image in a new process; the first run fills the compilation cache."""
+    """Run ``jaxcrnn recognize`` with jax on one image in a new process; the first run fills the compilation cache."""
     lines = lines_of(s.data)
     folder = lines.folder / "run"
     if not folder.exists():
@@ -175,7 +175,7 @@ def cold(s: Sizes) -> Variants:
             checkpoints.save(lines.trained[1], {}, None)
     image = lines.folder / "cold.png"
     Image.fromarray(lines.corpus.image(0)).save(image)
-    command = [sys.executable, "-m", "jaxcrnn", "recognize", str(folder), str(image)]
+    command = [sys.executable, "-m", "jaxcrnn", "recognize", str(folder), str(image), "--engine", "jax"]
     began = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     first = time.perf_counter() - began

@@ -49,6 +49,20 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def decodes(args: argparse.Namespace) -> str:
+    """Return the first option of `add_decoding` that was given and needs a decoder, such as ``--beam``; else empty.
+
+    Raises:
+      UserError: an option is out of range, or requires another one.
+    """
+    for option, needed in NEEDS:
+        if getattr(args, option) is not None and not getattr(args, needed):
+            raise UserError(f"--{option.replace('_', '-')} requires --{needed} FILE")
+    _check(args)
+    values = {"beam": args.beam is not None, "best": args.best is not None, "lexicon": args.lexicon, "lm": args.lm}
+    return next((f"--{name}" for name, given in values.items() if given), "")
+
+
 def decoder_of(args: argparse.Namespace, charset: Charset) -> Decoder | None:
     """Build the decoder that the options of `add_decoding` describe, or None for best-path decoding.
 
@@ -59,15 +73,10 @@ def decoder_of(args: argparse.Namespace, charset: Charset) -> Decoder | None:
     Raises:
       UserError: a file cannot be read, or an option is out of range.
     """
+    if not (decodes(args) or getattr(args, "characters", False)):
+        return None
     from jaxcrnn.decoding.decoder import Decoder
 
-    for option, needed in NEEDS:
-        if getattr(args, option) is not None and not getattr(args, needed):
-            raise UserError(f"--{option.replace('_', '-')} requires --{needed} FILE")
-    has_options = args.beam is not None or args.best is not None or args.lexicon or args.lm
-    if not (has_options or getattr(args, "characters", False)):
-        return None
-    _check(args)
     automata: list[Automaton] = []
     if args.lexicon:
         automata.append(_lexicon(args.lexicon, charset, args.lexicon_weight))

@@ -38,7 +38,8 @@ OPTIONAL = (
     ("tensorboardX", "tensorboardX", "track", "TensorBoard logs next to metrics.jsonl"),
     ("torch", "torch", "torch", "parity, convert, export to PyTorch"),
     ("flatbuffers", "flatbuffers", "export", "export to StableHLO"),
-    ("onnx", "onnx", "onnx", "export to ONNX"),
+    ("onnx", "onnx", "onnx", "export to ONNX, reading on CPUs without compilation"),
+    ("onnxruntime", "onnxruntime", "onnx", "reading on CPUs without compilation"),
     ("libtpu", "libtpu", "tpu", "TPUs, and plans for them without one"),
     ("shtab", "shtab", "shell", "shell completion"),
 )
@@ -56,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"jaxcrnn {machine['jaxcrnn']}, Python {machine['python']}, {machine['machine']}, {machine['cores']} cores")
     print("packages    " + ", ".join(f"{name} {version}" for name, version in machine["packages"].items()))
     print("devices     " + (", ".join(machine["devices"]) or f"none: {machine['problem']}"))
+    reason = f": {machine['reason']}" if machine["reason"] else ""
+    print(f"reading     with the engine {machine['engine']}{reason}")
     print(f"fonts       {', '.join(machine['typefaces'])} (embedded); {machine['fonts']} system font files")
     print(f"cache       {machine['compiled']} (compiled programs)")
     for name, entry in machine["optional"].items():
@@ -78,6 +81,7 @@ def _version(name: str) -> str:
 
 def facts() -> dict[str, Any]:
     """Collect versions, devices, fonts and optional packages."""
+    from jaxcrnn.interop import engines
     from jaxcrnn.render import atlas
     from jaxcrnn.render.fonts import find
 
@@ -100,6 +104,8 @@ def facts() -> dict[str, Any]:
         "packages": {name: _version(name) for name in NEEDED},
         "devices": devices,
         "problem": problem,
+        "engine": engines.choose("auto"),
+        "reason": engines.missing(),
         "typefaces": list(atlas.embedded().fonts),
         "fonts": fonts,
         "compiled": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "compiled")),

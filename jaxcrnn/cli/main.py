@@ -5,7 +5,8 @@ interrupted by Ctrl-C.
 
 Each command is a module of this package with the same name. It defines ``SUMMARY``, ``add_options(parser)`` and
 ``run(args)``, which returns the exit code. Command modules import nothing heavy at the top, so that ``--help`` and
-invalid options answer immediately; ``MODULES`` lists what ``run`` imports.
+invalid options answer immediately; ``MODULES`` lists what ``run`` imports, or is a function of the arguments that
+returns it (None if the command runs without jax).
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def _run(argv: Sequence[str], *, own: bool) -> int:
     try:
         args = parser().parse_args(argv)
         module = command(args.command)
-        _prepare(getattr(module, "MODULES", ()))
+        modules = getattr(module, "MODULES", ())
+        prepare(modules(args) if callable(modules) else modules)
         if own:  # objects of the libraries live until the end: collecting them repeatedly takes a tenth of a start
             gc.freeze()
             gc.enable()
@@ -117,8 +119,10 @@ def _run(argv: Sequence[str], *, own: bool) -> int:
         return signals.INTERRUPTED
 
 
-def _prepare(modules: Sequence[str]) -> None:
-    """Configure the allocator and the compilation cache, and import the modules of a command."""
+def prepare(modules: Sequence[str] | None) -> None:
+    """Configure the allocator and the compilation cache, and import the modules of a command; not without jax."""
+    if modules is None:
+        return
     from jaxcrnn.cli._malloc import keep_freed_memory
 
     keep_freed_memory()

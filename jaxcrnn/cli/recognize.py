@@ -1,4 +1,4 @@
-"""``jaxcrnn recognize``: read the text in images with a trained run."""
+"""``jaxcrnn recognize``: read the text in images."""
 
 from __future__ import annotations
 
@@ -12,23 +12,44 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from jaxcrnn._console import notice, to_json
 from jaxcrnn._text import counted
 from jaxcrnn.cli import options
-from jaxcrnn.cli.decoding import add_decoding, decoder_of
+from jaxcrnn.cli.decoding import add_decoding, decoder_of, decodes
 from jaxcrnn.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from jaxcrnn.decoding.evaluate import Line
+    from jaxcrnn.data.images import Limits
+    from jaxcrnn.decoding.lines import Line
 
 SUMMARY = "read the text in images of single lines, with confidences"
-MODULES = options.RUN_MODULES
 BATCH_SIZE = 16
+EXAMPLES = """examples:
+  jaxcrnn recognize photo.png                       read with the weights of the package
+  jaxcrnn recognize runs/mine photo.png folder/     read with a trained run
+  jaxcrnn recognize exported - < list.txt           read with an exported model
+"""
+_MODELS = ("config.yaml", "run.json", "config.json")  # one of them is in a run folder or an exported folder
+_WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors", ".onnx", ".h5", ".npz", ".pdparams")
 
 
 def add_options(parser: options.Parser) -> None:
-    parser.add_argument("run", help="run folder made by 'jaxcrnn train' or 'jaxcrnn convert'")
+    parser.epilog = EXAMPLES
+    parser.usage = "%(prog)s [options] [MODEL] IMAGE [IMAGE ...]"
     parser.add_argument(
-        "images", nargs="+", help="image files, folders of images, or - for one image or a list of paths on stdin"
+        "items",
+        nargs="+",
+        metavar="IMAGE",
+        help="image files, folders of images, or - for one image or a list of paths on stdin. The first one may be the "
+        "MODEL instead: 'pretrained' (the weights of the package, the default), a run folder made by 'jaxcrnn train' "
+        "or 'jaxcrnn convert', or a folder exported as safetensors",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=["auto", "jax", "onnx"],
+        default="auto",
+        help="program that reads: onnx (onnxruntime, which starts at once; CPUs only; needs the extra 'onnx'), jax, or "
+        "auto (the default): onnx if it is installed, the device is a CPU and no option of the group 'decoding' is "
+        "given; jax otherwise. Results are equal up to rounding",
     )
     options.add_batch_size(parser)
     options.add_checkpoint(parser)
@@ -45,53 +66,115 @@ def add_options(parser: options.Parser) -> None:
     add_decoding(parser)
 
 
+def MODULES(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """Return the modules that reading imports; None if it runs without jax."""
+    from jaxcrnn.interop import engines
+
+    model, _ = _split(args.items)
+    is_run = model != "pretrained" and not (Path(model) / "config.json").is_file()
+    return options.RUN_MODULES if is_run or engines.choose(args.engine, needs_jax=decodes(args)) == "jax" else None
+
+
 def run(args: argparse.Namespace) -> int:
     """Report each unreadable image on its own line, and return 2 if there was one."""
-    from jaxcrnn.data.images import ImageError, fit_height, noting_pages, pages_note, read_gray
-    from jaxcrnn.decoding.evaluate import recognize
-    from jaxcrnn.runs.folder import open_run
-    from jaxcrnn.runs.usable_lines import limits_of
+    from jaxcrnn.cli.main import prepare
+    from jaxcrnn.data.images import noting_pages, pages_note
+    from jaxcrnn.interop import engines
+    from jaxcrnn.interop.recognizer import open_model
 
     if args.characters and not args.json:
         raise UserError("--characters requires --json")
     batch_size = options.batch_size(args, BATCH_SIZE)
-    opened = open_run(Path(args.run), args.trust_code)
-    state, _ = opened.state(args.checkpoint)
-    decoder = decoder_of(args, opened.charset)
-    limits = limits_of(
-        opened,
-        max_pixels=args.max_pixels,
-        max_bytes=args.max_bytes,
-        max_width=args.max_width,
-        vertical=args.vertical,
-    )
-    failed = 0
-    places: dict[str, _Place] = {}
-
-    def images() -> Iterator[tuple[str, np.ndarray]]:
-        nonlocal failed
-        for name, file in _inputs(args.images, sys.stdin.buffer):
-            try:
-                gray = read_gray(file, limits, name)
-                scaled = fit_height(gray, opened.config.model.height, limits, name)
-                turned = limits.vertical and gray.shape[0] > gray.shape[1]
-                places[name] = _Place(gray.shape[0 if turned else 1] / scaled.shape[1], turned)
-                yield name, scaled
-            except ImageError as error:
-                failed += 1
-                print(f"jaxcrnn recognize: {error}", file=sys.stderr)
-                if args.json:
-                    print(to_json({"path": name, "error": str(error)}))
-
+    model, items = _split(args.items)
+    reader = open_model(model, args.checkpoint, trust_code=args.trust_code, engine=args.engine)
+    uses_jax = engines.choose(args.engine, reader.model, decodes(args)) == "jax"
+    if uses_jax:
+        prepare(options.RUN_MODULES)
+    images = _Images(args, reader.model.height, _limits(args, model, reader.limits))
+    files = list(_inputs(items, sys.stdin.buffer, model))
     with noting_pages() as pages:
-        read = recognize(opened.reader_config, state, opened.charset, images(), batch_size=batch_size, decoder=decoder)
+        read = reader.lines(
+            images.scaled(files),
+            batch_size=batch_size,
+            expected=len(files),
+            characters=args.characters,
+            decoder=decoder_of(args, reader.charset) if uses_jax else None,
+        )
         for line in read:
-            print(_as_json(line, places[line.name], args.characters) if args.json else _as_text(line), flush=True)
+            place = images.places[line.name]
+            print(_as_json(line, place, args.characters) if args.json else _as_text(line), flush=True)
     if pages:
         print(f"jaxcrnn recognize: {pages_note(pages)}", file=sys.stderr)
-    if failed > 1:
-        raise UserError(f"{failed} images could not be read; each is named above")
-    return 2 if failed else 0
+    if images.failed > 1:
+        raise UserError(f"{images.failed} images could not be read; each is named above")
+    return 2 if images.failed else 0
+
+
+def _split(items: list[str]) -> tuple[str, list[str]]:
+    """Split the arguments into the model and the images.
+
+    Raises:
+      UserError: the first one is neither, or there are no images.
+    """
+    first, rest = Path(items[0]), items[1:]
+    if items[0] == "pretrained" or any((first / name).is_file() for name in _MODELS):
+        if not rest:
+            raise UserError(f"{items[0]}: is a model; expected images after it (files, folders, or - for stdin)")
+        return items[0], rest
+    from jaxcrnn.data.folders import image_endings
+
+    expected = "expected a run folder, an exported folder, 'pretrained' or images"
+    if first.suffix.lower() in _WEIGHTS:
+        raise UserError(
+            f"{items[0]}: is not an image; {expected} (import a checkpoint of another program first: jaxcrnn convert "
+            f"{items[0]} --charset FILE --out FOLDER)"
+        )
+    if rest and items[0] != "-" and not first.exists() and first.suffix.lower() not in image_endings():
+        raise UserError(f"{items[0]}: no such file or folder; {expected}")
+    return "pretrained", items
+
+
+def _limits(args: argparse.Namespace, model: str, own: Limits) -> Limits:
+    from jaxcrnn.data.bounds import bounded
+    from jaxcrnn.interop.exported import CONFIG, located
+
+    folder = located(model)
+    exported = (folder / CONFIG).is_file()
+    place = f"{folder / CONFIG}: images" if exported else f"{folder / 'config.yaml'}: data"
+    bounds = {name: getattr(args, name) for name in ("max_pixels", "max_bytes", "max_width", "vertical")}
+    return bounded(own, place, **bounds)
+
+
+class _Images:
+    """Images that are read on the way; unreadable ones are reported.
+
+    Attributes:
+      failed: number of unreadable images.
+      places: by the name of an image, how positions in its scaled line become positions in the image.
+    """
+
+    def __init__(self, args: argparse.Namespace, height: int, limits: Limits) -> None:
+        self.json, self.height, self.limits = args.json, height, limits
+        self.failed = 0
+        self.places: dict[str, _Place] = {}
+
+    def scaled(self, files: list[tuple[str, str | bytes]]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the names and the scaled lines of images."""
+        from jaxcrnn.data.images import ImageError, fit_height, read_gray
+
+        for name, file in files:
+            try:
+                gray = read_gray(file, self.limits, name)
+                line = fit_height(gray, self.height, self.limits, name)
+            except ImageError as error:
+                self.failed += 1
+                print(f"jaxcrnn recognize: {error}", file=sys.stderr)
+                if self.json:
+                    print(to_json({"path": name, "error": str(error)}))
+                continue
+            turned = self.limits.vertical and gray.shape[0] > gray.shape[1]
+            self.places[name] = _Place(gray.shape[0 if turned else 1] / line.shape[1], turned)
+            yield name, line
 
 
 def _as_text(line: Line) -> str:
@@ -125,11 +208,14 @@ def _as_json(line: Line, place: _Place, characters: bool) -> str:
     return to_json(values)
 
 
-def _inputs(items: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | bytes]]:
+def _inputs(items: list[str], stdin: BinaryIO, model: str) -> Iterator[tuple[str, str | bytes]]:
     """Yield names and files: the sorted images of a folder, and for ``-`` the image or the list of paths on stdin."""
     from jaxcrnn._files import walk
     from jaxcrnn.data.folders import image_endings
 
+    expected = "files such as .png or .jpg"
+    if model == "pretrained":  # perhaps the first one was meant as the model
+        expected += ", or a model: a folder with config.yaml (a run) or config.json (an exported model)"
     for item in items:
         path = Path(item)
         if item == "-":
@@ -140,13 +226,23 @@ def _inputs(items: list[str], stdin: BinaryIO) -> Iterator[tuple[str, str | byte
             walked = walk(path)
             images = [p for p in walked.files if p.suffix.lower() in image_endings()]
             others = len(walked.files) - len(images)
+            if not images and (other := _not_images(path)):
+                raise UserError(f"{item}: {other}")
             if skipped := walked.skipped(path, counted(others, "non-image file") if others else ""):
                 notice(skipped)
             if not images:
-                raise UserError(f"{item}: no images in this folder; expected files such as .png or .jpg")
+                raise UserError(f"{item}: no images in this folder; expected {expected}")
             yield from ((str(p), str(p)) for p in images)
         else:
             yield item, item
+
+
+def _not_images(folder: Path) -> str:
+    """Describe a folder that is a model, or inside one; empty if it is neither."""
+    if any((folder / name).is_file() for name in _MODELS):
+        return "is a model and contains no images; expected it before the images"
+    inside = next((one for one in list(folder.parents)[:2] if (one / "run.json").is_file()), None)
+    return f"is inside the run folder {inside}; expected that folder, with --checkpoint for a step" if inside else ""
 
 
 def _paths(data: bytes) -> list[str] | None:

@@ -107,7 +107,8 @@ def add_options(parser: options.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Return 75 if ``--auto-resume`` was interrupted before the end."""
-    from jaxcrnn.interop.trained import located, open_untrusted
+    from jaxcrnn.interop.exported import located
+    from jaxcrnn.interop.trained import open_untrusted
     from jaxcrnn.runs import config as configs
     from jaxcrnn.runs import extensions
     from jaxcrnn.runs.folder import CONFIG, same_config

@@ -272,3 +272,8 @@ def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image
     if (height, width) == (h, w):
         return gray
     return np.asarray(Image.fromarray(gray).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def to_float(gray: np.ndarray) -> np.ndarray:
+    """Convert uint8 gray to float32 in [-1, 1], where white is 1."""
+    return gray.astype(np.float32) / np.float32(127.5) - np.float32(1)

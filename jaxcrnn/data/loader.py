@@ -11,13 +11,9 @@ import numpy as np
 
 from jaxcrnn.data import buckets as plans
 from jaxcrnn.data.audit import Corpus
+from jaxcrnn.data.images import to_float
 from jaxcrnn.data.prefetch import ahead
 from jaxcrnn.types import Batch
-
-
-def to_float(gray: np.ndarray) -> np.ndarray:
-    """Convert uint8 gray to float32 in [-1, 1], where white is 1."""
-    return gray.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def collate(

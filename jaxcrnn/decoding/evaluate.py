@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -20,6 +22,9 @@ from jaxcrnn.data.buckets import Planned
 from jaxcrnn.data.loader import Batches, collate
 from jaxcrnn.data.predictions import Predictions
 from jaxcrnn.decoding.decoder import Decoder
+from jaxcrnn.decoding.lines import Character, Line
+from jaxcrnn.model import ModelConfig
+from jaxcrnn.nn.layers import grid
 from jaxcrnn.parallel.mesh import assemble, fetch, my_rows, of_batch
 from jaxcrnn.train import TrainConfig, eval_outputs, eval_step
 from jaxcrnn.types import Batch, CenterState, Outputs, TrainState
@@ -53,33 +58,8 @@ run_estimate = jax.jit(estimate_step)
 
 # Buckets for images of any width: each costs one compilation, and a line is padded by at most half its width.
 LADDER = tuple(int(64 * factor * 2**power) for power in range(20) for factor in (1, 1.5))
-
-
-class Character(NamedTuple):
-    """One character of a reading: its highest probability over its frames, and its position in the scaled line."""
-
-    text: str
-    confidence: float
-    left: float
-    right: float
-
-
-class Line(NamedTuple):
-    """Reading of one image.
-
-    Attributes:
-      name: name of the image.
-      text: text that was read.
-      confidence: confidence of the reading; see `jaxcrnn.decode.Reading`.
-      characters: characters of the text, if requested.
-      others: further readings with their log scores, best first, if requested.
-    """
-
-    name: str
-    text: str
-    confidence: float
-    characters: tuple[Character, ...] = ()
-    others: tuple[tuple[str, float], ...] = ()
+# For so few lines, compiling fast matters more than reading fast (docs/speed.md); batches are seldom full then.
+FEW, FEW_ROWS = 512, 4
 
 
 class Evaluation(NamedTuple):
@@ -152,8 +132,8 @@ def evaluate(
             with _reading(batch, decoder):
                 out = decoder.read(config, state, batch) if decoder else _evaluated(config, state, batch, mesh)
             for row, item in enumerate(planned.items):
-                name = corpus.source.name(int(corpus.indices[item]))
-                lines[item] = _line(charset, out, row, name, batch.images.shape[2])
+                name, width = corpus.source.name(int(corpus.indices[item])), int(corpus.widths[item])
+                lines[item] = _line(charset, out, row, name, config.model, width)
                 if len(corpus.labels[item]) and out["feasible"][row]:
                     losses[item] = out["loss"][row]
             done += len(planned.items)
@@ -217,7 +197,7 @@ def _advice(decoder: Decoder | None) -> str:
     return f"lower --batch-size (data.batch_size in a configuration){beam}, or use narrower images"
 
 
-def _line(charset: Charset, out: dict[str, np.ndarray], row: int, name: str, width: int) -> Line:
+def _line(charset: Charset, out: dict[str, np.ndarray], row: int, name: str, model: ModelConfig, width: int) -> Line:
     if "first" not in out:
         text = charset.decode(out["ids"][row, : out["counts"][row]].tolist())
         return Line(name, text, float(out["confidence"][row]))
@@ -226,10 +206,10 @@ def _line(charset: Charset, out: dict[str, np.ndarray], row: int, name: str, wid
         for ids, count, score in zip(out["ids"][row], out["counts"][row], out["scores"][row], strict=True)
         if np.isfinite(score)
     ]
-    wide = width / out["ids"].shape[2]  # pixels per frame
-    sure = out["confidence"][row]
+    places = grid(model.backbone, width)
+    sure, first, last = out["confidence"][row], out["first"][row], out["last"][row]
     characters = tuple(
-        Character(c, float(sure[k]), float(out["first"][row, k] * wide), float((out["last"][row, k] + 1) * wide))
+        Character(c, float(sure[k]), *places.span(int(first[k]), int(last[k])))
         for k, c in enumerate(texts[0] if texts else "")
     )
     empty = float(out["blank"][row]) if texts else 0.0
@@ -246,6 +226,7 @@ def recognize(
     *,
     batch_size: int = 16,
     decoder: Decoder | None = None,
+    start: TrainConfig | None = None,
 ) -> Iterator[Line]:
     """Read a stream of images, and yield the lines in their order.
 
@@ -254,36 +235,61 @@ def recognize(
       state: state of the run.
       charset: charset of the run.
       images: names and gray uint8 images ``[H, w]`` of the model's height (see `jaxcrnn.data.images`).
-      batch_size: lines in a batch; lines are yielded in chunks of four batches.
+      batch_size: lines in a batch; lines are read in chunks of at least four batches.
       decoder: decoder to use; by default best-path decoding, without details of the characters.
+      start: configuration for the first `FEW` lines, which compiles faster (`jaxcrnn.runs.compile.for_few`); they are
+        padded to fewer widths, too. None for ``config``.
     """
-    chunk: list[tuple[str, np.ndarray]] = []
-    for pair in images:
-        chunk.append(pair)
-        if len(chunk) == batch_size * 4:
-            yield from _chunk(config, state, charset, chunk, batch_size, decoder)
-            chunk = []
-    yield from _chunk(config, state, charset, chunk, batch_size, decoder)
+    done, size = 0, batch_size * 4
+    rest = iter(images)
+    while chunk := list(itertools.islice(rest, size)):
+        few = start is not None and done < FEW
+        rows = 1 if done == 0 and len(chunk) == 1 else min(batch_size, FEW_ROWS) if few else batch_size
+        plan = _Plan(start if few and start else config, LADDER[::2] if few else LADDER, rows, decoder)
+        yield from _chunk(plan, state, charset, chunk)
+        done += len(chunk)
 
 
-def _chunk(
-    config: TrainConfig,
-    state: TrainState,
-    charset: Charset,
-    chunk: Sequence[tuple[str, np.ndarray]],
-    batch_size: int,
-    decoder: Decoder | None,
-) -> list[Line]:
-    lines: dict[int, Line] = {}
+class _Plan(NamedTuple):
+    """How lines are read: the configuration, the widths that they are padded to, and the lines in a batch."""
+
+    config: TrainConfig
+    ladder: Sequence[int]
+    rows: int
+    decoder: Decoder | None
+
+
+def _chunk(plan: _Plan, state: TrainState, charset: Charset, chunk: Sequence[tuple[str, np.ndarray]]) -> Iterator[Line]:
+    """Read lines, those of each width in a thread, so that the compiler works on two programs at a time."""
     widths = np.asarray([image.shape[1] for _, image in chunk], np.int32)
-    for planned in plans.in_order(widths, LADDER, batch_size):
-        images = [chunk[i][1] for i in planned.items]
-        none = [np.zeros(0, np.int32)] * len(images)
-        rows = 1 if len(images) == 1 else batch_size
-        with explained(lambda: (f"{rows} images of width {LADDER[planned.bucket]}", _advice(decoder))):  # noqa: B023
-            batch = collate(images, none, rows, config.model.height, LADDER[planned.bucket], 1)
-        with _reading(batch, decoder):
-            out = decoder.read(config, state, batch) if decoder else jax.device_get(run_read(config, state, batch))
-        for row, item in enumerate(planned.items):
-            lines[int(item)] = _line(charset, out, row, chunk[item][0], batch.images.shape[2])
-    return [lines[i] for i in range(len(chunk))]
+    batches = plans.in_order(widths, plan.ladder, plan.rows)
+    by_width = [list(group) for _, group in itertools.groupby(batches, lambda planned: planned.bucket)]
+    by_width.sort(key=lambda group: int(group[0].items[0]))  # the first lines first
+
+    def read(group: list[Planned]) -> dict[int, Line]:
+        lines = {}
+        for planned in group:
+            out = _read(plan, state, [chunk[i][1] for i in planned.items], plan.ladder[planned.bucket])
+            for row, item in enumerate(planned.items):
+                name, image = chunk[item]
+                lines[int(item)] = _line(charset, out, row, name, plan.config.model, image.shape[1])
+        return lines
+
+    lines: dict[int, Line] = {}
+    place = 0
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(read, group) for group in by_width]:
+            lines |= done.result()
+            while place in lines:
+                yield lines.pop(place)
+                place += 1
+
+
+def _read(plan: _Plan, state: TrainState, images: Sequence[np.ndarray], width: int) -> dict[str, np.ndarray]:
+    none = [np.zeros(0, np.int32)] * len(images)
+    with explained(lambda: (f"{plan.rows} images of width {width}", _advice(plan.decoder))):
+        batch = collate(images, none, plan.rows, plan.config.model.height, width, 1)
+    with _reading(batch, plan.decoder):
+        if plan.decoder:
+            return plan.decoder.read(plan.config, state, batch)
+        return jax.device_get(run_read(plan.config, state, batch))

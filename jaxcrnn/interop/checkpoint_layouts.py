@@ -18,8 +18,8 @@ import numpy as np
 from jaxcrnn._text import listed
 from jaxcrnn.errors import UserError
 from jaxcrnn.interop import spelled
-from jaxcrnn.nn.backbones import Block, Layer, layers_of
 from jaxcrnn.nn.imported import Imported
+from jaxcrnn.nn.layers import Block, Layer, layers_of
 
 Path = tuple[str, ...]
 Arrays = Mapping[str, np.ndarray]

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from safetensors.numpy import save
 
 from jaxcrnn import __version__
 from jaxcrnn._text import read_text
 from jaxcrnn.convert import to_torch
 from jaxcrnn.errors import UserError
-from jaxcrnn.interop import checkpoint_layouts, importer, recognizer, reorder, state_dicts
+from jaxcrnn.interop import checkpoint_layouts, importer, onnx_graph, recognizer, reorder, state_dicts
+from jaxcrnn.interop.exported import located
 from jaxcrnn.interop.recognizer import Recognizer
-from jaxcrnn.interop.trained import is_exported, located, open_untrusted
+from jaxcrnn.interop.trained import is_exported, open_untrusted
 from jaxcrnn.model import CRNN, ModelConfig
-from jaxcrnn.nn.backbones import Block, layers_of
 from jaxcrnn.runs.folder import FACTS, open_weights
 
 LEAST = 16  # width in pixels that gives at least one frame with every backbone
@@ -192,26 +187,13 @@ def to_stablehlo(reader: Recognizer, source: Path, out: Path) -> str:
 
 
 def to_onnx(reader: Recognizer, source: Path, out: Path) -> str:
-    """Write a folder of ``model.onnx`` (``images [batch,H,width,1] -> logits``, via PyTorch), charset and facts."""
-    state_dicts.package(out)
-    layers = [
-        {"block": layer.features} if isinstance(layer, Block) else layer._asdict()
-        for layer in layers_of(reader.model.backbone, reader.model.imported.channels)
-    ]
-    of_images = {name: getattr(reader.model.imported, name) for name in ("rows", "colors", "black", "white")}
-    facts = of_images | {"standardize": reader.model.standardize, "height": reader.model.height}
-    spec = json.dumps({**facts, "layers": layers, "recurrent": reader.model.layers()})
-    arrays = {name.replace(".", "/"): value for name, value in recognizer.flattened(reader.variables).items()}
-    with tempfile.TemporaryDirectory() as folder:
-        weights, made = Path(folder) / "spec.npz", Path(folder) / "model.onnx"
-        np.savez(weights, spec=np.asarray(spec), **arrays)  # type: ignore[arg-type]
-        command = [sys.executable, "-m", "torch_ref.twin", str(weights), str(made)]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise UserError(f"{out}: ONNX export failed: {last[:200]}; it needs the extra 'onnx'")
-        data = made.read_bytes()
-    return _served(reader, out, "model.onnx", data) + " of ONNX"
+    """Write a folder of ``model.onnx`` (``images [batch,H,width,1] -> logits``), charset and facts."""
+    try:
+        import onnx  # noqa: F401
+    except ImportError:
+        raise UserError(f"{out}: ONNX needs the package onnx; install the extra 'onnx'") from None
+    graph = onnx_graph.build(reader.model, recognizer.flattened(reader.variables))
+    return _served(reader, out, "model.onnx", graph.SerializeToString()) + " of ONNX"
 
 
 def to_torch_ref(reader: Recognizer, source: Path, out: Path) -> str:

@@ -20,7 +20,7 @@ from jaxcrnn._text import SMALL, listed, read_text
 from jaxcrnn.errors import UserError
 from jaxcrnn.interop import spelled
 from jaxcrnn.interop.checkpoint_layouts import Arrays, Layout, Names, layout_of, numbered
-from jaxcrnn.nn.backbones import Layer, layers_of, rows
+from jaxcrnn.nn.layers import Layer, layers_of, rows
 
 MAPPED, UNUSED = "mapped", "unused"
 _NORM = ("weight", "bias", "running_mean", "running_var")

@@ -7,34 +7,55 @@ for line in reader.recognize(["a.png", "b.png"]):
 
 from __future__ import annotations
 
-import json
 import os
+import sys
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jaxcrnn._text import SMALL, first_line, read_text
+from jaxcrnn.architecture import ModelConfig
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.images import Limits, fit_height, noting_pages, pages_note, read_gray, to_gray
-from jaxcrnn.decoding.evaluate import Line, recognize
+from jaxcrnn.decoding.lines import Line
 from jaxcrnn.errors import UserError
-from jaxcrnn.model import ModelConfig
-from jaxcrnn.nn.imported import Imported
-from jaxcrnn.runs.compile import for_reading
-from jaxcrnn.runs.folder import open_run
-from jaxcrnn.train import TrainConfig, eval_variables, state_shapes
-from jaxcrnn.types import TrainState
+from jaxcrnn.interop import engines
+from jaxcrnn.interop.exported import (
+    CARD,
+    CHARSET,
+    CONFIG,
+    FORMAT,
+    PRETRAINED,
+    WEIGHTS,
+    facts_of,
+    located,
+    open_exported,
+)
+from jaxcrnn.interop.weights import flattened, unflattened
 
-FORMAT = "jaxcrnn model 1"
-PRETRAINED = "pretrained"  # name of the weights that the package includes
-CONFIG, WEIGHTS, CHARSET, CARD = "config.json", "model.safetensors", "charset.txt", "README.md"
+if TYPE_CHECKING:
+    from jaxcrnn.decoding.decoder import Decoder
+    from jaxcrnn.interop.onnx_engine import OnnxEngine
+    from jaxcrnn.train import TrainConfig
+    from jaxcrnn.types import TrainState
+
+__all__ = [
+    "CARD",
+    "CHARSET",
+    "CONFIG",
+    "FORMAT",
+    "PRETRAINED",
+    "WEIGHTS",
+    "Recognizer",
+    "facts_of",
+    "flattened",
+    "load",
+    "unflattened",
+]
 
 
 @dataclass(frozen=True)
@@ -47,12 +68,18 @@ class Recognizer:
       charset: charset of the model.
       limits: bounds on image sizes, capped at the defaults of a new run. To read larger images, use
         ``dataclasses.replace(recognizer, limits=...)``.
+      engine: program that reads: ``"jax"``, ``"onnx"`` or ``"auto"``; see `load`.
     """
 
     model: ModelConfig
     variables: dict[str, Any]
     charset: Charset
     limits: Limits
+    engine: str = "auto"
+    _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_made": {}}  # sessions cannot be sent to other processes
 
     def recognize(self, images: Sequence[Any], *, batch_size: int = 16) -> list[Line]:
         """Read the text of each image.
@@ -61,27 +88,81 @@ class Recognizer:
           images: paths, bytes of image files, uint8 arrays ``[h,w]`` or ``[h,w,3]``, or Pillow images. The EXIF
             orientation of Pillow images is applied, as it is to files; arrays have none. Of a file with several pages,
             the first is read, and a warning reports how many there were; of a Pillow image, the current one.
-          batch_size: lines in a batch.
+          batch_size: lines in a batch of the engine jax; onnx reads them one by one.
 
         Returns:
-          A `jaxcrnn.decoding.evaluate.Line` (name, text and confidence) for each image.
+          A `jaxcrnn.decoding.lines.Line` (name, text and confidence) for each image.
 
         Raises:
-          UserError: an image cannot be read or is too large, or jax was in use when this process was forked.
+          UserError: an image cannot be read or is too large, the engine cannot be used, or it is jax and was in use
+            when this process was forked.
         """
-        _check_process()
         if isinstance(images, str | bytes | Path) or not isinstance(images, Sequence):
             raise UserError(f"recognize: got a {type(images).__name__}; expected a list of images")
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; expected 1 or more")
-        config = for_reading(TrainConfig(self.model))
-        state = TrainState(jnp.int32(0), self.variables["params"], self.variables["batch_stats"], (), None)
         named = ((_name(image, i), self._gray(image, i)) for i, image in enumerate(images))
         with noting_pages() as pages:
-            lines = list(recognize(config, state, self.charset, named, batch_size=batch_size))
+            lines = list(self.lines(named, batch_size=batch_size, expected=len(images)))
         if pages:
             warnings.warn(pages_note(pages), stacklevel=2)
         return lines
+
+    def lines(
+        self,
+        images: Iterable[tuple[str, np.ndarray]],
+        *,
+        batch_size: int = 16,
+        characters: bool = False,
+        decoder: Decoder | None = None,
+        expected: int = 0,
+    ) -> Iterator[Line]:
+        """Read a stream of scaled images, and yield the lines in their order.
+
+        Args:
+          images: names and gray uint8 images ``[H,w]`` of the model's height (`jaxcrnn.data.images.fit_height`).
+          batch_size: lines in a batch of the engine jax; onnx reads them one by one.
+          characters: whether to return the characters of each line with their confidences and positions.
+          decoder: decoder to use instead of the best class of each frame; needs the engine jax.
+          expected: number of images, if it is known; with many, jax compiles programs that read faster.
+
+        Raises:
+          UserError: see `recognize`.
+        """
+        if engines.choose(self.engine, self.model, "a decoder" if decoder else "") == "onnx":
+            return self._onnx().lines(self.charset, images, characters=characters)
+        _check_process()
+        from jaxcrnn.decoding.decoder import Decoder
+        from jaxcrnn.decoding.evaluate import FEW, recognize
+
+        if characters and decoder is None:
+            decoder = Decoder(1)
+        config, few, state = self._jax()
+        read = self._made["read"] = self._made.get("read", 0) + expected
+        start = few if read < FEW else None
+        return recognize(config, state, self.charset, images, batch_size=batch_size, decoder=decoder, start=start)
+
+    def _onnx(self) -> OnnxEngine:
+        if "onnx" not in self._made:
+            from jaxcrnn.interop.onnx_engine import OnnxEngine
+
+            self._made["onnx"] = OnnxEngine(self.model, self.variables)
+        return self._made["onnx"]
+
+    def _jax(self) -> tuple[TrainConfig, TrainConfig, TrainState]:
+        if "jax" not in self._made:
+            import jax
+            import jax.numpy as jnp
+
+            from jaxcrnn.runs.compile import for_few, for_reading
+            from jaxcrnn.train import TrainConfig
+            from jaxcrnn.types import TrainState
+
+            variables = jax.device_put(self.variables)
+            state = TrainState(jnp.int32(0), variables["params"], variables["batch_stats"], (), None)
+            config = TrainConfig(self.model)
+            self._made["jax"] = for_reading(config), for_few(config), state
+        return self._made["jax"]
 
     def _gray(self, image: Any, number: int) -> np.ndarray:
         name = _name(image, number)
@@ -111,6 +192,8 @@ _forked = False
 def _after_fork() -> None:
     """Note whether jax was in use before a fork: its threads are missing in the new process, which would hang."""
     global _forked
+    if "jax" not in sys.modules:
+        return
     try:
         from jax._src.xla_bridge import backends_are_initialized  # no public function tells
     except ImportError:
@@ -135,7 +218,9 @@ def _check_process() -> None:
         )
 
 
-def load(folder: str | Path = PRETRAINED, checkpoint: str = "best", *, trust_code: bool = False) -> Recognizer:
+def load(
+    folder: str | Path = PRETRAINED, checkpoint: str = "best", *, trust_code: bool = False, engine: str = "auto"
+) -> Recognizer:
     """Load a recogniser from a run folder or from a folder written by ``jaxcrnn export --format safetensors``.
 
     Args:
@@ -143,130 +228,36 @@ def load(folder: str | Path = PRETRAINED, checkpoint: str = "best", *, trust_cod
         current folder contains one of that name).
       checkpoint: checkpoint of a run folder: ``"best"``, ``"latest"`` or a step.
       trust_code: whether the modules that the loss of a run names may be imported, which runs their code.
+      engine: program that reads lines: ``"jax"`` (compiles a program for each width, which is cached), ``"onnx"``
+        (onnxruntime, which starts at once; CPUs only; needs the extra ``onnx``), or ``"auto"``: onnx if it is
+        installed, the device is a CPU and the model is read in float32, jax otherwise. Logits are equal to 1e-4. With
+        onnx, jax is not imported to load and read an exported folder.
 
     Raises:
-      UserError: the folder is neither, is corrupted or made for another charset, or its code is not trusted, or
-        jax was in use when this process was forked.
+      UserError: the folder is neither, is corrupted or made for another charset, or its code is not trusted, the engine
+        cannot be used, or jax was in use when this process was forked.
     """
-    _check_process()
-    folder = Path(folder)
-    if str(folder) == PRETRAINED and not folder.exists():
-        folder = Path(__file__).parents[1] / "resources" / PRETRAINED
+    reader = open_model(folder, checkpoint, trust_code=trust_code, engine=engine)
+    engines.choose(engine, reader.model)  # an engine that cannot be used is reported here
+    return replace(reader, limits=reader.limits.of_stranger())
+
+
+def open_model(
+    folder: str | Path, checkpoint: str = "best", *, trust_code: bool = False, engine: str = "auto"
+) -> Recognizer:
+    """Load a recogniser as `load` does, with the limits that the folder states, which may exceed the defaults."""
+    folder = located(folder)
     if (folder / CONFIG).is_file():
         if checkpoint != "best":
             raise UserError(f"{folder}: an exported model has no checkpoints; drop the checkpoint {checkpoint!r}")
-        return _exported(folder)
+        return Recognizer(*open_exported(folder), engine)
+    _check_process()
+    import jax
+
+    from jaxcrnn.runs.folder import open_run
+    from jaxcrnn.train import eval_variables
+
     run = open_run(folder, trust_code)
     state, _ = run.state(checkpoint)
-    return Recognizer(
-        run.train_config.model, jax.device_get(eval_variables(state)), run.charset, run.config.data.limits.of_stranger()
-    )
-
-
-def _exported(folder: Path) -> Recognizer:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        facts = json.loads(read_text(folder / CONFIG, SMALL))
-        if facts["format"] != FORMAT:
-            raise UserError(f"{folder / CONFIG}: format {facts['format']!r}; expected {FORMAT!r}")
-        model, limits = _model_of(facts["model"]), _made(Limits, facts["images"])
-        expected = str(facts["charset_hash"])
-    except UserError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = f"missing key {error}" if isinstance(error, KeyError) else first_line(error)
-        raise UserError(
-            f"{folder / CONFIG}: not the config of an exported model ({reason}); expected a folder written by "
-            "'jaxcrnn export --format safetensors'"
-        ) from None
-    charset = Charset.from_file(folder / CHARSET, "first" if model.blank == 0 else "last")
-    if charset.hash != expected:
-        raise UserError(
-            f"{folder / CHARSET}: {len(charset)} characters with hash {charset.hash}; expected the model's "
-            f"charset with hash {expected}"
-        )
-    if model.num_classes != charset.num_classes or model.blank not in (0, charset.num_classes - 1):
-        raise UserError(
-            f"{folder / CONFIG}: {model.num_classes} classes, blank {model.blank}; expected "
-            f"{charset.num_classes} (the charset's {len(charset)} characters and the blank)"
-        )
-    try:
-        arrays = load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise UserError(f"{folder / WEIGHTS}: truncated, or not a safetensors file ({first_line(error)})") from None
-    return Recognizer(model, unflattened(arrays, model, folder / WEIGHTS), charset, limits.of_stranger())
-
-
-def facts_of(model: ModelConfig) -> dict[str, Any]:
-    """Convert a model to its entries in ``config.json``, with the fields of ``imported`` inlined."""
-    own = {f.name: getattr(model, f.name) for f in fields(model) if f.name != "imported"}
-    return own | asdict(model.imported)
-
-
-def _model_of(values: Any) -> ModelConfig:
-    """Read the model that `facts_of` wrote.
-
-    Raises:
-      ValueError: a key is unknown, or a value has the wrong type.
-    """
-    names = {f.name for f in fields(Imported)}
-    if not isinstance(values, dict) or "imported" in values:
-        raise ValueError("the model is not an object of its fields")
-    own = _made(ModelConfig, {name: value for name, value in values.items() if name not in names})
-    return replace(own, imported=_made(Imported, {name: value for name, value in values.items() if name in names}))
-
-
-def _made(kind: type, values: Any) -> Any:
-    types = {f.name: type(f.default) for f in fields(kind)}
-    if not isinstance(values, dict) or not values.keys() <= types.keys():
-        raise ValueError(f"{kind.__name__} has no {sorted(set(values) - types.keys())}")
-    for name, value in values.items():
-        if type(value) is not types[name] and not (types[name] is float and type(value) is int):
-            raise ValueError(f"{name} is {value!r}; expected {types[name].__name__}")
-        if isinstance(value, int) and value < 0:
-            raise ValueError(f"{name} is {value}; expected 0 or more")
-    return kind(**values)
-
-
-def flattened(variables: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Flatten variables to a dict with names such as ``params.backbone.conv0.kernel``."""
-    leaves = jax.tree_util.tree_leaves_with_path(variables)
-    return {".".join(str(part.key) for part in path): np.ascontiguousarray(leaf) for path, leaf in leaves}
-
-
-def unflattened(arrays: dict[str, np.ndarray], model: ModelConfig, path: Path) -> dict[str, Any]:
-    """Restore the variables of a model from `flattened` arrays; float16 is converted to float32.
-
-    Raises:
-      UserError: a name is missing or unexpected, or a shape is wrong; ``path`` names the file in messages.
-    """
-    try:
-        shapes = state_shapes(TrainConfig(model))
-    except UserError:
-        raise
-    except Exception as error:  # sizes that are too large for an array
-        raise UserError(f"{path.parent / CONFIG}: invalid model ({first_line(error)[:100]})") from None
-    expected = {"params": shapes.params, "batch_stats": shapes.batch_stats}
-    left = dict(arrays)
-
-    def take(place: Any, leaf: Any) -> np.ndarray:
-        name = ".".join(str(part.key) for part in place)
-        if name not in left:
-            raise UserError(f"{path}: missing {name}, which the model of {CONFIG} has")
-        value = left.pop(name)
-        if value.dtype == np.float16:  # a storage format; computations use float32
-            value = value.astype(np.float32)
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            raise UserError(f"{path}: {name} has non-finite values")
-        if value.shape != leaf.shape or value.dtype != leaf.dtype:
-            raise UserError(
-                f"{path}: {name} is {value.dtype} {list(value.shape)}; expected {leaf.dtype} {list(leaf.shape)}"
-            )
-        return value
-
-    out: dict[str, Any] = jax.tree_util.tree_map_with_path(take, expected)
-    if left:
-        raise UserError(f"{path}: unexpected {', '.join(sorted(left)[:5])}, which the model of {CONFIG} does not have")
-    return out
+    variables = jax.device_get(eval_variables(state))
+    return Recognizer(run.train_config.model, variables, run.charset, run.config.data.limits, engine)

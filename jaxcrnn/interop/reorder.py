@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxcrnn.interop.checkpoint_layouts import OURS, Layout
-from jaxcrnn.nn.backbones import rows
+from jaxcrnn.nn.layers import rows
 
 
 def classes_moved(variables: Mapping[str, Any], by: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Backbones of convolutions whose poolings the weights do not record: names for `jaxcrnn.nn.backbones.layers_of`."""
+"""Backbones of convolutions whose poolings the weights do not record: names for `jaxcrnn.nn.layers.layers_of`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxcrnn.errors import UserError
-from jaxcrnn.nn.backbones import rows
+from jaxcrnn.nn.layers import rows
 
 
 def backbone(
@@ -27,7 +27,7 @@ def backbone(
       gaps: whether layers without weights other than an activation follow each convolution; None if the names do not
         tell.
       height: height of the model's images in pixels.
-      pools: poolings, such as ``2x2,2x2,-,2x2s1a1,4x1`` (`jaxcrnn.nn.backbones.layers_of`); empty to infer
+      pools: poolings, such as ``2x2,2x2,-,2x2s1a1,4x1`` (`jaxcrnn.nn.layers.layers_of`); empty to infer
         them from the gaps.
       leave: rows that inferred poolings leave.
 

@@ -74,6 +74,16 @@ def for_reading(config: TrainConfig, device: Any = None) -> TrainConfig:
     return dataclasses.replace(config, model=dataclasses.replace(model, dtype=dtype))
 
 
+def for_few(config: TrainConfig, device: Any = None) -> TrainConfig:
+    """Resolve the configuration for inference on few lines, whose programs must compile fast.
+
+    It is that of `for_reading` with XLA's convolution instead of Winograd's on CPUs, unless ``model.conv`` is set.
+    """
+    model = config.model
+    chosen = dataclasses.replace(model, conv="xla" if model.conv == "auto" else model.conv)
+    return for_reading(dataclasses.replace(config, model=chosen), device)
+
+
 def compile_step(
     config: TrainConfig,
     state: TrainState,

@@ -6,11 +6,12 @@ import dataclasses
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 from jaxcrnn import _console
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import TEXT_KINDS, Corpus, audit, audit_table
+from jaxcrnn.data.bounds import bounded
 from jaxcrnn.data.formats import open_sources
 from jaxcrnn.data.images import Limits
 from jaxcrnn.data.labels import Source
@@ -136,25 +137,15 @@ def limits_of(
     Raises:
       UserError: a bound below 1.
     """
-    own = run.config.data.limits
-    limits = dataclasses.replace(
-        own.of_stranger(),
+    return bounded(
+        run.config.data.limits,
+        f"{run.folder / CONFIG}: data",
         outside=outside,
-        max_width=own.max_width if max_width is None else max_width,
-        vertical=own.vertical if vertical is None else vertical,
+        max_pixels=max_pixels,
+        max_bytes=max_bytes,
+        max_width=max_width,
+        vertical=vertical,
     )
-    for name, option in (("max_width", limits.max_width), ("max_pixels", max_pixels), ("max_bytes", max_bytes)):
-        configured, capped, flag = getattr(own, name), getattr(limits, name), f"--{name.replace('_', '-')}"
-        if option is not None and option < 1:
-            raise UserError(f"{flag} {option}: expected 1 or more")
-        if option is None and configured > capped:
-            print(
-                f"{run.folder / CONFIG}: ignoring data.{name}={configured:,}; using {capped:,} (override with {flag})",
-                file=sys.stderr,
-            )
-        bound: dict[str, Any] = {name: option or capped}
-        limits = dataclasses.replace(limits, **bound)
-    return limits
 
 
 def check_usable(corpus: Corpus, path: str, *, keep_text_faults: bool, skip_bad: bool) -> None:

@@ -17,6 +17,7 @@ def test_doctor_reports_packages_devices_and_fonts(capsys, monkeypatch):
     assert all(report["packages"].values())
     assert len(report["devices"]) == 8
     assert len(report["typefaces"]) == 3
+    assert report["engine"] == ("onnx" if importlib.util.find_spec("onnxruntime") else "jax")
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "lmdb" else real(name))
     assert main(["doctor"]) == 0

@@ -14,7 +14,7 @@ from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.conv_cpu import convolve
 from jaxcrnn.kernels.lstm_scan import lstm_scan
 from jaxcrnn.model import CRNN, ModelConfig
-from jaxcrnn.nn.backbones import frames
+from jaxcrnn.nn.layers import frames
 from jaxcrnn.nn.lstm import BiLSTM
 
 

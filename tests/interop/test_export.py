@@ -142,12 +142,10 @@ def test_documented_loader_matches_the_recognizer(run_of, tmp_path, monkeypatch)
     assert any(texts)
 
 
-@pytest.mark.torch
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", ["plain", *(pytest.param(name, marks=pytest.mark.slow) for name in READ[1:])])
 def test_onnx_export_matches_the_model(name, run_of, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
     pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
-    pytest.importorskip("torch", reason="PyTorch is not installed")
     run = run_of(name)
     assert main(["export", str(run), "--format", "onnx", "--out", str(tmp_path / "out")]) == 0
     session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
@@ -225,11 +223,11 @@ def test_further_pages_are_reported_once(run_of, monkeypatch):
     """And what a Pillow image shows is turned as its file would be."""
     seen = []
 
-    def recognize(config, state, charset, images, batch_size):
+    def lines(self, images, **options):
         seen.extend(image for _, image in images)
         return seen
 
-    monkeypatch.setattr(recognizer, "recognize", recognize)
+    monkeypatch.setattr(recognizer.Recognizer, "lines", lines)
     reader = jaxcrnn.load(run_of("plain"))
     page, file = Image.fromarray(np.arange(32 * 40, dtype=np.uint8).reshape(32, 40)), io.BytesIO()
     page.save(file, "TIFF", save_all=True, append_images=[page, page])
@@ -256,7 +254,7 @@ def _tell(function, argument, sender):
 @pytest.mark.filterwarnings("ignore")  # jax, and Python from 3.12, warn of every fork
 def test_recognizing_in_a_forked_process_is_an_error(run_of):
     """It would hang, since jax's threads are missing there."""
-    reader = jaxcrnn.load(run_of("plain"))
+    reader = jaxcrnn.load(run_of("plain"), engine="jax")
     context = multiprocessing.get_context("fork")
     for function, argument in ((reader.recognize, [np.zeros((9, 9), np.uint8)]), (jaxcrnn.load, run_of("plain"))):
         receiver, sender = context.Pipe(False)

@@ -10,7 +10,7 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.cli.main import main
 from jaxcrnn.errors import UserError
 from jaxcrnn.interop import checkpoint_layouts, importer, map_template, name_maps, reorder
-from jaxcrnn.nn.backbones import layers_of
+from jaxcrnn.nn.layers import layers_of
 
 CHARSET = Charset("0123456789")
 MAP = """backbone.conv0 = features.0

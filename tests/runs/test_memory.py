@@ -114,7 +114,7 @@ def test_folders_with_a_checkpoint_are_kept(tmp_path):
     ("function", "command", "message"),
     [
         ("run_eval", ["evaluate", "{run}", "--data", "{data}", "--batch-size", "3"], "reading 3 lines of width "),
-        ("run_read", ["recognize", "{run}", "{image}"], "reading 1 lines of width 64"),
+        ("run_read", ["recognize", "{run}", "{image}", "--engine", "jax"], "reading 1 lines of width 64"),
         (
             "run_estimate",
             ["centers", "estimate", "--run", "{run}", "--data", "{data}", "--out", "{out}"],

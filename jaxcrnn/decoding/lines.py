@@ -1,0 +1,79 @@
+"""Readings of lines, and best-path decoding in numpy; imports neither jax nor flax."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxcrnn.charset import Charset
+from jaxcrnn.nn.layers import Grid
+
+
+class Character(NamedTuple):
+    """One character of a reading: its highest probability over its frames, and its position in the scaled line."""
+
+    text: str
+    confidence: float
+    left: float
+    right: float
+
+
+class Line(NamedTuple):
+    """Reading of one image.
+
+    Attributes:
+      name: name of the image.
+      text: text that was read.
+      confidence: confidence of the reading; see `jaxcrnn.decode.Reading`.
+      characters: characters of the text, if requested.
+      others: further readings with their log scores, best first, if requested.
+    """
+
+    name: str
+    text: str
+    confidence: float
+    characters: tuple[Character, ...] = ()
+    others: tuple[tuple[str, float], ...] = ()
+
+
+def read_line(logits: np.ndarray, charset: Charset, name: str, grid: Grid | None = None) -> Line:
+    """Read one line as `jaxcrnn.decode.read` does: the best class of each frame, repeats merged, blanks removed.
+
+    Args:
+      logits: ``[T,C]`` float32, the frames of the line without padding.
+      charset: charset of the model.
+      name: name of the image.
+      grid: places of the frames in the scaled line, to return the characters, too.
+
+    Examples:
+      >>> import numpy as np
+      >>> from jaxcrnn import Charset
+      >>> from jaxcrnn.decoding.lines import read_line
+      >>> from jaxcrnn.nn.layers import grid
+      >>> frames = [[0.2, 0.6, 0.2], [0.05, 0.9, 0.05], [0.8, 0.1, 0.1], [0.2, 0.1, 0.7]]
+      >>> line = read_line(np.log(np.array(frames, np.float32)), Charset("ab"), "", grid("small", 16))
+      >>> line.text, round(line.confidence, 3), [(c.left, c.right) for c in line.characters]
+      ('ab', 0.8, [(0.0, 8.0), (12.0, 16.0)])
+    """
+    if not len(logits):
+        return Line(name, "", 0.0)
+    best = logits.argmax(1)
+    starts = np.flatnonzero(np.diff(best, prepend=-1))
+    ends = np.append(starts[1:], len(best))
+    visible = best[starts] != charset.blank
+    if not visible.any():
+        return Line(name, "", float(_highest(logits).mean()))
+    starts, ends = starts[visible], ends[visible]
+    text = charset.decode(best[starts].tolist())
+    sure = [float(_highest(logits[start:end]).max()) for start, end in zip(starts, ends, strict=True)]
+    if grid is None:
+        return Line(name, text, float(np.mean(sure)))
+    places = zip(text, sure, starts.tolist(), ends.tolist(), strict=True)
+    characters = (Character(c, p, *grid.span(start, end - 1)) for c, p, start, end in places)
+    return Line(name, text, float(np.mean(sure)), tuple(characters))
+
+
+def _highest(logits: np.ndarray) -> np.ndarray:
+    """Return the probability of the best class of each frame."""
+    return 1 / np.exp(logits - logits.max(1, keepdims=True)).sum(1)
