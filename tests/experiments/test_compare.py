@@ -155,7 +155,7 @@ def test_demo_reads_lines_and_fine_tunes_the_pretrained_recogniser(tmp_path, mon
     texts = [truth.replace("末", "未").replace("曰", "") for _, truth in rows]
     reader = SimpleNamespace(recognize=lambda images: [SimpleNamespace(text=text) for text in texts])
     monkeypatch.setattr(jaxcrnn, "load", lambda: reader)
-    compared = SimpleNamespace(baseline="ctc")
+    compared = SimpleNamespace(brief=lambda test: (["", "rate"], [["start", "1.00%"]]))
     plans, openings = [], []
     origin = SimpleNamespace(config=Config(), place="pretrained")
     monkeypatch.setattr(trained, "open_untrusted", lambda path: origin if path.name == "pretrained" else None)
@@ -178,6 +178,7 @@ def test_demo_reads_lines_and_fine_tunes_the_pretrained_recogniser(tmp_path, mon
     assert "末 read as 未" in shown
     assert "proves nothing" in shown
     assert counted in openings[0].section.body
+    assert "<td>1.00%</td>" in openings[0].section.body.replace(' class="n"', "")
     assert openings[0].section.body.count("<img") == len(rows) == 12
     assert '<mark class="alike">未</mark>' in openings[0].section.body
     assert openings[0].section.body.count('<mark class="wrong">·</mark>') == lost
