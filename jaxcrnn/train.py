@@ -18,7 +18,7 @@ from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.finite import keep_if_finite
 from jaxcrnn.kernels.mesh_ops import LOCAL, Ops
 from jaxcrnn.model import CRNN, ModelConfig
-from jaxcrnn.nn.backbones import layers_of
+from jaxcrnn.nn.layers import layers_of
 from jaxcrnn.objective import Flow, LossConfig
 from jaxcrnn.optim import OptimConfig
 from jaxcrnn.types import Batch, CenterState, Outputs, TrainState

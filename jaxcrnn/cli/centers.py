@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
     from jaxcrnn._files import can_be_written
     from jaxcrnn.decoding.evaluate import estimate_centers
-    from jaxcrnn.interop.trained import Exported, open_trained
+    from jaxcrnn.interop.trained import ExportedRun, open_trained
     from jaxcrnn.runs import center_files, folder
     from jaxcrnn.runs.usable_lines import usable_lines
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     paths = [args.data] if args.data else [data.train, *data.more]
     if not all(paths):
         raise UserError(f"{opened.folder}: no training set on record; give --data FILE, a label file of path<TAB>text")
-    if isinstance(opened, Exported) and not args.out:
+    if isinstance(opened, ExportedRun) and not args.out:
         raise UserError(f"{opened.folder}: an exported model; give --out FILE, a new file for the centers")
     out = Path(args.out or opened.folder / folder.CENTERS)
     can_be_written(out)

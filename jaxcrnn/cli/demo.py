@@ -18,6 +18,7 @@ SUMMARY = "read look-alike characters with the pretrained recogniser and fine-tu
 MODULES = ("jaxcrnn.experiments.run", "jaxcrnn.report.build")
 RESOURCES = Path(__file__).parents[1] / "resources"
 PLAN, FROM_SCRATCH, LINES = RESOURCES / "demo.yaml", RESOURCES / "demo_from_scratch.yaml", RESOURCES / "demo"
+TEST = "lookalike"  # test set of the table at the beginning of the page
 PROVES_NOTHING = "A fine-tune this short, with one seed, proves nothing about which loss is better."
 
 
@@ -98,22 +99,26 @@ def _read_lines() -> list[Shown]:
 
 
 def _opening(shown: list[Shown], results: Results) -> Opening:
-    """Build the beginning of the page: what it shows, and the lines that the pretrained recogniser read."""
+    """Build the beginning of the page: what it shows, the lines that were read, and the scores of the fine-tunes."""
     from jaxcrnn.lookalikes.groups import read_groups
     from jaxcrnn.render.texts import GROUPS
-    from jaxcrnn.report import readings
+    from jaxcrnn.report import html, readings
     from jaxcrnn.report.build import Opening
 
     groups = read_groups(GROUPS)
-    explained = (
-        f"Lines of the package, rendered at three levels of difficulty: {readings.summary(shown, groups)}. A solid "
-        "line marks a character that was read as a look-alike, a dotted line another error."
-    )
     text = (
-        "The pretrained recogniser of jaxcrnn reads lines of look-alike characters, and was fine-tuned for a few steps "
-        f"with each of four losses, whose scores are compared with those of {results.baseline}. {PROVES_NOTHING}"
+        f"The pretrained recogniser of jaxcrnn reads {len(shown)} lines of look-alike characters. It is then "
+        f"fine-tuned for a few steps with each of four losses. {PROVES_NOTHING}"
     )
-    section = readings.section("What the pretrained recogniser reads", explained, shown, groups)
+    explained = (
+        f"{readings.summary(shown, groups)}. A solid line marks a character that was read as a look-alike, a dotted "
+        "line another error."
+    )
+    head, rows = results.brief(TEST)
+    table = html.text("Lines of look-alikes in a typeface that the fine-tunes do not use:") + html.table(
+        head, rows, "Scores before and after fine-tuning"
+    )
+    section = readings.section("What the pretrained recogniser reads", explained, shown, groups, table)
     return Opening("jaxcrnn demo: characters that look alike", text, section)
 
 

@@ -108,6 +108,16 @@ class Results:
             rows.append([*row, f"{speed:.2f}" if speed else ""])
         return [*head, "steps/s"], rows
 
+    def brief(self, test: str) -> tuple[list[str], list[list[object]]]:
+        """Return a narrow table of one test set: for each arm its rates, and their differences from the baseline."""
+        rates = ("substituted", "characters")
+        first = next(iter(self.arms[test].values()))
+        head = ["", *(part for key in rates for part in (first[key].name, f"difference from {self.baseline} [95 %]"))]
+        rows: list[list[object]] = [
+            [arm, *(part for key in rates for part in _brief(rated[key]))] for arm, rated in self.arms[test].items()
+        ]
+        return head, rows
+
     def sentences(self) -> list[str]:
         """Describe each arm except the baseline: what is better, worse or not distinguishable."""
         return [
@@ -161,6 +171,10 @@ class Results:
             notes.append(f"{self.missing} {verb} not finished.")
         notes += [f"{path} is corrupted; the speed is unknown." for path in self.damaged]
         return notes
+
+
+def _brief(one: Rated) -> list[str]:
+    return [f"{one.rate.value:.2%}", _points(one.gain) if one.gain else ""] if one.of else ["-", ""]
 
 
 def _points(gain: Interval) -> str:

@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parents[1] / "resources" / PRETRAINED  # where they are
 CONFIG, WEIGHTS, CHARSET, CARD = "config.json", "model.safetensors", "charset.txt", "README.md"
 
 
-class ExportedModel(NamedTuple):
+class Exported(NamedTuple):
     """An exported recogniser.
 
     Attributes:
@@ -63,7 +63,7 @@ def states_format(folder: Path) -> bool:
     return isinstance(facts, dict) and facts.get("format") == FORMAT
 
 
-def open_exported(folder: Path) -> ExportedModel:
+def open_exported(folder: Path) -> Exported:
     """Open an exported folder.
 
     Raises:
@@ -101,7 +101,7 @@ def open_exported(folder: Path) -> ExportedModel:
         arrays = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise UserError(f"{folder / WEIGHTS}: truncated, or not a safetensors file ({first_line(error)})") from None
-    return ExportedModel(model, unflattened(arrays, model, folder / WEIGHTS), charset, limits)
+    return Exported(model, unflattened(arrays, model, folder / WEIGHTS), charset, limits)
 
 
 def facts_of(model: ModelConfig) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from jaxcrnn._text import first_line
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.config import DataConfig
 from jaxcrnn.errors import UserError
-from jaxcrnn.interop import checkpoint_layouts, map_template, name_maps, recognizer, reorder, state_dicts
-from jaxcrnn.interop.exported import states_format
+from jaxcrnn.interop import checkpoint_layouts, map_template, name_maps, reorder, state_dicts
+from jaxcrnn.interop.exported import WEIGHTS, states_format
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.runs import folder
 from jaxcrnn.runs.checkpoint import Checkpoints
@@ -68,7 +68,7 @@ def import_checkpoint(
       UserError: the checkpoint is corrupted, has an unknown layout or does not match the charset, or ``out`` exists.
       NeedsMap: the checkpoint has names of its own; the exception has a map to fill in.
     """
-    own = source.parent if source.name == recognizer.WEIGHTS else source
+    own = source.parent if source.name == WEIGHTS else source
     if states_format(own):
         raise UserError(
             f"{source}: is a model that jaxcrnn exported, which needs no conversion; fine-tune it with train "

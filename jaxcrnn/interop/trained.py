@@ -1,11 +1,11 @@
 """Trained recognisers by name: run folders, folders exported as safetensors, and the weights of the package.
 
-Every command that reads with a trained recogniser, or starts from one, opens it here.
+Every command that evaluates, exports or fine-tunes a trained recogniser opens it here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,7 @@ import jax.numpy as jnp
 
 from jaxcrnn.data.config import DataConfig
 from jaxcrnn.errors import UserError
-from jaxcrnn.interop import recognizer
-from jaxcrnn.interop.exported import PACKAGE, PRETRAINED, is_exported, located
-from jaxcrnn.interop.recognizer import Recognizer
+from jaxcrnn.interop.exported import PACKAGE, PRETRAINED, Exported, is_exported, located, open_exported
 from jaxcrnn.runs import extensions
 from jaxcrnn.runs.config import Config
 from jaxcrnn.runs.folder import Run, open_weights, trusted
@@ -29,20 +27,20 @@ def place_of(name: str | Path) -> str:
 
     The weights of the package are recorded by name, because another installation has them elsewhere.
     """
-    folder = located(name)
-    return PRETRAINED if folder.resolve() == PACKAGE.resolve() else str(folder.resolve())
+    folder = located(name).resolve()
+    return PRETRAINED if folder == PACKAGE.resolve() else str(folder)
 
 
 @dataclass(frozen=True)
-class Exported(Run):
-    """An exported recogniser in place of a run: it has no checkpoints, no facts and no data of its own.
+class ExportedRun(Run):
+    """An exported recogniser in place of a run: it has no checkpoints, no facts and no data sets.
 
     Attributes:
-      reader: the recogniser that was exported.
+      variables: ``{"params": ..., "batch_stats": ...}``.
       place: as `place_of`.
     """
 
-    reader: Recognizer | None = None
+    variables: dict[str, Any] = field(default_factory=dict)
     place: str = ""
 
     def facts(self) -> dict[str, Any]:
@@ -57,9 +55,7 @@ class Exported(Run):
         """
         if which != "best":
             raise UserError(f"{self.folder}: an exported model has no checkpoints; drop --checkpoint {which}")
-        assert self.reader is not None
-        variables = self.reader.variables
-        return TrainState(jnp.int32(0), variables["params"], variables["batch_stats"], (), None), 0
+        return TrainState(jnp.int32(0), self.variables["params"], self.variables["batch_stats"], (), None), 0
 
     def described(self, step: int) -> str:
         """Return the name alone, because there are no steps."""
@@ -70,17 +66,18 @@ def open_trained(name: str | Path, trust: extensions.Trust = False) -> Run:
     """Open a trained recogniser.
 
     Args:
-      name: run folder, folder written by ``jaxcrnn export --format safetensors``, or ``pretrained`` (`located`).
+      name: run folder, folder written by ``jaxcrnn export --format safetensors``, or ``pretrained`` for the weights of
+        the package, unless the current folder contains something of that name.
       trust: import paths of the loss of a run that may be imported (`jaxcrnn.runs.folder.open_run`).
 
     Returns:
-      The run; an `Exported` one has configuration, charset and weights, but neither data sets nor checkpoints.
+      The run; an `ExportedRun` has configuration, charset and weights, but neither data sets nor checkpoints.
 
     Raises:
       UserError: the folder is neither, is corrupted, or was made for another charset, or its code is not trusted.
     """
     opened = open_untrusted(name)
-    return opened if isinstance(opened, Exported) else trusted(opened, trust)
+    return opened if isinstance(opened, ExportedRun) else trusted(opened, trust)
 
 
 def open_untrusted(name: str | Path) -> Run:
@@ -88,9 +85,9 @@ def open_untrusted(name: str | Path) -> Run:
     folder = located(name)
     if not is_exported(name):
         return open_weights(folder, EXPECTED)
-    reader, place = recognizer.load(folder), place_of(name)
+    exported, place = open_exported(folder), place_of(name)
     shown = Path(PRETRAINED) if place == PRETRAINED else Path(name)  # not the path in this installation
-    return Exported(shown, config_of(reader), reader.charset, None, reader, place)
+    return ExportedRun(shown, config_of(exported), exported.charset, None, exported.variables, place)
 
 
 def open_origin(place: str) -> Run | None:
@@ -103,12 +100,12 @@ def open_origin(place: str) -> Run | None:
     return open_untrusted(folder) if folder.is_dir() else None
 
 
-def config_of(reader: Recognizer) -> Config:
+def config_of(exported: Exported) -> Config:
     """Return the configuration that fine-tuning an exported recogniser starts from: its model and how it reads images.
 
     Everything else has its default.
     """
     names = {field.name for field in fields(DataConfig)}
-    limits = {f.name: getattr(reader.limits, f.name) for f in fields(reader.limits) if f.name in names}
-    data = DataConfig(**limits, blank=reader.charset.blank_place)
-    return Config(model=reader.model, imported=reader.model.imported, data=data)
+    limits = {f.name: getattr(exported.limits, f.name) for f in fields(exported.limits) if f.name in names}
+    data = DataConfig(**limits, blank=exported.charset.blank_place)
+    return Config(model=exported.model, imported=exported.model.imported, data=data)

@@ -17,7 +17,7 @@ from jaxcrnn.data.loader import Batches
 from jaxcrnn.decoding.evaluate import run_eval
 from jaxcrnn.errors import UserError
 from jaxcrnn.experiments import results
-from jaxcrnn.interop.trained import Exported, open_origin, open_trained
+from jaxcrnn.interop.trained import ExportedRun, open_origin, open_trained
 from jaxcrnn.lookalikes import confusions
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.render import atlas
@@ -206,7 +206,7 @@ def _of_run(
         ("lines read", f"{len(corpus)} of {path}, {corpus.left_out} skipped"),
         ("charset", f"{len(opened.charset)} characters"),
     ]
-    if not isinstance(opened, Exported):
+    if not isinstance(opened, ExportedRun):
         facts += [
             ("loss preset", opened.config.loss.preset),
             ("weight of the center loss", opened.config.loss.parts.weight),

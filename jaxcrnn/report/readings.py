@@ -72,7 +72,7 @@ def summary(lines: Sequence[Shown], groups: Sequence[str]) -> str:
     )
 
 
-def section(heading: str, explained: str, lines: Sequence[Shown], groups: Sequence[str]) -> Section:
+def section(heading: str, explained: str, lines: Sequence[Shown], groups: Sequence[str], after: str = "") -> Section:
     """Build the section.
 
     Args:
@@ -80,6 +80,7 @@ def section(heading: str, explained: str, lines: Sequence[Shown], groups: Sequen
       explained: text before the lines.
       lines: lines to show, in this order.
       groups: look-alike groups.
+      after: HTML after the lines.
     """
     cards = [
         html.reading_card(
@@ -89,4 +90,4 @@ def section(heading: str, explained: str, lines: Sequence[Shown], groups: Sequen
         )
         for line in lines
     ]
-    return Section("readings", heading, html.text(explained) + html.cards(cards, compact=True))
+    return Section("readings", heading, html.text(explained) + html.cards(cards, compact=True) + after)

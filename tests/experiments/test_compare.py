@@ -17,8 +17,10 @@ from jaxcrnn.cli import demo
 from jaxcrnn.cli.main import main
 from jaxcrnn.experiments import plan as grid
 from jaxcrnn.experiments import results, run
+from jaxcrnn.interop import trained
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.report import build
+from jaxcrnn.runs.config import Config
 from jaxcrnn.types import CenterState
 
 PLAN = """
@@ -153,8 +155,10 @@ def test_demo_reads_lines_and_fine_tunes_the_pretrained_recogniser(tmp_path, mon
     texts = [truth.replace("末", "未").replace("曰", "") for _, truth in rows]
     reader = SimpleNamespace(recognize=lambda images: [SimpleNamespace(text=text) for text in texts])
     monkeypatch.setattr(jaxcrnn, "load", lambda: reader)
-    compared = SimpleNamespace(baseline="ctc")
+    compared = SimpleNamespace(brief=lambda test: (["", "rate"], [["start", "1.00%"]]))
     plans, openings = [], []
+    origin = SimpleNamespace(config=Config(), place="pretrained")
+    monkeypatch.setattr(trained, "open_untrusted", lambda path: origin if path.name == "pretrained" else None)
     monkeypatch.setattr(run, "compare", lambda plan, out: plans.append(plan) or compared)
 
     def write(folder, page, *, opening, **_):
@@ -163,7 +167,7 @@ def test_demo_reads_lines_and_fine_tunes_the_pretrained_recogniser(tmp_path, mon
 
     monkeypatch.setattr(build, "write", write)
     assert main(["demo", "--out", str(tmp_path)]) == 0
-    assert plans[0].origin.place == "pretrained"
+    assert plans[0].origin is origin
     assert list(plans[0].arms) == ["ctc", "flow1", "flow2", "aligned"]
     shown = capsys.readouterr().out
     alike, lost = (sum(truth.count(c) for _, truth in rows) for c in "末曰")
@@ -174,6 +178,7 @@ def test_demo_reads_lines_and_fine_tunes_the_pretrained_recogniser(tmp_path, mon
     assert "末 read as 未" in shown
     assert "proves nothing" in shown
     assert counted in openings[0].section.body
+    assert "<td>1.00%</td>" in openings[0].section.body.replace(' class="n"', "")
     assert openings[0].section.body.count("<img") == len(rows) == 12
     assert '<mark class="alike">未</mark>' in openings[0].section.body
     assert openings[0].section.body.count('<mark class="wrong">·</mark>') == lost

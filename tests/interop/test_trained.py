@@ -14,6 +14,7 @@ from jaxcrnn.cli.main import main
 from jaxcrnn.data.images import Limits
 from jaxcrnn.errors import UserError
 from jaxcrnn.experiments import plan
+from jaxcrnn.interop import exported as exported_folders
 from jaxcrnn.interop import recognizer, trained
 from jaxcrnn.interop.exporters import card, to_safetensors
 from jaxcrnn.interop.recognizer import Recognizer
@@ -38,11 +39,11 @@ def exported(tmp_path_factory):
 
 def test_names_are_located_by_the_rule_of_load(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert trained.located("pretrained") == PACKAGE
+    assert exported_folders.located("pretrained") == PACKAGE
     assert trained.place_of("pretrained") == trained.place_of(PACKAGE) == "pretrained"
     assert trained.place_of("runs/mine") == str(tmp_path / "runs" / "mine")
     (tmp_path / "pretrained").mkdir()  # has priority
-    assert trained.located("pretrained") == Path("pretrained")
+    assert exported_folders.located("pretrained") == Path("pretrained")
     assert trained.place_of("pretrained") == str(tmp_path / "pretrained")
 
 
