@@ -113,7 +113,7 @@ class Results:
         rates = ("substituted", "characters")
         first = next(iter(self.arms[test].values()))
         head = ["", *(part for key in rates for part in (first[key].name, f"difference from {self.baseline} [95 %]"))]
-        rows = [
+        rows: list[list[object]] = [
             [arm, *(part for key in rates for part in _brief(rated[key]))] for arm, rated in self.arms[test].items()
         ]
         return head, rows
