@@ -90,8 +90,8 @@ def _read_lines() -> list[Shown]:
     ]
     groups = read_groups(GROUPS)
     print(
-        "The pretrained recogniser reads lines of look-alikes, rendered in typefaces of its training at three levels of\n"
-        "difficulty:\n"
+        "The pretrained recogniser reads lines of look-alikes, rendered in typefaces of its training at three levels\n"
+        "of difficulty:\n"
     )
     for number, line in enumerate(shown, start=1):
         wrong = [pair for pair in readings.marked(line.truth, line.text, groups) if pair.kind != "same"]
@@ -114,8 +114,8 @@ def _opening(shown: list[Shown], results: Results) -> Opening:
         f"fine-tuned for a few steps with each of four losses. {PROVES_NOTHING}"
     )
     explained = (
-        f"{readings.summary(shown, groups)}, in typefaces of its training. A solid line marks a character that was read as a look-alike, a dotted "
-        "line another error."
+        f"{readings.summary(shown, groups)}, in typefaces of its training. A solid line marks a character that was "
+        "read as a look-alike, a dotted line another error."
     )
     head, rows = results.brief(TEST)
     table = html.text(
