@@ -70,7 +70,7 @@ _FROM_SCRATCH = (
 _FINE_TUNES = (
     "The pretrained recogniser is now fine-tuned with four losses: plain CTC (ctc), and the center losses of the\n"
     "TensorFlow original (flow1), of PaddleOCR (flow2) and of jaxcrnn (aligned). All are tested on distorted lines\n"
-    "in a typeface that the fine-tunes do not use.\n"
+    "in a typeface of the pretrained weights that the fine-tunes do not use.\n"
 )
 
 
@@ -89,7 +89,10 @@ def _read_lines() -> list[Shown]:
         for (name, truth), line in zip(rows, read, strict=True)
     ]
     groups = read_groups(GROUPS)
-    print("The pretrained recogniser reads lines of look-alikes, rendered at three levels of difficulty:\n")
+    print(
+        "The pretrained recogniser reads lines of look-alikes, rendered in typefaces of its training at three levels\n"
+        "of difficulty:\n"
+    )
     for number, line in enumerate(shown, start=1):
         wrong = [pair for pair in readings.marked(line.truth, line.text, groups) if pair.kind != "same"]
         errors = ", ".join(f"{p.written or 'nothing'} read as {p.read or 'nothing'}" for p in wrong)
@@ -111,13 +114,13 @@ def _opening(shown: list[Shown], results: Results) -> Opening:
         f"fine-tuned for a few steps with each of four losses. {PROVES_NOTHING}"
     )
     explained = (
-        f"{readings.summary(shown, groups)}. A solid line marks a character that was read as a look-alike, a dotted "
-        "line another error."
+        f"{readings.summary(shown, groups)}, in typefaces of its training. A solid line marks a character that was "
+        "read as a look-alike, a dotted line another error."
     )
     head, rows = results.brief(TEST)
-    table = html.text("Lines of look-alikes in a typeface that the fine-tunes do not use:") + html.table(
-        head, rows, "Scores before and after fine-tuning"
-    )
+    table = html.text(
+        "Lines of look-alikes in a typeface of the pretrained weights that the fine-tunes do not use:"
+    ) + html.table(head, rows, "Scores before and after fine-tuning")
     section = readings.section("What the pretrained recogniser reads", explained, shown, groups, table)
     return Opening("jaxcrnn demo: characters that look alike", text, section)
 
