@@ -1,0 +1,246 @@
+"""What forms, scanners and printers add to a line: ink that is not its text, and damage to its strokes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxcrnn.render.atlas import EM, SIZE
+from jaxcrnn.render.config import RenderConfig
+
+DOTS = 3  # stray dots of a line
+HALF_INK = 0.46  # of the height of Han characters, in ems
+SHADES = (0.299, 0.587, 0.114)  # of red, green and blue in gray
+
+
+class Stamp(NamedTuple):
+    """A stamp: a ring, a star in it, and characters of the line along it.
+
+    Attributes:
+      strength: ink, 0 without a stamp.
+      center: ``[2]`` column as a share of the line's width, and row as a share of the height.
+      radius: ``[2]`` horizontal and vertical, as shares of the height.
+      ring: thickness of the ring as a share of the radius.
+      turn: rotation in turns.
+      around: number of characters on a full turn.
+      grain: ``[H/2,W/2]`` whether each block of 2 x 2 pixels takes ink.
+    """
+
+    strength: Array
+    center: Array
+    radius: Array
+    ring: Array
+    turn: Array
+    around: Array
+    grain: Array
+
+
+class Marks(NamedTuple):
+    """Sampled marks of one line; None for those whose configuration key is 0.
+
+    Attributes:
+      dashes: ``[4,3]`` strength, period in pixels and share of ink of each rule's dashes.
+      neighbours: ``[5]`` whether there is a line above and below, their visible heights as shares of the image's, and
+        their shift along the line as a share of the width.
+      stamp: see `Stamp`.
+      dots: ``[3,4]`` strength, column as a share of the line's width, row as a share of the height, and diameter in
+        pixels.
+      screen: ``[3]`` whether the line is enlarged, from how many pixels an em, and the contrast of its small pixels.
+      hard: ``[4]`` whether strokes are thresholded, sharpness, threshold, and roughness.
+      thermal: fading factors of rows ``[H]`` and columns ``[W]``.
+      box: ``[6]`` depth as a share of the contrast, left and right end as shares of the width, and amplitude, period
+        in pixels and direction of its raster, which is turned by 45 degrees above 0.5.
+    """
+
+    dashes: Array | None = None
+    neighbours: Array | None = None
+    stamp: Stamp | None = None
+    dots: Array | None = None
+    screen: Array | None = None
+    hard: Array | None = None
+    thermal: tuple[Array, Array] | None = None
+    box: Array | None = None
+
+
+def draw_marks(key: Array, config: RenderConfig) -> Marks:
+    """Sample the marks of one line."""
+    keys = dict(zip(Marks._fields, jax.random.split(key, len(Marks._fields)), strict=True))
+
+    def numbers(key: Array, probability: float, *spans: tuple[float, float]) -> list[Array]:
+        """Whether something happens, as 0 or 1, and a number from each span."""
+        values = jax.random.uniform(key, (1 + len(spans),))
+        between = [low + (high - low) * values[1 + i] for i, (low, high) in enumerate(spans)]
+        return [(values[0] < probability).astype(jnp.float32), *between]
+
+    def several(key: Array, count: int, probability: float, *spans: tuple[float, float]) -> Array:
+        return jnp.stack([jnp.stack(numbers(k, probability, *spans)) for k in jax.random.split(key, count)])
+
+    marks = Marks()
+    if config.dashed:
+        marks = marks._replace(dashes=several(keys["dashes"], 4, config.dashed, (2.0, 8.0), (0.3, 0.8)))
+    if config.neighbour:
+        sides = several(keys["neighbours"], 2, config.neighbour, (0.02, 0.2), (0.2, 0.8))
+        marks = marks._replace(neighbours=jnp.concatenate([sides[:, 0], sides[:, 1], sides[:1, 2]]))
+    if config.stamp:
+        marks = marks._replace(stamp=_draw_stamp(keys["stamp"], config))
+    if config.dot:
+        dots = several(keys["dots"], DOTS, config.dot, (0.5, 1.0), (0.0, 1.0), (0.0, 1.0), (0.8, 2.6))
+        marks = marks._replace(dots=jnp.concatenate([dots[:, :1] * dots[:, 1:2], dots[:, 2:]], 1))
+    if config.screen:
+        marks = marks._replace(screen=jnp.stack(numbers(keys["screen"], config.screen, (11.0, 16.0), (1.0, 2.5))))
+    if config.hard:
+        there, gain, middle, rough = numbers(keys["hard"], config.hard, (0.0, 1.8), (0.3, 0.75), (0.0, 0.12))
+        marks = marks._replace(hard=jnp.stack([there, 1.3 * jnp.exp(gain), middle, rough]))
+    if config.thermal:
+        marks = marks._replace(thermal=_draw_thermal(keys["thermal"], config))
+    if config.box:
+        there, depth, *rest = numbers(
+            keys["box"], config.box, (0.1, 0.5), (-0.6, 0.6), (0.4, 1.6), (0.0, 0.5), (2.0, 4.0), (0.0, 1.0)
+        )
+        marks = marks._replace(box=jnp.stack([there * depth, *rest]))
+    return marks
+
+
+def _draw_stamp(key: Array, config: RenderConfig) -> Stamp:
+    key, of_grain = jax.random.split(key)
+    u = jax.random.uniform(key, (10,))
+    radius = 0.4 + 1.2 * u[3]
+    patchy = 0.5 + 0.5 * u[9]
+    return Stamp(
+        strength=jnp.where(u[0] < config.stamp, 0.2 + 0.45 * u[8], 0.0),
+        center=jnp.stack([u[1], 2.2 * u[2] - 0.6]),
+        radius=radius * jnp.stack([1.0 + 0.4 * jnp.maximum(0.0, 2 * u[4] - 1), jnp.ones(())]),
+        ring=0.03 + 0.06 * u[5],
+        turn=u[6],
+        around=jnp.round(8 + 16 * u[7]),
+        grain=jax.random.uniform(of_grain, (config.height // 2, config.width // 2)) < patchy,
+    )
+
+
+def _draw_thermal(key: Array, config: RenderConfig) -> tuple[Array, Array]:
+    key, of_rows, of_columns, of_nodes = jax.random.split(key, 4)
+    there, faded, dotted, period, phase, dead = jax.random.uniform(key, (6,))
+    rows = 1 - 0.7 * faded * jax.random.uniform(of_rows, (config.height,)) ** 2
+    waves = jnp.cos(2 * jnp.pi * (jnp.arange(config.height) / (2 + 2 * period) + phase))
+    rows = rows * (1 - 0.3 * dotted * (1 - waves))
+    nodes = jax.random.uniform(of_nodes, (config.width // 8 + 2,))
+    smooth = jnp.interp(jnp.arange(config.width) / 8, jnp.arange(len(nodes)), nodes)
+    broken = jax.random.uniform(of_columns, (config.width,)) < 0.04 * dead  # elements of the print head
+    columns = (1 - 0.5 * faded * smooth) * jnp.where(broken, 0.15, 1.0)
+    on = there < config.thermal
+    return jnp.where(on, rows, 1.0), jnp.where(on, columns, 1.0)
+
+
+def pixels(shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Return the columns ``[1,W]`` and rows ``[H,1]`` of the pixels of an image ``[H,W]``."""
+    return jnp.arange(shape[1], dtype=jnp.float32)[None], jnp.arange(shape[0], dtype=jnp.float32)[:, None]
+
+
+def beside(neighbours: Array, em: Array, offset: Array, x: Array, y: Array, width: Array) -> tuple[Array, Array]:
+    """Map pixels at the upper and lower edge to a repetition of the line above and below, shifted along it."""
+    above, below, over, under, phase = neighbours
+    height = x.shape[0]
+    # The middles of the neighbours, so that a given part of them is in the image; never closer than an em.
+    far = (height - 1) / 2 + HALF_INK * em
+    up = jnp.maximum(far + offset - over * height, em)
+    down = jnp.maximum(far - offset - under * height, em)
+    in_upper, in_lower = (above > 0) & (y < -up / 2), (below > 0) & (y > down / 2)
+    shifted = jnp.where(in_upper | in_lower, (x + phase * width) % jnp.maximum(width, 1.0), x)
+    return shifted, y + jnp.where(in_upper, up, 0.0) - jnp.where(in_lower, down, 0.0)
+
+
+def dashed(dashes: Array, along: Array) -> Array:
+    """Ink of a dashed rule at positions along it; 1 everywhere if it is solid."""
+    there, period, share = dashes
+    waves = jnp.cos(2 * jnp.pi * along / period) - jnp.cos(jnp.pi * share)
+    return jnp.where(there > 0, jnp.clip(0.5 + waves * period / 4, 0.0, 1.0), 1.0)
+
+
+def stamped(stamp: Stamp, tiles: Array, index: Array, length: Array, width: Array, config: RenderConfig) -> Array:
+    """Draw a stamp.
+
+    Args:
+      stamp: the stamp.
+      tiles: ``[N,40,40]`` tiles.
+      index: ``[L]`` tiles of the characters that it repeats.
+      length: number of characters.
+      width: width of the line.
+      config: rendering parameters.
+
+    Returns:
+      Ink ``[H,W]``.
+    """
+    x, y = pixels((config.height, config.width))
+    radius = stamp.radius[1] * config.height
+    across = (x - stamp.center[0] * width) * stamp.radius[1] / stamp.radius[0]
+    down = y - stamp.center[1] * config.height
+    away = jnp.sqrt(across**2 + down**2)
+    angle = jnp.arctan2(down, across) / (2 * jnp.pi) + stamp.turn
+    ring = jnp.clip(0.5 * stamp.ring * radius + 0.5 - jnp.abs(away - radius), 0.0, 1.0)
+    inner = 0.35 * radius * (0.55 + 0.45 * jnp.cos(10 * jnp.pi * angle))
+    star = jnp.clip(inner - away + 0.5, 0.0, 1.0)
+    # Characters upright on a circle within the ring, looked up without interpolation.
+    middle = 0.78 * radius
+    place = (angle % 1.0) * stamp.around
+    slot = jnp.floor(place)
+    step = 2 * jnp.pi * middle / stamp.around
+    size = jnp.minimum(step, 0.36 * radius)
+    tile_x = jnp.round((place - slot - 0.5) * step / size * EM + (SIZE - 1) / 2).astype(jnp.int32)
+    tile_y = jnp.round((middle - away) / size * EM + (SIZE - 1) / 2).astype(jnp.int32)
+    within = (tile_x >= 0) & (tile_x < SIZE) & (tile_y >= 0) & (tile_y < SIZE)
+    tile = index[slot.astype(jnp.int32) % jnp.maximum(length, 1)]
+    at = (tile * SIZE + jnp.clip(tile_y, 0, SIZE - 1)) * SIZE + jnp.clip(tile_x, 0, SIZE - 1)
+    written = jnp.where(within, tiles.reshape(-1)[at].astype(jnp.float32) / 255, 0.0)
+    grain = jnp.repeat(jnp.repeat(stamp.grain, 2, 0), 2, 1)
+    return stamp.strength * grain * jnp.maximum(jnp.maximum(ring, star), written)
+
+
+def dotted(dots: Array, width: Array, config: RenderConfig) -> Array:
+    """Draw stray dots, ``[H,W]``."""
+    x, y = pixels((config.height, config.width))
+    ink = jnp.zeros((config.height, config.width))
+    for strength, column, row, diameter in dots:
+        away = jnp.sqrt((x - column * width) ** 2 + (y - row * config.height) ** 2)
+        ink = jnp.maximum(ink, strength * jnp.clip(diameter / 2 + 0.5 - away, 0.0, 1.0))
+    return ink
+
+
+def subpixels(ink: Array, factor: Array) -> Array:
+    """Average the three colors of a screen's pixels as gray: each samples the ink a third of a pixel from the next.
+
+    Args:
+      ink: ``[H,W]``.
+      factor: width of the screen's pixels.
+    """
+    third = jnp.clip(factor / 3, 0.0, 1.0)
+    padded = jnp.pad(ink, ((0, 0), (1, 1)))
+    red, _, blue = SHADES
+    return red * third * padded[:, :-2] + (1 - (red + blue) * third) * ink + blue * third * padded[:, 2:]
+
+
+def hardened(ink: Array, hard: Array, grain: Array) -> Array:
+    """Threshold strokes: high thresholds leave thin, broken ones, low thresholds thick ones.
+
+    Args:
+      ink: ``[H,W]``.
+      hard: see `Marks`.
+      grain: ``[H,W]`` standard normal noise, which frays the strokes.
+    """
+    there, gain, middle, rough = hard
+    # Paper far from strokes stays white.
+    frayed = ink + rough * grain * jnp.clip(4 * ink, 0.0, 1.0)
+    return jnp.where(there > 0, jnp.clip((frayed - middle) * gain + 0.5, 0.0, 1.0), ink)
+
+
+def shaded(box: Array, width: Array, config: RenderConfig) -> Array:
+    """Draw the gray of a box behind the text, ``[H,W]``, as a share of the contrast."""
+    depth, left, right, raster, period, turned = box
+    x, y = pixels((config.height, config.width))
+    inside = jnp.clip(x - left * width, 0.0, 1.0) * jnp.clip(right * width - x, 0.0, 1.0)
+    # Dots on a square grid or one turned by 45 degrees, from cosines of rows and columns only.
+    columns, rows = jnp.cos(2 * jnp.pi / period * x), jnp.cos(2 * jnp.pi / period * y)
+    dots = jnp.where(turned > 0.5, 0.5 * (columns + rows), columns * rows)
+    return depth * inside * (1 + raster * dots)
