@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
 
 import jax
 
@@ -13,6 +13,10 @@ from jaxcrnn.errors import UserError
 Pixels = Annotated[int, Range(8)]
 UpTo2 = Annotated[float, Range(0, 2)]
 UpToHalf = Annotated[float, Range(0, 0.5)]
+
+
+# Keys that version 0.2.0 did not have; they are off by default.
+LATER = "wide half tight close cut screen hard thermal clean box dashed neighbour stamp dot".split()
 
 
 @jax.tree_util.register_static
@@ -124,6 +128,10 @@ class RenderConfig:
                 f"render.smallest and largest are {self.smallest} and {self.largest}; expected smallest <= largest"
             )
 
+    def recorded(self) -> dict[str, Any]:
+        """Return the values that identify rendered lines; later keys only if they are on, so older runs can resume."""
+        return {k: v for k, v in asdict(self).items() if k not in LATER or v != getattr(RenderConfig, k)}
+
 
 EASY = RenderConfig(
     level="easy",
@@ -183,21 +191,21 @@ FORMS = RenderConfig(
     baseline=0.02,
     margin=0.22,
     offset=0.13,
-    close=0.2,
+    close=0.3,
     cut=0.08,
     slant=0.04,
     rotation=0.012,
     perspective=0.03,
     wave=0.015,
-    bold=1.0,
+    bold=0.8,
     thin=0.35,
-    lowres=2.2,
-    blur=0.8,
+    lowres=1.8,
+    blur=0.6,
     screen=0.12,
-    hard=0.35,
+    hard=0.3,
     thermal=0.05,
     contrast=0.6,
-    clean=0.75,
+    clean=0.8,
     box=0.05,
     texture=0.05,
     blocks=0.15,
@@ -206,5 +214,6 @@ FORMS = RenderConfig(
     neighbour=0.1,
     stamp=0.06,
     dot=0.03,
+    invert=0.02,
 )
 LEVELS = {"easy": EASY, "medium": RenderConfig(), "hard": HARD, "forms": FORMS}

@@ -13,6 +13,7 @@ from jaxcrnn.render.marks import Marks, draw_marks
 
 RULES = 4  # above, below, left, right
 GRID = (4, 24)  # rows and columns of the grid of the paper's texture
+STRONGEST = 1.9  # contrast of black ink
 LATER = 2**20  # folded into a line's key for what `_styled` samples
 AROUND = 0.15  # largest margin of a close crop, as a share of the height
 NARROWEST = 9.0  # width in pixels of the em of lines at levels that stretch, too: their digits stay legible
@@ -90,7 +91,7 @@ def draw(key: Array, config: RenderConfig, fonts: int, slots: int) -> Look:
     of_characters = next(keys)
     each = jax.vmap(lambda i: both(jax.random.fold_in(of_characters, i), (3,)))(jnp.arange(slots))
     weight = one(next(keys), minval=-config.thin, maxval=config.bold)
-    contrast = one(next(keys), minval=config.contrast, maxval=max(1.9, config.contrast))
+    contrast = one(next(keys), minval=config.contrast, maxval=max(STRONGEST, config.contrast))
     paper = one(next(keys), minval=-1.0 + contrast, maxval=1.0)
     strength = (one(next(keys), (RULES,)) < config.rule).astype(jnp.float32)
     place, thickness, tilt, dark = one(next(keys), (4, RULES))
@@ -135,7 +136,7 @@ def _styled(look: Look, key: Array, config: RenderConfig, slots: int) -> Look:
     of_width, of_half, of_line, of_overlaps, of_crop, of_paper, of_marks = jax.random.split(key, 7)
     if config.wide > 1:
         way = one(of_width, minval=-1.0, maxval=1.0)
-        scale = config.narrow ** jnp.maximum(-way, 0.0) * config.wide ** jnp.maximum(way, 0.0)
+        scale = jnp.where(way < 0, config.narrow, config.wide) ** way**2
         look = look._replace(narrow=jnp.maximum(scale, NARROWEST / look.em))
     if config.half:
         low, broad, stand = one(of_half, (3,))
@@ -153,9 +154,12 @@ def _styled(look: Look, key: Array, config: RenderConfig, slots: int) -> Look:
         there, gray = one(of_paper, (2,))
         clean = there < config.clean
         paper = jnp.where(clean, 1 - 0.06 * gray**2, look.paper)
+        # Most ink on white paper is black.
+        contrast = look.paper - look.ink
+        lack = (STRONGEST - contrast) ** 2 / max(STRONGEST - config.contrast, 1e-3)
         look = look._replace(
             paper=paper,
-            ink=paper - (look.paper - look.ink),
+            ink=paper - jnp.where(clean & (contrast < STRONGEST), STRONGEST - lack, contrast),
             texture=jnp.where(clean, 0.15, 1.0) * look.texture,
             noise=jnp.where(clean, 0.25, 1.0) * look.noise,
         )

@@ -49,7 +49,8 @@ class Marks(NamedTuple):
       dots: ``[3,4]`` strength, column as a share of the line's width, row as a share of the height, and diameter in
         pixels.
       screen: ``[3]`` whether the line is enlarged, from how many pixels an em, and the contrast of its small pixels.
-      hard: ``[4]`` whether strokes are thresholded, sharpness, threshold, and roughness.
+      hard: ``[4]`` whether strokes are thresholded, sharpness, threshold relative to the ink of most strokes, and
+        roughness.
       thermal: fading factors of rows ``[H]`` and columns ``[W]``.
       box: ``[6]`` depth as a share of the contrast, left and right end as shares of the width, and amplitude, period
         in pixels and direction of its raster, which is turned by 45 degrees above 0.5.
@@ -92,7 +93,7 @@ def draw_marks(key: Array, config: RenderConfig) -> Marks:
     if config.screen:
         marks = marks._replace(screen=jnp.stack(numbers(keys["screen"], config.screen, (11.0, 16.0), (1.0, 2.5))))
     if config.hard:
-        there, gain, middle, rough = numbers(keys["hard"], config.hard, (0.0, 1.8), (0.3, 0.75), (0.0, 0.12))
+        there, gain, middle, rough = numbers(keys["hard"], config.hard, (0.0, 1.8), (0.5, 1.0), (0.0, 0.1))
         marks = marks._replace(hard=jnp.stack([there, 1.3 * jnp.exp(gain), middle, rough]))
     if config.thermal:
         marks = marks._replace(thermal=_draw_thermal(keys["thermal"], config))
@@ -124,10 +125,11 @@ def _draw_thermal(key: Array, config: RenderConfig) -> tuple[Array, Array]:
     key, of_rows, of_columns, of_nodes = jax.random.split(key, 4)
     there, faded, dotted, period, phase, dead = jax.random.uniform(key, (6,))
     rows = 1 - 0.7 * faded * jax.random.uniform(of_rows, (config.height,)) ** 2
-    waves = jnp.cos(2 * jnp.pi * (jnp.arange(config.height) / (2 + 2 * period) + phase))
+    x, y = (positions.reshape(-1) for positions in pixels((config.height, config.width)))
+    waves = jnp.cos(2 * jnp.pi * (y / (2 + 2 * period) + phase))
     rows = rows * (1 - 0.3 * dotted * (1 - waves))
     nodes = jax.random.uniform(of_nodes, (config.width // 8 + 2,))
-    smooth = jnp.interp(jnp.arange(config.width) / 8, jnp.arange(len(nodes)), nodes)
+    smooth = jnp.interp(x / 8, jnp.arange(len(nodes), dtype=jnp.float32), nodes)
     broken = jax.random.uniform(of_columns, (config.width,)) < 0.04 * dead  # elements of the print head
     columns = (1 - 0.5 * faded * smooth) * jnp.where(broken, 0.15, 1.0)
     on = there < config.thermal
@@ -195,7 +197,7 @@ def stamped(stamp: Stamp, tiles: Array, index: Array, length: Array, width: Arra
     at = (tile * SIZE + jnp.clip(tile_y, 0, SIZE - 1)) * SIZE + jnp.clip(tile_x, 0, SIZE - 1)
     written = jnp.where(within, tiles.reshape(-1)[at].astype(jnp.float32) / 255, 0.0)
     grain = jnp.repeat(jnp.repeat(stamp.grain, 2, 0), 2, 1)
-    return stamp.strength * grain * jnp.maximum(jnp.maximum(ring, star), written)
+    return jnp.where(grain, stamp.strength * jnp.maximum(jnp.maximum(ring, star), written), 0.0)
 
 
 def dotted(dots: Array, width: Array, config: RenderConfig) -> Array:
@@ -230,8 +232,11 @@ def hardened(ink: Array, hard: Array, grain: Array) -> Array:
       grain: ``[H,W]`` standard normal noise, which frays the strokes.
     """
     there, gain, middle, rough = hard
+    # Relative to the ink of most strokes, or soft and thin ones would vanish.
+    level = (ink**2).sum() / jnp.maximum(ink.sum(), 1e-6)
+    share = ink / jnp.maximum(level, 1e-3)
     # Paper far from strokes stays white.
-    frayed = ink + rough * grain * jnp.clip(4 * ink, 0.0, 1.0)
+    frayed = share + rough * grain * jnp.clip(4 * share, 0.0, 1.0)
     return jnp.where(there > 0, jnp.clip((frayed - middle) * gain + 0.5, 0.0, 1.0), ink)
 
 

@@ -187,7 +187,7 @@ def test_dots_shades_and_thresholds():
     assert shade[:, :20].max() == 0
     assert shade[:, 41:].max() == 0
     gray = jnp.asarray([[0.0, 0.4, 0.6, 1.0]])
-    hard = marking.hardened(gray, jnp.asarray([1.0, 1000.0, 0.5, 0.0]), jnp.ones((1, 4)))
+    hard = marking.hardened(gray, jnp.asarray([1.0, 1000.0, 0.7, 0.0]), jnp.ones((1, 4)))
     np.testing.assert_array_equal(hard, [[0, 0, 1, 1]])
     assert (marking.hardened(gray, jnp.asarray([0.0, 9.0, 0.5, 0.1]), jnp.ones((1, 4))) == gray).all()
     # The edge of a stroke becomes softer, its total ink stays.
