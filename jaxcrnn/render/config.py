@@ -39,7 +39,7 @@ class RenderConfig:
         lower.
       size: maximum relative change of each character's size, up or down, 0 or more.
       loose: maximum letter spacing, 0 or more.
-      tight: maximum overlap of neighbouring characters, as a share of their widths, 0 to 0.5.
+      tight: maximum narrowing of the characters' places, as a share of their widths, 0 to 0.5; neighbours then touch.
       pitch: maximum change of each letter space, up or down, 0 or more.
       baseline: maximum shift of each character, up or down, 0 or more.
       margin: maximum margin left of the first and right of the last character, 0 to 10.
@@ -198,9 +198,9 @@ FORMS = RenderConfig(
     perspective=0.03,
     wave=0.015,
     bold=0.8,
-    thin=0.35,
+    thin=0.3,
     lowres=1.8,
-    blur=0.6,
+    blur=0.55,
     screen=0.12,
     hard=0.3,
     thermal=0.05,

@@ -47,7 +47,7 @@ class Look(NamedTuple):
       invert: whether black and white are swapped.
       half: ``[3]`` height and width of half-width characters relative to full-width ones, and how far the lower ones
         stand on their baseline (1) or in the middle (0); None if `RenderConfig.half` is 0, as with the next ones.
-      overlaps: ``[L]`` overlap of each character with the next, as a share of its advance.
+      overlaps: ``[L]`` narrowing of the place of each character, as a share of its width.
       crop: ``[5]`` whether the line is cropped close to its ink, and the left, right, upper and lower margin, as shares
         of the height, or of a character where they are negative.
       grain: ``[H,W]`` standard normal noise of thresholded strokes.
@@ -156,7 +156,7 @@ def _styled(look: Look, key: Array, config: RenderConfig, slots: int) -> Look:
         paper = jnp.where(clean, 1 - 0.06 * gray**2, look.paper)
         # Most ink on white paper is black.
         contrast = look.paper - look.ink
-        lack = (STRONGEST - contrast) ** 2 / max(STRONGEST - config.contrast, 1e-3)
+        lack = (STRONGEST - contrast) ** 3 / max(STRONGEST - config.contrast, 1e-3) ** 2
         look = look._replace(
             paper=paper,
             ink=paper - jnp.where(clean & (contrast < STRONGEST), STRONGEST - lack, contrast),

@@ -93,7 +93,7 @@ def draw_marks(key: Array, config: RenderConfig) -> Marks:
     if config.screen:
         marks = marks._replace(screen=jnp.stack(numbers(keys["screen"], config.screen, (11.0, 16.0), (1.0, 2.5))))
     if config.hard:
-        there, gain, middle, rough = numbers(keys["hard"], config.hard, (0.0, 1.8), (0.5, 1.0), (0.0, 0.1))
+        there, gain, middle, rough = numbers(keys["hard"], config.hard, (0.0, 1.8), (0.55, 1.1), (0.0, 0.1))
         marks = marks._replace(hard=jnp.stack([there, 1.3 * jnp.exp(gain), middle, rough]))
     if config.thermal:
         marks = marks._replace(thermal=_draw_thermal(keys["thermal"], config))

@@ -90,17 +90,14 @@ def paint(look: Look, glyphs: Glyphs, labels: Array, length: Array, config: Rend
     table = ((along[:, None] >= line.ends[None, :]) & line.inside[None, :]).sum(1, dtype=jnp.int32)
     width = line.width.astype(jnp.float32)
 
-    x, y = _unwarped(look, width, config)
+    # Behind barriers, what several operations use is computed once, not again in the loop of each.
+    x, y = jax.lax.optimization_barrier(_unwarped(look, width, config))
     text_x, text_y = x, y
     if marks.neighbours is not None:
         text_x, text_y = beside(marks.neighbours, look.em, look.offset, x, y, width)
     last = jnp.maximum(length - 1, 0)
     at = jnp.clip(table[jnp.clip((text_x * FINE).astype(jnp.int32), 0, columns * FINE - 1)], 0, last)
-    ink = _glyphs(line, glyphs.tiles, at, text_x, text_y)
-    if look.overlaps is not None:
-        # The character on the nearer side may reach into this one's place.
-        other = jnp.clip(at + jnp.where(text_x < line.middles[at], -1, 1), 0, last)
-        ink = jnp.maximum(ink, _glyphs(line, glyphs.tiles, other, text_x, text_y))
+    ink = jax.lax.optimization_barrier(_glyphs(line, glyphs.tiles, at, text_x, text_y))
     ink = jnp.maximum(_weigh(ink, look.weight), _ruled(look, x, y, width))
     if marks.stamp is not None:
         ink = 1 - (1 - ink) * (1 - stamped(marks.stamp, glyphs.tiles, line.tiles, length, width, config))
@@ -125,7 +122,7 @@ def _glyphs(line: Line, tiles: Array, at: Array, x: Array, y: Array) -> Array:
     """Sample the ink of character ``at`` at each position."""
     tile_x = (x - line.middles[at]) / line.scales[0][at] * EM + (SIZE - 1) / 2
     tile_y = (y / line.scales[1][at] - line.rises[at]) * EM + (SIZE - 1) / 2
-    return _sample(tiles, line.tiles[at], tile_x, tile_y)
+    return _sample(tiles, *jax.lax.optimization_barrier((line.tiles[at], tile_x, tile_y)))
 
 
 def _unwarped(look: Look, width: Array, config: RenderConfig) -> tuple[Array, Array]:
