@@ -146,7 +146,7 @@ def beside(neighbours: Array, em: Array, offset: Array, x: Array, y: Array, widt
     above, below, over, under, phase = neighbours
     height = x.shape[0]
     # The middles of the neighbours, so that a given part of them is in the image; never closer than an em.
-    far = (height - 1) / 2 + HALF_INK * em
+    far = height / 2 + HALF_INK * em
     up = jnp.maximum(far + offset - over * height, em)
     down = jnp.maximum(far - offset - under * height, em)
     in_upper, in_lower = (above > 0) & (y < -up / 2), (below > 0) & (y > down / 2)
@@ -182,7 +182,7 @@ def stamped(stamp: Stamp, tiles: Array, index: Array, length: Array, width: Arra
     away = jnp.sqrt(across**2 + down**2)
     angle = jnp.arctan2(down, across) / (2 * jnp.pi) + stamp.turn
     ring = jnp.clip(0.5 * stamp.ring * radius + 0.5 - jnp.abs(away - radius), 0.0, 1.0)
-    inner = 0.35 * radius * (0.55 + 0.45 * jnp.cos(10 * jnp.pi * angle))
+    inner = 0.35 * radius * (0.69 + 0.31 * jnp.cos(10 * jnp.pi * angle))
     star = jnp.clip(inner - away + 0.5, 0.0, 1.0)
     # Characters upright on a circle within the ring, looked up without interpolation.
     middle = 0.78 * radius

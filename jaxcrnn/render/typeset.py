@@ -139,6 +139,6 @@ def _cropped(
 
 def _span(ink: Array) -> tuple[Array, Array]:
     """Return the first and last edge of ink ``[N,40]`` in ems from the middle of the tile; 0 where there is none."""
-    first, last = jnp.argmax(ink, 1), SIZE - jnp.argmax(ink[:, ::-1], 1)
+    before, after = (jnp.argmax(side, 1).astype(jnp.float32) for side in (ink, ink[:, ::-1]))
     there = ink.any(1)
-    return jnp.where(there, (first - SIZE / 2) / EM, 0.0), jnp.where(there, (last - SIZE / 2) / EM, 0.0)
+    return jnp.where(there, (before - SIZE / 2) / EM, 0.0), jnp.where(there, (SIZE / 2 - after) / EM, 0.0)

@@ -91,25 +91,28 @@ def test_ranges(change, message):
         RenderConfig(**change)
 
 
+@pytest.mark.slow
 def test_half_width_characters_have_their_own_size():
     line, _ = place([1, 2])
     changed, _ = place([1, 2], half=jnp.asarray([0.5, 1.5, 1.0]))
     np.testing.assert_allclose(changed.scales[:, 0], [16, 16])
     np.testing.assert_allclose(changed.scales[:, 1], [24, 8])
-    assert changed.width - line.width == 4  # half an em of 16 pixels grows by half
+    assert int(changed.width - line.width) == 4  # half an em of 16 pixels grows by half
     # The baseline is 11 of 32 rows below the middle for both; it stays.
     np.testing.assert_allclose(changed.scales[1, 1] * (11 / 32 + changed.rises[1]), 16 * 11 / 32, rtol=1e-6)
     middle, _ = place([1, 2], half=jnp.asarray([0.5, 1.5, 0.0]))
     assert middle.rises[1] == 0
 
 
+@pytest.mark.slow
 def test_tight_lines_are_shorter_by_the_overlaps():
     line, _ = place([1, 2, 1])
     tight, _ = place([1, 2, 1], overlaps=jnp.full(SLOTS, 0.25))
-    assert line.width - tight.width == 16 * 0.25 * 2.5
+    assert int(line.width - tight.width) == 16 * 0.25 * 2.5
     np.testing.assert_allclose(np.diff(tight.middles[:3]), [16 * (0.75 - 0.25), 16 * (0.375 - 0.25 + 0.5)])
 
 
+@pytest.mark.slow
 def test_close_crops_end_at_the_ink():
     for margins in ((0.0, 0.0, 0.0, 0.0), (0.1, 0.05, 0.1, 0.05)):
         line, look = place([2, 1], crop=jnp.asarray([1.0, *margins]))
@@ -120,21 +123,23 @@ def test_close_crops_end_at_the_ink():
         top = HEIGHT / 2 + look.offset + em * (7 - 20) / 32
         np.testing.assert_allclose(top, above, atol=1e-4)
         np.testing.assert_allclose(line.middles[0] - em * 6 / 32, left, atol=1e-4)
-        assert abs(line.middles[1] + em * 12 / 32 + right - line.width) < 1
+        assert abs(float(line.middles[1]) + em * 12 / 32 + right - int(line.width)) < 1
     cut, _ = place([2, 1], crop=jnp.asarray([1.0, -0.25, -0.25, 0.0, 0.0]))
-    assert cut.width == np.ceil(
+    assert int(cut.width) == np.ceil(
         (16 * 1.5 - 2 - 4 - 3 - 6) / 24 * 64
     )  # a quarter of 12 and 24 columns, without bearings
     off, look = place([2, 1], crop=jnp.asarray([0.0, -0.25, -0.25, 0.0, 0.0]))
-    assert (off.width, look.em) == (place([2, 1])[0].width, 16)
+    assert (off.width, float(look.em)) == (place([2, 1])[0].width, 16)
 
 
+@pytest.mark.slow
 def test_close_crops_of_lines_without_ink_keep_a_size():
     line, look = place([], crop=jnp.asarray([1.0, 0.1, 0.1, 0.1, 0.1]))
     assert line.width == 0
     assert np.isfinite(look.em)
 
 
+@pytest.mark.slow
 def test_neighbours_are_visible_at_the_edges():
     x, y = np.broadcast_arrays(np.arange(96.0)[None], np.arange(HEIGHT)[:, None] - 15.5)
     at = jnp.asarray([1.0, 0.0, 0.125, 0.125, 0.5])
@@ -147,6 +152,7 @@ def test_neighbours_are_visible_at_the_edges():
     np.testing.assert_allclose(moved_x[moved], (x[moved] + 40) % 80)
 
 
+@pytest.mark.slow
 def test_dashes_have_their_period_and_share_of_ink():
     along = np.arange(600.0)
     ink = np.asarray(marking.dashed(jnp.asarray([1.0, 6.0, 0.5]), along))
@@ -155,6 +161,7 @@ def test_dashes_have_their_period_and_share_of_ink():
     assert (marking.dashed(jnp.asarray([0.0, 6.0, 0.5]), along) == 1).all()
 
 
+@pytest.mark.slow
 def test_stamps_repeat_the_characters_around_a_star():
     config = RenderConfig(height=64, width=64)
     key, g = jax.random.key(0), glyphs()
@@ -176,6 +183,7 @@ def test_stamps_repeat_the_characters_around_a_star():
     assert ((np.asarray(none) != ink) <= ((away > 0.5 * 0.45 * 64) & (away < 0.45 * 64))).all()
 
 
+@pytest.mark.slow
 def test_dots_shades_and_thresholds():
     dots = jnp.asarray([[1.0, 0.5, 0.5, 2.0], [0.0, 0.1, 0.1, 2.0], [0.0, 0.1, 0.1, 2.0]])
     ink = np.asarray(marking.dotted(dots, jnp.asarray(80.0), SMALL))
@@ -272,7 +280,7 @@ def test_widths_of_forms_leave_room_for_every_character():
     for length in (1, 8, 40):
         widths, ems, ends, scales = jax.jit(jax.vmap(functools.partial(line, length=length)))(keys)
         assert (widths <= 1200).all()
-        assert (widths >= 2.5 * length).all()
+        assert (np.asarray(widths) >= 2.5 * length).all()
         assert (ems >= config.smallest * 32 - 1e-3).all()
         assert (ems <= 1.5 * 32).all()
         assert np.isfinite(ends).all()
