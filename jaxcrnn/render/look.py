@@ -133,26 +133,24 @@ def _noise(key: Array, config: RenderConfig) -> tuple[Array, Array]:
 def _styled(look: Look, key: Array, config: RenderConfig, slots: int) -> Look:
     """Sample what only some levels have; nothing is computed for keys that are off."""
     one = jax.random.uniform
-    of_width, of_half, of_line, of_overlaps, of_crop, of_paper, of_marks = jax.random.split(key, 7)
+    of_line, of_overlaps, of_marks = jax.random.split(key, 3)
+    way, low, broad, stand, tight, cropped, left, right, above, below, white, gray = one(of_line, (12,))
     if config.wide > 1:
-        way = one(of_width, minval=-1.0, maxval=1.0)
+        way = 2 * way - 1
         scale = jnp.where(way < 0, config.narrow, config.wide) ** way**2
         look = look._replace(narrow=jnp.maximum(scale, NARROWEST / look.em))
     if config.half:
-        low, broad, stand = one(of_half, (3,))
         look = look._replace(
             half=jnp.stack([1 - config.half * low**2, 1 + config.half * (2 * broad - 1), 1 - stand**2])
         )
     if config.tight:
         each = jax.vmap(lambda i: one(jax.random.fold_in(of_overlaps, i)))(jnp.arange(slots))
-        look = look._replace(overlaps=config.tight * one(of_line) ** 3 * (0.4 + 0.6 * each))
+        look = look._replace(overlaps=config.tight * tight**3 * (0.4 + 0.6 * each))
     if config.close:
-        there, *margins = one(of_crop, (5,))
-        edges = [-config.cut + (config.cut + AROUND) * margin for margin in margins]
-        look = look._replace(crop=jnp.stack([(there < config.close).astype(jnp.float32), *edges]))
+        edges = [-config.cut + (config.cut + AROUND) * margin for margin in (left, right, above, below)]
+        look = look._replace(crop=jnp.stack([(cropped < config.close).astype(jnp.float32), *edges]))
     if config.clean:
-        there, gray = one(of_paper, (2,))
-        clean = there < config.clean
+        clean = white < config.clean
         paper = jnp.where(clean, 1 - 0.06 * gray**2, look.paper)
         # Most ink on white paper is black.
         contrast = look.paper - look.ink

@@ -68,69 +68,69 @@ class Marks(NamedTuple):
 
 def draw_marks(key: Array, config: RenderConfig) -> Marks:
     """Sample the marks of one line."""
-    keys = dict(zip(Marks._fields, jax.random.split(key, len(Marks._fields)), strict=True))
+    # All numbers at once, because every call of the generator takes time to compile; their order never changes.
+    of_numbers, of_grain, of_thermal = jax.random.split(key, 3)
+    numbers = jax.random.uniform(of_numbers, (64,))
+    taken = 0
 
-    def numbers(key: Array, probability: float, *spans: tuple[float, float]) -> list[Array]:
-        """Whether something happens, as 0 or 1, and a number from each span."""
-        values = jax.random.uniform(key, (1 + len(spans),))
-        between = [low + (high - low) * values[1 + i] for i, (low, high) in enumerate(spans)]
-        return [(values[0] < probability).astype(jnp.float32), *between]
-
-    def several(key: Array, count: int, probability: float, *spans: tuple[float, float]) -> Array:
-        return jnp.stack([jnp.stack(numbers(k, probability, *spans)) for k in jax.random.split(key, count)])
-
-    marks = Marks()
-    if config.dashed:
-        marks = marks._replace(dashes=several(keys["dashes"], 4, config.dashed, (2.0, 8.0), (0.3, 0.8)))
-    if config.neighbour:
-        sides = several(keys["neighbours"], 2, config.neighbour, (0.02, 0.2), (0.2, 0.8))
-        marks = marks._replace(neighbours=jnp.concatenate([sides[:, 0], sides[:, 1], sides[:1, 2]]))
-    if config.stamp:
-        marks = marks._replace(stamp=_draw_stamp(keys["stamp"], config))
-    if config.dot:
-        dots = several(keys["dots"], DOTS, config.dot, (0.5, 1.0), (0.0, 1.0), (0.0, 1.0), (0.8, 2.6))
-        marks = marks._replace(dots=jnp.concatenate([dots[:, :1] * dots[:, 1:2], dots[:, 2:]], 1))
-    if config.screen:
-        marks = marks._replace(screen=jnp.stack(numbers(keys["screen"], config.screen, (11.0, 16.0), (1.0, 2.5))))
-    if config.hard:
-        there, gain, middle, rough = numbers(keys["hard"], config.hard, (0.0, 1.8), (0.55, 1.1), (0.0, 0.1))
-        marks = marks._replace(hard=jnp.stack([there, 1.3 * jnp.exp(gain), middle, rough]))
-    if config.thermal:
-        marks = marks._replace(thermal=_draw_thermal(keys["thermal"], config))
-    if config.box:
-        there, depth, *rest = numbers(
-            keys["box"], config.box, (0.1, 0.5), (-0.6, 0.6), (0.4, 1.6), (0.0, 0.5), (2.0, 4.0), (0.0, 1.0)
+    def sample(probability: float, *spans: tuple[float, float], count: int = 1) -> Array:
+        """Return ``[count,1+S]``: whether something happens, as 0 or 1, and a number from each span."""
+        nonlocal taken
+        shape = count, 1 + len(spans)
+        values = numbers[taken : taken + shape[0] * shape[1]].reshape(shape)
+        taken += shape[0] * shape[1]
+        low, high = jnp.asarray(spans).T
+        return jnp.concatenate(
+            [(values[:, :1] < probability).astype(jnp.float32), low + (high - low) * values[:, 1:]], 1
         )
-        marks = marks._replace(box=jnp.stack([there * depth, *rest]))
-    return marks
+
+    dashes = sample(config.dashed, (2.0, 8.0), (0.3, 0.8), count=4)
+    sides = sample(config.neighbour, (0.02, 0.2), (0.2, 0.8), count=2)
+    dots = sample(config.dot, (0.5, 1.0), (0.0, 1.0), (0.0, 1.0), (0.8, 2.6), count=DOTS)
+    screen = sample(config.screen, (11.0, 16.0), (1.0, 2.5))[0]
+    there, gain, middle, rough = sample(config.hard, (0.0, 1.8), (0.55, 1.1), (0.0, 0.1))[0]
+    box = sample(config.box, (0.1, 0.5), (-0.6, 0.6), (0.4, 1.6), (0.0, 0.5), (2.0, 4.0), (0.0, 1.0))[0]
+    stamp = sample(
+        config.stamp,
+        *((0.2, 0.65), (0.0, 1.0), (-0.6, 1.6), (0.4, 1.6), (-0.4, 0.4), (0.03, 0.09), (0.0, 1.0), (8.0, 24.0)),
+        (0.5, 1.0),
+    )[0]
+    return Marks(
+        dashes=dashes if config.dashed else None,
+        neighbours=jnp.concatenate([sides[:, 0], sides[:, 1], sides[:1, 2]]) if config.neighbour else None,
+        stamp=_stamp_of(stamp, of_grain, config) if config.stamp else None,
+        dots=jnp.concatenate([dots[:, :1] * dots[:, 1:2], dots[:, 2:]], 1) if config.dot else None,
+        screen=screen if config.screen else None,
+        hard=jnp.stack([there, 1.3 * jnp.exp(gain), middle, rough]) if config.hard else None,
+        thermal=_draw_thermal(of_thermal, config) if config.thermal else None,
+        box=jnp.concatenate([box[:1] * box[1:2], box[2:]]) if config.box else None,
+    )
 
 
-def _draw_stamp(key: Array, config: RenderConfig) -> Stamp:
-    key, of_grain = jax.random.split(key)
-    u = jax.random.uniform(key, (10,))
-    radius = 0.4 + 1.2 * u[3]
-    patchy = 0.5 + 0.5 * u[9]
+def _stamp_of(numbers: Array, of_grain: Array, config: RenderConfig) -> Stamp:
+    there, strength, column, row, radius, broader, ring, turn, around, patchy = numbers
     return Stamp(
-        strength=jnp.where(u[0] < config.stamp, 0.2 + 0.45 * u[8], 0.0),
-        center=jnp.stack([u[1], 2.2 * u[2] - 0.6]),
-        radius=radius * jnp.stack([1.0 + 0.4 * jnp.maximum(0.0, 2 * u[4] - 1), jnp.ones(())]),
-        ring=0.03 + 0.06 * u[5],
-        turn=u[6],
-        around=jnp.round(8 + 16 * u[7]),
+        strength=there * strength,
+        center=jnp.stack([column, row]),
+        radius=radius * jnp.stack([1 + jnp.maximum(0.0, broader), jnp.ones(())]),
+        ring=ring,
+        turn=turn,
+        around=jnp.round(around),
         grain=jax.random.uniform(of_grain, (config.height // 2, config.width // 2)) < patchy,
     )
 
 
 def _draw_thermal(key: Array, config: RenderConfig) -> tuple[Array, Array]:
-    key, of_rows, of_columns, of_nodes = jax.random.split(key, 4)
-    there, faded, dotted, period, phase, dead = jax.random.uniform(key, (6,))
-    rows = 1 - 0.7 * faded * jax.random.uniform(of_rows, (config.height,)) ** 2
-    x, y = (positions.reshape(-1) for positions in pixels((config.height, config.width)))
+    height, width, nodes = config.height, config.width, config.width // 8 + 2
+    numbers = jax.random.uniform(key, (6 + height + width + nodes,))
+    there, faded, dotted, period, phase, dead = numbers[:6]
+    of_rows, of_columns, of_nodes = jnp.split(numbers[6:], (height, height + width))
+    x, y = (positions.reshape(-1) for positions in pixels((height, width)))
+    rows = 1 - 0.7 * faded * of_rows**2
     waves = jnp.cos(2 * jnp.pi * (y / (2 + 2 * period) + phase))
     rows = rows * (1 - 0.3 * dotted * (1 - waves))
-    nodes = jax.random.uniform(of_nodes, (config.width // 8 + 2,))
-    smooth = jnp.interp(x / 8, jnp.arange(len(nodes), dtype=jnp.float32), nodes)
-    broken = jax.random.uniform(of_columns, (config.width,)) < 0.04 * dead  # elements of the print head
+    smooth = jnp.interp(x / 8, jnp.arange(nodes, dtype=jnp.float32), of_nodes)
+    broken = of_columns < 0.04 * dead  # elements of the print head
     columns = (1 - 0.5 * faded * smooth) * jnp.where(broken, 0.15, 1.0)
     on = there < config.thermal
     return jnp.where(on, rows, 1.0), jnp.where(on, columns, 1.0)

@@ -165,7 +165,7 @@ def test_dashes_have_their_period_and_share_of_ink():
 def test_stamps_repeat_the_characters_around_a_star():
     config = RenderConfig(height=64, width=64)
     key, g = jax.random.key(0), glyphs()
-    stamp = marking._draw_stamp(key, dataclasses.replace(config, stamp=1.0))
+    stamp = marking.draw_marks(key, dataclasses.replace(config, stamp=1.0)).stamp
     stamp = stamp._replace(
         strength=jnp.asarray(0.5), center=jnp.asarray([0.5, 0.5]), radius=jnp.asarray([0.45, 0.45]), turn=jnp.zeros(())
     )
