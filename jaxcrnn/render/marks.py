@@ -79,7 +79,7 @@ def draw_marks(key: Array, config: RenderConfig) -> Marks:
         shape = count, 1 + len(spans)
         values = numbers[taken : taken + shape[0] * shape[1]].reshape(shape)
         taken += shape[0] * shape[1]
-        low, high = jnp.asarray(spans).T
+        low, high = jnp.asarray(spans).T[:, None]
         return jnp.concatenate(
             [(values[:, :1] < probability).astype(jnp.float32), low + (high - low) * values[:, 1:]], 1
         )
