@@ -16,7 +16,7 @@ GRID = (4, 24)  # rows and columns of the grid of the paper's texture
 STRONGEST = 1.9  # contrast of black ink
 LATER = 2**20  # folded into a line's key for what `_styled` samples
 AROUND = 0.15  # largest margin of a close crop, as a share of the height
-NARROWEST = 9.0  # width in pixels of the em of lines at levels that stretch, too: their digits stay legible
+NARROWEST = 10.0  # width in pixels of the em of lines at levels that stretch, too: their digits stay legible
 
 
 class Look(NamedTuple):
