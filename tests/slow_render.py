@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 
 from jaxcrnn.render.atlas import EM, SIZE
@@ -10,7 +11,7 @@ from jaxcrnn.render.render import FINE, SOFT
 
 def paint(look, tiles, advances, present, labels, height, columns):
     """The image ``[H,W]`` and the width of one line; ``labels`` are those of the line alone."""
-    look = type(look)(*(np.asarray(v, np.float64) for v in look))
+    look = jax.tree.map(lambda v: np.asarray(v, np.float64), look)
     chars, place = [], look.margins[0] * look.em
     tiles = tiles[0]  # the plain ones; what is soft is made here
     for i, c in enumerate(labels):

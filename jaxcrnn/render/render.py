@@ -16,13 +16,12 @@ from jax import Array
 from jaxcrnn.charset import Charset
 from jaxcrnn.render.atlas import EM, SIZE, Atlas
 from jaxcrnn.render.config import RenderConfig
+from jaxcrnn.render.look import GRID, Look, draw
+from jaxcrnn.render.marks import beside, dashed, dotted, hardened, pixels, shaded, stamped, subpixels
+from jaxcrnn.render.typeset import SOFT, Line, typeset
 
-RULES = 4  # above, below, left, right
-GRID = (4, 24)  # rows and columns of the grid of the paper's texture
+COARSEST = 3.5  # largest factor by which small text of a screen is enlarged
 FINE = 2  # positions per pixel at which the character is looked up
-# Original tiles, and tiles averaged along the line for lines so narrow that single columns would be missed: weights,
-# and the number of tile columns per pixel from which they are used.
-SOFT = (((1.0,), 0.0), ((0.25, 0.5, 0.25), 1.5), ((0.125, 0.25, 0.25, 0.25, 0.125), 2.6))
 
 
 class Glyphs(NamedTuple):
@@ -58,58 +57,6 @@ def _softened(tiles: np.ndarray, weights: tuple[float, ...]) -> np.ndarray:
     return np.round(total).astype(np.uint8)
 
 
-class Look(NamedTuple):
-    """Sampled appearance of one line of L slots, which determines its painting.
-
-    Attributes:
-      fonts: ``[F]`` float32 preferences; each character is set in the preferred font that has it.
-      em: font size in pixels.
-      narrow: horizontal scale.
-      sizes: ``[L]`` relative size of each character.
-      gaps: ``[L]`` space after each character, in ems.
-      rises: ``[L]`` shift of each character downwards, in ems.
-      margins: ``[2]`` margins in ems.
-      offset: vertical offset of the line's middle, in pixels.
-      slant: pixels to the right per pixel upwards.
-      rotation: rotation in radians.
-      perspective: ``[2]`` growth along the line and downwards.
-      wave: ``[4]`` amplitudes across and along in pixels, and their phases.
-      weight: stroke weight from -1 (thinner by a pixel) to 1 (bolder by a pixel).
-      lowres: downsampling factor, at least 1.
-      blur: standard deviation in pixels.
-      ink: gray of the strokes, in [-1, 1].
-      paper: gray of the paper.
-      texture: ``[4,24]`` deviations of the paper's gray at the nodes of a grid over the image.
-      noise: ``[H,W]`` added noise.
-      blocks: quantization step.
-      rules: ``[4,4]`` strength, position, thickness in pixels and tilt of the lines above, below, left and right.
-      invert: whether black and white are swapped.
-    """
-
-    fonts: Array
-    em: Array
-    narrow: Array
-    sizes: Array
-    gaps: Array
-    rises: Array
-    margins: Array
-    offset: Array
-    slant: Array
-    rotation: Array
-    perspective: Array
-    wave: Array
-    weight: Array
-    lowres: Array
-    blur: Array
-    ink: Array
-    paper: Array
-    texture: Array
-    noise: Array
-    blocks: Array
-    rules: Array
-    invert: Array
-
-
 def render(key: Array, glyphs: Glyphs, labels: Array, lengths: Array, config: RenderConfig) -> tuple[Array, Array]:
     """Render a batch of lines.
 
@@ -130,91 +77,52 @@ def render(key: Array, glyphs: Glyphs, labels: Array, lengths: Array, config: Re
     return images[..., None], widths
 
 
-def draw(key: Array, config: RenderConfig, fonts: int, slots: int) -> Look:
-    """Sample the appearance of one line; values of a character do not depend on the number of slots."""
-    one, both = jax.random.uniform, lambda k, shape=(): jax.random.uniform(k, shape, minval=-1.0, maxval=1.0)
-    keys = iter(jax.random.split(key, 24))
-    em = config.height * one(next(keys), minval=config.smallest, maxval=config.largest)
-    of_characters = next(keys)
-    each = jax.vmap(lambda i: both(jax.random.fold_in(of_characters, i), (3,)))(jnp.arange(slots))
-    weight = one(next(keys), minval=-config.thin, maxval=config.bold)
-    contrast = one(next(keys), minval=config.contrast, maxval=max(1.9, config.contrast))
-    paper = one(next(keys), minval=-1.0 + contrast, maxval=1.0)
-    strength = (one(next(keys), (RULES,)) < config.rule).astype(jnp.float32)
-    place, thickness, tilt, dark = one(next(keys), (4, RULES))
-    return Look(
-        fonts=one(next(keys), (fonts,)),
-        em=em,
-        narrow=one(next(keys), minval=min(config.narrow, 1.0), maxval=max(config.narrow, 1.0)),
-        sizes=1 + config.size * each[:, 0],
-        gaps=config.loose * one(next(keys)) ** 2 + config.pitch * each[:, 1],
-        rises=config.baseline * each[:, 2],
-        margins=config.margin * one(next(keys), (2,)),
-        offset=config.offset * config.height * both(next(keys)),
-        slant=config.slant * both(next(keys)),
-        rotation=config.rotation * both(next(keys)),
-        perspective=config.perspective * both(next(keys), (2,)),
-        wave=jnp.concatenate([config.wave * em * both(next(keys), (2,)), 2 * jnp.pi * one(next(keys), (2,))]),
-        weight=weight,
-        lowres=one(next(keys), minval=1.0, maxval=max(config.lowres, 1.0)),
-        blur=config.blur * one(next(keys)),
-        ink=paper - contrast,
-        paper=paper,
-        texture=config.texture * one(next(keys)) * jax.random.normal(next(keys), GRID),
-        noise=_noise(next(keys), config),
-        blocks=config.blocks * one(next(keys)),
-        rules=jnp.stack([strength * (0.4 + 0.6 * dark), place, 0.8 + 1.4 * thickness, 0.02 * (tilt - 0.5)], 1),
-        invert=one(next(keys)) < config.invert,
-    )
-
-
-def _noise(key: Array, config: RenderConfig) -> Array:
-    scale, each = jax.random.split(key)
-    amount = config.noise * jax.random.uniform(scale)
-    return amount * jax.random.normal(each, (config.height, config.width))
-
-
 def paint(look: Look, glyphs: Glyphs, labels: Array, length: Array, config: RenderConfig) -> tuple[Array, Array]:
     """Paint one line.
 
     Returns:
       The image ``[H,W]`` and its width.
     """
-    columns = config.width
-    inside = jnp.arange(labels.shape[0]) < length
-    classes = jnp.where(inside, labels, 0)
-    # Each character uses the preferred typeface among those that have it.
-    fonts = jnp.argmax(jnp.where(glyphs.present[:, classes], look.fonts[:, None], -1.0), 0)
-    scale = look.em * look.narrow
-    wide = glyphs.advances[fonts, classes] * look.sizes
-    room = jnp.where(inside, jnp.maximum(wide + look.gaps, 0.2), 0.0) * scale
-    margins = look.margins * look.em
-    natural = room.sum() + margins.sum()
-    squeeze = jnp.minimum(1.0, columns / jnp.maximum(natural, 1e-6))
-    width = jnp.where(length > 0, jnp.ceil(natural * squeeze - 1e-3).astype(jnp.int32), 0)
-    ends = (margins[0] + jnp.cumsum(room)) * squeeze
-    starts = ends - room * squeeze
+    columns, marks = config.width, look.marks
+    line, look = typeset(look, glyphs.tiles, glyphs.advances, glyphs.present, labels, length, config)
     # Table from positions along the line to characters, so that pixels need no comparison with every character.
     along = (jnp.arange(columns * FINE, dtype=jnp.float32) + 0.5) / FINE
-    table = ((along[:, None] >= ends[None, :]) & inside[None, :]).sum(1, dtype=jnp.int32)
+    table = ((along[:, None] >= line.ends[None, :]) & line.inside[None, :]).sum(1, dtype=jnp.int32)
+    width = line.width.astype(jnp.float32)
 
-    x, y = _unwarped(look, width.astype(jnp.float32), config)
-    at = jnp.clip(table[jnp.clip((x * FINE).astype(jnp.int32), 0, columns * FINE - 1)], 0, jnp.maximum(length - 1, 0))
-    middles = starts + 0.5 * wide * scale * squeeze
-    size = look.em * look.sizes
-    tile_x = (x - middles[at]) / (size * look.narrow * squeeze)[at] * EM + (SIZE - 1) / 2
-    tile_y = (y / size[at] - look.rises[at]) * EM + (SIZE - 1) / 2
-    dense = EM / (scale * squeeze)
-    softness = sum((dense >= start).astype(jnp.int32) for _, start in SOFT[1:])
-    fonts_in_all, classes_in_all = glyphs.present.shape
-    tile = (softness * fonts_in_all + fonts) * classes_in_all + classes
-    ink = _sample(glyphs.tiles, tile[at], tile_x, tile_y)
-    ink = jnp.maximum(_weigh(ink, look.weight), _ruled(look, x, y, width.astype(jnp.float32)))
-    ink = _blurred(_reduced(ink, look.lowres), look.blur)
-    image = look.paper + _spread(look.texture, config) + ink * (look.ink - look.paper) + look.noise
+    # Behind barriers, what several operations use is computed once, not again in the loop of each.
+    x, y = jax.lax.optimization_barrier(_unwarped(look, width, config))
+    text_x, text_y = x, y
+    if marks.neighbours is not None:
+        text_x, text_y = beside(marks.neighbours, look.em, look.offset, x, y, width)
+    last = jnp.maximum(length - 1, 0)
+    at = jnp.clip(table[jnp.clip((text_x * FINE).astype(jnp.int32), 0, columns * FINE - 1)], 0, last)
+    ink = jax.lax.optimization_barrier(_glyphs(line, glyphs.tiles, at, text_x, text_y))
+    ink = jnp.maximum(_weigh(ink, look.weight), _ruled(look, x, y, width))
+    if marks.stamp is not None:
+        ink = 1 - (1 - ink) * (1 - stamped(marks.stamp, glyphs.tiles, line.tiles, length, width, config))
+    if marks.dots is not None:
+        ink = jnp.maximum(ink, dotted(marks.dots, width, config))
+    ink = _blurred(_reduced(ink, look), look.blur)
+    if marks.thermal is not None:
+        ink = ink * marks.thermal[0][:, None] * marks.thermal[1][None, :]
+    if marks.hard is not None and look.grain is not None:
+        ink = hardened(ink, marks.hard, look.grain)
+    paper = look.paper + _spread(look.texture, config)
+    if marks.box is not None:
+        shade = shaded(marks.box, width, config)
+        paper, ink = paper - shade * (look.paper - look.ink), ink * (1 - shade)
+    image = paper + ink * (look.ink - look.paper) + look.noise
     image = _quantised(image, look.blocks)
     image = jnp.where(look.invert, -image, image)
-    return jnp.where(jnp.arange(columns)[None, :] < width, jnp.clip(image, -1.0, 1.0), 1.0), width
+    return jnp.where(jnp.arange(columns)[None, :] < line.width, jnp.clip(image, -1.0, 1.0), 1.0), line.width
+
+
+def _glyphs(line: Line, tiles: Array, at: Array, x: Array, y: Array) -> Array:
+    """Sample the ink of character ``at`` at each position."""
+    tile_x = (x - line.middles[at]) / line.scales[0][at] * EM + (SIZE - 1) / 2
+    tile_y = (y / line.scales[1][at] - line.rises[at]) * EM + (SIZE - 1) / 2
+    return _sample(tiles, *jax.lax.optimization_barrier((line.tiles[at], tile_x, tile_y)))
 
 
 def _unwarped(look: Look, width: Array, config: RenderConfig) -> tuple[Array, Array]:
@@ -273,6 +181,11 @@ def _ruled(look: Look, x: Array, y: Array, width: Array) -> Array:
         x - left - tilt[2] * y,
         x - right - tilt[3] * y,
     ]
+    if look.marks.dashes is not None:
+        # Along the image: rules are nearly parallel to its sides.
+        columns, rows = pixels(x.shape)
+        along = [dashed(d, at) for d, at in zip(look.marks.dashes, (columns, columns, rows, rows), strict=True)]
+        strength = [strong * on for strong, on in zip(strength, along, strict=True)]
     ink = jnp.zeros_like(y)
     for away, strong, thick in zip(far, strength, thickness, strict=True):
         ink = jnp.maximum(ink, strong * jnp.clip(thick / 2 + 0.5 - jnp.abs(away), 0.0, 1.0))
@@ -284,19 +197,27 @@ def _hats(positions: Array, nodes: int) -> Array:
     return jnp.maximum(0.0, 1 - jnp.abs(positions[:, None] - jnp.arange(nodes, dtype=jnp.float32)[None, :]))
 
 
-def _reduced(ink: Array, factor: Array) -> Array:
+def _reduced(ink: Array, look: Look) -> Array:
     """Downsample by a factor with averaging and upsample with linear interpolation, in both directions."""
+    factor, screen = look.lowres, look.marks.screen
+    if screen is not None:
+        factor = jnp.where(screen[0] > 0, jnp.clip(look.em / screen[1], 1.0, COARSEST), factor)
+        ink = jnp.where(screen[0] > 0, subpixels(ink, factor), ink)
 
-    def matrix(n: int) -> Array:
+    def matrices(n: int) -> tuple[Array, Array]:
         cells = (jnp.arange(n, dtype=jnp.float32) + 0.5) * factor - 0.5
         last = jnp.floor((n - 1) / factor)  # no cell beyond the image
         away = jnp.abs(jnp.arange(n, dtype=jnp.float32)[None, :] - cells[:, None]) / factor
         down = jnp.maximum(0.0, 1 - away)
         down = down / jnp.maximum(down.sum(1, keepdims=True), 1e-6)
-        up = _hats(jnp.clip((jnp.arange(n, dtype=jnp.float32) + 0.5) / factor - 0.5, 0.0, last), n)
-        return up @ down
+        return down, _hats(jnp.clip((jnp.arange(n, dtype=jnp.float32) + 0.5) / factor - 0.5, 0.0, last), n)
 
-    return matrix(ink.shape[0]) @ ink @ matrix(ink.shape[1]).T
+    (down_y, up_y), (down_x, up_x) = (matrices(n) for n in ink.shape)
+    # In this order, because products of the matrices themselves grow with the third power of the width.
+    small = (down_y @ ink) @ down_x.T
+    if screen is not None:
+        small = jnp.where(screen[0] > 0, jnp.clip(small * screen[2], 0.0, 1.0), small)
+    return (up_y @ small) @ up_x.T
 
 
 def _blurred(ink: Array, deviation: Array) -> Array:

@@ -79,7 +79,7 @@ class RenderedBatches:
         parts = {
             "glyphs": glyphs.hexdigest(),
             "text": asdict(self.texts.config),
-            "render": asdict(self.configs[0]),
+            "render": self.configs[0].recorded(),
             "seed": self.seed,
         }
         spelled = repr(sorted(parts.items())) + self.charset.hash + self.texts.contents

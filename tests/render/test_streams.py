@@ -175,7 +175,7 @@ def test_data_sets_are_mixed_by_weight(lines_file, tmp_path, capsys):
         ),
         (["--set", "text.share=1", "text.fonts=/nowhere", "data.charset={chars}"], "/nowhere: no such folder"),
         (["--set", "text.share=1", "text.fonts=system"], "no charset to render; give --charset FILE"),
-        (["--set", "render.level=harder"], "'harder'; expected easy, medium or hard"),
+        (["--set", "render.level=harder"], "'harder'; expected easy, medium, hard or forms"),
     ],
 )
 def test_user_errors_print_one_line(options, message, lines_file, tmp_path, capsys):
