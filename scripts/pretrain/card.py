@@ -117,7 +117,7 @@ def main() -> None:
     card = CARD.format(
         characters=len(Charset.from_file(recognizer / "charset.txt")),
         parameters=(recognizer / "model.safetensors").stat().st_size / 2e6,
-        init=about["arguments"]["init"] or "random",
+        init=Path(about["arguments"]["init"] or "random").name,
         steps=about["steps"],
         lines=about["lines"],
         fonts=len(used),

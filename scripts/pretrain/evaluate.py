@@ -50,7 +50,6 @@ LONG = 20  # characters of a line of a form
 WIDTHS = {LONGEST: 320, LONG: 512}
 BATCH = 50
 SEED = 1_000_003  # of texts; training uses another
-FIRST_HAN = 0x3400  # full-width signs lie above it too
 KINDS = ("digits", "Latin", "punctuation", "Han")
 MOST = 30  # confusions and misread lines to print
 
@@ -67,10 +66,10 @@ class Lines(NamedTuple):
 
 def kind_of(character: str) -> str:
     """One of `KINDS`."""
-    if character.isdigit():
-        return "digits"
-    if character.isalpha():
-        return "Han" if ord(character) >= FIRST_HAN else "Latin"
+    if "\u3400" <= character <= "\u9fff":
+        return "Han"
+    if character.isascii() and character.isalnum():
+        return "digits" if character.isdigit() else "Latin"
     return "punctuation"
 
 
@@ -149,7 +148,7 @@ def sets(args: argparse.Namespace, charset: Charset, groups: list[str]) -> Itera
         return
     typeface = held_out(args.packages, charset)
     glyphs, can = Glyphs.of(typeface, charset), atlas.common(charset.characters, typeface)
-    kept = ["".join(c for c in group if c in can and ord(c) > FIRST_HAN) for group in groups]
+    kept = ["".join(c for c in group if c in can and kind_of(c) == "Han") for group in groups]
     texts = look_alikes([group for group in kept if len(group) > 1], args.count)
     yield "look-alikes", drawn(texts, charset, glyphs, "medium", LONGEST)
     writer = Texts(TextConfig(source=str(args.data / "texts.yaml"), longest=LONG), can, SEED)

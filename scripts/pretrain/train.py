@@ -21,6 +21,7 @@ import collections
 import dataclasses
 import functools
 import json
+import os
 import shutil
 import sys
 import time
@@ -50,7 +51,7 @@ from jaxcrnn.render.render import Glyphs, render
 from jaxcrnn.render.texts import TextConfig, Texts
 from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.compile import cache_programs, for_device, is_nvidia
-from jaxcrnn.runs.signals import stop_flag
+from jaxcrnn.runs.signals import INTERRUPTED, stop_flag
 from jaxcrnn.train import TrainConfig, eval_variables, init_state, state_shapes, train_step
 from jaxcrnn.types import Batch, TrainState
 
@@ -240,16 +241,16 @@ class Training:
             jax.ShapeDtypeStruct(shape, jnp.float32),
             jax.ShapeDtypeStruct(shape, jnp.bool_),
         )
-        with ThreadPoolExecutor(len(self.buckets) + 1) as pool:
-            state = pool.submit(self.state, checkpoints)
-            programs = [pool.submit(self._compiled, bucket, shapes) for bucket in self.buckets]
-            drawn = atlas.load(path)
-            common = atlas.common(self.charset.characters, drawn)
-            self.labels = Labels(self.args.data, self.charset, common, self.buckets, self.cycle)
-            self.glyphs = Glyphs.of(drawn, self.charset)
-            self.say(f"{len(common)} characters in {typefaces} typefaces")
-            self.programs = [program.result() for program in programs]
-            self.first = state.result()
+        pool = ThreadPoolExecutor(len(self.buckets) + 1)
+        state = pool.submit(self.state, checkpoints)
+        programs = [pool.submit(self._compiled, bucket, shapes) for bucket in self.buckets]
+        drawn = atlas.load(path)
+        common = atlas.common(self.charset.characters, drawn)
+        self.labels = Labels(self.args.data, self.charset, common, self.buckets, self.cycle)
+        self.glyphs = Glyphs.of(drawn, self.charset)
+        self.say(f"{len(common)} characters in {typefaces} typefaces")
+        self.programs = [program.result() for program in programs]
+        self.first = state.result()
 
     def _compiled(self, bucket: Bucket, glyphs: Glyphs) -> Any:
         start = time.time()
@@ -356,12 +357,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def main() -> int:
     began = time.time()
     args = parse_args()
     if (args.out / "recognizer").exists():
         print(f"{args.out / 'recognizer'} exists: nothing to do")
-        return
+        return 0
     cache_programs()
     try:
         if args.gpu and not is_nvidia(jax.devices()[0]):
@@ -373,16 +374,19 @@ def main() -> None:
             training.prepare(checkpoints)
             finished = training.run(checkpoints)
         if finished:
-            shutil.rmtree(args.out / "checkpoints")
+            shutil.rmtree(args.out / "checkpoints")  # those of the training state
     except UserError as error:
         print(error, file=sys.stderr)
-        sys.exit(2)
+        return 2
     except KeyboardInterrupt:
-        sys.exit(130)
+        return INTERRUPTED
     if not finished:
         print("not finished; the same command goes on from the last checkpoint")
-        sys.exit(NOT_FINISHED)
+        return NOT_FINISHED
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # without waiting for compilations in other threads
