@@ -187,6 +187,7 @@ def test_look_alikes_can_stand_among_chosen_characters(folder):
         made(folder, '- {kind: lookalikes, weight: 1, groups: groups.txt, characters: "𠀀"}')
 
 
+@pytest.mark.slow
 def test_bundled_patterns_have_the_texts_of_forms(tmp_path):
     """Texts that forms consist of, and that recognisers misread most."""
     (tmp_path / "mixture.yaml").write_text("- {kind: patterns, weight: 1}", encoding="utf-8")
