@@ -42,7 +42,7 @@ demo: $(VENV)/core
 # Options such as GPU=1 or MINUTES=600 are passed on; scripts/pretrain/Makefile explains them.
 pretrain: $(VENV)/core
 	$(PIP) --editable '.[data$(if $(GPU),$(comma)cuda)]'
-	@$(MAKE) --no-print-directory -f scripts/pretrain/Makefile PYTHON=$(BIN)/python
+	@$(MAKE) --no-print-directory -f scripts/pretrain/Makefile PYTHON=$(BIN)/python $(STAGE)
 
 test: $(VENV)/all
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 5
