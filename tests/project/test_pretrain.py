@@ -218,7 +218,6 @@ def test_training_in_sittings_equals_training_at_once(data, monkeypatch, tmp_pat
 
     from jaxcrnn import load
 
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     assert trained(monkeypatch, data, tmp_path / "once") == 0
 
     class Stopping(list):
