@@ -65,7 +65,7 @@ counts against its own kind.
 
 Single horizontal lines of printed text, not handwriting, in the characters of `charset.txt`.
 The texts are simplified Chinese and Latin; the scores say nothing about other languages.
-Text condensed to less than a third of its width, stamps across a line and single digits are where most errors occur.
+Expect most errors in text condensed to less than a third of its width, under stamps and in single digits.
 
 ## Data
 

@@ -8,7 +8,7 @@ MODEL and OTHER are folders that `jaxcrnn.load` reads, or "pretrained". They rea
 - real: those of `--labels`, a label file (path<TAB>text);
 - look-alikes: random look-alikes of DATA/groups.txt, at level `medium` of the renderer, in the typefaces for testing of
   PACKAGES (`scripts/fetch.py testing`);
-- forms: texts of DATA/texts.yaml that were not trained on, in the same typefaces at the level of training.
+- forms: texts of DATA/texts.yaml drawn with another seed than in training, in the same typefaces, at level `forms`.
 
 Printed for each: the shares of characters and lines read right and of look-alikes read as another of their group, and
 the characters read right by kind, with 95 % intervals over lines; with `--beside` also the differences. Spaces are

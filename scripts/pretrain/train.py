@@ -28,7 +28,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import jax
 import jax.numpy as jnp
@@ -283,6 +283,18 @@ class Training:
             return (done.seconds - before) / max(left, 1e-9)
         return done.seconds / (60 * self.args.minutes)
 
+    def log(self, losses: list[tuple[int, dict[str, Any]]], done: Progress, share: float, file: TextIO) -> None:
+        """Writes a row about the steps since the last one."""
+        row = summary(losses)
+        done.lines += row.pop("lines")
+        facts = {"step": done.steps, "share": round(share, 4), "seconds": round(done.seconds, 1)}
+        row = {**facts, **row, "lines": done.lines}
+        self.say(json.dumps(row))
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        if row["skipped"] == len(losses) > 2:
+            raise UserError(f"{self.args.out}: all of the last {len(losses)} steps had non-finite gradients")
+
     def run(self, checkpoints: Checkpoints) -> bool:
         """Trains until the plan is finished or a signal arrives; returns whether it is finished."""
         out: Path = self.args.out
@@ -293,6 +305,8 @@ class Training:
             losses: list[tuple[int, dict[str, Any]]] = []
             waiting: collections.deque[Array] = collections.deque()
             ready = logged = saved = time.time()
+            if self.args.within and self.args.within < ready - self.began + SAVING:
+                self.say(f"nothing is trained: preparing took more than the {self.args.within:g} seconds of --within")
             before = done.seconds
             while True:
                 done.seconds = before + time.time() - ready
@@ -300,15 +314,7 @@ class Training:
                 over = share >= 1 or bool(stopping)
                 if losses and (over or time.time() - logged > LOG_EVERY):
                     logged = time.time()
-                    row = summary(losses)
-                    done.lines += row.pop("lines")
-                    facts = {"step": done.steps, "share": round(share, 4), "seconds": round(done.seconds, 1)}
-                    row = {**facts, **row, "lines": done.lines}
-                    self.say(json.dumps(row))
-                    log.write(json.dumps(row) + "\n")
-                    log.flush()
-                    if row["skipped"] == len(losses) > 2:
-                        raise UserError(f"{out}: all of the last {len(losses)} steps had non-finite gradients")
+                    self.log(losses, done, share, log)
                     losses = []
                     if not over and time.time() - saved > 60 * self.args.save:
                         saved = time.time()
