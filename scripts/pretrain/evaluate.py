@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from kinds import counted, kind_of
 
 import jaxcrnn
 from jaxcrnn._text import read_text
@@ -33,7 +34,7 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.errors import UserError
 from jaxcrnn.experiments.bootstrap import Interval, difference, rate
 from jaxcrnn.interop.recognizer import Recognizer
-from jaxcrnn.lookalikes.confusions import align, members, score
+from jaxcrnn.lookalikes.confusions import score
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.metrics import folded
 from jaxcrnn.render import atlas
@@ -50,10 +51,7 @@ LONG = 20  # characters of a line of a form
 WIDTHS = {LONGEST: 320, LONG: 512}
 BATCH = 50
 SEED = 1_000_003  # of texts; training uses another
-KINDS = ("digits", "Latin", "punctuation", "Han")
 MOST = 30  # confusions and misread lines to print
-
-Counts = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 class Lines(NamedTuple):
@@ -62,38 +60,6 @@ class Lines(NamedTuple):
     images: list[Any]
     texts: list[str]
     shown: bool = False
-
-
-def kind_of(character: str) -> str:
-    """One of `KINDS`."""
-    if "\u3400" <= character <= "\u9fff":
-        return "Han"
-    if character.isascii() and character.isalnum():
-        return "digits" if character.isdigit() else "Latin"
-    return "punctuation"
-
-
-def counted(read: list[str], truths: list[str], groups: list[str]) -> Counts:
-    """Numerators and denominators ``[1,N]`` of each score, for N lines; those of kinds that do not occur are left out.
-
-    A character that was put in counts against its own kind.
-    """
-    lines = score(read, truths, groups).lines
-    ones = np.ones_like(lines.correct)
-    counts = {
-        "characters right": (lines.characters - lines.edits, lines.characters),
-        "lines right": (lines.correct, ones),
-        "look-alikes substituted": (lines.substituted, lines.members),
-    }
-    right, all_of = np.zeros((len(KINDS), len(truths)), np.int64), np.zeros((len(KINDS), len(truths)), np.int64)
-    group = members(groups)
-    for n, (truth, text) in enumerate(zip(truths, read, strict=True)):
-        for written, got in align(truth, text, group):
-            kind = KINDS.index(kind_of(written or got))
-            all_of[kind, n] += bool(written)
-            right[kind, n] += 1 if written == got else -(not written)
-    counts |= {kind: (right[i], all_of[i]) for i, kind in enumerate(KINDS) if all_of[i].sum()}
-    return {name: (over[None], under[None]) for name, (over, under) in counts.items() if under.sum()}
 
 
 def real_lines(path: Path) -> Lines:

