@@ -5,7 +5,7 @@ python scripts/fetch.py testing OUT     # about 200 MB; also what the look-alike
 
 Each package of scripts/packages.yaml is unpacked to OUT/NAME, from its archive in OUT/archives, which is downloaded if
 it is not there. Packages already in OUT are kept, so an interrupted call can be repeated. Needs apt-get and dpkg-deb
-(Debian 12), npm, and Python with pip. A package that cannot be fetched is named, and left out if it is optional.
+(Debian 12), npm, and Python with pip. A package that cannot be fetched is named, and skipped if it is optional.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def find(folder: Path, typeface: Typeface) -> Path | None:
 def licence(folder: Path, part: str, name: str) -> str:
     """The licence of a fetched package: as its copyright file states it, or, if that is free text, as the table does.
 
-    Parts of a machine-readable copyright file that concern only the packaging (``debian/*``) are left out.
+    Parts of a machine-readable copyright file that concern only the packaging (``debian/*``) are skipped.
     """
     stated = packages(part)[name].get("licence")
     if stated:
@@ -116,7 +116,7 @@ def archive(name: str, entry: dict[str, Any], folder: Path) -> Path:
     commands = {
         "debian": ("apt-get", "download", "-qq", name),
         "npm": ("npm", "pack", "--silent", f"@expo-google-fonts/{name}@{version}"),
-        # The source archive: wheels may leave out data.
+        # The source archive: wheels may lack data.
         "pip": (sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", name, f"{name}=={version}"),
     }
     if not list(folder.glob(patterns[source])):
@@ -172,7 +172,7 @@ def main() -> None:
         try:
             fetch(name, entry, args.out, archives)
         except Failed as error:
-            failed[name] = "" if entry.get("required") else "; left out"
+            failed[name] = "" if entry.get("required") else "; skipped"
             print(f"{name}: cannot be fetched: {error}{failed[name]}", file=sys.stderr)
     here = [name for name in packages(args.part, args.trial) if (args.out / name).exists()]
     print(f"{args.out}: {len(here)} packages for {args.part}, {len(failed)} could not be fetched")

@@ -4,7 +4,7 @@ python scripts/pretrain/atlas.py PACKAGES OUT    # PACKAGES: the folder that scr
 
 Writes OUT/charset.txt (one character a line), OUT/atlas.npz (a compact atlas, which `text.fonts` of a configuration
 also takes) and OUT/similar.npz (the typefaces in which look-alikes are searched). Typefaces whose package is missing
-are left out.
+are skipped.
 """
 
 import argparse

@@ -19,7 +19,7 @@ def kind_of(character: str) -> str:
 
 
 def counted(read: list[str], truths: list[str], groups: list[str]) -> Counts:
-    """Numerators and denominators ``[1,N]`` of each score, for N lines; those of kinds that do not occur are left out.
+    """Numerators and denominators ``[1,N]`` of each score, for N lines; those of kinds that do not occur are skipped.
 
     A character that was put in counts against its own kind.
     """

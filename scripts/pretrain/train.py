@@ -5,7 +5,7 @@ python scripts/pretrain/train.py DATA OUT --minutes 600 --init pretrained    # a
 
 DATA is the folder that atlas.py and words.py wrote, with the look-alikes in groups.txt. The learning rate follows the
 whole plan, `--steps` or `--minutes` of training in all sittings together. A sitting ends with a signal (Ctrl-C); the
-same command then goes on from the last checkpoint, with exit code 75 for as long as the plan is not finished. With
+same command then resumes from the last checkpoint, with exit code 75 for as long as the plan is not finished. With
 `--within`, the plan is what fits into that many seconds, compilation and export included.
 
 Written to OUT:
@@ -263,10 +263,10 @@ class Training:
         return program
 
     def state(self, checkpoints: Checkpoints) -> tuple[TrainState, Progress]:
-        """The state to go on from."""
+        """The state to continue from."""
         if checkpoints.steps:
             state, facts, number = checkpoints.restore_newest(state_shapes(self.config), None, self.say)
-            self.say(f"goes on from step {number}")
+            self.say(f"resumed at step {number}")
             return state, Progress(**facts["progress"])
         state = init_state(self.config, jax.random.key(0), variables=self.variables)
         if self.variables is not None:
@@ -387,7 +387,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     if not finished:
-        print("not finished; the same command goes on from the last checkpoint")
+        print("not finished; the same command resumes from the last checkpoint")
         return NOT_FINISHED
     return 0
 

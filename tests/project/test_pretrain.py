@@ -69,7 +69,7 @@ def test_optional_packages_may_be_missing_and_what_is_there_is_kept(table, monke
     assert fetched(monkeypatch, tmp_path) == 2  # words is required
     errors = capsys.readouterr().err.splitlines()
     assert errors == [
-        "beta: cannot be fetched: not in the registry; left out",
+        "beta: cannot be fetched: not in the registry; skipped",
         "words: cannot be fetched: not in the registry",
     ]
     assert fetch.find(tmp_path, fetch.Typeface("alpha", "alpha.ttf", 0, False, False)).read_text() == "a"
