@@ -12,7 +12,7 @@ EXTRAS := dev$(if $(filter 3.11,$(VERSION)),$(comma)torch)
 .PHONY: demo pretrain test test-all lint docs clean help
 help:
 	@echo "make demo      train recognisers on rendered look-alikes and compare four losses (about ten minutes on two cores)"
-	@echo "make pretrain  repeat the training of the pretrained recogniser (hours on a CPU, GPU=1: minutes, TRIAL=1: small sizes; see docs)"
+	@echo "make pretrain  train the pretrained recogniser again (hours on a CPU; GPU=1: minutes; TRIAL=1: a small trial)"
 	@echo "make test      run the quick tests (about five minutes on two cores)"
 	@echo "make test-all  run all tests, including fault injection, invalid input, several processes and long commands"
 	@echo "make lint      run ruff, mypy, codespell and the import contracts"

@@ -212,6 +212,7 @@ class Training:
     def __init__(self, args: argparse.Namespace, began: float) -> None:
         self.args, self.began = args, began
         self.charset = Charset.from_file(args.data / "charset.txt")
+        self.typefaces = self._count_typefaces()
         self.model, variables = model_of(args, self.charset)
         # `step` applies the learning rate and `run` ends the training, so the schedule is constant.
         constant = optim.OptimConfig(
@@ -225,17 +226,24 @@ class Training:
         self.cycle = [which for which in CYCLE if which < args.buckets]
         self.variables = variables
 
+    def _count_typefaces(self) -> int:
+        path = self.args.data / "atlas.npz"
+        try:
+            with np.load(path) as file:
+                typefaces, characters = len(file["fonts"]), str(file["characters"])
+        except Exception:  # zip, zlib and numpy raise different exceptions
+            atlas.load(path)  # names the file and what was expected
+            raise
+        if characters != "".join(self.charset.characters):
+            raise UserError(f"{path}: has other characters than charset.txt; draw the atlas again")
+        return typefaces
+
     def say(self, *values: object) -> None:
         print(f"{time.time() - self.began:6.1f} s", *values, flush=True)
 
     def prepare(self, checkpoints: Checkpoints) -> None:
         """Compiles the step for each bucket while the state, glyphs and texts are loaded."""
-        path = self.args.data / "atlas.npz"
-        with np.load(path) as file:
-            typefaces, characters = len(file["fonts"]), str(file["characters"])
-        if characters != "".join(self.charset.characters):
-            raise UserError(f"{path}: has other characters than charset.txt; draw the atlas again")
-        shape = (typefaces, self.charset.num_classes)
+        shape = (self.typefaces, self.charset.num_classes)
         shapes = Glyphs(
             jax.ShapeDtypeStruct((3, *shape, atlas.SIZE, atlas.SIZE), jnp.uint8),
             jax.ShapeDtypeStruct(shape, jnp.float32),
@@ -244,11 +252,11 @@ class Training:
         pool = ThreadPoolExecutor(len(self.buckets) + 1)
         state = pool.submit(self.state, checkpoints)
         programs = [pool.submit(self._compiled, bucket, shapes) for bucket in self.buckets]
-        drawn = atlas.load(path)
+        drawn = atlas.load(self.args.data / "atlas.npz")
         common = atlas.common(self.charset.characters, drawn)
         self.labels = Labels(self.args.data, self.charset, common, self.buckets, self.cycle)
         self.glyphs = Glyphs.of(drawn, self.charset)
-        self.say(f"{len(common)} characters in {typefaces} typefaces")
+        self.say(f"{len(common)} characters in {self.typefaces} typefaces")
         self.programs = [program.result() for program in programs]
         self.first = state.result()
 
@@ -352,7 +360,9 @@ def parse_args() -> argparse.Namespace:
     plan.add_argument("--within", type=float, help="plan: what fits into so many seconds, compilation included")
     parser.add_argument("--init", help="weights to start from: pretrained, or a folder (default: random weights)")
     parser.add_argument("--gpu", action="store_true", help="fail without an NVIDIA GPU instead of using the CPU")
-    parser.add_argument("--buckets", type=int, default=3, help="number of widths, the narrowest first (default: 3)")
+    parser.add_argument(
+        "--buckets", type=int, choices=(1, 2, 3), default=3, help="number of widths, the narrowest first (default: 3)"
+    )
     parser.add_argument("--level", choices=LEVELS, default="forms", help="look of the lines (default: forms)")
     parser.add_argument("--scale", type=float, help="factor of the batch sizes (default: 1 on a GPU, else 1/16)")
     parser.add_argument("--lr", type=float, help="peak learning rate (default: 0.0012 on a GPU, else 0.0004)")
@@ -360,7 +370,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, default=192, help="units of the LSTMs of new weights (default: 192)")
     parser.add_argument("--channels", type=int, default=384, help="channels of new weights (default: 384)")
     parser.add_argument("--save", type=float, default=10, help="minutes between checkpoints (default: 10)")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if any(plan is not None and plan <= 0 for plan in (args.minutes, args.steps, args.within)):
+        parser.error("--minutes, --steps and --within: expected more than 0")
+    return args
 
 
 def main() -> int:
@@ -373,8 +386,8 @@ def main() -> int:
     try:
         if args.gpu and not is_nvidia(jax.devices()[0]):
             raise UserError("no NVIDIA GPU; install the extra 'cuda', or train on the CPU without GPU=1")
-        args.out.mkdir(parents=True, exist_ok=True)
         training = Training(args, began)
+        args.out.mkdir(parents=True, exist_ok=True)
         training.say(jax.devices()[0].device_kind)
         with Checkpoints(args.out / "checkpoints", 1) as checkpoints:
             training.prepare(checkpoints)

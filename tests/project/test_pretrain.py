@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -253,6 +254,19 @@ def test_training_in_sittings_equals_training_at_once(data, monkeypatch, tmp_pat
     assert train.main() == 0
     assert json.loads((tmp_path / "more/about.json").read_text())["steps"] <= 1
     assert load(tmp_path / "more/recognizer").charset.hash == load(tmp_path / "once/recognizer").charset.hash
+
+
+@pytest.mark.slow
+def test_missing_data_is_named_in_one_line(data, monkeypatch, tmp_path, capsys):
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data/atlas.npz").write_bytes(b"not an atlas")
+    assert trained(monkeypatch, tmp_path / "data", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "atlas.npz: not a glyph atlas" in error
+    assert trained(monkeypatch, tmp_path / "nowhere", tmp_path / "out") == 2
+    assert "nowhere/charset.txt" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
