@@ -25,15 +25,15 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from labels import BUCKETS, CYCLE, SEED, Bucket, Labels
 
 from jaxcrnn import optim
 from jaxcrnn.augment import AugmentConfig
@@ -48,39 +48,17 @@ from jaxcrnn.objective import LossConfig
 from jaxcrnn.render import atlas
 from jaxcrnn.render.config import LEVELS, RenderConfig
 from jaxcrnn.render.render import Glyphs, render
-from jaxcrnn.render.texts import TextConfig, Texts
 from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.compile import cache_programs, for_device, is_nvidia
 from jaxcrnn.runs.signals import INTERRUPTED, stop_flag
 from jaxcrnn.train import TrainConfig, eval_variables, init_state, state_shapes, train_step
 from jaxcrnn.types import Batch, TrainState
 
-CYCLE = (0, 1, 0, 1, 2)  # the order in which the buckets take turns
-SEED = 5  # of texts and their look
 WARMUP = 100  # steps
 SAVING = 6  # seconds kept for the export
 LOG_EVERY = 15  # seconds
-AHEAD = 3  # steps queued on the device, and batches of texts drawn in advance
+AHEAD = 3  # steps queued on the device
 NOT_FINISHED = 75
-
-
-class Bucket(NamedTuple):
-    """Lines that are rendered at one width.
-
-    Attributes:
-      shortest: characters of a text.
-      longest: characters of a text.
-      width: pixels.
-      lines: of a batch on a GPU.
-    """
-
-    shortest: int
-    longest: int
-    width: int
-    lines: int
-
-
-BUCKETS = (Bucket(1, 8, 224, 768), Bucket(6, 20, 512, 384), Bucket(14, 44, 1024, 192))
 
 
 @dataclasses.dataclass
@@ -142,41 +120,6 @@ def step(
     average = jax.tree.map(lambda old, new: old + share * (new - old), state.opt_state.average, params)
     moved = moved._replace(params=params, opt_state=moved.opt_state._replace(average=average))
     return moved, {name: info[name] for name in ("ctc_sum", "samples", "correct", "skipped")}
-
-
-class Labels:
-    """Labels of each step, drawn in a thread beside the training.
-
-    Args:
-      data: folder with texts.yaml.
-      charset: charset of the model.
-      drawable: characters that some typeface has.
-      buckets: the buckets, with the lines of their batches.
-      cycle: the order in which they take turns.
-    """
-
-    def __init__(
-        self, data: Path, charset: Charset, drawable: str, buckets: list[Bucket], cycle: Sequence[int]
-    ) -> None:
-        self.charset, self.buckets, self.cycle = charset, buckets, cycle
-        self.texts = Texts(TextConfig(source=str(data / "texts.yaml"), longest=44), drawable, SEED)
-        self.waiting: collections.deque[Future[tuple[np.ndarray, np.ndarray]]] = collections.deque()
-        self.thread = ThreadPoolExecutor(1)
-
-    def of_step(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and lengths of a step, a function of its number alone."""
-        turn, place = divmod(number, len(self.cycle))
-        which = self.cycle[place]
-        times = turn * self.cycle.count(which) + self.cycle[:place].count(which)  # batches of this bucket before
-        shortest, longest, _, lines = self.buckets[which]
-        indices = np.arange(times * lines, (times + 1) * lines)
-        return self.texts.labels(self.charset, indices, shortest, longest)
-
-    def next(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """`of_step`, while the steps after it are drawn in advance; call it with successive numbers."""
-        while len(self.waiting) <= AHEAD:
-            self.waiting.append(self.thread.submit(self.of_step, number + len(self.waiting)))
-        return self.waiting.popleft().result()
 
 
 def summary(losses: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:

@@ -193,19 +193,18 @@ def trained(monkeypatch, data, out, *options):
     return train.main()
 
 
-@pytest.mark.slow
 def test_batches_of_a_bucket_never_repeat_texts(data):
-    import train
+    import labels as drawing
 
     from jaxcrnn.charset import Charset
 
     charset = Charset.from_file(data / "charset.txt")
-    buckets = [bucket._replace(lines=7) for bucket in train.BUCKETS]
-    labels = train.Labels(data, charset, "".join(charset.characters), buckets, train.CYCLE)
+    buckets = [bucket._replace(lines=7) for bucket in drawing.BUCKETS]
+    labels = drawing.Labels(data, charset, "".join(charset.characters), buckets, drawing.CYCLE)
     drawn = [labels.next(number) for number in range(10)]
     labels.thread.shutdown(cancel_futures=True)
     for number, (rows, lengths) in enumerate(drawn):
-        bucket = train.BUCKETS[train.CYCLE[number % 5]]
+        bucket = drawing.BUCKETS[drawing.CYCLE[number % 5]]
         assert rows.shape == (7, bucket.longest)
         assert lengths.min() >= bucket.shortest
         np.testing.assert_array_equal(rows, labels.of_step(number)[0])
