@@ -9,9 +9,10 @@ comma := ,
 # torch is pinned to a CPU build for Python 3.11; on other versions the parity tests are skipped.
 EXTRAS := dev$(if $(filter 3.11,$(VERSION)),$(comma)torch)
 
-.PHONY: demo test test-all lint docs clean help
+.PHONY: demo pretrain test test-all lint docs clean help
 help:
 	@echo "make demo      read look-alikes with the pretrained recogniser and fine-tune it with four losses (about three minutes on two cores)"
+	@echo "make pretrain  train the pretrained recogniser again (hours on a CPU; GPU=1: minutes; TRIAL=1: a small trial)"
 	@echo "make test      run the quick tests (about five minutes on two cores)"
 	@echo "make test-all  run all tests, including fault injection, invalid input, several processes and long commands"
 	@echo "make lint      run ruff, mypy, codespell and the import contracts"
@@ -37,6 +38,11 @@ $(VENV)/docs: $(VENV)/core pyproject.toml
 
 demo: $(VENV)/core
 	$(BIN)/jaxcrnn demo
+
+# Options such as GPU=1 or MINUTES=600 are passed on; scripts/pretrain/Makefile explains them.
+pretrain: $(VENV)/core
+	$(PIP) --editable '.[data$(if $(GPU),$(comma)cuda)]'
+	@$(MAKE) --no-print-directory -f scripts/pretrain/Makefile PYTHON=$(BIN)/python $(STAGE)
 
 test: $(VENV)/all
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 5

@@ -43,6 +43,23 @@ RULES: dict[str, Callable[[str], str]] = {
 """
 
 
+def folded(text: str) -> str:
+    """Remove spaces and convert full-width forms to half width, which print does not distinguish reliably.
+
+    Args:
+      text: a prediction or a reference.
+
+    Returns:
+      The text to compare.
+
+    Examples:
+      >>> from jaxcrnn import metrics
+      >>> metrics.folded("合计：１２．５ 元")
+      '合计:12.5元'
+    """
+    return text.translate(_FULL_WIDTH).replace(" ", "")
+
+
 class Score(NamedTuple):
     """Sums over lines, from which the rates are computed.
 

@@ -81,6 +81,11 @@ def add_options(parser: options.Parser) -> None:
     draw.add_argument(
         "--without", nargs="+", default=[], metavar="NAME", help="typefaces to exclude, for example to test on them"
     )
+    draw.add_argument(
+        "--compact",
+        action="store_true",
+        help="store 16 instead of 256 shades of gray and compress harder, to about a third of the size",
+    )
     draw.add_argument("--out", required=True, metavar="FILE.npz", help="atlas to write")
     score = actions.add_parser(
         "score",
@@ -164,7 +169,7 @@ def _atlas(args: argparse.Namespace) -> int:
         )
     for line in made.lacking():
         print(line)
-    atlas.save(made, out)
+    atlas.save(made, out, compact=args.compact)
     print(f"{len(characters)} characters in {len(made.fonts)} typefaces, written to {out}: {', '.join(made.fonts)}")
     return 0
 

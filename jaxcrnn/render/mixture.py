@@ -39,9 +39,9 @@ SIGNS = "，。、：；（）《》“”·—:,.()-/"
 KEYS: dict[str, dict[str, Any]] = {
     "words": {"file": None, "power": 0.5, "punctuation": 0.1, "swap": 0.0, "groups": ""},
     "running": {"file": None},
-    "lookalikes": {"groups": "", "share": 0.7},
+    "lookalikes": {"groups": "", "share": 0.7, "characters": ""},
     "uniform": {"characters": ""},
-    "patterns": {"file": ""},
+    "patterns": {"file": "", "rule": "text"},
 }
 
 
@@ -325,14 +325,14 @@ class Mixture:
         if kind == "running":
             return Running(self._file(part["file"], ""), alphabet)
         if kind == "patterns":
-            pool = template_pool(self._file(part["file"], "patterns.yaml"), alphabet.number, alphabet.left_out)
-            return Patterns(pool, alphabet)
+            file = self._file(part["file"], "patterns.yaml")
+            return Patterns(template_pool(file, alphabet.number, alphabet.left_out, part["rule"]), alphabet)
         everything = np.arange(len(alphabet.characters), dtype=np.int32)
-        if kind == "lookalikes":
-            return Uniform(everything, Groups(self._file(part["groups"], "groups.txt"), alphabet), part["share"])
         ids = alphabet_part(part["characters"], alphabet) if part["characters"] else everything
         if not len(ids):
-            raise UserError(f"{self.path}: part 'uniform': none of its characters can be drawn")
+            raise UserError(f"{self.path}: part {kind!r}: none of its characters can be drawn")
+        if kind == "lookalikes":
+            return Uniform(ids, Groups(self._file(part["groups"], "groups.txt"), alphabet), part["share"])
         return Uniform(ids)
 
     def draw(self, indices: np.ndarray, shortest: int, longest: int) -> Rows:

@@ -3,7 +3,7 @@
 A file of patterns is YAML: each rule has a list of alternatives, all equally probable (repeat one to draw it more
 often). ``{date}`` in an alternative stands for a draw from the rule of that name, ``{d}`` for a digit; `PLACEHOLDERS`
 lists the others. ``{d*4}`` repeats four times, ``{d*1-6}`` once to six times, ``{date?}`` is dropped half of the time.
-Drawing starts at the rule ``text``.
+Drawing starts at the rule ``text`` unless another is named.
 """
 
 from __future__ import annotations
@@ -91,7 +91,12 @@ def _parts(path: str | Path, rule: str, text: str, rules: Mapping[str, Any]) -> 
 
 
 def template_pool(
-    path: str | Path, number: Mapping[str, int], left_out: Counter[str], count: int = TEMPLATES, seed: int = 0
+    path: str | Path,
+    number: Mapping[str, int],
+    left_out: Counter[str],
+    start: str = "text",
+    count: int = TEMPLATES,
+    seed: int = 0,
 ) -> Pool:
     """Draw templates from a file of patterns.
 
@@ -99,13 +104,17 @@ def template_pool(
       path: the file.
       number: numbers of the characters that can be drawn.
       left_out: counts characters that cannot; a template with one is dropped.
+      start: rule to start at.
       count: templates to draw.
       seed: seed of the draws.
 
     Raises:
-      UserError: the file is invalid, a rule refers to itself without end, or no template can be drawn.
+      UserError: the file is invalid or lacks the rule, a rule refers to itself without end, or no template can be
+        drawn.
     """
     rules, rng = read_rules(path), random.Random(seed)
+    if start not in rules:
+        raise UserError(f"{path}: no rule {start!r}; expected one of {', '.join(rules)}")
     names = {name: -place for place, name in enumerate(PLACEHOLDERS, start=1)}
     rows: list[list[int]] = []
 
@@ -129,11 +138,11 @@ def template_pool(
     blocked = {_MISSING, *(names[name] for name, filling in PLACEHOLDERS.items() if not set(filling) & set(number))}
     for _ in range(count):
         row: list[int] = []
-        expand("text", row, 0)
+        expand(start, row, 0)
         if blocked.isdisjoint(row) and 0 < len(row) <= LONGEST:
             rows.append(row)
     if not rows:
-        raise UserError(f"{path}: no text consists of characters that can be drawn")
+        raise UserError(f"{path}: no text of the rule {start!r} consists of characters that can be drawn")
     lengths = np.asarray([len(row) for row in rows], np.int64)
     table = np.zeros((len(rows), int(lengths.max())), np.int32)
     for i, values in enumerate(rows):

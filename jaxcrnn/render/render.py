@@ -44,7 +44,7 @@ class Glyphs(NamedTuple):
         parts = (chosen.tiles, chosen.advances, chosen.present)
         tiles, advances, present = (np.insert(part, charset.blank, 0, axis=1) for part in parts)
         return cls(
-            jnp.asarray(np.stack([_softened(tiles, weights) for weights, _ in SOFT])),
+            jnp.asarray(np.stack([tiles, *(_softened(tiles, weights) for weights, _ in SOFT[1:])])),
             jnp.asarray(advances),
             jnp.asarray(present),
         )
@@ -52,9 +52,11 @@ class Glyphs(NamedTuple):
 
 def _softened(tiles: np.ndarray, weights: tuple[float, ...]) -> np.ndarray:
     half = len(weights) // 2
-    padded = np.pad(tiles, ((0, 0),) * 3 + ((half, half),))
-    total = sum(w * padded[..., i : i + SIZE].astype(np.float32) for i, w in enumerate(weights))
-    return np.round(total).astype(np.uint8)
+    soft = np.empty_like(tiles)
+    for typeface, out in zip(tiles, soft, strict=True):  # the float32 copies of all would not fit into memory
+        padded = np.pad(typeface, ((0, 0),) * 2 + ((half, half),)).astype(np.float32)
+        out[:] = np.round(sum(w * padded[..., i : i + SIZE] for i, w in enumerate(weights)))
+    return soft
 
 
 def render(key: Array, glyphs: Glyphs, labels: Array, lengths: Array, config: RenderConfig) -> tuple[Array, Array]:

@@ -1,6 +1,6 @@
 """Makes the look-alike benchmark: lines of text in seven typefaces, with a label file and checksums.
 
-    scripts/benchmark/fetch.sh SOURCES
+    python scripts/fetch.py testing SOURCES
     python scripts/benchmark/make.py SOURCES OUT [--lines 2000] [--seed 2026]
 
 Writes two parts of `--lines` lines each, with the typefaces in turn:
@@ -34,16 +34,11 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.render.fonts import code_points
 
+sys.path.append(str(Path(__file__).parents[1]))
+from fetch import typefaces
+
 RESOURCES = Path(__file__).resolve().parents[2] / "jaxcrnn" / "resources" / "pretrained"
-FONT_FILES = (
-    "wqy-zenhei.ttc",
-    "uming.ttc",
-    "ukai.ttc",
-    "FandolSong-Regular.otf",
-    "FandolHei-Regular.otf",
-    "FandolKai-Regular.otf",
-    "FandolFang-Regular.otf",
-)
+FONT_FILES = tuple(typeface.file for typeface in typefaces("testing"))
 PARTS = ("random", "natural")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 LARGE = 96  # pixels an em while drawing; the line is then reduced to its own size
@@ -66,7 +61,7 @@ def generator(seed: int, part: str, number: int, purpose: int) -> np.random.Gene
 def find(folder: Path, name: str) -> Path:
     for path in sorted(folder.rglob(name)):
         return path
-    sys.exit(f"{folder}: no {name}; run fetch.sh first")
+    sys.exit(f"{folder}: no {name}; run scripts/fetch.py testing first")
 
 
 def is_han(character: str) -> bool:
@@ -110,7 +105,7 @@ def texts(sources: Path, fonts: list[Path], count: int, seed: int) -> list[Line]
     codes = set.intersection(*(code_points(font) for font in fonts))
     drawn = frozenset(c for c in charset if ord(c) in codes)
     groups = [kept for kept in ("".join(c for c in group if c in drawn) for group in groups) if len(kept) > 1]
-    runs = corpus(find(sources / "debs/usr/share/games/fortunes", "chinese"), drawn | {" "})
+    runs = corpus(find(sources, "usr/share/games/fortunes/chinese"), drawn | {" "})
     lines = []
     for part in PARTS:
         for number in range(count):
@@ -152,7 +147,7 @@ def write(line: Line, fonts: list[Path], seed: int, out: Path) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", type=Path, metavar="SOURCES", help="folder that fetch.sh wrote")
+    parser.add_argument("sources", type=Path, metavar="SOURCES", help="folder that scripts/fetch.py wrote")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     parser.add_argument("--lines", type=int, default=2000, help="lines of each part (default: 2000)")
     parser.add_argument("--seed", type=int, default=2026, help="random seed (default: 2026)")

@@ -19,8 +19,8 @@ from make import look_alikes
 from jaxcrnn.data.predictions import read_predictions
 from jaxcrnn.experiments.bootstrap import difference, rate
 from jaxcrnn.lookalikes.confusions import LineCounts, Scores, score
+from jaxcrnn.metrics import folded
 
-FOLDED = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {ord(" "): None, 0x3000: None}
 REPLICATES = 2000
 
 
@@ -46,7 +46,7 @@ def ratio(lines: LineCounts, base: LineCounts) -> tuple[float, float, float]:
 
 def read(path: Path, groups: list[str]) -> tuple[list[str], Scores]:
     rows = read_predictions(path)
-    texts, truths = ([text.translate(FOLDED) for text in column] for column in (rows.read, rows.truths))
+    texts, truths = (list(map(folded, column)) for column in (rows.read, rows.truths))
     return truths, score(texts, truths, groups)
 
 

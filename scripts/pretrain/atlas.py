@@ -1,31 +1,30 @@
-"""Draws every character of the pretrained recogniser in every training typeface, as tiles packed for a small upload.
+"""Draws every character of the pretrained recogniser in every typeface for training.
 
-python scripts/pretrain/atlas.py TRAINING OUT    # TRAINING: the folder that fonts.sh wrote
+python scripts/pretrain/atlas.py PACKAGES OUT    # PACKAGES: the folder that scripts/fetch.py wrote
 
-Writes OUT/charset.txt (one character a line), OUT/atlas.npz (characters, names of the typefaces, advances, which glyphs
-are present, shape of the tiles) and OUT/atlas-00.xz, atlas-01.xz, ...: the tiles of four typefaces each, two pixels a
-byte.
+Writes OUT/charset.txt (one character a line), OUT/atlas.npz (a compact atlas, which `text.fonts` of a configuration
+also takes) and OUT/similar.npz (the typefaces in which look-alikes are searched). Typefaces whose package is missing
+are skipped.
 """
 
 import argparse
 import functools
-import glob
-import lzma
 import multiprocessing
 import os
+import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from jaxcrnn.charset import Charset
-from jaxcrnn.render.atlas import BASELINE, EM, SIZE, is_space
-from jaxcrnn.render.fonts import code_points
+from jaxcrnn.render import atlas
+from jaxcrnn.render.atlas import BASELINE, EM, SIZE, Atlas, is_space
+from jaxcrnn.render.fonts import Face, code_points
 
-SIMPLIFIED = 2  # face of the Noto CJK collections with the glyphs of mainland China; face 0 has those of Japan
-PART = 4  # typefaces in a file
-LATIN = "L-"  # prefix of typefaces of which only Latin letters, digits and signs are drawn
+sys.path.append(str(Path(__file__).parents[1]))
+from fetch import Typeface, find, typefaces
+
 LAST_LATIN = 0x2FF
 SIGNS = (
     "、。·—～…‘’“”《》〈〉「」『』【】〔〕！（），．：；？％＋－／＝＜＞＠＃＆＊￥±×÷≤≥≠≈∞√°′″℃‰§№"
@@ -33,172 +32,73 @@ SIGNS = (
 )
 
 
-class Face(NamedTuple):
-    """A typeface to draw.
-
-    Attributes:
-      name: its name in the atlas.
-      file: name of the font file.
-      index: which face of a collection.
-      pixels: size of a bitmap font, drawn at that size and then enlarged; 0 for outlines.
-    """
-
-    name: str
-    file: str
-    index: int = 0
-    pixels: int = 0
-
-
-WEIGHTS = ("Light", "Regular", "Bold", "Black")
-FACES = (
-    Face("gbsn00lp", "gbsn00lp.ttf"),
-    Face("gkai00mp", "gkai00mp.ttf"),
-    Face("wqy-microhei", "wqy-microhei.ttc"),
-    *(Face(f"notosans-{weight.lower()}", f"NotoSansCJK-{weight}.ttc", SIMPLIFIED) for weight in WEIGHTS),
-    *(Face(f"notoserif-{weight.lower()}", f"NotoSerifCJK-{weight}.ttc", SIMPLIFIED) for weight in WEIGHTS),
-    Face("droid", "DroidSansFallbackFull.ttf"),
-    Face("lxgw-regular", "LXGWWenKai-Regular.ttf"),
-    Face("lxgw-bold", "LXGWWenKai-Bold.ttf"),
-    Face("smiley", "SmileySans-Oblique.ttf"),
-    Face("tw-kai", "TW-Kai-98_1.ttf"),
-    Face("tw-sung", "TW-Sung-98_1.ttf"),
-    Face("zcool-xiaowei", "ZCOOLXiaoWei_400Regular.ttf"),
-    Face("zcool-qingke", "ZCOOLQingKeHuangYou_400Regular.ttf"),
-    Face("zcool-kuaile", "ZCOOLKuaiLe_400Regular.ttf"),
-    Face("mashan", "MaShanZheng_400Regular.ttf"),
-    Face("hanamin", "HanaMinA.ttf"),
-    Face("cactus", "CactusClassicalSerif_400Regular.ttf"),
-    Face("chocolate", "ChocolateClassicalSans_400Regular.ttf"),
-    Face("wqy12", "wenquanyi_9pt.pcf", pixels=12),
-    Face("wqy15", "wenquanyi_11pt.pcf", pixels=15),
-    Face("wqy16", "wenquanyi_12pt.pcf", pixels=16),
-    Face("unifont", "unifont.otf", pixels=16),
-    Face("cwfs", "cwfs.ttf"),
-    Face("cwming", "cwming.ttf"),
-    Face("cwheib", "cwheib.ttf"),
-    Face("bizudmincho", "BIZUDMincho-Regular.ttf"),
-    Face("bizudgothic", "BIZUDGothic-Bold.ttf"),
-    Face("klee", "KleeOne-SemiBold.ttf"),
-    Face("L-sans", "LiberationSans-Regular.ttf"),
-    Face("L-sansb", "LiberationSans-Bold.ttf"),
-    Face("L-serif", "LiberationSerif-Regular.ttf"),
-    Face("L-serifb", "LiberationSerif-Bold.ttf"),
-    Face("L-mono", "LiberationMono-Regular.ttf"),
-    Face("L-narrow", "LiberationSansNarrow-Regular.ttf"),
-    Face("L-dejavu", "DejaVuSans.ttf"),
-    Face("L-dejavumono", "DejaVuSansMono.ttf"),
-    Face("L-dejavuserif", "DejaVuSerif.ttf"),
-    Face("L-carlito", "Carlito-Regular.ttf"),
-    Face("L-caladea", "Caladea-Regular.ttf"),
-    Face("L-opensans", "OpenSans-Regular.ttf"),
-    Face("L-freemono", "FreeMonoBold.ttf"),
-    Face("L-inconsolata", "Inconsolata.otf"),
-)
-
-
-def characters() -> str:
-    """Printable ASCII, common signs and all Han characters of GB2312, level 1 (frequent) before level 2."""
+def characters(most: int) -> str:
+    """Printable ASCII, common signs and `most` Han characters of GB 2312, level 1 (frequent) before level 2."""
     han = (bytes([row, cell]).decode("gb2312", "ignore") for row in range(0xB0, 0xF8) for cell in range(0xA1, 0xFF))
-    return "".join(dict.fromkeys([*map(chr, range(32, 127)), *SIGNS, *filter(None, han)]))
+    return "".join(dict.fromkeys([*map(chr, range(32, 127)), *SIGNS, *[c for c in han if c][:most]]))
 
 
-def draw(face: Face, folder: Path, text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Draws characters in one typeface.
-
-    Args:
-      face: the typeface.
-      folder: searched with its subfolders for the font file.
-      text: the characters.
-
-    Returns:
-      ``[N,40,40]`` tiles, ``[N]`` advances in ems and ``[N]`` which glyphs are present, as `jaxcrnn.render.atlas.Atlas`
-      has them; None if the folder lacks the file.
-    """
-    paths = sorted(glob.glob(f"{glob.escape(str(folder))}/**/{face.file}", recursive=True))
-    if not paths:
+def draw(typeface: Typeface, packages: Path, text: str) -> Atlas | None:
+    """Draws characters in one typeface; None if its package is missing."""
+    path = find(packages, typeface)
+    if path is None:
         return None
-    em = face.pixels or EM
-    font = ImageFont.truetype(paths[0], em, index=face.index, layout_engine=ImageFont.Layout.BASIC)
-    # fontTools does not read .pcf, so glyphs that such a font lacks are found by the box drawn in their place.
-    bitmaps_only = face.file.endswith(".pcf")
-    drawable = None if bitmaps_only else code_points(Path(paths[0]), face.index)
-    box = _mask(font, "\ue777") if bitmaps_only else None
-    tiles = np.zeros((len(text), SIZE, SIZE), np.uint8)
-    advances = np.ones(len(text), np.float32)
-    present = np.zeros(len(text), bool)
-    for i, character in enumerate(text):
-        if face.name.startswith(LATIN) and ord(character) > LAST_LATIN:
-            continue
-        if drawable is not None and ord(character) not in drawable:
-            continue
-        advances[i] = font.getlength(character) / em
-        if box is not None and _mask(font, character) == box:
-            continue
-        tiles[i] = _enlarged(font, character, em) if face.pixels else _outline(font, character, advances[i])
-        present[i] = bool(tiles[i].any()) or is_space(character)
-    return tiles, advances, present
+    drawn = _enlarged(typeface, path, text) if typeface.pixels else atlas.build(text, [Face(path)], cached=False)
+    kept = np.asarray([not typeface.latin or ord(c) <= LAST_LATIN for c in text])
+    return drawn._replace(tiles=drawn.tiles * kept[:, None, None], present=drawn.present & kept)
 
 
-def _mask(font: ImageFont.FreeTypeFont, character: str) -> tuple[bytes, tuple[int, int]]:
-    mask = font.getmask(character)
-    return bytes(mask), mask.size
-
-
-def _outline(font: ImageFont.FreeTypeFont, character: str, advance: np.float32) -> np.ndarray:
-    image = Image.new("L", (SIZE, SIZE))
-    place = ((SIZE - advance * EM) / 2, BASELINE)
-    ImageDraw.Draw(image).text(place, character, fill=255, font=font, anchor="ls")
-    return np.asarray(image)
-
-
-def _enlarged(font: ImageFont.FreeTypeFont, character: str, em: int) -> np.ndarray:
-    """A glyph drawn at the size of its bitmaps, with the margins of a tile, then enlarged."""
+def _enlarged(typeface: Typeface, path: Path, text: str) -> Atlas:
+    """Glyphs drawn at the size of a font's bitmaps, with the margins of a tile, then enlarged."""
+    em = typeface.pixels
     cell = em + em // 4
-    image = Image.new("L", (cell, cell))
-    place = ((cell - font.getlength(character)) / 2, em * BASELINE / EM)
-    ImageDraw.Draw(image).text(place, character, fill=255, font=font, anchor="ls")
-    return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+    font = ImageFont.truetype(str(path), em, layout_engine=ImageFont.Layout.BASIC)
+    # fontTools does not read .pcf, so glyphs that such a font lacks are found by the box drawn in their place.
+    bitmaps_only = path.suffix == ".pcf"
+    have = set() if bitmaps_only else code_points(path)
+    box = bytes(font.getmask("\ue777")) if bitmaps_only else b""
+    tiles = np.zeros((1, len(text), SIZE, SIZE), np.uint8)
+    advances = np.ones((1, len(text)), np.float32)
+    present = np.zeros((1, len(text)), bool)
+    for i, character in enumerate(text):
+        if bytes(font.getmask(character)) == box if bitmaps_only else ord(character) not in have:
+            continue
+        advance = font.getlength(character)
+        image = Image.new("L", (cell, cell))
+        place = ((cell - advance) / 2, em * BASELINE / EM)
+        ImageDraw.Draw(image).text(place, character, fill=255, font=font, anchor="ls")
+        tiles[0, i] = np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+        advances[0, i] = advance / em
+        present[0, i] = bool(tiles[0, i].any()) or is_space(character)
+    return Atlas(text, (typeface.name,), tiles, advances, present)
 
 
-def packed(tiles: np.ndarray) -> np.ndarray:
-    """Rounds gray values to 4 bits and puts two neighbours along a row into a byte, the left one in the upper half."""
-    four_bits = ((tiles.astype(np.uint16) + 8) // 17).astype(np.uint8)
-    return four_bits[..., ::2] << 4 | four_bits[..., 1::2]
-
-
-def write_compressed(path: Path, part: np.ndarray) -> None:
-    with lzma.open(path, "wb", preset=4) as file:
-        file.write(part.tobytes())
+def joined(parts: list[Atlas]) -> Atlas:
+    arrays = zip(*((part.tiles, part.advances, part.present) for part in parts), strict=True)
+    return Atlas(parts[0].characters, sum((part.fonts for part in parts), ()), *map(np.concatenate, arrays))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("fonts", type=Path, metavar="TRAINING", help="folder that fonts.sh wrote")
+    parser.add_argument("packages", type=Path, help="folder of packages")
     parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--han", type=int, default=6763, help="Han characters of the charset (default: all 6763)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per CPU)")
     args = parser.parse_args()
-    text = characters()
+    text, wanted = characters(args.han), typefaces("training")
     args.out.mkdir(parents=True, exist_ok=True)
-    with multiprocessing.Pool(args.workers) as pool:
-        results = pool.map(functools.partial(draw, folder=args.fonts, text=text), FACES, chunksize=1)
-        drawn = {face.name: glyphs for face, glyphs in zip(FACES, results, strict=True) if glyphs is not None}
-        for face in FACES:
-            print(f"{face.name}: {drawn[face.name][2].sum()} glyphs" if face.name in drawn else f"no {face.file}")
-        if not drawn:
-            raise SystemExit(f"{args.fonts}: none of the typefaces found; run fonts.sh first")
-        tiles, advances, present = (np.stack(parts) for parts in zip(*drawn.values(), strict=True))
-        parts = np.split(packed(tiles), range(PART, len(tiles), PART))
-        paths = [args.out / f"atlas-{number:02d}.xz" for number in range(len(parts))]
-        pool.starmap(write_compressed, zip(paths, parts, strict=True), chunksize=1)
-    np.savez_compressed(
-        args.out / "atlas.npz",
-        characters=text,
-        fonts=list(drawn),
-        advances=advances,
-        present=present,
-        shape=tiles.shape,
-    )
+    with multiprocessing.get_context("spawn").Pool(args.workers) as pool:
+        results = pool.map(functools.partial(draw, packages=args.packages, text=text), wanted, chunksize=1)
+    drawn = {typeface: part for typeface, part in zip(wanted, results, strict=True) if part is not None}
+    if not any(not typeface.latin for typeface in drawn):
+        sys.exit(f"{args.packages}: no typeface with Han characters; run scripts/fetch.py training first")
+    for typeface, part in drawn.items():
+        print(f"{typeface.name}: {part.present.sum()} of {len(text)} characters")
+    print(f"{len(drawn)} of {len(wanted)} typefaces drawn")
+    similar = [part for typeface, part in drawn.items() if typeface.groups]
+    atlas.save(joined(similar or list(drawn.values())), args.out / "similar.npz")
     Charset(text).save(args.out / "charset.txt")
+    atlas.save(joined(list(drawn.values())), args.out / "atlas.npz", compact=True)
 
 
 if __name__ == "__main__":

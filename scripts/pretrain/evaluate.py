@@ -1,135 +1,191 @@
-"""Evaluates a recogniser on real lines and on rendered look-alikes in typefaces that it was not trained on.
+"""Evaluates a recogniser on real lines and on rendered lines in typefaces that it was not trained on.
 
-python scripts/pretrain/evaluate.py MODEL --labels DATA/fund_lines/train.txt
-python scripts/pretrain/evaluate.py MODEL --fonts TESTING --groups DATA/groups.txt    # TESTING: folder of fonts.sh
+python scripts/pretrain/evaluate.py MODEL --labels fund_lines/train.txt --packages PACKAGES --data DATA
+python scripts/pretrain/evaluate.py MODEL --beside pretrained --packages PACKAGES --data DATA    # which one is better?
 
-With `--labels`, prints each misread line, then the share of characters and of lines read right. Spaces are removed and
-full-width forms are folded to half width first, since print does not distinguish them reliably.
+MODEL and OTHER are folders that `jaxcrnn.load` reads, or "pretrained". They read the same lines:
 
-With `--fonts`, reads random lines of 5 to 10 look-alikes rendered at level `medium`, and prints the share of characters
-read right and how many were read as another member of their group, with the most frequent of these pairs.
+- real: those of `--labels`, a label file (path<TAB>text);
+- look-alikes: random look-alikes of DATA/groups.txt, at level `medium` of the renderer, in the typefaces for testing of
+  PACKAGES (`scripts/fetch.py testing`);
+- forms: texts of DATA/texts.yaml drawn with another seed than in training, in the same typefaces, at level `forms`.
+
+Printed for each: the shares of characters and lines read right and of look-alikes read as another of their group, and
+the characters read right by kind, with 95 % intervals over lines; with `--beside` also the differences. Spaces are
+removed and full-width forms folded to half width first, since print does not distinguish them reliably. With
+`--beside`, the last line names the better one: the one that reads more characters, in the mean over the sets of lines.
 """
 
 import argparse
-from collections import Counter
+import json
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import atlas
 import jax
-import jax.numpy as jnp
 import numpy as np
-from rapidfuzz.distance import Levenshtein
+from kinds import counted, kind_of
 
 import jaxcrnn
-from jaxcrnn import metrics
+from jaxcrnn._text import read_text
+from jaxcrnn.charset import Charset
+from jaxcrnn.errors import UserError
+from jaxcrnn.experiments.bootstrap import Interval, difference, rate
 from jaxcrnn.interop.recognizer import Recognizer
+from jaxcrnn.lookalikes.confusions import score
 from jaxcrnn.lookalikes.groups import read_groups
-from jaxcrnn.render.atlas import Atlas
+from jaxcrnn.metrics import folded
+from jaxcrnn.render import atlas
 from jaxcrnn.render.config import LEVELS
+from jaxcrnn.render.fonts import Face
 from jaxcrnn.render.render import Glyphs, render
+from jaxcrnn.render.texts import TextConfig, Texts
 
-FANDOL = ("FandolSong-Regular", "FandolHei-Regular", "FandolKai-Regular", "FandolFang-Regular")
-HELD_OUT = (
-    atlas.Face("zenhei", "wqy-zenhei.ttc"),
-    atlas.Face("uming", "uming.ttc"),
-    atlas.Face("ukai", "ukai.ttc"),
-    *(atlas.Face(name, f"{name}.otf") for name in FANDOL),
-)
-SHORTEST, LONGEST = 5, 10  # characters of a rendered line
-WIDTH = 320
+sys.path.append(str(Path(__file__).parents[1]))
+from fetch import find, typefaces
+
+SHORTEST, LONGEST = 5, 10  # characters of a line of look-alikes
+LONG = 20  # characters of a line of a form
+WIDTHS = {LONGEST: 320, LONG: 512}
 BATCH = 50
-FIRST_HAN = 0x3400  # full-width signs lie above it too
-FOLDED = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {ord(" "): None, 0x3000: None}
+SEED = 1_000_003  # of texts; training uses another
+MOST = 30  # confusions and misread lines to print
 
 
-def real_lines(reader: Recognizer, path: Path) -> None:
-    """Prints how well the lines of a label file are read."""
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
-    read = [line.text for line in reader.recognize([path.parent / name for name, _ in rows])]
-    for (name, label), text in zip(rows, read, strict=True):
-        if label.translate(FOLDED) != text.translate(FOLDED):
-            print(f"{name} | {label} | {text}")
-    score = metrics.score([text.translate(FOLDED) for text in read], [label.translate(FOLDED) for _, label in rows])
-    print(
-        f"{score.characters} characters, {score.edits} errors: {score.character_accuracy:.2%} of characters, "
-        f"{score.line_accuracy:.1%} of {score.lines} lines read right"
-    )
+class Lines(NamedTuple):
+    """Lines to read: images (paths or gray arrays), their texts, and whether misread ones are printed."""
+
+    images: list[Any]
+    texts: list[str]
+    shown: bool = False
 
 
-def held_out_glyphs(reader: Recognizer, fonts: Path) -> Glyphs:
-    text = "".join(reader.charset.characters)
-    drawn = [atlas.draw(face, fonts, text) for face in HELD_OUT]
-    for face, glyphs in zip(HELD_OUT, drawn, strict=True):
-        if glyphs is None:
-            raise SystemExit(f"{fonts}: no {face.file}; run fonts.sh first")
-    tiles, advances, present = (np.stack(parts) for parts in zip(*drawn, strict=True))
-    return Glyphs.of(Atlas(text, tuple(face.name for face in HELD_OUT), tiles, advances, present), reader.charset)
+def real_lines(path: Path) -> Lines:
+    rows = [line.split("\t") for line in read_text(path).splitlines() if line]
+    if bad := next((n for n, row in enumerate(rows, start=1) if len(row) != 2), None):
+        raise UserError(f"{path}, line {bad}: expected path<TAB>text")
+    return Lines([path.parent / name for name, _ in rows], [text for _, text in rows], True)
 
 
-def random_labels(reader: Recognizer, groups: list[str], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels ``[count,10]`` of random members of random groups, and their lengths."""
+def held_out(packages: Path, charset: Charset) -> atlas.Atlas:
+    """The typefaces for testing."""
+    places = {typeface.name: find(packages, typeface) for typeface in typefaces("testing")}
+    if missing := [name for name, path in places.items() if path is None]:
+        print(f"{packages}: without the typefaces {', '.join(missing)}")
+    faces = [Face(path) for path in places.values() if path]
+    if not faces:
+        raise UserError(f"{packages}: none of the typefaces for testing; run scripts/fetch.py testing first")
+    return atlas.build("".join(charset.characters), faces)
+
+
+def look_alikes(groups: list[str], count: int) -> list[str]:
+    """Random members of random groups."""
     rng = np.random.default_rng(11)
-    labels, lengths = np.zeros((count, LONGEST), np.int32), rng.integers(SHORTEST, LONGEST + 1, count)
-    for row, length in zip(labels, lengths, strict=True):
-        for i in range(length):
-            group = groups[rng.integers(len(groups))]
-            row[i] = reader.charset.encode(group[rng.integers(len(group))])[0]
-    return labels, lengths.astype(np.int32)
+    texts = []
+    for length in rng.integers(SHORTEST, LONGEST + 1, count):
+        chosen = [groups[rng.integers(len(groups))] for _ in range(length)]
+        texts.append("".join(group[rng.integers(len(group))] for group in chosen))
+    return texts
 
 
-def look_alikes(reader: Recognizer, fonts: Path, groups_file: Path, count: int) -> None:
-    """Prints how well random look-alikes are read."""
-    in_charset = (
-        "".join(c for c in group if c in reader.charset and ord(c) > FIRST_HAN) for group in read_groups(groups_file)
-    )
-    groups = [group for group in in_charset if len(group) > 1]
-    group_of = {character: group for group in groups for character in group}
-    glyphs = held_out_glyphs(reader, fonts)
-    labels, lengths = random_labels(reader, groups, count)
-    draw = jax.jit(render, static_argnums=4)
-    look = replace(LEVELS["medium"], width=WIDTH)
-    errors = characters = 0
-    swapped: Counter[str] = Counter()
-    for start in range(0, count, BATCH):
+def drawn(texts: list[str], charset: Charset, glyphs: Glyphs, level: str, longest: int) -> Lines:
+    """Renders texts of up to `longest` characters."""
+    labels, lengths = np.zeros((len(texts), longest), np.int32), np.asarray([len(text) for text in texts], np.int32)
+    for row, text in zip(labels, texts, strict=True):
+        row[: len(text)] = charset.encode(text)
+    draw, look = jax.jit(render, static_argnums=4), replace(LEVELS[level], width=WIDTHS[longest])
+    images = []
+    for start in range(0, len(texts), BATCH):
         here = slice(start, start + BATCH)
         key = jax.random.fold_in(jax.random.key(99), start)
-        images, widths = draw(key, glyphs, jnp.asarray(labels[here]), jnp.asarray(lengths[here]), look)
-        grays = np.clip((np.asarray(images)[..., 0] + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
-        lines = [gray[:, :width] for gray, width in zip(grays, np.asarray(widths), strict=True)]
-        for label, length, line in zip(
-            labels[here], lengths[here], reader.recognize(lines, batch_size=BATCH), strict=True
-        ):
-            truth = reader.charset.decode(label[:length])
-            edits = Levenshtein.editops(truth, line.text)
-            errors += len(edits)
-            characters += len(truth)
-            for edit in edits:
-                if edit.tag == "replace":
-                    written, read = truth[edit.src_pos], line.text[edit.dest_pos]
-                    if read in group_of[written]:
-                        swapped[written + read] += 1
-    total = swapped.total()
-    print(f"{characters} characters, {errors} errors: {1 - errors / characters:.2%} of characters read right")
-    print(f"read as another member of their group: {total} ({total / characters:.2%})")
-    print(" ".join(f"{pair[0]}→{pair[1]}:{times}" for pair, times in swapped.most_common(30)))
+        batch, widths = jax.device_get(draw(key, glyphs, labels[here], lengths[here], look))
+        grays = np.clip((batch[..., 0] + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
+        images += [gray[:, :width] for gray, width in zip(grays, widths, strict=True)]
+    return Lines(images, texts)
+
+
+def sets(args: argparse.Namespace, charset: Charset, groups: list[str]) -> Iterator[tuple[str, Lines]]:
+    """The sets of lines to read, by name."""
+    if args.labels:
+        yield "real", real_lines(args.labels)
+    if not args.packages:
+        return
+    typeface = held_out(args.packages, charset)
+    glyphs, can = Glyphs.of(typeface, charset), atlas.common(charset.characters, typeface)
+    kept = ["".join(c for c in group if c in can and kind_of(c) == "Han") for group in groups]
+    texts = look_alikes([group for group in kept if len(group) > 1], args.count)
+    yield "look-alikes", drawn(texts, charset, glyphs, "medium", LONGEST)
+    writer = Texts(TextConfig(source=str(args.data / "texts.yaml"), longest=LONG), can, SEED)
+    yield "forms", drawn([writer.draw(i) for i in range(args.count)], charset, glyphs, args.level, LONG)
+
+
+def percent(value: Interval, difference: bool = False) -> str:
+    sign = "+" if difference else ""
+    return f"{100 * value.value:{sign}.2f} % ({100 * value.low:{sign}.2f} to {100 * value.high:{sign}.2f})"
+
+
+def report(name: str, lines: Lines, readers: dict[str, Recognizer], groups: list[str]) -> dict[str, Any]:
+    """Prints the scores of one set of lines, and returns them."""
+    truths = [folded(text) for text in lines.texts]
+    read = {
+        model: [folded(line.text) for line in reader.recognize(lines.images, batch_size=BATCH)]
+        for model, reader in readers.items()
+    }
+    counts = {model: counted(texts, truths, groups) for model, texts in read.items()}
+    first, *others = counts
+    print(f"\n{name}: {len(truths)} lines, {sum(map(len, truths))} characters\n")
+    print("| | " + " | ".join([*counts, *(f"{first} minus {other}" for other in others)]) + " |")
+    print("|---" * (1 + len(counts) + len(others)) + "|")
+    scores: dict[str, Any] = {}
+    for column, pair in counts[first].items():
+        values = {model: rate(*count[column]) for model, count in counts.items()}
+        apart = [difference(*pair, *counts[other][column]) for other in others]
+        cells = [*map(percent, values.values()), *(percent(value, True) for value in apart)]
+        print(f"| {column} | {' | '.join(cells)} |")
+        scores[column] = {model: list(value) for model, value in values.items()}
+    for model, texts in read.items():
+        alike = [c for c in score(texts, truths, groups).confusions if c.alike][:MOST]
+        print(f"\n{model}, look-alikes: " + (" ".join(f"{c.written}→{c.read}:{c.times}" for c in alike) or "none"))
+        wrong = [pair for pair in zip(lines.texts, lines.images, texts, truths, strict=True) if pair[2] != pair[3]]
+        for text, image, got, _ in wrong[:MOST] if lines.shown else ():
+            print(f"  {Path(image).name} | {text} | {got}")
+    return {"lines": len(truths), "characters": sum(map(len, truths)), "scores": scores}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="folder that jaxcrnn.load reads")
+    parser.add_argument("model", help="folder that jaxcrnn.load reads, or pretrained")
+    parser.add_argument("--beside", metavar="OTHER", help="second recogniser, to compare with")
     parser.add_argument("--labels", type=Path, help="label file of real lines, path<TAB>text a line")
-    parser.add_argument("--fonts", type=Path, help="folder of the typefaces for testing")
-    parser.add_argument("--groups", type=Path, help="file of look-alike groups; needed with --fonts")
-    parser.add_argument("--count", type=int, default=600, help="rendered lines (default: 600)")
+    parser.add_argument("--packages", type=Path, help="folder of scripts/fetch.py, with the typefaces for testing")
+    parser.add_argument("--data", type=Path, help="folder with groups.txt and texts.yaml; needed with --packages")
+    parser.add_argument("--groups", type=Path, help="file of look-alikes (default: DATA/groups.txt)")
+    parser.add_argument("--level", choices=LEVELS, default="forms", help="look of the forms (default: forms)")
+    parser.add_argument("--count", type=int, default=600, help="rendered lines of each set (default: 600)")
+    parser.add_argument("--json", type=Path, help="also write the scores to this file")
     args = parser.parse_args()
-    if not (args.labels or args.fonts) or bool(args.fonts) != bool(args.groups):
-        parser.error("give --labels, or --fonts with --groups, or all three")
-    reader = jaxcrnn.load(args.model)
-    if args.labels:
-        real_lines(reader, args.labels)
-    if args.fonts:
-        look_alikes(reader, args.fonts, args.groups, args.count)
+    if not (args.labels or args.packages) or bool(args.packages) != bool(args.data):
+        parser.error("give --labels, or --packages with --data, or all three")
+    try:
+        readers = {name: jaxcrnn.load(name) for name in dict.fromkeys([args.model, *filter(None, [args.beside])])}
+        groups_file = args.groups or (args.data / "groups.txt" if args.data else None)
+        groups = list(read_groups(groups_file)) if groups_file else []
+        charset = next(iter(readers.values())).charset
+        results = {name: report(name, lines, readers, groups) for name, lines in sets(args, charset, groups)}
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    if args.beside:
+        means = {
+            model: float(np.mean([result["scores"]["characters right"][model][0] for result in results.values()]))
+            for model in readers
+        }
+        best = max(means, key=lambda model: means[model])
+        print(f"\nbetter: {best}, " + ", ".join(f"{model} {mean:.2%}" for model, mean in means.items()))
+    if args.json:
+        args.json.write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,110 +1,111 @@
-"""Trains the pretrained recogniser on lines rendered on the device, for a given number of seconds.
+"""Trains the pretrained recogniser on lines rendered on the device: on one GPU within minutes, or on a CPU for hours.
 
-python scripts/pretrain/train.py DATA OUT --seconds 520 --init WEIGHTS                            # one GPU
-python scripts/pretrain/train.py DATA OUT --steps 4 --scale 0.02 --count 2000 --workers 2 \\
-    --dtype float32 --lstm scan                                                                   # a trial on a CPU
+python scripts/pretrain/train.py DATA OUT --within 540            # one GPU; ends after nine minutes at the latest
+python scripts/pretrain/train.py DATA OUT --minutes 600 --init pretrained    # a CPU, in as many sittings as needed
 
-DATA is the folder that atlas.py and words.py wrote, with the look-alikes in groups.txt. Processes of texts.py write the
-texts while the training step is compiled. Written to OUT:
+DATA is the folder that atlas.py and words.py wrote, with the look-alikes in groups.txt. The learning rate follows the
+whole plan, `--steps` or `--minutes` of training in all sittings together. A sitting ends with a signal (Ctrl-C); the
+same command then resumes from the last checkpoint, with exit code 75 for as long as the plan is not finished. With
+`--within`, the plan is what fits into that many seconds, compilation and export included.
 
-- model-0.safetensors, model-1.safetensors, ...: averaged weights in float16, in files of at most 15 MB; export.py joins
-  them. mid-*.safetensors: the same after 60 % of the training.
-- metrics.jsonl: a row every 200 steps with the CTC loss and the share of lines read without an error, by bucket.
+Written to OUT:
+
+- recognizer/: the averaged weights in float16 as `jaxcrnn.load` reads them, when the plan is finished;
+- checkpoints/: the whole training state, until then;
+- metrics.jsonl: rows with the CTC loss and the share of lines read without an error, by bucket;
 - about.json: device, steps, lines, seconds of training, arguments.
 """
 
 import argparse
 import collections
+import dataclasses
 import functools
 import json
-import subprocess
+import os
+import shutil
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TextIO
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from drawing import load_glyphs, rendered
 from jax import Array
-from safetensors.numpy import save_file
-from texts import CYCLE, SPANS
+from labels import BUCKETS, CYCLE, SEED, Bucket, Labels
 
 from jaxcrnn import optim
 from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.charset import Charset
-from jaxcrnn.interop import state_dicts
-from jaxcrnn.interop.recognizer import flattened, unflattened
+from jaxcrnn.data.images import Limits
+from jaxcrnn.errors import UserError
+from jaxcrnn.interop.exporters import to_safetensors
+from jaxcrnn.interop.recognizer import Recognizer, load
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.nn.imported import Imported
 from jaxcrnn.objective import LossConfig
-from jaxcrnn.render.render import Glyphs
-from jaxcrnn.train import TrainConfig, eval_variables, init_state, train_step
-from jaxcrnn.types import TrainState
+from jaxcrnn.render import atlas
+from jaxcrnn.render.config import LEVELS, RenderConfig
+from jaxcrnn.render.render import Glyphs, render
+from jaxcrnn.runs.checkpoint import Checkpoints
+from jaxcrnn.runs.compile import cache_programs, for_device, is_nvidia
+from jaxcrnn.runs.signals import INTERRUPTED, stop_flag
+from jaxcrnn.train import TrainConfig, eval_variables, init_state, state_shapes, train_step
+from jaxcrnn.types import Batch, TrainState
 
-WIDTHS = (224, 512, 1024)  # pixels of the images of each bucket
-LINES = (768, 384, 192)  # lines of a batch of each bucket
 WARMUP = 100  # steps
-SAVING = 5  # seconds kept for writing the weights
-LOG_EVERY = 200  # steps
+SAVING = 6  # seconds kept for the export
+LOG_EVERY = 15  # seconds
 AHEAD = 3  # steps queued on the device
-LARGEST = 15_000_000  # bytes of weights in a file
+NOT_FINISHED = 75
 
 
-class Bucket(NamedTuple):
-    """Lines that are rendered at one width.
+@dataclasses.dataclass
+class Progress:
+    """What has been trained in all sittings together."""
 
-    Attributes:
-      shortest: characters of a text.
-      longest: characters of a text.
-      width: pixels.
-      lines: of a batch.
-    """
-
-    shortest: int
-    longest: int
-    width: int
-    lines: int
+    steps: int = 0
+    lines: int = 0
+    seconds: float = 0.0
+    sittings: int = 0
 
 
-def model_of(classes: int, dtype: str = "float32", lstm: str = "scan") -> ModelConfig:
-    return ModelConfig(
-        backbone="vgg",
-        hidden=192,
-        dropout=0.1,
-        standardize=True,
-        dtype=dtype,
-        lstm=lstm,
-        # XLA's convolution goes to cuDNN on a GPU; elsewhere the package's own may be faster.
-        conv="xla" if lstm == "cudnn" else "auto",
-        height=32,
-        num_classes=classes,
-        blank=0,
-        imported=Imported(channels=384),
-    )
-
-
-def weights_in(folder: Path, model: ModelConfig, stem: str = "model") -> dict[str, Any]:
-    """The variables in a folder's ``model*.safetensors``, one file or several, as float32."""
-    arrays: dict[str, np.ndarray] = {}
-    for path in sorted(folder.glob(f"{stem}*.safetensors")):
-        arrays |= state_dicts.read(path)
-    if not arrays:
-        raise SystemExit(f"{folder}: no {stem}*.safetensors")
-    return unflattened(arrays, model, folder)
+def model_of(args: argparse.Namespace, charset: Charset) -> tuple[ModelConfig, Any]:
+    """The model to train, and the variables to start from or None."""
+    start = None
+    if args.init:
+        reader = load(args.init)
+        if reader.charset.hash != charset.hash:
+            raise UserError(
+                f"--init {args.init}: has other characters ({len(reader.charset)}) than {args.data / 'charset.txt'} "
+                f"({len(charset)}); expected the same in the same order"
+            )
+        model, start = reader.model, jax.tree.map(jnp.asarray, reader.variables)
+    else:
+        model = ModelConfig(
+            backbone="vgg",
+            hidden=args.hidden,
+            dropout=0.1,
+            standardize=True,
+            num_classes=charset.num_classes,
+            blank=charset.blank,
+            imported=Imported(channels=args.channels),
+        )
+    gpu = is_nvidia(jax.devices()[0])
+    model = dataclasses.replace(model, dtype="bfloat16" if gpu else "float32", lstm="cudnn" if gpu else "auto")
+    return for_device(model), start
 
 
 def step(
     config: TrainConfig,
+    look: RenderConfig,
     state: TrainState,
     number: Array,
     glyphs: Glyphs,
     labels: Array,
     lengths: Array,
     rate: Array,
-    width: int,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One training step on rendered lines.
 
@@ -112,8 +113,8 @@ def step(
     step is taken at learning rate 1, and its update is scaled by `rate`. The average is updated from the resulting
     parameters.
     """
-    batch = rendered(number, glyphs, labels, lengths, width)
-    moved, info = train_step(config, state, batch, jax.random.key(1))
+    images, widths = render(jax.random.fold_in(jax.random.key(SEED), number), glyphs, labels, lengths, look)
+    moved, info = train_step(config, state, Batch(images, widths, labels, lengths), jax.random.key(1))
     params = jax.tree.map(lambda old, new: old + rate * (new - old), state.params, moved.params)
     share = 1 - jnp.minimum(config.optim.ema, (1 + state.step) / (10 + state.step))
     average = jax.tree.map(lambda old, new: old + share * (new - old), state.opt_state.average, params)
@@ -121,51 +122,11 @@ def step(
     return moved, {name: info[name] for name in ("ctc_sum", "samples", "correct", "skipped")}
 
 
-class Texts:
-    """The texts of all workers, sorted by length, of which each step takes a random batch."""
-
-    def __init__(self, paths: list[Path], buckets: list[Bucket]) -> None:
-        parts = [np.load(path) for path in paths]
-        rows = np.concatenate([part["rows"] for part in parts])
-        lengths = np.concatenate([part["lengths"] for part in parts]).astype(np.int32)
-        order = np.argsort(lengths, kind="stable")
-        self.rows, self.lengths, self.buckets = rows[order], lengths[order], buckets
-        self.spans = [
-            (
-                np.searchsorted(self.lengths, bucket.shortest),
-                np.searchsorted(self.lengths, bucket.longest, side="right"),
-            )
-            for bucket in buckets
-        ]
-
-    def batch(self, number: int) -> tuple[int, np.ndarray, np.ndarray]:
-        """The bucket of a step, and its labels and lengths."""
-        which = CYCLE[number % len(CYCLE)]
-        bucket = self.buckets[which]
-        chosen = np.random.default_rng([4, number]).integers(*self.spans[which], bucket.lines)
-        labels = np.ascontiguousarray(self.rows[chosen, : bucket.longest]).astype(np.int32)
-        return which, labels, self.lengths[chosen]
-
-
-def save(state: TrainState, out: Path, name: str) -> None:
-    """Writes the averaged weights as float16, in parts that each fit into a file of limited size."""
-    parts: list[dict[str, np.ndarray]] = [{}]
-    size = 0
-    for path, value in flattened(jax.device_get(eval_variables(state))).items():
-        # Variances of the batch statistics may lie outside the range of float16.
-        value = value if path.startswith("batch_stats") else value.astype(np.float16)
-        if size + value.nbytes > LARGEST:
-            parts, size = [*parts, {}], 0
-        parts[-1][path], size = value, size + value.nbytes
-    for number, part in enumerate(parts):
-        save_file(part, out / f"{name}-{number}.safetensors")
-
-
 def summary(losses: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
     """Means over the steps since the last row, by bucket, and the number of their lines."""
     fetched = jax.device_get(losses)
     row: dict[str, Any] = {"skipped": sum(int(info["skipped"]) for _, info in fetched), "lines": 0}
-    for bucket in range(len(SPANS)):
+    for bucket in range(len(BUCKETS)):
         infos = [info for which, info in fetched if which == bucket]
         count = sum(int(info["samples"]) for info in infos)
         row["lines"] += count
@@ -175,150 +136,219 @@ def summary(losses: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
     return row
 
 
-def start_workers(args: argparse.Namespace) -> list[tuple[Path, subprocess.Popen | None]]:
-    """Starts texts.py for each missing file of texts."""
-    started: list[tuple[Path, subprocess.Popen | None]] = []
-    for seed in range(args.workers):
-        path = args.texts / f"texts-{seed}.npz"
-        command = [sys.executable, str(Path(__file__).with_name("texts.py")), str(args.data), str(args.texts)]
-        command += ["--count", str(args.count), "--seed", str(seed)]
-        started.append((path, None if path.exists() else subprocess.Popen(command)))
-    return started
+def export(state: TrainState, model: ModelConfig, charset: Charset, out: Path) -> str:
+    """Writes the averaged weights in half precision as ``out / recognizer``, which appears once it is complete."""
+    variables = jax.device_get(eval_variables(state))
+    # Variances of the batch statistics may lie outside the range of float16.
+    variables = variables | {"params": jax.tree.map(lambda a: np.asarray(a, np.float16), variables["params"])}
+    plain = dataclasses.replace(model, dtype="float32", conv="auto", lstm="auto")
+    part = out / "recognizer.part"
+    shutil.rmtree(part, ignore_errors=True)
+    made = to_safetensors(Recognizer(plain, variables, charset, Limits()), out, part)
+    part.rename(out / "recognizer")
+    return made.replace(str(part), str(out / "recognizer"))
 
 
-def main() -> None:
-    began = time.time()
-    args = parse_args()
-    args.texts = args.texts or args.out / "texts"
-    for folder in (args.texts, args.out):
-        folder.mkdir(parents=True, exist_ok=True)
-    workers = start_workers(args)
+class Training:
+    """Everything that one sitting needs."""
 
-    def say(*values: object) -> None:
-        print(f"{time.time() - began:6.1f}", *values, flush=True)
+    def __init__(self, args: argparse.Namespace, began: float) -> None:
+        self.args, self.began = args, began
+        self.charset = Charset.from_file(args.data / "charset.txt")
+        self.typefaces = self._count_typefaces()
+        self.model, variables = model_of(args, self.charset)
+        # `step` applies the learning rate and `run` ends the training, so the schedule is constant.
+        constant = optim.OptimConfig(
+            steps=10**9, learning_rate=1.0, warmup=0, final=1.0, weight_decay=0.0, ema=args.ema, clip_norm=5.0
+        )
+        self.config = TrainConfig(self.model, LossConfig(), constant, AugmentConfig(probability=0.0))
+        gpu = is_nvidia(jax.devices()[0])
+        scale = args.scale or (1 if gpu else 1 / 16)
+        self.peak = args.lr or (1.2e-3 if gpu else 4e-4)
+        self.buckets = [bucket._replace(lines=max(2, int(bucket.lines * scale))) for bucket in BUCKETS[: args.buckets]]
+        self.cycle = [which for which in CYCLE if which < args.buckets]
+        self.variables = variables
 
-    say(jax.devices(), jax.__version__)
-    charset = Charset.from_file(args.data / "charset.txt")
-    glyphs = load_glyphs(args.data, charset)
-    say("glyphs", glyphs.tiles.shape)
-    config = TrainConfig(
-        model_of(charset.num_classes, args.dtype, args.lstm),
-        LossConfig(),
-        # `step` applies the learning rate and `main` ends the training, so the schedule is constant.
-        optim.OptimConfig(
-            steps=10**6, learning_rate=1.0, warmup=0, final=1.0, weight_decay=0.0, ema=args.ema, clip_norm=5.0
-        ),
-        AugmentConfig(probability=0.0),
-    )
-    variables = jax.tree.map(jnp.asarray, weights_in(args.init, config.model)) if args.init else None
-    state = init_state(config, jax.random.key(0), variables=variables)
-    if args.init:
-        # The average of the weights starts at those given.
-        state = state._replace(opt_state=optim.begun(state.opt_state, state.params))
-    buckets = [
-        Bucket(*span, width, max(2, int(lines * args.scale)))
-        for span, width, lines in zip(SPANS, WIDTHS, LINES, strict=True)
-    ]
+    def _count_typefaces(self) -> int:
+        path = self.args.data / "atlas.npz"
+        try:
+            with np.load(path) as file:
+                typefaces, characters = len(file["fonts"]), str(file["characters"])
+        except Exception:  # zip, zlib and numpy raise different exceptions
+            atlas.load(path)  # names the file and what was expected
+            raise
+        if characters != "".join(self.charset.characters):
+            raise UserError(f"{path}: has other characters than charset.txt; draw the atlas again")
+        return typefaces
 
-    def compiled(bucket: Bucket) -> Any:
+    def say(self, *values: object) -> None:
+        print(f"{time.time() - self.began:6.1f} s", *values, flush=True)
+
+    def prepare(self, checkpoints: Checkpoints) -> None:
+        """Compiles the step for each bucket while the state, glyphs and texts are loaded."""
+        shape = (self.typefaces, self.charset.num_classes)
+        shapes = Glyphs(
+            jax.ShapeDtypeStruct((3, *shape, atlas.SIZE, atlas.SIZE), jnp.uint8),
+            jax.ShapeDtypeStruct(shape, jnp.float32),
+            jax.ShapeDtypeStruct(shape, jnp.bool_),
+        )
+        pool = ThreadPoolExecutor(len(self.buckets) + 1)
+        state = pool.submit(self.state, checkpoints)
+        programs = [pool.submit(self._compiled, bucket, shapes) for bucket in self.buckets]
+        drawn = atlas.load(self.args.data / "atlas.npz")
+        common = atlas.common(self.charset.characters, drawn)
+        self.labels = Labels(self.args.data, self.charset, common, self.buckets, self.cycle)
+        self.glyphs = Glyphs.of(drawn, self.charset)
+        self.say(f"{len(common)} characters in {self.typefaces} typefaces")
+        self.programs = [program.result() for program in programs]
+        self.first = state.result()
+
+    def _compiled(self, bucket: Bucket, glyphs: Glyphs) -> Any:
         start = time.time()
-        jitted = jax.jit(functools.partial(step, config), static_argnums=6, donate_argnums=0)
+        look = dataclasses.replace(LEVELS[self.args.level], width=bucket.width)
+        jitted = jax.jit(functools.partial(step, self.config, look), donate_argnums=0)
         labels = jax.ShapeDtypeStruct((bucket.lines, bucket.longest), jnp.int32)
         lengths = jax.ShapeDtypeStruct((bucket.lines,), jnp.int32)
-        program = jitted.lower(state, np.int32(0), glyphs, labels, lengths, np.float32(0), bucket.width).compile()
-        say("compiled", bucket, f"{time.time() - start:.1f} s")
+        program = jitted.lower(state_shapes(self.config), np.int32(0), glyphs, labels, lengths, np.float32(0)).compile()
+        self.say(f"compiled {bucket.lines} lines of {bucket.width} px in {time.time() - start:.1f} s")
         return program
 
-    with ThreadPoolExecutor(len(buckets)) as pool:
-        programs = list(pool.map(compiled, buckets))
-    for path, process in workers:
-        if process is not None and process.wait():
-            raise SystemExit(f"texts.py failed to write {path}")
-    texts = Texts([path for path, _ in workers], buckets)
-    say("texts", texts.rows.shape)
+    def state(self, checkpoints: Checkpoints) -> tuple[TrainState, Progress]:
+        """The state to continue from."""
+        if checkpoints.steps:
+            state, facts, number = checkpoints.restore_newest(state_shapes(self.config), None, self.say)
+            self.say(f"resumed at step {number}")
+            return state, Progress(**facts["progress"])
+        state = init_state(self.config, jax.random.key(0), variables=self.variables)
+        if self.variables is not None:
+            # The average of the weights starts at those given.
+            state = state._replace(opt_state=optim.begun(state.opt_state, state.params))
+        return state, Progress()
 
-    losses: list[tuple[int, dict[str, Any]]] = []
-    waiting: collections.deque[Array] = collections.deque()
-    number, seen, half_saved, over, ready = 0, 0, False, False, time.time()
-    with (args.out / "metrics.jsonl").open("a", encoding="utf-8") as log:
-        while not over:
-            elapsed = time.time() - ready
-            share = elapsed / max(args.seconds - (ready - began) - SAVING, 1e-9)
-            if args.steps:
-                share = number / args.steps
-            over = share >= 1
-            rate = args.lr * min(1.0, (number + 1) / WARMUP) * 0.5 * (1 + np.cos(np.pi * min(share, 1.0)))
-            which, labels, lengths = texts.batch(number)
-            state, info = programs[which](state, np.int32(number), glyphs, labels, lengths, np.float32(rate))
-            losses.append((which, info))
-            waiting.append(info["ctc_sum"])
-            if len(waiting) > AHEAD:
-                waiting.popleft().block_until_ready()
-            number += 1
-            if number % LOG_EVERY == 0 or over or number == 20:
-                row = summary(losses)
-                seen += row.pop("lines")
-                now = time.time()
-                row = {
-                    "step": number,
-                    "share": round(share, 4),
-                    "rate": float(rate),
-                    "seconds": round(now - began, 1),
-                    "train_seconds": round(now - ready, 1),
-                    **row,
-                    "seen": seen,
-                }
-                print(json.dumps(row), flush=True)
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-                losses = []
-            if share > 0.6 and not half_saved:
-                half_saved = True
-                save(state, args.out, "mid")
-    save(state, args.out, "model")
-    about = {
-        "device": str(jax.devices()[0]),
-        "steps": number,
-        "lines": seen,
-        "train_seconds": time.time() - ready,
-        "arguments": vars(args),
-    }
-    (args.out / "about.json").write_text(json.dumps(about, default=str, indent=1) + "\n", encoding="utf-8")
-    say("done")
+    def share(self, done: Progress, before: float, ready: float) -> float:
+        """The share of the plan that is done."""
+        if self.args.steps:
+            return done.steps / self.args.steps
+        if self.args.within:
+            left = self.args.within - (ready - self.began) - SAVING
+            return (done.seconds - before) / max(left, 1e-9)
+        return done.seconds / (60 * self.args.minutes)
+
+    def log(self, losses: list[tuple[int, dict[str, Any]]], done: Progress, share: float, file: TextIO) -> None:
+        """Writes a row about the steps since the last one."""
+        row = summary(losses)
+        done.lines += row.pop("lines")
+        facts = {"step": done.steps, "share": round(share, 4), "seconds": round(done.seconds, 1)}
+        row = {**facts, **row, "lines": done.lines}
+        self.say(json.dumps(row))
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        if row["skipped"] == len(losses) > 2:
+            raise UserError(f"{self.args.out}: all of the last {len(losses)} steps had non-finite gradients")
+
+    def run(self, checkpoints: Checkpoints) -> bool:
+        """Trains until the plan is finished or a signal arrives; returns whether it is finished."""
+        out: Path = self.args.out
+        with (out / "metrics.jsonl").open("a", encoding="utf-8") as log, stop_flag() as stopping:
+            state, done = self.first
+            del self.first  # its arrays are donated
+            done.sittings += 1
+            losses: list[tuple[int, dict[str, Any]]] = []
+            waiting: collections.deque[Array] = collections.deque()
+            ready = logged = saved = time.time()
+            if self.args.within and self.args.within < ready - self.began + SAVING:
+                self.say(f"nothing is trained: preparing took more than the {self.args.within:g} seconds of --within")
+            before = done.seconds
+            while True:
+                done.seconds = before + time.time() - ready
+                share = self.share(done, before, ready)
+                over = share >= 1 or bool(stopping)
+                if losses and (over or time.time() - logged > LOG_EVERY):
+                    logged = time.time()
+                    self.log(losses, done, share, log)
+                    losses = []
+                    if not over and time.time() - saved > 60 * self.args.save:
+                        saved = time.time()
+                        checkpoints.save(state, {"progress": dataclasses.asdict(done)}, None)
+                if over:
+                    break
+                rate = self.peak * min(1.0, (done.steps + 1) / WARMUP) * 0.5 * (1 + np.cos(np.pi * share))
+                which = self.cycle[done.steps % len(self.cycle)]
+                labels, lengths = self.labels.next(done.steps)
+                arguments = np.int32(done.steps), self.glyphs, labels, lengths, np.float32(rate)
+                state, info = self.programs[which](state, *arguments)
+                losses.append((which, info))
+                waiting.append(info["ctc_sum"])
+                if len(waiting) > AHEAD:
+                    waiting.popleft().block_until_ready()
+                done.steps += 1
+            self.labels.thread.shutdown(cancel_futures=True)
+            if share < 1:
+                if done.steps not in checkpoints.steps:
+                    checkpoints.save(state, {"progress": dataclasses.asdict(done)}, None)
+                return False
+            self.say(export(state, self.model, self.charset, out))
+        about = {"device": jax.devices()[0].device_kind, **dataclasses.asdict(done), "arguments": vars(self.args)}
+        (out / "about.json").write_text(json.dumps(about, default=str, indent=1) + "\n", encoding="utf-8")
+        return True
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder with atlas.npz, charset.txt, texts.yaml and what it names")
+    parser.add_argument("out", type=Path, help="folder to write")
+    plan = parser.add_mutually_exclusive_group(required=True)
+    plan.add_argument("--minutes", type=float, help="plan: minutes of training in all sittings, without compilation")
+    plan.add_argument("--steps", type=int, help="plan: steps in all sittings")
+    plan.add_argument("--within", type=float, help="plan: what fits into so many seconds, compilation included")
+    parser.add_argument("--init", help="weights to start from: pretrained, or a folder (default: random weights)")
+    parser.add_argument("--gpu", action="store_true", help="fail without an NVIDIA GPU instead of using the CPU")
     parser.add_argument(
-        "data", type=Path, help="folder with atlas.npz, atlas-*.xz, charset.txt, groups.txt, words.xz and corpus.xz"
+        "--buckets", type=int, choices=(1, 2, 3), default=3, help="number of widths, the narrowest first (default: 3)"
     )
-    parser.add_argument(
-        "out",
-        type=Path,
-        help="folder to write; weights are split into files of at most 15 MB, for machines from which no file above "
-        "16 MB can be copied back",
-    )
-    parser.add_argument(
-        "--init", type=Path, help="folder with model*.safetensors to start from (default: random weights)"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=60, help="of the whole command, compilation included (default: 60)"
-    )
-    parser.add_argument(
-        "--steps", type=int, default=0, help="train for this many steps instead of --seconds (default: 0, off)"
-    )
-    parser.add_argument("--scale", type=float, default=1, help="factor of the batch sizes (default: 1)")
-    parser.add_argument("--lr", type=float, default=1.2e-3, help="peak learning rate (default: 0.0012)")
+    parser.add_argument("--level", choices=LEVELS, default="forms", help="look of the lines (default: forms)")
+    parser.add_argument("--scale", type=float, help="factor of the batch sizes (default: 1 on a GPU, else 1/16)")
+    parser.add_argument("--lr", type=float, help="peak learning rate (default: 0.0012 on a GPU, else 0.0004)")
     parser.add_argument("--ema", type=float, default=0.999, help="decay of the average of the weights (default: 0.999)")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    parser.add_argument(
-        "--lstm", choices=("cudnn", "scan"), default="cudnn", help="use scan on anything but an NVIDIA GPU"
-    )
-    parser.add_argument("--texts", type=Path, help="folder of the texts, written if missing (default: OUT/texts)")
-    parser.add_argument("--count", type=int, default=160_000, help="texts of each worker (default: 160000)")
-    parser.add_argument("--workers", type=int, default=14, help="processes that write texts (default: 14)")
-    return parser.parse_args()
+    parser.add_argument("--hidden", type=int, default=192, help="units of the LSTMs of new weights (default: 192)")
+    parser.add_argument("--channels", type=int, default=384, help="channels of new weights (default: 384)")
+    parser.add_argument("--save", type=float, default=10, help="minutes between checkpoints (default: 10)")
+    args = parser.parse_args()
+    if any(plan is not None and plan <= 0 for plan in (args.minutes, args.steps, args.within)):
+        parser.error("--minutes, --steps and --within: expected more than 0")
+    return args
+
+
+def main() -> int:
+    began = time.time()
+    args = parse_args()
+    if (args.out / "recognizer").exists():
+        print(f"{args.out / 'recognizer'} exists: nothing to do")
+        return 0
+    cache_programs()
+    try:
+        if args.gpu and not is_nvidia(jax.devices()[0]):
+            raise UserError("no NVIDIA GPU; install the extra 'cuda', or train on the CPU without GPU=1")
+        training = Training(args, began)
+        args.out.mkdir(parents=True, exist_ok=True)
+        training.say(jax.devices()[0].device_kind)
+        with Checkpoints(args.out / "checkpoints", 1) as checkpoints:
+            training.prepare(checkpoints)
+            finished = training.run(checkpoints)
+        if finished:
+            shutil.rmtree(args.out / "checkpoints")  # those of the training state
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    if not finished:
+        print("not finished; the same command resumes from the last checkpoint")
+        return NOT_FINISHED
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # without waiting for compilations in other threads

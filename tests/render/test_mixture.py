@@ -1,5 +1,6 @@
 """Mixtures of texts: every text is as its part says, and a function of seed and index."""
 
+import re
 from collections import Counter
 from itertools import pairwise
 
@@ -166,3 +167,57 @@ def test_labels_are_the_classes_of_the_drawn_texts(folder):
     for i in range(50):
         assert charset.decode(labels[i, : lengths[i]]) == texts.draw(i, 1, 9)
         assert not labels[i, lengths[i] :].any()
+
+
+def test_patterns_start_at_the_rule_that_a_part_names(folder):
+    texts = drawn(made(folder, "- {kind: patterns, weight: 1, file: patterns.yaml, rule: date}"), 300)
+    assert all(re.fullmatch(r"\d{4}年\d月|\d:\d?", text) for text in texts)
+    assert {len(text) for text in texts} == {2, 3, 7}
+    with pytest.raises(UserError, match=r"patterns.yaml: no rule 'day'; expected one of text, date"):
+        made(folder, "- {kind: patterns, weight: 1, file: patterns.yaml, rule: day}")
+
+
+def test_look_alikes_can_stand_among_chosen_characters(folder):
+    part = '- {kind: lookalikes, weight: 1, groups: groups.txt, share: 0.5, characters: ",.：𠀀"}'
+    characters = "".join(drawn(made(folder, part)))
+    counts = Counter(characters)
+    assert counts.keys() == set("未末土士己已巳,.：")
+    assert sum(counts[c] for c in ",.：") / len(characters) == pytest.approx(0.5, abs=0.02)
+    with pytest.raises(UserError, match="part 'lookalikes': none of its characters can be drawn"):
+        made(folder, '- {kind: lookalikes, weight: 1, groups: groups.txt, characters: "𠀀"}')
+
+
+@pytest.mark.slow
+def test_bundled_patterns_have_the_texts_of_forms(tmp_path):
+    """Texts that forms consist of, and that recognisers misread most."""
+    (tmp_path / "mixture.yaml").write_text("- {kind: patterns, weight: 1}", encoding="utf-8")
+    charset = "".join(map(chr, range(32, 127))) + "".join(
+        bytes([row, cell]).decode("gb2312", "ignore")
+        for row in (*range(0xA1, 0xA4), *range(0xB0, 0xD8))
+        for cell in range(0xA1, 0xFF)
+    )
+    mixture = Mixture(tmp_path / "mixture.yaml", "".join(dict.fromkeys(charset)), 0)
+    short, long = drawn(mixture, 4 * BLOCK, 1, 8), drawn(mixture, 4 * BLOCK, 14, 44)
+    wanted = (
+        r"\d",
+        r"[A-Z]",
+        r"\d\.",
+        r"0\.",
+        r"\d\d\.\d\d",
+        r"[（(]\d[)）]",
+        r"\*{1,4}",
+        r"[-—]{1,2}",
+        r"[一-龥]+：",
+        r"[一-龥]+:",
+        r"\d\d?/\d\d?",
+        r"[一-龥]+[A-Z]+",
+        r"[A-Z]+[一-龥]+",
+        r"\[\d+\]",
+        r"【\w+】",
+    )
+    for pattern in wanted:
+        assert any(re.fullmatch(pattern, text) for text in short), pattern
+    for pattern in (r"\d{4}年\d+月\d+日 \d\d[:：].*", r"[一-龥]+ [一-龥]+ [一-龥]+", r"[一-龥]+[（(].+[)）][：:].+"):
+        assert any(re.fullmatch(pattern, text) for text in long), pattern
+    assert max(map(len, long)) > 36
+    assert sum(len(text) == 1 for text in short) > len(short) / 20

