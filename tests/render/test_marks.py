@@ -12,7 +12,7 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.errors import UserError
 from jaxcrnn.render import marks as marking
 from jaxcrnn.render.atlas import Atlas
-from jaxcrnn.render.config import FORMS, LEVELS, RenderConfig
+from jaxcrnn.render.config import FORMS, LATER, LEVELS, RenderConfig
 from jaxcrnn.render.look import Look, draw
 from jaxcrnn.render.marks import Marks
 from jaxcrnn.render.render import Glyphs, paint
@@ -288,3 +288,11 @@ def test_widths_of_forms_leave_room_for_every_character():
     assert shares.min() > 0.7
     assert np.quantile(shares, 0.1) < 0.95
     assert shares.max() <= 1.05
+
+
+def test_keys_that_are_off_do_not_change_what_identifies_rendered_lines():
+    # Runs of versions without these keys resume: the fingerprint of their data is the same.
+    assert not set(LATER) & set(LEVELS["hard"].recorded())
+    assert {"height", "smallest", "invert"} < set(LEVELS["hard"].recorded())
+    assert RenderConfig(stamp=0.1).recorded()["stamp"] == 0.1
+    assert set(LATER) - {"wide"} < set(FORMS.recorded())
