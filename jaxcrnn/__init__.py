@@ -9,7 +9,7 @@ from typing import Any
 from jaxcrnn.charset import Charset
 from jaxcrnn.errors import UserError
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 _MODULES = (
     "assign",
