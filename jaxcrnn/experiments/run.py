@@ -221,7 +221,8 @@ class _Grid:
                 return False
             else:
                 state = trained
-        inference = for_inference(run.reader_config, state)
+        # Not sharded like the state of a training, which would be another program than that of the start.
+        inference = for_inference(run.reader_config, jax.device_put(jax.device_get(state)))
         for test, lines in self.tests.items():
             result = evaluate(*inference, self.charset, lines, batch_size=32, buckets=config.data.buckets)
             write_predictions(folder / f"{test}.txt", result.predictions())
