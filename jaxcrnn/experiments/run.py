@@ -221,7 +221,7 @@ class _Grid:
                 return False
             else:
                 state = trained
-        inference = for_inference(run.reader_config, state)
+        inference = for_inference(run.reader_config, _unplaced(state))
         for test, lines in self.tests.items():
             result = evaluate(*inference, self.charset, lines, batch_size=32, buckets=config.data.buckets)
             write_predictions(folder / f"{test}.txt", result.predictions())
@@ -256,7 +256,7 @@ class _Grid:
         before, _ = start.state("latest")
         centers = None
         if is_estimated(flow_of(run.train_config).rule):
-            centers = self._estimated(start, before, corpus)
+            centers = self._estimated(start, _unplaced(before), corpus)
         key = jax.random.key(seed)
         return init_state(run.train_config, key, variables=eval_variables(before), centers=centers)
 
@@ -284,6 +284,11 @@ class _Grid:
             print(f"  centers estimated from {exact} of {len(corpus)} lines; {(counts == 0).sum()} classes never seen")
             center_files.save(path, centers, self.charset)
         return center_files.load(path, self.charset, start.config.model.features)
+
+
+def _unplaced(state: TrainState) -> TrainState:
+    """Copy a state without its sharding, because each sharding compiles the same program again."""
+    return jax.device_put(jax.device_get(state))
 
 
 def _seeded(config: Config, seed: int) -> Config:

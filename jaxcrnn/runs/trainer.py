@@ -314,9 +314,8 @@ class _Run:
         """
         if bucket not in self.programs:
             began = time.monotonic()
-            self.programs[bucket] = compile_step(
-                self.config, state, batch, self.key, self.mesh, stopping.interruptible, quick=self.loop.quick_compile
-            )
+            arguments, quick = (self.config, state, batch, self.key, self.mesh), self.loop.quick_compile
+            self.programs[bucket] = compile_step(*arguments, stopping.interruptible, quick=quick)
             trim_heap()
             width = self.batches.buckets[bucket]
             self.console.line(f"compiled the step for width {width} in {duration(time.monotonic() - began)}")
