@@ -125,6 +125,7 @@ def test_stablehlo_runs_without_jaxcrnn(names, run_of, tmp_path):
             np.testing.assert_allclose(outputs[key], value, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_documented_loader_matches_the_recognizer(run_of, tmp_path, monkeypatch):
     """Of 24 rows and a blank in the last place, as the folder says."""
     pytest.importorskip("flatbuffers", reason="the extra 'export' is not installed")

@@ -111,6 +111,7 @@ def test_exports_match_those_of_version_0_1(tmp_path):
     assert (tmp_path / "out" / weights).read_bytes() == (OLD / "export_safetensors" / weights).read_bytes()
 
 
+@pytest.mark.slow
 def test_torch_export_round_trip(tmp_path, capsys):
     pytest.importorskip("torch", reason="PyTorch is not installed")
     arguments = [str(OLD / "export_torch.pth"), "--charset", str(OLD / "data" / "charset.txt")]
