@@ -129,6 +129,10 @@ MISTAKES = {
         ["convert", "{model}/model.safetensors", "--charset", "{chars}", "--out", "{tmp}/out"],
         "model.safetensors: is a model that jaxcrnn exported, which needs no conversion; fine-tune it with train",
     ),
+    "parity with another model": (
+        ["parity", "pretrained"],
+        "jaxcrnn: imported.channels=384: not supported by torch_ref; expected two BiLSTMs after vgg, small or tiny",
+    ),
     "neither": (
         ["evaluate", "{tmp}", "--data", "{data}"],
         "config.yaml is missing; expected pretrained",
