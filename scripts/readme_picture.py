@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("fonts", type=Path)
     args = parser.parse_args()
-    reader = jaxcrnn.load(Path(jaxcrnn.__file__).parent / "resources" / "pretrained")
+    reader = jaxcrnn.load()
     files = {face.path.name: face.path for face in fonts.find(args.fonts)}
     columns = texts()
     images = [

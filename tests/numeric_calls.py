@@ -171,18 +171,21 @@ OTHERS = {
     "metrics.score": "texts",
     "metrics.scores": "texts",
     "metrics.by_position": "texts",
+    "metrics.folded": "a text",
     "objective.flow": "a config",
     "optim.schedule": "a config",
     "optim.make": "a config",
     "optim.update": "trees of parameters",
     "optim.averaged": "trees of parameters",
     "optim.begun": "trees of parameters",
+    "optim.is_frozen": "a path",
     "optim.from_the_start": "trees of parameters",
     "optim.global_norm": "trees of parameters",
     "train.flow_of": "a config",
     "train.init_state": "a config",
     "train.state_shapes": "a config",
     "train.eval_variables": "trees of parameters",
+    "train.for_inference": "trees of parameters",
 }
 NOT_NUMERIC = {"charset", "convert", "errors", "types"}
 

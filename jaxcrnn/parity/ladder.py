@@ -133,7 +133,7 @@ def make_task(
         "model": {name: getattr(model, name) for name in ("backbone", "hidden", "standardize", "num_classes", "blank")},
         "losses": {name: _spelled(config) for name, config in variants.items()},
         "presets": list(variants),
-        "optim": [_without(asdict(OPTIM[name]), "ema") for name in optimizers],
+        "optim": [_without(asdict(OPTIM[name]), "ema", "frozen") for name in optimizers],
         "steps": 10,
         "conv": model.conv,
         "blank": model.blank if model.blank == 0 else classes - 1,

@@ -24,7 +24,7 @@ class Stamp(NamedTuple):
       center: ``[2]`` column as a share of the line's width, and row as a share of the height.
       radius: ``[2]`` horizontal and vertical, as shares of the height.
       ring: thickness of the ring as a share of the radius.
-      turn: rotation in turns.
+      turn: rotation, as a share of a full one.
       around: number of characters on a full turn.
       grain: ``[H/2,W/2]`` whether each block of 2 x 2 pixels takes ink.
     """

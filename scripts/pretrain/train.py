@@ -264,9 +264,8 @@ class Training:
                 share = self.share(done, before, ready)
                 over = share >= 1 or bool(stopping)
                 if losses and (over or time.time() - logged > LOG_EVERY):
-                    logged = time.time()
                     self.log(losses, done, share, log)
-                    losses = []
+                    losses, logged = [], time.time()
                     if not over and time.time() - saved > 60 * self.args.save:
                         saved = time.time()
                         checkpoints.save(state, {"progress": dataclasses.asdict(done)}, None)

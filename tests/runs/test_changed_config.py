@@ -55,7 +55,7 @@ def test_changes_by_set_are_described_and_not_saved_yet(trained):
 
 
 def test_a_resumed_run_that_runs_out_of_memory_is_kept(trained, tmp_path, monkeypatch, capsys):
-    def exhausted(*_):
+    def exhausted(*_, **__):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 11834361488 bytes.")
 
     run = shutil.copytree(trained, tmp_path / "run")
