@@ -69,9 +69,10 @@ def add_options(parser: options.Parser) -> None:
 def MODULES(args: argparse.Namespace) -> tuple[str, ...] | None:
     """Return the modules that reading imports; None if it runs without jax."""
     from jaxcrnn.interop import engines
+    from jaxcrnn.interop.exported import is_exported
 
     model, _ = _split(args.items)
-    is_run = model != "pretrained" and not (Path(model) / "config.json").is_file()
+    is_run = not is_exported(model)
     return options.RUN_MODULES if is_run or engines.choose(args.engine, needs_jax=decodes(args)) == "jax" else None
 
 
@@ -116,8 +117,10 @@ def _split(items: list[str]) -> tuple[str, list[str]]:
     Raises:
       UserError: the first one is neither, or there are no images.
     """
+    from jaxcrnn.interop.exported import PACKAGE, located
+
     first, rest = Path(items[0]), items[1:]
-    if items[0] == "pretrained" or any((first / name).is_file() for name in _MODELS):
+    if any((located(items[0]) / name).is_file() for name in _MODELS):
         if not rest:
             raise UserError(f"{items[0]}: is a model; expected images after it (files, folders, or - for stdin)")
         return items[0], rest
@@ -131,7 +134,7 @@ def _split(items: list[str]) -> tuple[str, list[str]]:
         )
     if rest and items[0] != "-" and not first.exists() and first.suffix.lower() not in image_endings():
         raise UserError(f"{items[0]}: no such file or folder; {expected}")
-    return "pretrained", items
+    return str(PACKAGE), items  # also if the current folder contains something named pretrained
 
 
 def _limits(args: argparse.Namespace, model: str, own: Limits) -> Limits:
@@ -211,9 +214,10 @@ def _inputs(items: list[str], stdin: BinaryIO, model: str) -> Iterator[tuple[str
     """Yield names and files: the sorted images of a folder, and for ``-`` the image or the list of paths on stdin."""
     from jaxcrnn._files import walk
     from jaxcrnn.data.folders import image_endings
+    from jaxcrnn.interop.exported import PACKAGE
 
     expected = "files such as .png or .jpg"
-    if model == "pretrained":  # perhaps the first one was meant as the model
+    if model == str(PACKAGE):  # perhaps the first one was meant as the model
         expected += ", or a model: a folder with config.yaml (a run) or config.json (an exported model)"
     for item in items:
         path = Path(item)

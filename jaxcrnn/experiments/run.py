@@ -91,6 +91,8 @@ class _Grid:
 
     def __init__(self, plan: Plan, out: Path, skip_bad: bool) -> None:
         self.plan, self.out, self.skip_bad = plan, out, skip_bad
+        if not plan.start.data.train and plan.start.text.share < 1:
+            raise UserError("no training data; set data.train, or text.share=1 to train on rendered lines only")
         self.charset = datasets.charset(plan.start, datasets.source(plan.start))
         self.streams: dict[int, tuple[Stream, Corpus | None]] = {}
         others = [p.name for p in out.iterdir()] if out.exists() and not (out / PLAN).exists() else []

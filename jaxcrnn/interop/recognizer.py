@@ -29,6 +29,7 @@ from jaxcrnn.interop.exported import (
     CHARSET,
     CONFIG,
     FORMAT,
+    PACKAGE,
     PRETRAINED,
     WEIGHTS,
     facts_of,
@@ -220,13 +221,13 @@ def _check_process() -> None:
 
 
 def load(
-    folder: str | Path = PRETRAINED, checkpoint: str = "best", *, trust_code: bool = False, engine: str = "auto"
+    folder: str | Path | None = None, checkpoint: str = "best", *, trust_code: bool = False, engine: str = "auto"
 ) -> Recognizer:
     """Load a recogniser from a run folder or from a folder written by ``jaxcrnn export --format safetensors``.
 
     Args:
-      folder: run folder or exported folder; by default the weights of the package, ``"pretrained"`` (unless the
-        current folder contains one of that name).
+      folder: run folder or exported folder; ``"pretrained"`` stands for the weights of the package, unless the current
+        folder contains something of that name. None, the default, always does.
       checkpoint: checkpoint of a run folder: ``"best"``, ``"latest"`` or a step.
       trust_code: whether the modules that the loss of a run names may be imported, which runs their code.
       engine: program that reads lines: ``"jax"`` (compiles a program for each width, which is cached), ``"onnx"``
@@ -238,7 +239,7 @@ def load(
       UserError: the folder is neither, is corrupted or made for another charset, or its code is not trusted, the engine
         cannot be used, or jax was in use when this process was forked.
     """
-    reader = open_model(folder, checkpoint, trust_code=trust_code, engine=engine)
+    reader = open_model(PACKAGE if folder is None else folder, checkpoint, trust_code=trust_code, engine=engine)
     engines.choose(engine, reader.model)  # an engine that cannot be used is reported here
     return replace(reader, limits=reader.limits.of_stranger())
 
@@ -248,17 +249,18 @@ def open_model(
 ) -> Recognizer:
     """Load a recogniser as `load` does, with the limits that the folder states, which may exceed the defaults."""
     if is_exported(folder):
-        folder = located(folder)
+        place = located(folder)
         if checkpoint != "best":
-            raise UserError(f"{folder}: an exported model has no checkpoints; drop the checkpoint {checkpoint!r}")
-        return Recognizer(*open_exported(folder), engine)
+            shown = PRETRAINED if place == PACKAGE else place  # not the path in this installation
+            raise UserError(f"{shown}: an exported model has no checkpoints; drop the checkpoint {checkpoint!r}")
+        return Recognizer(*open_exported(place), engine)
     _check_process()
     import jax
 
-    from jaxcrnn.runs.folder import open_run
+    from jaxcrnn.interop.trained import open_trained
     from jaxcrnn.train import eval_variables
 
-    run = open_run(Path(folder), trust_code)
+    run = open_trained(folder, trust_code)
     state, _ = run.state(checkpoint)
     variables = jax.device_get(eval_variables(state))
     return Recognizer(run.train_config.model, variables, run.charset, run.config.data.limits, engine)

@@ -19,6 +19,10 @@ from jaxcrnn.runs.config import Config
 from jaxcrnn.runs.folder import Run, open_weights, trusted
 from jaxcrnn.types import TrainState
 
+SHADOWED = (
+    "expected the weights of the package, but the current folder contains something of that name; rename it, or call "
+    "the command from another folder"
+)
 EXPECTED = "expected pretrained, the --out of 'jaxcrnn train', or that of 'jaxcrnn export --format safetensors'"
 
 
@@ -84,7 +88,7 @@ def open_untrusted(name: str | Path) -> Run:
     """Open a trained recogniser for its weights, without importing code of its loss; otherwise as `open_trained`."""
     folder = located(name)
     if not is_exported(name):
-        return open_weights(folder, EXPECTED)
+        return open_weights(folder, SHADOWED if str(name) == PRETRAINED else EXPECTED)
     exported, place = open_exported(folder), place_of(name)
     shown = Path(PRETRAINED) if place == PRETRAINED else Path(name)  # not the path in this installation
     return ExportedRun(shown, config_of(exported), exported.charset, None, exported.variables, place)

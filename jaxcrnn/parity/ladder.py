@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,6 +81,18 @@ class Rung(NamedTuple):
         return self.error <= self.tolerance
 
 
+def _differences(model: ModelConfig) -> list[str]:
+    """List the parts of a model that torch_ref does not have."""
+    plain, names = ModelConfig(), [f.name for f in fields(model.imported) if f.name != "two_biases"]
+    parts = [("model", model, plain, ["recurrent"]), ("imported", model.imported, plain.imported, names)]
+    return [f"model.backbone={model.backbone}"] * (model.backbone not in ("vgg", "small", "tiny")) + [
+        f"{section}.{name}={getattr(ours, name)}"
+        for section, ours, theirs, names in parts
+        for name in names
+        if getattr(ours, name) != getattr(theirs, name)
+    ]
+
+
 def make_task(
     model: ModelConfig,
     variables: Mapping[str, Any],
@@ -103,7 +115,15 @@ def make_task(
       dtype: ``"float64"`` or ``"float32"``.
       base: include the rungs that do not depend on the preset: operations, blocks and the forward pass.
       seed: random seed of the inputs.
+
+    Raises:
+      UserError: torch_ref has no such model.
     """
+    if other := _differences(model):
+        raise UserError(
+            f"{', '.join(other)}: not supported by torch_ref; expected two BiLSTMs after vgg, small or tiny with "
+            "defaults otherwise"
+        )
     rng = np.random.default_rng(seed)
     frames, classes, size = 14, 9, 5
     variants = {name: LossConfig(name) for name in presets}

@@ -17,6 +17,7 @@ import numpy as np
 from make import look_alikes
 
 from jaxcrnn.data.predictions import read_predictions
+from jaxcrnn.errors import UserError
 from jaxcrnn.experiments.bootstrap import difference, rate
 from jaxcrnn.lookalikes.confusions import LineCounts, Scores, score
 from jaxcrnn.metrics import folded
@@ -57,7 +58,15 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=0, metavar="N", help="also list each reader's N commonest pairs")
     args = parser.parse_args()
     groups = look_alikes()
-    readers = {path.stem.removesuffix(f"-{args.part}"): read(path, groups) for path in args.files}
+    readers: dict[str, tuple[list[str], Scores]] = {}
+    for path in args.files:
+        name = path.stem.removesuffix(f"-{args.part}")
+        if name in readers:
+            sys.exit(f"{path}: second file of the reader {name}; expected files with different names")
+        try:
+            readers[name] = read(path, groups)
+        except UserError as error:
+            sys.exit(str(error))
     first, (truths, base) = next(iter(readers.items()))
     for name, (others, _) in readers.items():
         if others != truths:

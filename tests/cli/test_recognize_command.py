@@ -115,6 +115,8 @@ def test_run_saves_that_its_lines_are_vertical(lines_file, tmp_path, capsys):
         losses.append(json.loads(capsys.readouterr().out)["loss"])
     assert losses[0] == losses[1]
     assert "vertical: true" in (tmp_path / "run1" / "config.yaml").read_text()
+    assert main(["train", "--resume", str(tmp_path / "run1"), "--set", "data.trim=true"]) == 2
+    assert "drop --set data.trim=true" in capsys.readouterr().err
     assert main(["train", "--resume", str(tmp_path / "run1"), "--no-vertical"]) == 2
     assert "--resume uses the run's own data.vertical" in capsys.readouterr().err
 

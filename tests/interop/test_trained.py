@@ -1,11 +1,13 @@
 """Trained recognisers by name: what commands do with exported ones and with the weights of the package."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from small_runs import train_args
 
 import jaxcrnn
@@ -45,6 +47,26 @@ def test_names_are_located_by_the_rule_of_load(tmp_path, monkeypatch):
     (tmp_path / "pretrained").mkdir()  # has priority
     assert exported_folders.located("pretrained") == Path("pretrained")
     assert trained.place_of("pretrained") == str(tmp_path / "pretrained")
+
+
+@pytest.mark.parametrize("shadow", ["folder", "file"])
+def test_name_of_the_weights_may_be_taken(shadow, tmp_path, monkeypatch, capsys):
+    image = tmp_path / "a.png"
+    Image.new("L", (60, 32), 255).save(image)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    if shadow == "folder":
+        Path("pretrained").mkdir()
+        shutil.copy(image, "pretrained/b.png")
+    else:
+        shutil.copy(image, "pretrained")
+    assert recognizer.load().charset == recognizer.load(PACKAGE).charset
+    for arguments, names in ((["../a.png"], ["../a.png"]), (["pretrained", "../a.png"], ["pretrained", "../a.png"])):
+        assert main(["recognize", *arguments, "--engine", "onnx"]) == 0
+        read = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
+        assert read == [name + "/b.png" * (name == "pretrained" and shadow == "folder") for name in names]
+    with pytest.raises(UserError, match="expected the weights of the package, but the current folder contains"):
+        trained.open_trained("pretrained")
 
 
 def test_exported_recogniser_takes_the_place_of_a_run(exported):
@@ -106,6 +128,10 @@ MISTAKES = {
     "convert": (
         ["convert", "{model}/model.safetensors", "--charset", "{chars}", "--out", "{tmp}/out"],
         "model.safetensors: is a model that jaxcrnn exported, which needs no conversion; fine-tune it with train",
+    ),
+    "parity with another model": (
+        ["parity", "pretrained"],
+        "jaxcrnn: imported.channels=384: not supported by torch_ref; expected two BiLSTMs after vgg, small or tiny",
     ),
     "neither": (
         ["evaluate", "{tmp}", "--data", "{data}"],

@@ -141,6 +141,21 @@ def test_running_text_is_taken_without_tags_and_in_half_width(tmp_path):
     assert words.clean("１９９８年  中央 X", Charset("198年中央 ")) == "1998年 中央 "
 
 
+def test_benchmark_scores_refuse_unusable_files(tmp_path):
+    same = tmp_path / "other" / "a-random.txt"
+    same.parent.mkdir()
+    for path in (tmp_path / "a-random.txt", same):
+        path.write_text("1.png\t未土\t末土\n", encoding="utf-8")
+    (tmp_path / "empty.txt").touch()
+    for files, message in (
+        (["empty.txt"], "empty.txt: no lines; expected path<TAB>prediction<TAB>truth"),
+        (["a-random.txt", str(same)], f"{same}: second file of the reader a; expected files with different names"),
+    ):
+        command = [sys.executable, str(SCRIPTS / "benchmark" / "score.py"), "random", *files]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, done.stderr.strip()) == (1, message)
+
+
 def test_scores_by_kind_are_edit_distances():
     import kinds
     from rapidfuzz.distance import Levenshtein
