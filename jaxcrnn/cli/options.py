@@ -16,9 +16,11 @@ class Parser(argparse.ArgumentParser):
 
     Attributes:
       lists_keys: whether the help ends with the list of configuration keys.
+      gathered: name of the positional argument that may continue after options; argparse takes only the first group.
     """
 
     lists_keys = False
+    gathered = ""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
@@ -26,6 +28,9 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Let the command that does not know an argument report it, so that the error names its own help."""
         values, others = super().parse_known_args(args, namespace)
+        if self.gathered:
+            getattr(values, self.gathered).extend(other for other in others if other == "-" or other[:1] != "-")
+            others = [other for other in others if other != "-" and other[:1] == "-"]
         if others and " " in self.prog:
             self.error(f"unrecognized arguments: {' '.join(others)}")
         return values, others

@@ -34,6 +34,7 @@ _WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors", ".onnx", ".h5", ".npz", ".pd
 
 def add_options(parser: options.Parser) -> None:
     parser.epilog = EXAMPLES
+    parser.gathered = "items"
     parser.usage = "%(prog)s [options] [MODEL] IMAGE [IMAGE ...]"
     parser.add_argument(
         "items",

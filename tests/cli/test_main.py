@@ -100,3 +100,12 @@ def test_print_config_shows_the_resolved_configuration(capsys):
     assert "steps: 5" in shown
     assert "seed: 3" in shown
     assert "buckets: 2" in shown
+
+
+def test_images_may_follow_options():
+    from jaxcrnn.cli.main import parser
+
+    args = parser().parse_args(["recognize", "runs/a", "--json", "1.png", "--beam", "3", "-", "2.png"])
+    assert (args.items, args.json, args.beam) == (["runs/a", "1.png", "-", "2.png"], True, 3)
+    with pytest.raises(SystemExit):
+        parser().parse_args(["recognize", "runs/a", "--jsn", "1.png"])
