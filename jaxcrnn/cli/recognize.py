@@ -121,7 +121,7 @@ def _split(items: list[str]) -> tuple[str, list[str]]:
     from jaxcrnn.interop.exported import PACKAGE, located
 
     first, rest = Path(items[0]), items[1:]
-    if any((located(items[0]) / name).is_file() for name in _MODELS):
+    if _is_model(located(items[0])):
         if not rest:
             raise UserError(f"{items[0]}: is a model; expected images after it (files, folders, or - for stdin)")
         return items[0], rest
@@ -136,6 +136,15 @@ def _split(items: list[str]) -> tuple[str, list[str]]:
     if rest and items[0] != "-" and not first.exists() and first.suffix.lower() not in image_endings():
         raise UserError(f"{items[0]}: no such file or folder; {expected}")
     return str(PACKAGE), items  # also if the current folder contains something named pretrained
+
+
+def _is_model(folder: Path) -> bool:
+    """Return whether a folder is a run or an exported model; other programs also have a ``config.json``."""
+    from jaxcrnn.interop.exported import CONFIG, WEIGHTS, states_format
+
+    if any((folder / name).is_file() for name in _MODELS if name != CONFIG):
+        return True
+    return (folder / CONFIG).is_file() and (states_format(folder) or (folder / WEIGHTS).is_file())
 
 
 def _limits(args: argparse.Namespace, model: str, own: Limits) -> Limits:
@@ -224,6 +233,8 @@ def _inputs(items: list[str], stdin: BinaryIO, model: str) -> Iterator[tuple[str
         path = Path(item)
         if item == "-":
             data = stdin.read()
+            if not data.strip():
+                raise UserError("-: nothing on stdin; expected an image or a list of paths")
             paths = _paths(data)
             yield from [("stdin", data)] if paths is None else ((path, path) for path in paths)
         elif path.is_dir():

@@ -11,7 +11,7 @@ from PIL import Image
 from small_runs import train_args
 
 from jaxcrnn.cli import main
-from jaxcrnn.cli.recognize import _paths
+from jaxcrnn.cli.recognize import _is_model, _paths
 
 
 def test_recognize_files_folders_and_stdin(run_folder, lines_file, capsys, monkeypatch):
@@ -30,6 +30,20 @@ def test_recognize_files_folders_and_stdin(run_folder, lines_file, capsys, monke
         monkeypatch.setattr(sys, "stdin", type("", (), {"buffer": io.BytesIO(data)}))
         assert main(["recognize", str(run_folder), "-"]) == 0
         assert capsys.readouterr().out.count("\n") == count
+    monkeypatch.setattr(sys, "stdin", type("", (), {"buffer": io.BytesIO(b"\n")}))
+    assert main(["recognize", str(run_folder), "-"]) == 2
+    assert "nothing on stdin" in capsys.readouterr().err
+
+
+def test_folder_with_a_config_of_another_program_is_not_a_model(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": []}')
+    assert not _is_model(tmp_path)
+    for name, text in (("model.safetensors", ""), ("run.json", "{}"), ("config.yaml", "")):
+        (tmp_path / name).write_text(text)
+        assert _is_model(tmp_path)
+        (tmp_path / name).unlink()
+    (tmp_path / "config.json").write_text('{"format": "jaxcrnn model 1"}')
+    assert _is_model(tmp_path)
 
 
 def test_recognize_reports_unreadable_images(run_folder, lines_file, tmp_path, capsys):
