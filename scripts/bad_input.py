@@ -96,7 +96,7 @@ class World:
             shown = ["traceback: " + (err or [""])[-1]]
         elif done.returncode:
             faults = [line for line in out if re.match(rf"({re.escape(str(self.root))}/)?\S+(, line \d+)?: ", line)]
-            listed = case.arguments[:2] == ["data", "audit"] or any("listed above" in line for line in err)
+            listed = any("listed above" in line for line in err)
             shown = faults[:2] if listed and faults else err[-1:] or out[-1:]
         else:
             notices = [line for line in err if not line.startswith("[")]
