@@ -40,7 +40,7 @@ class DataConfig:
         ``max_width``; 0 keeps the aspect ratio.
       vertical: rotate lines that are taller than wide by 90 degrees counterclockwise, so that vertical text, read from
         top to bottom, becomes a line from left to right; wider lines stay as they are.
-      trim: remove empty rows above and below the text before scaling, for images with margins of any height.
+      trim: remove empty rows above and below the text before scaling, at most half of the image.
       normalize: operations that normalize every label that is read, separated by commas; empty for none. width: ASCII
         instead of full-width forms, kana instead of half-width ones; space: no spaces at the ends, no invisible
         characters such as U+200B, one space instead of several; nfc: composed accents. What changed is reported.

@@ -91,10 +91,10 @@ def write(
       trust_code: whether the modules that the loss of a run names may be imported, which runs their code.
       skip_bad: skip unreadable images instead of stopping.
       allow_outside: whether label files may name images outside their folder.
-      max_pixels: as in `jaxcrnn.runs.usable_lines.limits_of`.
-      max_bytes: as in `jaxcrnn.runs.usable_lines.limits_of`.
-      max_width: as in `jaxcrnn.runs.usable_lines.limits_of`.
-      vertical: as in `jaxcrnn.runs.usable_lines.limits_of`.
+      max_pixels: as in `jaxcrnn.data.bounds.bounded`.
+      max_bytes: as in `jaxcrnn.data.bounds.bounded`.
+      max_width: as in `jaxcrnn.data.bounds.bounded`.
+      vertical: as in `jaxcrnn.data.bounds.bounded`.
       layout: as in `jaxcrnn.runs.usable_lines.usable_lines`.
       normalize: operations that normalize labels; those of the run by default.
       opening: title, first paragraph and first section of the page, for a comparison only.

@@ -77,10 +77,10 @@ def usable_lines(
       keep_text_faults: as in `jaxcrnn.data.audit.audit`.
       skip_bad: skip rows with faults instead of stopping.
       allow_outside: whether label files may name images outside their folder.
-      max_pixels: as in `limits_of`.
-      max_bytes: as in `limits_of`.
-      max_width: as in `limits_of`.
-      vertical: as in `limits_of`.
+      max_pixels: as in `jaxcrnn.data.bounds.bounded`.
+      max_bytes: as in `jaxcrnn.data.bounds.bounded`.
+      max_width: as in `jaxcrnn.data.bounds.bounded`.
+      vertical: as in `jaxcrnn.data.bounds.bounded`.
       layout: fields of `jaxcrnn.data.layout.Layout` for ``paths``; the others are detected, or those of the run for
         its own data sets.
       normalize: operations that normalize labels; those of the run by default.
@@ -89,8 +89,9 @@ def usable_lines(
     Raises:
       UserError: there are faults and ``skip_bad`` is not set, or no line is usable.
     """
-    limits = limits_of(
-        run,
+    limits = bounded(
+        run.config.data.limits,
+        f"{run.folder / CONFIG}: data",
         outside=allow_outside,
         max_pixels=max_pixels,
         max_bytes=max_bytes,
@@ -113,39 +114,6 @@ def layout_of(run: Run, paths: Sequence[str], fields: Mapping[str, str]) -> Layo
     data = run.config.data
     own = set(paths) <= {data.train, data.val, *data.more}
     return dataclasses.replace(data.layout if own else Layout(), **fields)
-
-
-def limits_of(
-    run: Run,
-    *,
-    outside: bool = False,
-    max_pixels: int | None = None,
-    max_bytes: int | None = None,
-    max_width: int | None = None,
-    vertical: bool | None = None,
-) -> Limits:
-    """Return how a run reads images, with bounds that are safe even for the config of an untrusted run.
-
-    Args:
-      run: its bounds apply if they are tighter than the defaults.
-      outside: whether label files may name images outside their folder.
-      max_pixels: maximum pixels of an image; None for the bound of the run, or the default if that is tighter.
-      max_bytes: maximum bytes of an image; None likewise.
-      max_width: maximum width of a line in pixels at the model's height; None for the run's.
-      vertical: whether to rotate lines taller than wide; None for as the run was trained.
-
-    Raises:
-      UserError: a bound below 1.
-    """
-    return bounded(
-        run.config.data.limits,
-        f"{run.folder / CONFIG}: data",
-        outside=outside,
-        max_pixels=max_pixels,
-        max_bytes=max_bytes,
-        max_width=max_width,
-        vertical=vertical,
-    )
 
 
 def check_usable(corpus: Corpus, path: str, *, keep_text_faults: bool, skip_bad: bool) -> None:
