@@ -12,7 +12,6 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.render.texts import TextConfig, Texts
 
 CYCLE = (0, 1, 0, 1, 2)  # the order in which the buckets take turns
-SEED = 5  # of texts and their look
 AHEAD = 3  # batches of texts drawn in advance
 
 
@@ -44,13 +43,14 @@ class Labels:
       drawable: characters that some typeface has.
       buckets: the buckets, with the lines of their batches.
       cycle: the order in which they take turns.
+      seed: seed of the texts.
     """
 
     def __init__(
-        self, data: Path, charset: Charset, drawable: str, buckets: list[Bucket], cycle: Sequence[int]
+        self, data: Path, charset: Charset, drawable: str, buckets: list[Bucket], cycle: Sequence[int], seed: int
     ) -> None:
         self.charset, self.buckets, self.cycle = charset, buckets, cycle
-        self.texts = Texts(TextConfig(source=str(data / "texts.yaml"), longest=44), drawable, SEED)
+        self.texts = Texts(TextConfig(source=str(data / "texts.yaml"), longest=44), drawable, seed)
         self.waiting: collections.deque[Future[tuple[np.ndarray, np.ndarray]]] = collections.deque()
         self.thread = ThreadPoolExecutor(1)
 

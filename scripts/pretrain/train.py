@@ -10,7 +10,8 @@ same command then resumes from the last checkpoint, with exit code 75 for as lon
 
 Written to OUT:
 
-- recognizer/: the averaged weights in float16 as `jaxcrnn.load` reads them, when the plan is finished;
+- recognizer/: the averaged weights in float16 as `jaxcrnn.load` reads them, when the plan is finished; with
+  `--interpolate`, the mean of these and of the weights that the training started from (Wortsman et al., 2022);
 - checkpoints/: the whole training state, until then;
 - metrics.jsonl: rows with the CTC loss and the share of lines read without an error, by bucket;
 - about.json: device, steps, lines, seconds of training, arguments.
@@ -33,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from labels import BUCKETS, CYCLE, SEED, Bucket, Labels
+from labels import BUCKETS, CYCLE, Bucket, Labels
 
 from jaxcrnn import optim
 from jaxcrnn.augment import AugmentConfig
@@ -71,9 +72,9 @@ class Progress:
     sittings: int = 0
 
 
-def model_of(args: argparse.Namespace, charset: Charset) -> tuple[ModelConfig, Any]:
-    """The model to train, and the variables to start from or None."""
-    start = None
+def model_of(args: argparse.Namespace, charset: Charset) -> tuple[ModelConfig, Any, Limits]:
+    """The model to train, the variables to start from or None, and the bounds on images that the result will have."""
+    start, limits = None, Limits()
     if args.init:
         reader = load(args.init)
         if reader.charset.hash != charset.hash:
@@ -82,6 +83,7 @@ def model_of(args: argparse.Namespace, charset: Charset) -> tuple[ModelConfig, A
                 f"({len(charset)}); expected the same in the same order"
             )
         model, start = reader.model, jax.tree.map(jnp.asarray, reader.variables)
+        limits = reader.limits
     else:
         model = ModelConfig(
             backbone="vgg",
@@ -94,12 +96,13 @@ def model_of(args: argparse.Namespace, charset: Charset) -> tuple[ModelConfig, A
         )
     gpu = is_nvidia(jax.devices()[0])
     model = dataclasses.replace(model, dtype="bfloat16" if gpu else "float32", lstm="cudnn" if gpu else "auto")
-    return for_device(model), start
+    return for_device(model), start, limits
 
 
 def step(
     config: TrainConfig,
     look: RenderConfig,
+    seed: int,
     state: TrainState,
     number: Array,
     glyphs: Glyphs,
@@ -113,7 +116,7 @@ def step(
     step is taken at learning rate 1, and its update is scaled by `rate`. The average is updated from the resulting
     parameters.
     """
-    images, widths = render(jax.random.fold_in(jax.random.key(SEED), number), glyphs, labels, lengths, look)
+    images, widths = render(jax.random.fold_in(jax.random.key(seed), number), glyphs, labels, lengths, look)
     moved, info = train_step(config, state, Batch(images, widths, labels, lengths), jax.random.key(1))
     params = jax.tree.map(lambda old, new: old + rate * (new - old), state.params, moved.params)
     share = 1 - jnp.minimum(config.optim.ema, (1 + state.step) / (10 + state.step))
@@ -136,15 +139,15 @@ def summary(losses: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
     return row
 
 
-def export(state: TrainState, model: ModelConfig, charset: Charset, out: Path) -> str:
-    """Writes the averaged weights in half precision as ``out / recognizer``, which appears once it is complete."""
-    variables = jax.device_get(eval_variables(state))
+def export(reader: Recognizer, out: Path) -> str:
+    """Writes a recogniser in half precision as ``out / recognizer``, which appears once it is complete."""
     # Variances of the batch statistics may lie outside the range of float16.
-    variables = variables | {"params": jax.tree.map(lambda a: np.asarray(a, np.float16), variables["params"])}
-    plain = dataclasses.replace(model, dtype="float32", conv="auto", lstm="auto")
+    params = jax.tree.map(lambda a: np.asarray(a, np.float16), reader.variables["params"])
+    plain = dataclasses.replace(reader.model, dtype="float32", conv="auto", lstm="auto")
+    reader = dataclasses.replace(reader, model=plain, variables=reader.variables | {"params": params})
     part = out / "recognizer.part"
     shutil.rmtree(part, ignore_errors=True)
-    made = to_safetensors(Recognizer(plain, variables, charset, Limits()), out, part)
+    made = to_safetensors(reader, out, part)
     part.rename(out / "recognizer")
     return made.replace(str(part), str(out / "recognizer"))
 
@@ -156,7 +159,7 @@ class Training:
         self.args, self.began = args, began
         self.charset = Charset.from_file(args.data / "charset.txt")
         self.typefaces = self._count_typefaces()
-        self.model, variables = model_of(args, self.charset)
+        self.model, variables, self.limits = model_of(args, self.charset)
         # `step` applies the learning rate and `run` ends the training, so the schedule is constant.
         constant = optim.OptimConfig(
             steps=10**9, learning_rate=1.0, warmup=0, final=1.0, weight_decay=0.0, ema=args.ema, clip_norm=5.0
@@ -168,6 +171,7 @@ class Training:
         self.buckets = [bucket._replace(lines=max(2, int(bucket.lines * scale))) for bucket in BUCKETS[: args.buckets]]
         self.cycle = [which for which in CYCLE if which < args.buckets]
         self.variables = variables
+        self.start = jax.device_get(variables)  # the arrays themselves are donated
 
     def _count_typefaces(self) -> int:
         path = self.args.data / "atlas.npz"
@@ -197,7 +201,7 @@ class Training:
         programs = [pool.submit(self._compiled, bucket, shapes) for bucket in self.buckets]
         drawn = atlas.load(self.args.data / "atlas.npz")
         common = atlas.common(self.charset.characters, drawn)
-        self.labels = Labels(self.args.data, self.charset, common, self.buckets, self.cycle)
+        self.labels = Labels(self.args.data, self.charset, common, self.buckets, self.cycle, self.args.seed)
         self.glyphs = Glyphs.of(drawn, self.charset)
         self.say(f"{len(common)} characters in {self.typefaces} typefaces")
         self.programs = [program.result() for program in programs]
@@ -206,7 +210,7 @@ class Training:
     def _compiled(self, bucket: Bucket, glyphs: Glyphs) -> Any:
         start = time.time()
         look = dataclasses.replace(LEVELS[self.args.level], width=bucket.width)
-        jitted = jax.jit(functools.partial(step, self.config, look), donate_argnums=0)
+        jitted = jax.jit(functools.partial(step, self.config, look, self.args.seed), donate_argnums=0)
         labels = jax.ShapeDtypeStruct((bucket.lines, bucket.longest), jnp.int32)
         lengths = jax.ShapeDtypeStruct((bucket.lines,), jnp.int32)
         program = jitted.lower(state_shapes(self.config), np.int32(0), glyphs, labels, lengths, np.float32(0)).compile()
@@ -224,6 +228,13 @@ class Training:
             # The average of the weights starts at those given.
             state = state._replace(opt_state=optim.begun(state.opt_state, state.params))
         return state, Progress()
+
+    def result(self, state: TrainState) -> dict[str, Any]:
+        """The averaged weights, or with `--interpolate` what lies between the weights at the start and them."""
+        trained, share = jax.device_get(eval_variables(state)), self.args.interpolate
+        if share == 1:
+            return trained
+        return jax.tree.map(lambda old, new: (1 - share) * old + share * new, self.start, trained)
 
     def share(self, done: Progress, before: float, ready: float) -> float:
         """The share of the plan that is done."""
@@ -286,7 +297,7 @@ class Training:
                 if done.steps not in checkpoints.steps:
                     checkpoints.save(state, {"progress": dataclasses.asdict(done)}, None)
                 return False
-            self.say(export(state, self.model, self.charset, out))
+            self.say(export(Recognizer(self.model, self.result(state), self.charset, self.limits), out))
         about = {"device": jax.devices()[0].device_kind, **dataclasses.asdict(done), "arguments": vars(self.args)}
         (out / "about.json").write_text(json.dumps(about, default=str, indent=1) + "\n", encoding="utf-8")
         return True
@@ -309,12 +320,22 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, help="factor of the batch sizes (default: 1 on a GPU, else 1/16)")
     parser.add_argument("--lr", type=float, help="peak learning rate (default: 0.0012 on a GPU, else 0.0004)")
     parser.add_argument("--ema", type=float, default=0.999, help="decay of the average of the weights (default: 0.999)")
+    parser.add_argument("--seed", type=int, default=5, help="seed of the texts and of their look (default: 5)")
+    parser.add_argument(
+        "--interpolate",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="with --init: export SHARE of the trained weights and 1 - SHARE of those of --init (default: 1)",
+    )
     parser.add_argument("--hidden", type=int, default=192, help="units of the LSTMs of new weights (default: 192)")
     parser.add_argument("--channels", type=int, default=384, help="channels of new weights (default: 384)")
     parser.add_argument("--save", type=float, default=10, help="minutes between checkpoints (default: 10)")
     args = parser.parse_args()
     if any(plan is not None and plan <= 0 for plan in (args.minutes, args.steps, args.within)):
         parser.error("--minutes, --steps and --within: expected more than 0")
+    if not 0 < args.interpolate <= 1 or (args.interpolate < 1 and not args.init):
+        parser.error("--interpolate: expected a share from 0 to 1, and --init")
     return args
 
 

@@ -198,6 +198,7 @@ def data(tmp_path_factory):
     return folder
 
 
+RUNS = ("once", "trained", "between")
 TINY = ("--steps=5", "--scale=0.01", "--hidden=8", "--channels=16", "--buckets=1", "--level=medium")
 
 
@@ -215,7 +216,7 @@ def test_batches_of_a_bucket_never_repeat_texts(data):
 
     charset = Charset.from_file(data / "charset.txt")
     buckets = [bucket._replace(lines=7) for bucket in drawing.BUCKETS]
-    labels = drawing.Labels(data, charset, "".join(charset.characters), buckets, drawing.CYCLE)
+    labels = drawing.Labels(data, charset, "".join(charset.characters), buckets, drawing.CYCLE, 5)
     drawn = [labels.next(number) for number in range(10)]
     labels.thread.shutdown(cancel_futures=True)
     for number, (rows, lengths) in enumerate(drawn):
@@ -268,6 +269,14 @@ def test_training_in_sittings_equals_training_at_once(data, monkeypatch, tmp_pat
     assert train.main() == 0
     assert json.loads((tmp_path / "more/about.json").read_text())["steps"] <= 1
     assert load(tmp_path / "more/recognizer").charset.hash == load(tmp_path / "once/recognizer").charset.hash
+
+    # With other lines, and with the mean of the trained weights and of those at the start.
+    start = f"--init={tmp_path / 'once/recognizer'}"
+    assert trained(monkeypatch, data, tmp_path / "trained", start, "--seed=6", "--lr=1") == 0
+    assert trained(monkeypatch, data, tmp_path / "between", start, "--seed=6", "--lr=1", "--interpolate=0.25") == 0
+    heads = [load(tmp_path / run / "recognizer").variables["params"]["head"]["kernel"] for run in RUNS]
+    assert np.abs(heads[1] - heads[0]).max() > 0.01
+    np.testing.assert_allclose(heads[2], 0.75 * heads[0] + 0.25 * heads[1], rtol=0, atol=1e-3)
 
 
 @pytest.mark.slow
