@@ -33,7 +33,7 @@ _MODULES = (
 _NAMES = {
     "assign": ("aligned", "counted", "posterior", "predicted"),
     "centers": ("CenterRule",),
-    "ctc": ("best_path", "ctc_loss", "fused_ctc_loss", "is_feasible", "slot_posteriors"),
+    "ctc": ("best_path", "ctc_loss", "fused_ctc_loss", "is_feasible", "single_swaps", "slot_posteriors"),
     "decode": ("greedy",),
     "interop.recognizer": ("Recognizer", "load"),
     "losses": ("ace", "center", "focal_ctc", "push"),

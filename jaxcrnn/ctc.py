@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from jaxcrnn._arguments import Labels, frame_lengths, integers, labelled, readable, texts
-from jaxcrnn.kernels import ctc_lattice
+from jaxcrnn.kernels import ctc_lattice, ctc_swaps
 from jaxcrnn.kernels.ctc_lattice import Lattice, Posteriors
 from jaxcrnn.kernels.derivatives import constant_unless
 from jaxcrnn.kernels.dtypes import at_least_float32
@@ -263,6 +263,67 @@ def slot_posteriors(logits: Logits, lengths: Array, labels: Array, label_lengths
     paths = _lattice(constant(logits), lengths, labels, label_lengths, blank)
     states = ctc_lattice.posteriors(paths, lengths, _feasible(lengths, labels, label_lengths))[1].states
     return states[:, :, 1::2][:, :, : shape[1]]
+
+
+def single_swaps(
+    logits: Logits, lengths: Array, labels: Array, label_lengths: Array, candidates: Array, *, blank: int = 0
+) -> Array:
+    """Compute how probable each text is that differs from the label in one character, relative to the label.
+
+    ``log p(label with slot l replaced by c) - log p(label)`` for each candidate c of each slot l: exactly what one CTC
+    loss for each text would give, from one forward-backward pass and one more scan with ``[B,L,K]`` states. It is
+    positive where the model prefers the candidate. The softmax's denominator cancels and is not computed.
+
+    Args:
+      logits: ``[B,T,C]`` before the softmax; frames at ``t >= lengths[b]`` are padding and ignored.
+      lengths: ``[B]`` int32, valid frames.
+      labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are padding and ignored.
+      label_lengths: ``[B]`` int32, characters of each label.
+      candidates: ``[B,L,K]`` int32 class ids; ``blank`` and ids out of range are no candidates, which pads a list.
+      blank: class id of the blank; a negative one counts from the end.
+
+    Returns:
+      ``[B,L,K]`` float32 in nats. 0 where the candidate is the label's own character; ``-inf``, with a zero gradient,
+      where there is no candidate, in padded slots, where the swapped text needs more frames than there are, and for
+      infeasible samples. The derivatives are exact.
+
+    Raises:
+      TypeError: If lengths, labels or candidates are not integers.
+      ValueError: If ``blank`` is not a class, a known length or class id of the labels is out of range, or the shapes
+        do not match.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import ctc
+      >>> logits = jnp.array([[[0.0, 3.0, 2.0]]])  # one frame: "1" is e times as probable as "2"
+      >>> candidates = jnp.array([[[1, 2, 0]]])  # the label's own character, another one, and padding
+      >>> ctc.single_swaps(logits, jnp.array([1]), jnp.array([[1]]), jnp.array([1]), candidates).tolist()
+      [[[0.0, -1.0, -inf]]]
+
+    References:
+      The forward and backward variables of Graves et al., 2006, eq. 6 to 11.
+    """
+    shape = np.shape(labels)
+    logits, (lengths, labels, label_lengths, blank) = _arguments(logits, lengths, labels, label_lengths, blank)
+    candidates = integers("candidates", candidates)
+    if candidates.ndim != 3 or candidates.shape[:2] != shape:
+        raise ValueError(f"candidates have shape {candidates.shape} and labels {shape}; expected [B,L,K] and [B,L]")
+    if 0 in candidates.shape or not logits.num_frames:
+        return jnp.full(candidates.shape, -jnp.inf, logits.dtype)
+    exists = (candidates >= 0) & (candidates < logits.num_classes) & (candidates != blank)
+    exists &= jnp.arange(shape[1])[None, :, None] < label_lengths[:, None, None]
+    exists &= _feasible(lengths, labels, label_lengths)[:, None, None]
+    ids = jnp.where(exists, candidates, blank)
+    used = jnp.arange(logits.num_frames)[None, :, None] < lengths[:, None, None]
+    classes = ctc_lattice.state_classes(labels, label_lengths, blank)
+    chosen = jnp.where(used, _state_logits(logits, classes, blank), 0.0)
+    paths = ctc_lattice.lattice(chosen, jnp.zeros_like(chosen[:, :, 0]), classes, label_lengths)
+    paths = ctc_swaps.on_track(paths, lengths)
+    scores = jnp.where(used, logits.of_classes(ids.reshape(len(ids), -1)), 0.0).transpose(1, 0, 2)
+    scores = (scores - paths.base[:, :, None]).reshape(*scores.shape[:2], *ids.shape[1:])
+    values = ctc_swaps.swaps(paths, lengths, label_lengths, scores, ids)
+    values = jnp.where(ids == labels[:, :, None], 0.0, values)
+    return jnp.where(exists, values, -jnp.inf)
 
 
 def best_path(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import ctc
-from jaxcrnn._arguments import assigned, labelled, readable
+from jaxcrnn._arguments import assigned, frame_lengths, integers, labelled, readable
 from jaxcrnn.kernels.center_ops import DENSE, CenterOps
+from jaxcrnn.kernels.derivatives import log_sum_rows
 from jaxcrnn.kernels.dtypes import at_least_float32
 from jaxcrnn.kernels.logits import DenseLogits, Logits, as_logits
 from jaxcrnn.types import Assignment
@@ -150,6 +151,104 @@ def ace(
         mean = jnp.where(valid[:, :, None], jax.nn.softmax(logits.values), 0.0).sum(1) / frames[:, None]
         log_mean = jnp.take_along_axis(jax.nn.log_softmax(mean), classes, 1)
     return -(counts * log_mean).sum(1) / frames
+
+
+def swap(
+    logits: Logits,
+    lengths: Array,
+    labels: Array,
+    label_lengths: Array,
+    candidates: Array,
+    *,
+    margin: float = 2.0,
+    blank: int = 0,
+) -> Array:
+    """Compute a loss that keeps each text more probable than the texts with one look-alike swapped in.
+
+    ``mean_l softplus(margin + log sum_c exp(r_lc))``, where ``r_lc`` is the log ratio of the probabilities of the text
+    with candidate c in place of its character l and of the text itself (`jaxcrnn.ctc.single_swaps`). Unlike CTC, it
+    still has a gradient where a line is read correctly but a look-alike is close.
+
+    Args:
+      logits: ``[B,T,C]`` before the softmax; frames at ``t >= lengths[b]`` are padding and ignored.
+      lengths: ``[B]`` int32, valid frames.
+      labels: ``[B,L]`` int32, never ``blank``; slots at ``l >= label_lengths[b]`` are padding and ignored.
+      label_lengths: ``[B]`` int32, characters of each label.
+      candidates: ``[B,L,K]`` int32, the look-alikes of each character; ``blank``, ids out of range and the character
+        itself are ignored, which pads a list.
+      margin: nats by which the text should be more probable than all of its candidates together.
+      blank: class id of the blank; a negative one counts from the end.
+
+    Returns:
+      ``[B]`` float32. A character without candidates adds 0; infeasible samples and empty labels have loss 0 and a zero
+      gradient.
+
+    Raises:
+      ValueError: If ``blank`` is not a class, a known length or class id is out of range, or the shapes do not match.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import losses
+      >>> logits = jnp.array([[[0.0, 3.0, 2.0]]])  # one frame: "1" is e times as probable as "2"
+      >>> labels = jnp.array([[1]]), jnp.array([1])
+      >>> loss = losses.swap(logits, jnp.array([1]), *labels, jnp.array([[[2]]]), margin=1.0)
+      >>> round(float(loss[0]), 4)  # softplus(1 - 1)
+      0.6931
+
+    References:
+      A margin over competing hypotheses, as in the maximum margin training of speech recognisers (Sha and Saul, 2007,
+      eq. 8), with the competitors limited to single substitutions.
+    """
+    candidates = integers("candidates", candidates)
+    ratios = ctc.single_swaps(logits, lengths, labels, label_lengths, candidates, blank=blank)
+    ratios = jnp.where(candidates == integers("labels", labels)[:, :, None], -jnp.inf, ratios)
+    if not ratios.size:
+        return jnp.zeros(len(ratios), ratios.dtype)
+    together = log_sum_rows(ratios.reshape(-1, ratios.shape[2])).reshape(ratios.shape[:2])
+    sizes = jnp.maximum(integers("label_lengths", label_lengths), 1)
+    return jax.nn.softplus(margin + together).sum(1) / sizes.astype(ratios.dtype)
+
+
+def consistency(logits: Array, others: Array, lengths: Array) -> Array:
+    """Compute how much two predictions of the same line differ: the symmetric Kullback-Leibler divergence by frame.
+
+    ``1/2 sum_t [KL(q_t || p_t) + KL(p_t || q_t)]``, where p and q are the softmax of the two logits, and the first
+    distribution of each divergence is treated as a constant.
+
+    Args:
+      logits: ``[B,T,C]`` before the softmax; frames at ``t >= lengths[b]`` are padding and ignored.
+      others: ``[B,T,C]``, logits of another image of the same lines, whose frames show the same characters.
+      lengths: ``[B]`` int32, valid frames of both.
+
+    Returns:
+      ``[B]`` float32 in nats.
+
+    Raises:
+      ValueError: If the shapes do not match, or a known length is out of range.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from jaxcrnn import losses
+      >>> loss = losses.consistency(jnp.array([[[0.0, 1.0]]]), jnp.array([[[1.0, 0.0]]]), jnp.array([1]))
+      >>> round(float(loss[0]), 4)  # (0.731 - 0.269) * log(0.731 / 0.269)
+      0.4621
+
+    References:
+      Consistency-regularized CTC: Yao et al., 2024 (arXiv 2410.05101), eq. 4.
+    """
+    if logits.shape != others.shape:
+        raise ValueError(f"logits have shape {logits.shape} and others {others.shape}; expected the same")
+    lengths = frame_lengths(lengths, logits.shape[1])
+    inside = jnp.arange(logits.shape[1])[None, :] < lengths[:, None]
+    one, two = (
+        jax.nn.log_softmax(jnp.where(inside[:, :, None], at_least_float32(x), 0.0)) for x in (logits, others)
+    )
+
+    def divergence(target: Array, guess: Array) -> Array:
+        target = jax.lax.stop_gradient(target)
+        return (jnp.exp(target) * (target - guess)).sum((1, 2))
+
+    return 0.5 * (divergence(two, one) + divergence(one, two))
 
 
 def _reduced(values: Array, weights: Array, reduction: str) -> Array:

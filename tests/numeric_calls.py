@@ -44,6 +44,16 @@ def labelled(function, **options):
     return lambda n: function(n.logits, n.lengths, n.labels, n.label_lengths, blank=n.blank, **options)
 
 
+def swapping(function):
+    """A function of lines and of candidates for each character; here all classes."""
+
+    def call(n):
+        candidates = np.broadcast_to(np.arange(C, dtype=n.labels.dtype), (*n.labels.shape, C))
+        return function(n.logits, n.lengths, n.labels, n.label_lengths, candidates, blank=n.blank)
+
+    return call
+
+
 def assigned(n):
     return Assignment(n.classes, n.weights)
 
@@ -86,6 +96,9 @@ CASES = {
     ),
     "ctc.slot_posteriors": (labelled(ctc.slot_posteriors), "labels blank"),
     "ctc.best_path": (labelled(ctc.best_path), "labels blank"),
+    "ctc.single_swaps": (swapping(ctc.single_swaps), "labels blank"),
+    "losses.swap": (swapping(losses.swap), "labels blank"),
+    "losses.consistency": (lambda n: losses.consistency(n.logits, n.logits[::-1], n.lengths), ""),
     "losses.focal_ctc": (labelled(losses.focal_ctc), "labels blank"),
     "losses.ace": (labelled(losses.ace), "labels blank"),
     "losses.ace paddle": (labelled(losses.ace, variant="paddle"), "labels blank"),

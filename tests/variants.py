@@ -9,6 +9,7 @@ import numpy as np
 import tolerances
 
 from jaxcrnn import assign, centers, ctc, diagnostics, losses
+from jaxcrnn.kernels.logits import as_logits
 from jaxcrnn.types import CenterState
 
 B, T, L, C, D = 6, 9, 4, 7, 5
@@ -22,10 +23,20 @@ ASSIGNMENTS = {
     **{f"aligned, {f}": functools.partial(assign.aligned, frames=f) for f in assign.FRAMES},
     "posterior": assign.posterior,
 }
+
+
+def every_swap(logits, lengths, labels, label_lengths, **options):
+    """The swap loss with every class as a candidate of every character."""
+    classes = as_logits(logits).num_classes
+    candidates = jnp.broadcast_to(jnp.arange(classes), (*labels.shape, classes))
+    return losses.swap(logits, lengths, labels, label_lengths, candidates, **options)
+
+
 LOSSES = {
     "ctc": ctc.ctc_loss,
     "focal": losses.focal_ctc,
     "focal, gamma 0.5": functools.partial(losses.focal_ctc, gamma=0.5),
+    "swap": every_swap,
     "ace": losses.ace,
     "ace of paddle": functools.partial(losses.ace, variant="paddle"),
 }

@@ -68,10 +68,18 @@ def ops(tensors: Mapping[str, Tensor], blank: int) -> Answers:
         "ace.paper": lambda x: losses.ace(x, *labels, blank=blank, variant="paper"),
         "ace.paddle": lambda x: losses.ace(x, *labels, blank=blank, variant="paddle"),
     }
+    every = torch.arange(logits.shape[2]).expand(*labels[1].shape, -1)  # of each slot, all classes are candidates
+    per_sample |= {
+        "swap": lambda x: losses.swap(x, *labels, every, margin=1.0, blank=blank),
+        "consistency": lambda x: losses.consistency(x, x.flip(0), torch.minimum(labels[0], labels[0].flip(0))),
+    }
     for name, loss in per_sample.items():
         x = logits.clone().requires_grad_()
         value = loss(x)
         out |= {name: _numpy(value), f"{name}.gradient": _numpy(torch.autograd.grad(value.mean(), x)[0])}
+    ratios = ctc.single_swaps(logits, *labels, every, blank=blank)
+    finite = torch.isfinite(ratios)
+    out |= {"single_swaps": _numpy(torch.where(finite, ratios, 0.0)), "single_swaps.finite": _numpy(finite)}
     out["slot_posteriors"] = _numpy(ctc.slot_posteriors(logits, *labels, blank=blank))
     out["best_path"] = _numpy(ctc.best_path(logits, *labels, blank=blank))
     assignments = {

@@ -107,6 +107,32 @@ def slot_posteriors(
     return out
 
 
+def single_swaps(
+    logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, candidates: Tensor, *, blank: int = 0
+) -> Tensor:
+    """Compute ``log p(label with slot l replaced by c) - log p(label)`` by a CTC loss for each swap: ``[B,L,K]``.
+
+    ``-inf`` where a candidate is the blank, the slot is padding, or the swapped text or the label is infeasible.
+    """
+    blank = class_id("blank", blank, logits.shape[2])
+    lines = [logits, *integers(lengths, labels, label_lengths)]
+    own = ctc_loss(*lines, blank=blank)
+    spelled = is_feasible(*lines[1:])
+    slots = []
+    for slot in range(labels.shape[1]):
+        ways = []
+        for k in range(candidates.shape[2]):
+            swapped = lines[2].clone()
+            swapped[:, slot] = candidates[:, slot, k]
+            exists = (slot < lines[3]) & (swapped[:, slot] != blank) & spelled
+            swapped[~exists] = lines[2][~exists]
+            exists &= is_feasible(lines[1], swapped, lines[3])
+            ratio = own - ctc_loss(logits, lines[1], swapped, lines[3], blank=blank)
+            ways.append(torch.where(exists.to(ratio.device), ratio, -math.inf))
+        slots.append(torch.stack(ways, -1))
+    return torch.stack(slots, 1)
+
+
 def best_path(logits: Tensor, lengths: Tensor, labels: Tensor, label_lengths: Tensor, *, blank: int = 0) -> Tensor:
     """Find the most probable path that spells the label (Viterbi).
 

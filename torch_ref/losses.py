@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from torch_ref import ctc
@@ -54,6 +55,43 @@ def ace(
         log_mean = torch.log(mean) if variant == "paper" else torch.log_softmax(mean, -1)
         written = counts > 0  # 0 * log(0) is 0 here
         losses.append(-(counts[written] / T * log_mean[written]).sum())
+    return torch.stack(losses)
+
+
+def swap(
+    logits: Tensor,
+    lengths: Tensor,
+    labels: Tensor,
+    label_lengths: Tensor,
+    candidates: Tensor,
+    *,
+    margin: float = 2.0,
+    blank: int = 0,
+) -> Tensor:
+    """Compute ``mean_l softplus(margin + log sum_c exp(r_lc))`` over the characters of each sample: ``[B]``.
+
+    ``r`` is `torch_ref.ctc.single_swaps`; the character itself is no candidate.
+    """
+    ratios = ctc.single_swaps(logits, lengths, labels, label_lengths, candidates, blank=blank)
+    losses = []
+    for b in range(len(logits)):
+        total = logits[b].sum() * 0
+        for slot in range(int(label_lengths[b])):
+            others = [r for r, c in zip(ratios[b, slot], candidates[b, slot], strict=True) if c != labels[b, slot]]
+            finite = [r for r in others if torch.isfinite(r)]
+            if finite:
+                total = total + F.softplus(margin + torch.logsumexp(torch.stack(finite), 0))
+        losses.append(total / max(int(label_lengths[b]), 1))
+    return torch.stack(losses)
+
+
+def consistency(logits: Tensor, others: Tensor, lengths: Tensor) -> Tensor:
+    """Compute the symmetric Kullback-Leibler divergence by frame, each target a constant: ``[B]`` (CR-CTC, eq. 4)."""
+    losses = []
+    for one, two, length in zip(logits, others, lengths.tolist(), strict=True):
+        p, q = (torch.log_softmax(x[:length], -1) for x in (one, two))
+        of = [F.kl_div(guess, target.detach(), log_target=True, reduction="sum") for guess, target in ((p, q), (q, p))]
+        losses.append(0.5 * (of[0] + of[1]))
     return torch.stack(losses)
 
 

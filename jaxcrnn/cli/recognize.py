@@ -62,7 +62,7 @@ def add_options(parser: options.Parser) -> None:
     parser.add_argument(
         "--characters",
         action="store_true",
-        help="with --json: add the confidence of each character and its position in pixels",
+        help="with --json: add each character's confidence, position in pixels, and the others that it may be",
     )
     add_decoding(parser)
 
@@ -212,6 +212,7 @@ def _as_json(line: Line, place: _Place, characters: bool) -> str:
                 "confidence": round(c.confidence, 4),
                 start: round(c.left * place.scale, 1),
                 end: round(c.right * place.scale, 1),
+                "rivals": {text: round(probability, 4) for text, probability in c.rivals},
             }
             for c in line.characters
         ]

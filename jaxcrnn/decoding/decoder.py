@@ -13,6 +13,7 @@ import numpy as np
 from jaxcrnn import ctc, decode
 from jaxcrnn.decoding import beam
 from jaxcrnn.decoding.automata import Automaton
+from jaxcrnn.decoding.rivals import rivals
 from jaxcrnn.train import TrainConfig, eval_outputs
 from jaxcrnn.types import Batch, TrainState
 
@@ -38,8 +39,8 @@ class Decoder:
 
         Returns:
           ``ids [B,N,T]``, ``counts [B,N]`` and ``scores [B,N]`` of the N best texts; for each character of the best
-          text its ``confidence [B,T]`` (the highest probability over its frames) and its ``first`` and ``last`` frame
-          ``[B,T]``; ``blank [B]``, the mean probability of the blank, which is the confidence of an empty reading;
+          text its ``highest [B,T]`` probability over its frames, its ``first`` and ``last`` frame ``[B,T]``, and its
+          ``confidence [B,T]``, ``rivals [B,T,K]`` and their ``probability`` (`jaxcrnn.decoding.rivals`); ``blank [B]``, the mean probability of the blank, which is the confidence of an empty reading;
           ``loss [B]`` and ``feasible [B]`` as in `jaxcrnn.train.eval_step`.
         """
         dense = dataclasses.replace(config, model=dataclasses.replace(config.model, head="dense"))
@@ -81,5 +82,14 @@ def _seen(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, Any
 
 @partial(jax.jit, static_argnames="blank")
 def _characters(logits: Any, lengths: Any, ids: Any, counts: Any, *, blank: int) -> dict[str, Any]:
-    characters = decode.characters(logits, lengths, ids, counts, blank=blank)._asdict()
-    return {**characters, "blank": decode.blankness(logits, lengths, blank=blank)}
+    characters = decode.characters(logits, lengths, ids, counts, blank=blank)
+    exact = rivals(logits, lengths, ids, counts, blank=blank)
+    return {
+        "highest": characters.confidence,
+        "first": characters.first,
+        "last": characters.last,
+        "confidence": exact.confidence,
+        "rivals": exact.classes,
+        "probability": exact.probability,
+        "blank": decode.blankness(logits, lengths, blank=blank),
+    }

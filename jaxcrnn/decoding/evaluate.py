@@ -22,7 +22,7 @@ from jaxcrnn.data.buckets import Planned
 from jaxcrnn.data.loader import Batches, collate
 from jaxcrnn.data.predictions import Predictions
 from jaxcrnn.decoding.decoder import Decoder
-from jaxcrnn.decoding.lines import Character, Line
+from jaxcrnn.decoding.lines import Character, Line, listed
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.nn.layers import grid
 from jaxcrnn.parallel.mesh import assemble, fetch, my_rows, of_batch
@@ -209,11 +209,16 @@ def _line(charset: Charset, out: dict[str, np.ndarray], row: int, name: str, mod
     places = grid(model.backbone, width)
     sure, first, last = out["confidence"][row], out["first"][row], out["last"][row]
     characters = tuple(
-        Character(c, float(sure[k]), *places.span(int(first[k]), int(last[k])))
+        Character(
+            c,
+            float(sure[k]),
+            *places.span(int(first[k]), int(last[k])),
+            listed(charset, out["rivals"][row, k], out["probability"][row, k]),
+        )
         for k, c in enumerate(texts[0] if texts else "")
     )
     empty = float(out["blank"][row]) if texts else 0.0
-    mean = float(np.mean([c.confidence for c in characters])) if characters else empty
+    mean = float(np.mean(out["highest"][row, : len(characters)])) if characters else empty
     others = tuple(zip(texts[1:], map(float, out["scores"][row, 1:]), strict=False))
     return Line(name, texts[0] if texts else "", mean, characters, others)
 

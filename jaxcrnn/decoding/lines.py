@@ -7,16 +7,30 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcrnn.charset import Charset
+from jaxcrnn.decoding.single_swaps import single_swaps
 from jaxcrnn.nn.layers import Grid
+
+RIVALS = 8  # other characters of which the probabilities are computed
+LEAST = 0.001  # probability of those that are returned
 
 
 class Character(NamedTuple):
-    """One character of a reading: its highest probability over its frames, and its position in the scaled line."""
+    """One character of a reading.
+
+    Attributes:
+      text: the character.
+      confidence: its probability among itself and the `RIVALS` most probable other characters in its place, given the
+        rest of the text: exact, over all alignments (`jaxcrnn.ctc.single_swaps`).
+      left: left edge in the scaled line, in pixels.
+      right: right edge in the scaled line, in pixels.
+      rivals: the other characters that are at least `LEAST` probable, with their probabilities, highest first.
+    """
 
     text: str
     confidence: float
     left: float
     right: float
+    rivals: tuple[tuple[str, float], ...] = ()
 
 
 class Line(NamedTuple):
@@ -69,9 +83,32 @@ def read_line(logits: np.ndarray, charset: Charset, name: str, grid: Grid | None
     sure = [float(_highest(logits[start:end]).max()) for start, end in zip(starts, ends, strict=True)]
     if grid is None:
         return Line(name, text, float(np.mean(sure)))
-    places = zip(text, sure, starts.tolist(), ends.tolist(), strict=True)
-    characters = (Character(c, p, *grid.span(start, end - 1)) for c, p, start, end in places)
+    classes = _rivals(logits, best[starts], starts, ends, charset.blank)
+    ratios = np.exp(single_swaps(logits, best[starts], classes, blank=charset.blank))
+    own = 1 / (1 + ratios.sum(1))
+    places = zip(text, own, starts.tolist(), ends.tolist(), classes, ratios * own[:, None], strict=True)
+    characters = (
+        Character(c, float(p), *grid.span(start, end - 1), listed(charset, *others))
+        for c, p, start, end, *others in places
+    )
     return Line(name, text, float(np.mean(sure)), tuple(characters))
+
+
+def listed(charset: Charset, classes: np.ndarray, probabilities: np.ndarray) -> tuple[tuple[str, float], ...]:
+    """Return the rivals of a character that are at least `LEAST` probable, and their probabilities, highest first."""
+    order = np.argsort(-probabilities, kind="stable")
+    order = order[probabilities[order] >= LEAST]
+    return tuple(zip(charset.decode(classes[order].tolist()), probabilities[order].tolist(), strict=True))
+
+
+def _rivals(logits: np.ndarray, own: np.ndarray, starts: np.ndarray, ends: np.ndarray, blank: int) -> np.ndarray:
+    """Return the most probable other classes of each character's most probable frame: ``[L,RIVALS]``, or fewer."""
+    frames = [start + int(_highest(logits[start:end]).argmax()) for start, end in zip(starts, ends, strict=True)]
+    values = logits[frames]
+    values[:, blank] = -np.inf
+    values[np.arange(len(own)), own] = -np.inf
+    number = max(min(RIVALS, values.shape[1] - 2), 0)
+    return np.argsort(-values, 1, kind="stable")[:, :number]
 
 
 def _highest(logits: np.ndarray) -> np.ndarray:

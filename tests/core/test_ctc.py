@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxcrnn import ctc, decode
+from jaxcrnn.decoding import single_swaps as swaps_in_numpy
 
 # Un-jitted, each of the hundreds of operations compiles by itself.
 ctc_loss = jax.jit(ctc.ctc_loss, static_argnames="blank")
@@ -238,6 +239,82 @@ def test_posteriors_and_best_path_match_enumeration(frames, blank):
                     expected[t, slot] += p
         np.testing.assert_allclose(posteriors[i], expected / (total or 1), atol=1e-5)
         assert best[i].tolist() == top[1] + [-1] * (6 - frames)
+
+
+def lines_with_candidates(seed, frames, slots, number, classes, blank=0):
+    """Three lines with repeats, padding and labels that do not fit; candidates equal to neighbours, and padding."""
+    rng = np.random.default_rng(seed)
+    characters = np.asarray([c for c in range(classes) if c != blank])
+    logits = (rng.normal(size=(3, frames, classes)) * 3).astype(np.float32)
+    labels, candidates = rng.choice(characters, (3, slots)), rng.choice(characters, (3, slots, number))
+    labels[:2, -1] = labels[:2, -2]
+    labels[2] = labels[2, 0]
+    candidates[:, 1:, 0], candidates[:, :-1, 1] = labels[:, :-1], labels[:, 1:]
+    candidates[:, :, -1] = labels
+    candidates[0, 0] = np.resize([blank, -1, classes], number)
+    lengths = np.asarray([frames, frames - 1, slots])  # the last label, of repeats, does not fit
+    return logits, lengths, labels, np.asarray([slots, slots - 1, slots]), candidates
+
+
+def swaps_one_by_one(logits, lengths, labels, label_lengths, candidates, blank=0):
+    """`ctc.single_swaps` by a loss for each swap."""
+    own, spelled = ctc_loss(logits, lengths, labels, label_lengths, blank=blank), np.asarray([True, True, False])
+    expected = np.full(candidates.shape, -np.inf)
+    for slot, k in np.ndindex(*candidates.shape[1:]):
+        swapped = candidates[:, slot, k]
+        exists = spelled & (slot < label_lengths) & (swapped >= 0) & (swapped < logits.shape[2]) & (swapped != blank)
+        texts = labels.copy()
+        texts[exists, slot] = swapped[exists]
+        exists &= np.asarray(ctc.is_feasible(lengths, texts, label_lengths))
+        loss = ctc_loss(logits, lengths, texts, label_lengths, blank=blank)
+        expected[exists, slot, k] = (own - loss)[exists]
+    return expected
+
+
+@pytest.mark.parametrize("blank", [0, 5])
+def test_single_swaps_match_a_loss_for_each_swap(blank):
+    """Repeats that a swap makes or breaks, texts that then need more frames, padding, and ids that are no candidates."""
+    lines = lines_with_candidates(blank, 7, 5, 4, 6, blank)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        logits, *labels = lines[0].astype(np.float64), *lines[1:]
+        found = jax.jit(ctc.single_swaps, static_argnames="blank")(logits, *labels, blank=blank)
+        expected = swaps_one_by_one(logits, *labels, blank=blank)
+    assert (np.isneginf(found) == np.isneginf(expected)).all()
+    assert np.isfinite(expected[:2]).mean() > 0.5
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
+
+
+def test_single_swaps_are_exact_in_float32():
+    """128 frames, 40 characters, 8 candidates each, against float64; and the derivative against that of losses."""
+    logits, *labels = lines_with_candidates(3, 128, 40, 8, 60)
+    found = jax.jit(ctc.single_swaps)(logits, *labels)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        expected = np.asarray(jax.jit(ctc.single_swaps)(logits.astype(np.float64), *labels))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    lengths, texts, sizes, candidates = labels
+    swapped = texts.copy()
+    swapped[:, 7] = candidates[:, 7, 2]
+
+    def both(logits):
+        two = [ctc.ctc_loss(logits, lengths, text, sizes)[:2].sum() for text in (texts, swapped)]
+        return ctc.single_swaps(logits, *labels)[:2, 7, 2].sum(), two[0] - two[1]
+
+    ours, theirs = (jax.jit(jax.grad(lambda x, k=k: both(x)[k]))(logits) for k in range(2))
+    assert np.abs(theirs).max() > 0.1
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("frames", [1, 4, 11, 40])
+def test_single_swaps_in_numpy_are_the_same(frames):
+    """With texts that just fit, and swaps that then do not."""
+    rng = np.random.default_rng(frames)
+    size = (frames + 1) // 2
+    logits = rng.normal(size=(frames, 6)).astype(np.float32) * 3
+    label, candidates = rng.integers(1, 6, size), np.tile(np.arange(1, 6), (size, 1))
+    expected = ctc.single_swaps(logits[None], np.array([frames]), label[None], np.array([size]), candidates[None])[0]
+    found = swaps_in_numpy.single_swaps(logits, label, candidates)
+    assert (np.isneginf(found) == np.isneginf(expected)).all()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 def test_recorded_outputs_of_a_handwriting_recogniser(shared):
