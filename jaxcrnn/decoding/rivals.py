@@ -69,10 +69,10 @@ def rivals(
         return Rivals(jnp.zeros(ids.shape, logits.dtype), nothing, nothing.astype(logits.dtype))
     slots = ctc.best_path(logits, lengths, ids, counts, blank=blank)
     own = logits.of_frames(jnp.take_along_axis(ids, jnp.maximum(slots, 0), 1)) - logits.log_norm()
-    shown = slots[:, :, None] == jnp.arange(ids.shape[1])
+    shown = slots[:, :, None] == jnp.arange(ids.shape[1])[None, None]
     frames = jnp.argmax(jnp.where(shown, own[:, :, None], -jnp.inf), 1)
     values = jnp.take_along_axis(logits.values, frames[:, :, None], 1)
-    classes = jnp.arange(logits.num_classes)
+    classes = jnp.arange(logits.num_classes)[None, None]
     other = (classes != ids[:, :, None]) & (classes != blank)
     _, classes = jax.lax.top_k(jnp.where(other, values, -jnp.inf), number)
     ratios = jnp.exp(ctc.single_swaps(logits, lengths, ids, counts, classes, blank=blank))

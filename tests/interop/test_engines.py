@@ -17,6 +17,7 @@ from jaxcrnn.architecture import ModelConfig
 from jaxcrnn.cli.main import main
 from jaxcrnn.data.images import Limits
 from jaxcrnn.errors import UserError
+from jaxcrnn.decoding.lines import LEAST
 from jaxcrnn.interop import engines, exporters, weights
 from jaxcrnn.interop.recognizer import Recognizer
 from jaxcrnn.nn.imported import Imported
@@ -70,11 +71,23 @@ def assert_same_lines(reader, images, **options):
         assert one.confidence == pytest.approx(other.confidence, abs=1e-4)
         assert len(one.characters) == len(other.characters)
         for mine, its in zip(one.characters, other.characters, strict=True):
-            assert mine[1:] == pytest.approx(its[1:], abs=1e-4)
+            assert mine[:4] == (its.text, *(pytest.approx(value, abs=1e-4) for value in its[1:4]))
+            others = dict(mine.rivals), dict(its.rivals)
+            for rival in others[0] | others[1]:  # one that is almost too improbable to be returned may be in one only
+                assert others[0].get(rival, LEAST) == pytest.approx(others[1].get(rival, LEAST), abs=2e-4)
+    return ours
 
 
 def test_engines_read_the_same():
-    assert_same_lines(reader_of(TINY), lines_of(32))
+    reader, images = reader_of(TINY), lines_of(32)
+    assert_same_lines(reader, images)
+    lines = assert_same_lines(reader, images, characters=True)
+    for character in (c for line in lines for c in line.characters):
+        probabilities = [p for _, p in character.rivals]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert character.text not in dict(character.rivals)
+        assert 0.9 < character.confidence + sum(probabilities) <= 1.0001  # with 8 rivals of 9, little is left
+    assert max(len(c.rivals) for line in lines for c in line.characters) > 2
 
 
 @pytest.mark.slow
