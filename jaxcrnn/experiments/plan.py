@@ -18,12 +18,13 @@ from jaxcrnn.runs.folder import Run, open_weights
 
 Opener = Callable[[Path], Run]
 
-KEYS = ("config", "init_from", "start", "arms", "baseline", "seeds", "tests", "groups", "estimate_lines")
+KEYS = ("config", "init_from", "start", "arms", "baseline", "against", "seeds", "tests", "groups", "estimate_lines")
 START = "start"
 # Names in a comparison's folder that an arm may not have.
 TAKEN = (START, "tests", "plan.yaml", "groups.txt", "comparison.json", "results.json", "results.md", "report.html")
 SEEDS = 2**31  # upper bound of seeds for jax's PRNG keys
 SAME = ("data", "model", "augment", "text", "render", "run")  # sections that an arm may not change
+DATA = ("augment", "text", "render")  # of these, what the baseline of other arms may change
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -56,6 +57,7 @@ class Plan:
       start: configuration of the plain-CTC run that every arm is fine-tuned from; with ``origin``, of its weights.
       arms: configuration of each arm by name.
       baseline: arm that the others are compared with.
+      against: for arms that are compared with another arm instead, on the same data as theirs, the name of that arm.
       seeds: seeds that each arm is trained with.
       tests: test sets.
       test_config: configuration that the test sets are rendered with.
@@ -70,6 +72,7 @@ class Plan:
     start: Config
     arms: dict[str, Config]
     baseline: str
+    against: dict[str, str]
     seeds: tuple[int, ...]
     tests: Tests
     test_config: Config
@@ -87,8 +90,9 @@ def read(path: str | Path, overrides: Sequence[str] = (), opener: Opener = open_
     Args:
       path: YAML file with the sections ``config`` (of every run), ``start`` (overrides of the plain-CTC run that all
         arms are fine-tuned from) or ``init_from`` (a trained recogniser to fine-tune instead; its configuration applies
-        except for the loss), ``arms`` (names, each with its overrides of ``config``), ``baseline``, ``seeds``,
-        ``tests`` (`Tests`), ``groups`` and ``estimate_lines``.
+        except for the loss), ``arms`` (names, each with its overrides of ``config``), ``baseline``, ``against`` (arms
+        that are compared with another arm, which may have other data than the baseline), ``seeds``, ``tests``
+        (`Tests`), ``groups`` and ``estimate_lines``.
       overrides: ``section.key=value`` overrides of ``config``.
       opener: opens the recogniser that ``init_from`` names.
 
@@ -124,8 +128,10 @@ def read(path: str | Path, overrides: Sequence[str] = (), opener: Opener = open_
     baseline = str(content.get("baseline", next(iter(built))))
     if baseline not in built:
         raise UserError(f"{path}: baseline is {baseline!r}; expected one of the arms: {', '.join(built)}")
+    against = _against(path, content.get("against") or {}, built, baseline)
     for name, arm in built.items():
-        _same(path, name, arm, built[baseline], baseline)
+        other = against.get(name, baseline)
+        _same(path, name, arm, built[other], other, DATA if name in against.values() else ())
     seeds = content.get("seeds", [0, 1, 2])
     if not isinstance(seeds, list) or not seeds or any(not _is_seed(s) for s in seeds):
         raise UserError(
@@ -144,6 +150,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), opener: Opener = open_
         start,
         built,
         baseline,
+        against,
         tuple(seeds),
         tests,
         config(look, "tests") if not tests.files else start,
@@ -188,18 +195,37 @@ def _doubts(baseline: Config, tests: Tests, seeds: int) -> Iterator[str]:
         yield "the test lines look like the training lines; set tests.typefaces or tests.render to change that"
 
 
-def _same(path: str | Path, name: str, arm: Config, other: Config, baseline: str) -> None:
-    """Check that an arm sees the same data in the same order, and takes as many steps, as the baseline."""
+def _against(path: str | Path, section: Any, arms: dict[str, Config], baseline: str) -> dict[str, str]:
+    """Read which arms are compared with another arm than the baseline."""
+    expected = f"names of arms other than {baseline}, each with the arm to compare it with"
+    if not isinstance(section, dict) or not all(isinstance(other, str) for other in section.values()):
+        raise UserError(f"{path}: against is {section!r}; expected {expected}")
+    for name, other in section.items():
+        if name not in arms or other not in arms or baseline in (name, other) or other in section:
+            raise UserError(
+                f"{path}: against: {name}: {other}; expected {expected}, which is compared with {baseline} itself"
+            )
+    return {str(name): other for name, other in section.items()}
+
+
+def _same(
+    path: str | Path, name: str, arm: Config, other: Config, baseline: str, differing: Sequence[str]
+) -> None:
+    """Check that an arm sees the same data in the same order, and takes as many steps, as its baseline.
+
+    The sections ``differing`` may differ.
+    """
     if not NAME.fullmatch(name) or name in TAKEN:
         raise UserError(
             f"{path}: arms: invalid name {name!r}; expected letters, digits, '-', '_', '+' and '.', and "
             f"none of {', '.join(TAKEN)}"
         )
     for section in SAME:
-        if getattr(arm, section) != getattr(other, section):
+        if section not in differing and getattr(arm, section) != getattr(other, section):
             raise UserError(
                 f"{path}: arms.{name} and {baseline} differ in {section!r}; arms may differ in 'loss' and "
-                "'optim' only, so that all see the same data"
+                "'optim' only, so that all see the same data (an arm that others are compared with by 'against' also "
+                f"in {', '.join(map(repr, DATA))})"
             )
     if arm.optim.steps != other.optim.steps:
         raise UserError(

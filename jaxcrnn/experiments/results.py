@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,11 @@ class Results:
     Attributes:
       baseline: arm that the others are compared with.
       arms: `Rated` by test set, arm (including the start) and rate.
-      seeds: number of seeds that each arm shares with the baseline on every test set.
+      seeds: number of seeds that each arm shares with the arm that it is compared with on every test set.
       speeds: median steps per second of each arm.
       missing: number of runs that have not finished.
       damaged: corrupted logs, whose speed is unknown.
+      against: arms that are compared with another arm, trained on the same data as they are.
     """
 
     baseline: str
@@ -71,6 +72,7 @@ class Results:
     speeds: dict[str, float]
     missing: int
     damaged: tuple[str, ...] = ()
+    against: dict[str, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write the results as JSON."""
@@ -101,7 +103,7 @@ class Results:
             row: list[object] = [arm, self.seeds[arm]]
             for key in SHOWN:
                 one = rated[key]
-                row += [f"{one.rate.value:.2%}", _points(one.gain) if one.gain else ""] if one.of else ["-", ""]
+                row += [f"{one.rate.value:.2%}", self._gain(arm, one)] if one.of else ["-", ""]
                 if not number:
                     head += [one.name, f"vs {self.baseline}"]
             speed = self.speeds.get(arm)
@@ -114,9 +116,17 @@ class Results:
         first = next(iter(self.arms[test].values()))
         head = ["", *(part for key in rates for part in (first[key].name, f"difference from {self.baseline} [95 %]"))]
         rows: list[list[object]] = [
-            [arm, *(part for key in rates for part in _brief(rated[key]))] for arm, rated in self.arms[test].items()
+            [arm, *(part for key in rates for part in self._brief(arm, rated[key]))]
+            for arm, rated in self.arms[test].items()
         ]
         return head, rows
+
+    def _gain(self, arm: str, one: Rated) -> str:
+        other = self.against.get(arm)
+        return _points(one.gain) + (f" vs {other}" if other else "") if one.gain else ""
+
+    def _brief(self, arm: str, one: Rated) -> list[str]:
+        return [f"{one.rate.value:.2%}", self._gain(arm, one)] if one.of else ["-", ""]
 
     def sentences(self) -> list[str]:
         """Describe each arm except the baseline: what is better, worse or not distinguishable."""
@@ -129,7 +139,12 @@ class Results:
     def sentence(self, arm: str) -> str:
         """Describe how an arm differs from the baseline."""
         parts = [f"{verdict}: {', '.join(rates)}" for verdict, rates in self.verdicts(arm).items() if rates]
-        return "; ".join(parts) + "." if parts else "no seed in common with the baseline."
+        other = f"compared with {self.against[arm]}, " if arm in self.against else ""
+        return other + "; ".join(parts) + "." if parts else f"no seed in common with {self.base(arm)}."
+
+    def base(self, arm: str) -> str:
+        """Return the arm that an arm is compared with."""
+        return self.against.get(arm, self.baseline)
 
     def verdicts(self, arm: str) -> dict[str, list[str]]:
         """List the rates that are better, worse or not distinguishable, each with its difference."""
@@ -163,18 +178,14 @@ class Results:
             notes.append(f"Of {judged} intervals of 95 %, about {expected} are expected to exclude 0 by chance.")
         if few < most:
             notes.append(
-                f"An arm with fewer seeds than {self.baseline} is compared with {self.baseline} on the shared seeds "
-                "only, so its difference is not that of the two rates shown."
+                f"An arm with fewer seeds than {self.baseline} is compared on the shared seeds only, so its difference "
+                "is not that of the two rates shown."
             )
         if self.missing:
             verb = "run has" if self.missing == 1 else "runs have"
             notes.append(f"{self.missing} {verb} not finished.")
         notes += [f"{path} is corrupted; the speed is unknown." for path in self.damaged]
         return notes
-
-
-def _brief(one: Rated) -> list[str]:
-    return [f"{one.rate.value:.2%}", _points(one.gain) if one.gain else ""] if one.of else ["-", ""]
 
 
 def _points(gain: Interval) -> str:
@@ -192,7 +203,7 @@ def collect(folder: Path, replicates: int = 10_000) -> Results:
       UserError: the folder is not a comparison, no run of the baseline is finished, or predictions are for other lines.
     """
     facts, groups = description(folder), read_groups(folder / "groups.txt")
-    names, baseline = ("start", *facts["arms"]), facts["baseline"]
+    names, baseline, against = ("start", *facts["arms"]), facts["baseline"], facts.get("against", {})
     counts = {test: _counts(folder, test, names, facts["seeds"], groups) for test in facts["tests"]}
     runs = [(arm, seed) for arm in facts["arms"] for seed in facts["seeds"]]
     missing = sum(any(seed not in by_arm.get(arm, {}) for by_arm in counts.values()) for arm, seed in runs)
@@ -204,15 +215,16 @@ def collect(folder: Path, replicates: int = 10_000) -> Results:
         arms[test] = {}
         for arm, of_arm in of_test.items():
             # Only shared seeds can be paired.
-            both = sorted(of_arm.keys() & of_test[baseline].keys())
-            one, two = [of_arm[s] for s in both or of_arm], [of_test[baseline][s] for s in both]
+            base = of_test.get(against.get(arm, baseline), {})
+            both = sorted(of_arm.keys() & base.keys())
+            one, two = [of_arm[s] for s in both or of_arm], [base[s] for s in both]
             arms[test][arm] = _rated(one, two if both and arm != baseline else None, replicates)
     shared: dict[str, set[int]] = {
         arm: set(facts["seeds"]) for arm in names if any(arm in of for of in counts.values())
     }
     for of_test in counts.values():
         for arm in shared:
-            shared[arm] &= of_test.get(arm, {}).keys() & of_test[baseline].keys()
+            shared[arm] &= of_test.get(arm, {}).keys() & of_test.get(against.get(arm, baseline), {}).keys()
     speeds, damaged = _speeds(folder, list(shared))
     return Results(
         baseline,
@@ -221,6 +233,7 @@ def collect(folder: Path, replicates: int = 10_000) -> Results:
         speeds,
         missing,
         tuple(damaged),
+        against,
     )
 
 

@@ -94,7 +94,7 @@ class _Grid:
         if not plan.start.data.train and plan.start.text.share < 1:
             raise UserError("no training data; set data.train, or text.share=1 to train on rendered lines only")
         self.charset = datasets.charset(plan.start, datasets.source(plan.start))
-        self.streams: dict[int, tuple[Stream, Corpus | None]] = {}
+        self.streams: dict[Any, tuple[Stream, Corpus | None]] = {}
         others = [p.name for p in out.iterdir()] if out.exists() and not (out / PLAN).exists() else []
         if others:
             raise UserError(
@@ -127,6 +127,7 @@ class _Grid:
         self._check_predictions()
         facts = {
             "baseline": plan.baseline,
+            **({"against": plan.against} if plan.against else {}),
             "seeds": plan.seeds,
             "arms": list(plan.arms),
             "tests": files,
@@ -196,13 +197,13 @@ class _Grid:
         written = datasets.writing(dataclasses.replace(config, text=text), self.charset, tests.seed)
         return RenderedLines(*written, config.render, tests.lines, tests.seed)
 
-    def stream(self, seed: int) -> tuple[Stream, Corpus | None]:
-        """Return the training data of all runs of a seed."""
-        if seed not in self.streams:
-            config = _seeded(self.plan.start, seed)
+    def stream(self, config: Config) -> tuple[Stream, Corpus | None]:
+        """Return the training data of all runs with these settings and this seed; the last ones are kept."""
+        key = config.run.seed, config.data, config.text, config.render
+        if key not in self.streams:
             corpus, _ = datasets.audited(config, self.charset, datasets.source(config), None, self.skip_bad)
-            self.streams = {seed: (datasets.stream(config, self.charset, corpus), corpus)}
-        return self.streams[seed]
+            self.streams = {key: (datasets.stream(config, self.charset, corpus), corpus)}
+        return self.streams[key]
 
     def train(self, name: str, seed: int) -> bool:
         """Train one run to its end and evaluate it on the test sets; return False if it was stopped."""
@@ -244,7 +245,7 @@ class _Grid:
 
     def _trained(self, run: Run, name: str, seed: int) -> TrainState | None:
         """Train a run to its end and return its state, or None if it was stopped."""
-        stream, corpus = self.stream(seed)
+        stream, corpus = self.stream(_seeded(self.plan.start if name == START else self.plan.arms[name], seed))
         first = None if name == START else self._first(run, seed, corpus)
         with _console.make() as shown:
             done = fit(

@@ -332,7 +332,8 @@ def _accuracy(compared: results.Results) -> str:
         short = [*head[:2], *(head[i] for i in pairs), head[-1]]
         cells = [[*row[:2], *(f"{row[i]}\n{row[i + 1]}" for i in pairs), row[-1]] for row in rows]
         made += page.subheading(name) + page.table(short, cells, f"Arms on the test set {name}")
-    made += page.text(f"Below each rate: its difference from that of {compared.baseline}, with the interval.")
+    others = " unless another arm is named" if compared.against else ""
+    made += page.text(f"Below each rate: its difference from that of {compared.baseline}{others}, with the interval.")
     return made + page.details("All verdicts", page.bullets(compared.sentences()))
 
 
@@ -343,7 +344,8 @@ def _differences(compared: results.Results) -> str:
         for key in results.JUDGED:
             bars = {arm: rated[key].gain for arm, rated in arms.items() if rated[key].gain}
             one = next(iter(arms.values()))[key]
-            caption = f"{one.name}, {test}, vs {compared.baseline}"
+            others = " (or its own baseline)" if compared.against else ""
+            caption = f"{one.name}, {test}, vs {compared.baseline}{others}"
             figures.append(
                 (
                     caption,

@@ -15,6 +15,7 @@ from PIL import Image
 import jaxcrnn
 from jaxcrnn.cli import demo
 from jaxcrnn.cli.main import main
+from jaxcrnn.errors import UserError
 from jaxcrnn.experiments import plan as grid
 from jaxcrnn.experiments import results, run
 from jaxcrnn.interop import trained
@@ -103,7 +104,7 @@ def test_interrupted_comparison_is_resumed(comparison, plan, tmp_path, monkeypat
     assert "[1/4] ctc, seed 0: already finished" in shown
     assert "not distinguishable" in shown
     assert predictions(out) == predictions(comparison)
-    keys = {"baseline", "arms", "seeds", "speeds", "missing", "damaged"}
+    keys = {"baseline", "arms", "seeds", "speeds", "missing", "damaged", "against"}
     assert json.loads((out / "results.json").read_text()).keys() == keys
 
 
@@ -207,6 +208,11 @@ BAD = {
     "arms: {ctc: {}}\ntests: {files: {charset: b}}": "tests.files: invalid name 'charset'",
     "arms: {ctc: {}}\nconfig: {text: {share: 1.0}}\ntests: {typefaces: [none]}": "none",
     "arms: {ctc: {}}\nconfig: {text: {share: 1.0}}\ngroups: nowhere.txt": "nowhere.txt: No such file",
+    "arms: {ctc: {}, x: {}}\nagainst: {x: y}": "against: x: y; expected names of arms other than ctc",
+    "arms: {ctc: {}, x: {}}\nagainst: {x: ctc}": "against: x: ctc; expected names of arms other than ctc",
+    "arms: {ctc: {}, x: {}, y: {}}\nagainst: {x: y, y: x}": "which is compared with ctc itself",
+    "arms: {ctc: {}, x: {}}\nagainst: [x]": "against is ['x']; expected names",
+    "arms: {ctc: {}, x: {render: {level: easy}}, y: {}}\nagainst: {y: x}": "arms.y and x differ in 'render'",
     "- 1": "expected keys such as 'arms:', found list",
 }
 
@@ -221,6 +227,16 @@ def test_invalid_plans_print_one_line(text, tmp_path, capsys):
     assert BAD[text] in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_arm_whose_data_differ_needs_a_baseline_of_its_own(tmp_path):
+    """Its baseline may have other data than the plan's, but the arm must have the data of its baseline."""
+    path, look = tmp_path / "p.yaml", "{render: {level: easy}}"
+    path.write_text(f"arms: {{ctc: {{}}, easy: {look}, flow1: {{render: {{level: easy}}, loss: {{preset: flow1}}}}}}\n")
+    with pytest.raises(UserError, match="arms.easy and ctc differ in 'render'"):
+        grid.read(path)
+    path.write_text(path.read_text() + "against: {flow1: easy}\n")
+    assert grid.read(path).against == {"flow1": "easy"}
 
 
 OTHERS = {

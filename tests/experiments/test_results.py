@@ -59,7 +59,7 @@ def test_verdicts_and_warnings(tmp_path):
     assert few.seeds["same"] == 1
     # Of the seed that both have, with which they read alike; the rates are those of all seeds of each.
     assert few.arms["lookalike"]["same"]["substituted"].gain == (0, 0, 0)
-    assert "is compared with ctc on the shared seeds only" in " ".join(few.warnings())
+    assert "is compared on the shared seeds only" in " ".join(few.warnings())
     assert "this proves nothing" in " ".join(few.warnings())
     assert few.missing == 2
     # One seed proves nothing, and says so; arms with fewer seeds are paired with what both have.
@@ -85,6 +85,19 @@ def test_run_without_all_predictions_is_missing(tmp_path):
     assert compared.missing == 1
     assert compared.seeds == {"ctc": 2, "x": 1}
     assert "1 run has not finished." in compared.warnings()
+
+
+def test_arm_with_other_data_is_compared_with_its_own_baseline(tmp_path):
+    folder = made_up(tmp_path, {"ctc": 0.5, "ctc-pairs": 0.2, "pair": 0.2}, lines=20)
+    facts = json.loads((folder / "comparison.json").read_text())
+    (folder / "comparison.json").write_text(json.dumps(facts | {"against": {"pair": "ctc-pairs"}}))
+    compared = results.collect(folder, replicates=200)
+    gains = {arm: rated["substituted"].gain for arm, rated in compared.arms["lookalike"].items()}
+    assert gains["ctc"] is None
+    assert gains["ctc-pairs"].value < -0.2
+    assert gains["pair"] == (0, 0, 0)
+    assert compared.sentence("pair").startswith("compared with ctc-pairs, not distinguishable: ")
+    assert "+0.00 [+0.00, +0.00] vs ctc-pairs" in compared.text()
 
 
 def test_many_intervals_give_a_warning(tmp_path):
