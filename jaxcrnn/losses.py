@@ -196,8 +196,8 @@ def swap(
       0.6931
 
     References:
-      A margin over competing hypotheses, as in the maximum margin training of speech recognisers (Sha and Saul, 2007,
-      eq. 8), with the competitors limited to single substitutions.
+      Large margin training with a log-sum over the competing texts: Sha and Saul, 2007. Here these are the single
+      substitutions.
     """
     candidates = integers("candidates", candidates)
     ratios = ctc.single_swaps(logits, lengths, labels, label_lengths, candidates, blank=blank)
@@ -234,15 +234,13 @@ def consistency(logits: Array, others: Array, lengths: Array) -> Array:
       0.4621
 
     References:
-      Consistency-regularized CTC: Yao et al., 2024 (arXiv 2410.05101), eq. 4.
+      Consistency-regularized CTC: Yao et al., 2024 (arXiv 2410.05101).
     """
     if logits.shape != others.shape:
         raise ValueError(f"logits have shape {logits.shape} and others {others.shape}; expected the same")
     lengths = frame_lengths(lengths, logits.shape[1])
     inside = jnp.arange(logits.shape[1])[None, :] < lengths[:, None]
-    one, two = (
-        jax.nn.log_softmax(jnp.where(inside[:, :, None], at_least_float32(x), 0.0)) for x in (logits, others)
-    )
+    one, two = (jax.nn.log_softmax(jnp.where(inside[:, :, None], at_least_float32(x), 0.0)) for x in (logits, others))
 
     def divergence(target: Array, guess: Array) -> Array:
         target = jax.lax.stop_gradient(target)

@@ -86,7 +86,7 @@ def swap(
 
 
 def consistency(logits: Tensor, others: Tensor, lengths: Tensor) -> Tensor:
-    """Compute the symmetric Kullback-Leibler divergence by frame, each target a constant: ``[B]`` (CR-CTC, eq. 4)."""
+    """Compute the symmetric Kullback-Leibler divergence by frame, each target a constant: ``[B]`` (CR-CTC)."""
     losses = []
     for one, two, length in zip(logits, others, lengths.tolist(), strict=True):
         p, q = (torch.log_softmax(x[:length], -1) for x in (one, two))

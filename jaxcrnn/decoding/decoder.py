@@ -39,9 +39,10 @@ class Decoder:
 
         Returns:
           ``ids [B,N,T]``, ``counts [B,N]`` and ``scores [B,N]`` of the N best texts; for each character of the best
-          text its ``highest [B,T]`` probability over its frames, its ``first`` and ``last`` frame ``[B,T]``, and its
-          ``confidence [B,T]``, ``rivals [B,T,K]`` and their ``probability`` (`jaxcrnn.decoding.rivals`); ``blank [B]``, the mean probability of the blank, which is the confidence of an empty reading;
-          ``loss [B]`` and ``feasible [B]`` as in `jaxcrnn.train.eval_step`.
+          text its ``highest [B,T]`` probability over its frames, its ``first`` and ``last`` frame ``[B,T]``, its
+          ``confidence [B,T]``, and its ``rivals [B,T,K]`` with their ``probability`` (`jaxcrnn.decoding.rivals`);
+          ``blank [B]``, the mean probability of the blank, which is the confidence of an empty reading; ``loss [B]``
+          and ``feasible [B]`` as in `jaxcrnn.train.eval_step`.
         """
         dense = dataclasses.replace(config, model=dataclasses.replace(config.model, head="dense"))
         blank = config.model.blank

@@ -208,9 +208,7 @@ def _against(path: str | Path, section: Any, arms: dict[str, Config], baseline: 
     return {str(name): other for name, other in section.items()}
 
 
-def _same(
-    path: str | Path, name: str, arm: Config, other: Config, baseline: str, differing: Sequence[str]
-) -> None:
+def _same(path: str | Path, name: str, arm: Config, other: Config, baseline: str, differing: Sequence[str]) -> None:
     """Check that an arm sees the same data in the same order, and takes as many steps, as its baseline.
 
     The sections ``differing`` may differ.

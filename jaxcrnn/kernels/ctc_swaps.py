@@ -76,9 +76,7 @@ def swaps(paths: Lattice, lengths: Array, label_lengths: Array, scores: Array, c
         return run, run + out
 
     start = jnp.full(candidates.shape, -jnp.inf, scores.dtype)
-    _, at = jax.lax.scan(
-        step, start, (scores, begins, ends, before[:, :, :-1:2], left, after[:, :, 2::2], right)
-    )
+    _, at = jax.lax.scan(step, start, (scores, begins, ends, before[:, :, :-1:2], left, after[:, :, 2::2], right))
     swapped = log_sum_rows(at.reshape(1, len(at), -1))[0].reshape(candidates.shape)
     own = log_sum_rows(jnp.where(paths.ends, final[0], -jnp.inf))
     return swapped - finite_base(own)[:, None, None]

@@ -273,7 +273,7 @@ def swaps_one_by_one(logits, lengths, labels, label_lengths, candidates, blank=0
 
 @pytest.mark.parametrize("blank", [0, 5])
 def test_single_swaps_match_a_loss_for_each_swap(blank):
-    """Repeats that a swap makes or breaks, texts that then need more frames, padding, and ids that are no candidates."""
+    """Repeats that a swap makes or breaks, texts that need more frames, padding, and ids that are no candidates."""
     lines = lines_with_candidates(blank, 7, 5, 4, 6, blank)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         logits, *labels = lines[0].astype(np.float64), *lines[1:]

@@ -16,8 +16,8 @@ import jaxcrnn
 from jaxcrnn.architecture import ModelConfig
 from jaxcrnn.cli.main import main
 from jaxcrnn.data.images import Limits
-from jaxcrnn.errors import UserError
 from jaxcrnn.decoding.lines import LEAST
+from jaxcrnn.errors import UserError
 from jaxcrnn.interop import engines, exporters, weights
 from jaxcrnn.interop.recognizer import Recognizer
 from jaxcrnn.nn.imported import Imported
