@@ -271,7 +271,7 @@ def single_swaps(
     """Compute how probable each text is that differs from the label in one character, relative to the label.
 
     ``log p(label with slot l replaced by c) - log p(label)`` for each candidate c of each slot l: exactly what one CTC
-    loss for each text would give, from one forward-backward pass and one more scan with ``[B,L,K]`` states. It is
+    loss for each text would give, from two forward-backward passes and one more scan with ``[B,L,K]`` states. It is
     positive where the model prefers the candidate. The softmax's denominator cancels and is not computed.
 
     Args:

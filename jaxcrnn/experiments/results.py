@@ -63,7 +63,7 @@ class Results:
       speeds: median steps per second of each arm.
       missing: number of runs that have not finished.
       damaged: corrupted logs, whose speed is unknown.
-      against: arms that are compared with another arm, trained on the same data as they are.
+      against: for each arm that is not compared with the baseline, the arm that replaces it.
     """
 
     baseline: str

@@ -82,8 +82,7 @@ def model_of(args: argparse.Namespace, charset: Charset) -> tuple[ModelConfig, A
                 f"--init {args.init}: has other characters ({len(reader.charset)}) than {args.data / 'charset.txt'} "
                 f"({len(charset)}); expected the same in the same order"
             )
-        model, start = reader.model, jax.tree.map(jnp.asarray, reader.variables)
-        limits = reader.limits
+        model, start, limits = reader.model, reader.variables, reader.limits
     else:
         model = ModelConfig(
             backbone="vgg",
@@ -159,7 +158,7 @@ class Training:
         self.args, self.began = args, began
         self.charset = Charset.from_file(args.data / "charset.txt")
         self.typefaces = self._count_typefaces()
-        self.model, variables, self.limits = model_of(args, self.charset)
+        self.model, self.start, self.limits = model_of(args, self.charset)
         # `step` applies the learning rate and `run` ends the training, so the schedule is constant.
         constant = optim.OptimConfig(
             steps=10**9, learning_rate=1.0, warmup=0, final=1.0, weight_decay=0.0, ema=args.ema, clip_norm=5.0
@@ -170,8 +169,6 @@ class Training:
         self.peak = args.lr or (1.2e-3 if gpu else 4e-4)
         self.buckets = [bucket._replace(lines=max(2, int(bucket.lines * scale))) for bucket in BUCKETS[: args.buckets]]
         self.cycle = [which for which in CYCLE if which < args.buckets]
-        self.variables = variables
-        self.start = jax.device_get(variables)  # the arrays themselves are donated
 
     def _count_typefaces(self) -> int:
         path = self.args.data / "atlas.npz"
@@ -223,8 +220,9 @@ class Training:
             state, facts, number = checkpoints.restore_newest(state_shapes(self.config), None, self.say)
             self.say(f"resumed at step {number}")
             return state, Progress(**facts["progress"])
-        state = init_state(self.config, jax.random.key(0), variables=self.variables)
-        if self.variables is not None:
+        variables = jax.tree.map(jnp.array, self.start)  # copies, because a step donates its state
+        state = init_state(self.config, jax.random.key(0), variables=variables)
+        if variables is not None:
             # The average of the weights starts at those given.
             state = state._replace(opt_state=optim.begun(state.opt_state, state.params))
         return state, Progress()

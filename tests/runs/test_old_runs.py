@@ -58,9 +58,8 @@ def test_old_runs_give_the_same_texts(name, old, capsys):
             # Since 0.3 exact; it was the highest probability of the frames, which that of the line still is.
             assert 0 < character.pop("confidence") <= 1 - sum(character.pop("rivals").values()) + 1e-3
             del before["confidence"]
-            for edge in ("left", "right"):  # since 0.3 they do not depend on the padding of the line
-                assert character[edge] == pytest.approx(before.pop(edge), abs=2)
-                del character[edge]
+            for edge in ("left", "right") if name == "run_imported" else ():  # since 0.3 they do not depend on padding
+                assert character.pop(edge) == pytest.approx(before.pop(edge), abs=2)
     equal(lines, expected["recognize"])
 
 
