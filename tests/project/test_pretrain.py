@@ -156,6 +156,25 @@ def test_benchmark_scores_refuse_unusable_files(tmp_path):
         assert (done.returncode, done.stderr.strip()) == (1, message)
 
 
+def test_remaining_pairs_have_distances_of_their_pixels(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS / "benchmark")
+    import pairs
+
+    bar = np.zeros((6, 6))
+    bar[1:5, 2] = 1
+    assert pairs.distance(bar, np.roll(bar, (1, -1), (0, 1))) == 0  # one pixel down and to the left
+    assert pairs.distance(bar, np.roll(bar, 2, 1)) == 1  # still one pixel apart at best: no common ink
+    dot = np.where(np.arange(6)[:, None] == 1, bar, 0)
+    assert pairs.distance(bar, dot) == pytest.approx(3 / 5)
+    found = pairs.occurrences(["末土日", "未"], ["未士大", "未"], ["未末", "土士", "大太"])
+    assert [(o.line, o.true, o.read) for o in found] == [
+        (0, "未", "末"),
+        (0, "士", "土"),
+        (0, "大", None),  # misread, but not as a member of its group
+        (1, "未", None),
+    ]
+
+
 def test_scores_by_kind_are_edit_distances():
     import kinds
     from rapidfuzz.distance import Levenshtein
