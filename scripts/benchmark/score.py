@@ -57,6 +57,8 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs="+", metavar="PREDICTIONS")
     parser.add_argument("--pairs", type=int, default=0, metavar="N", help="also list each reader's N commonest pairs")
     args = parser.parse_args()
+    if args.pairs < 0:
+        parser.error(f"--pairs is {args.pairs}; expected 0 or more")
     groups = look_alikes()
     readers: dict[str, tuple[list[str], Scores]] = {}
     for path in args.files:
