@@ -233,6 +233,34 @@ def loss(s: Sizes) -> Variants:
     }
 
 
+def swaps(s: Sizes, candidates: int = 8) -> Variants:
+    """Compute the probabilities of all single swaps: at once, with its gradient, and by one CTC loss for each swap."""
+    logits, (lengths, labels, sizes) = jax.random.normal(KEY, (s.batch, s.frames, s.classes)), _labels(s)
+    others = (labels[:, :, None] + jnp.arange(candidates)) % (s.classes - 1) + 1
+
+    def at_once(logits: jax.Array) -> jax.Array:
+        return ctc.single_swaps(logits, lengths, labels, sizes, others)
+
+    def margin(logits: jax.Array) -> jax.Array:
+        return losses.swap(logits, lengths, labels, sizes, others).sum()
+
+    def one_by_one(logits: jax.Array) -> jax.Array:
+        def swapped(at: jax.Array) -> jax.Array:
+            slot, number = at // candidates, at % candidates
+            text = jnp.where(jnp.arange(s.slots) == slot, others[:, slot, number][:, None], labels)
+            return ctc.ctc_loss(logits, lengths, text, sizes)
+
+        return jax.lax.map(swapped, jnp.arange(s.slots * candidates))
+
+    return {
+        "jaxcrnn": compiled(at_once, logits),
+        "ctc": compiled(lambda x: ctc.ctc_loss(x, lengths, labels, sizes), logits),
+        "losses": compiled(one_by_one, logits),
+        "swap gradient": compiled(jax.value_and_grad(margin), logits),
+        "ctc gradient": compiled(jax.value_and_grad(lambda x: ctc.ctc_loss(x, lengths, labels, sizes).sum()), logits),
+    }
+
+
 def heads(s: Sizes) -> Variants:
     """Run the linear head with CTC and the best classes, forward and backward."""
     keys, labels, size = jax.random.split(KEY, 2), _labels(s), 2 * s.hidden
@@ -304,6 +332,7 @@ CASES: dict[str, Callable[[Sizes], Variants]] = {
     "backbone": backbone,
     "bilstm": bilstm,
     "ctc": loss,
+    "swaps": swaps,
     "head": heads,
     "center": center,
     "latency": forward,

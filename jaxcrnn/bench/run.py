@@ -33,8 +33,8 @@ GROWTH = (100, 6941, 21504, 90112)
 KINDS = ("float32", "bfloat16")  # the reference uses autocast for bfloat16
 MOST = 1_000_000  # upper bound of all sizes
 NAMES = {**cases.CASES, **data_cases.CASES}
-# Measured only if listed: a whole step of every preset.
-LONG = {"flows"}
+# Measured only if listed: a whole step of every preset, and a CTC loss for each swapped character.
+LONG = {"flows", "swaps"}
 # The reference's name for each case.
 ASKED = {name: name for name in ("product", "step", "forward", "backbone", "bilstm", "ctc", "head", "center")}
 ASKED |= {"flows": "step", "latency": "forward", "evaluate": "read", "recognize": "read"}
@@ -181,13 +181,13 @@ def _check(sizes: Sizes, chosen: list[str], rounds: int) -> None:
 
 def _plan(chosen: list[str], sizes: Sizes, grow: bool) -> list[tuple[str, Sizes]]:
     """List the cases with their sizes; ``grow`` adds other numbers of classes, batch sizes and widths."""
-    fixed: dict[str, dict[str, Any]] = {name: {"dtype": "float32"} for name in ("ctc", "center")}
+    fixed: dict[str, dict[str, Any]] = {name: {"dtype": "float32"} for name in ("ctc", "swaps", "center")}
     fixed["latency"] = {"batch": 1}
     plan = [(name, dataclasses.replace(sizes, **fixed.get(name, {}))) for name in chosen]
     if grow:
         for classes in GROWTH:
             for name in chosen:
-                if name in ("ctc", "head", "center"):
+                if name in ("ctc", "swaps", "head", "center"):
                     plan.append((name, dataclasses.replace(sizes, classes=classes, **fixed.get(name, {}))))
         for name in chosen:
             if name in ("step", "forward"):

@@ -32,8 +32,8 @@ def add_options(parser: options.Parser) -> None:
         "--only",
         metavar="CASES",
         help="comma-separated cases to run: product, step, flows, forward, "
-        "backbone, bilstm, ctc, head, center, latency, data, evaluate, recognize, cold; "
-        "flows runs only if listed here",
+        "backbone, bilstm, ctc, swaps, head, center, latency, data, evaluate, recognize, cold; "
+        "flows and swaps run only if listed here",
     )
     parser.add_argument(
         "--grow",
