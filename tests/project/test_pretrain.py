@@ -175,6 +175,34 @@ def test_remaining_pairs_have_distances_of_their_pixels(monkeypatch):
     ]
 
 
+def test_smaller_models_have_the_shapes_of_their_configuration():
+    import jax
+    import jax.numpy as jnp
+    import smaller
+
+    from jaxcrnn.charset import Charset
+    from jaxcrnn.interop.recognizer import Recognizer
+    from jaxcrnn.model import CRNN, ModelConfig
+    from jaxcrnn.nn.imported import Imported
+
+    def model(channels, hidden, charset):
+        imported = Imported(channels=channels)
+        return ModelConfig("vgg", hidden, num_classes=charset.num_classes, blank=charset.blank, imported=imported)
+
+    def variables(config, make=lambda f, *arrays: f(*arrays)):
+        return make(CRNN(config).init, jax.random.key(0), jnp.zeros((1, 32, 32, 1)), jnp.array([32]))
+
+    charset, fewer = Charset("未末土士"), Charset("士末")
+    large = model(16, 4, charset)
+    reader = Recognizer(large, jax.tree.map(np.asarray, variables(large)), charset, None)
+    same = smaller.smaller(reader, 16, 4, charset)
+    jax.tree.map(np.testing.assert_array_equal, same, dict(reader.variables))
+    small = smaller.smaller(reader, 8, 2, fewer)
+    expected = variables(model(8, 2, fewer), jax.eval_shape)
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), small) == jax.tree.map(lambda a: (a.shape, a.dtype), expected)
+    assert small["params"]["head"]["bias"].shape == (3,)
+
+
 def test_scores_by_kind_are_edit_distances():
     import kinds
     from rapidfuzz.distance import Levenshtein
