@@ -19,6 +19,7 @@ from jaxcrnn.convert import to_torch
 from jaxcrnn.errors import UserError
 from jaxcrnn.interop import checkpoint_layouts, importer, onnx_graph, recognizer, reorder, state_dicts
 from jaxcrnn.interop.exported import is_exported, located
+from jaxcrnn.interop.interpolation import interpolated
 from jaxcrnn.interop.recognizer import Recognizer
 from jaxcrnn.interop.trained import open_untrusted
 from jaxcrnn.model import CRNN, ModelConfig
@@ -27,7 +28,16 @@ from jaxcrnn.runs.folder import FACTS, open_weights
 LEAST = 16  # width in pixels that gives at least one frame with every backbone
 
 
-def export(source: Path, out: Path, kind: str, checkpoint: str = "best", *, trust_code: bool = False) -> str:
+def export(
+    source: Path,
+    out: Path,
+    kind: str,
+    checkpoint: str = "best",
+    *,
+    trust_code: bool = False,
+    start: Path | None = None,
+    share: float = 0.5,
+) -> str:
     """Export a recogniser for other programs.
 
     Args:
@@ -36,19 +46,34 @@ def export(source: Path, out: Path, kind: str, checkpoint: str = "best", *, trus
       kind: one of `FORMATS`.
       checkpoint: ``"best"``, ``"latest"`` or a step.
       trust_code: whether the modules that the loss of a run names may be imported, which runs their code.
+      start: recogniser that the source was fine-tuned from, to export what lies between the weights of both
+        (`jaxcrnn.interop.interpolation.interpolated`); None for the weights of the source.
+      share: with ``start``, share of the weights of the source.
 
     Returns:
       A description of what was written.
 
     Raises:
-      UserError: ``out`` exists or cannot be written, or the recogniser cannot be expressed in this format.
+      UserError: ``out`` exists or cannot be written, the recogniser cannot be expressed in this format, or ``start`` is
+        another model.
     """
     reader = recognizer.load(source, checkpoint, trust_code=trust_code)
+    if start is not None:
+        try:
+            reader = interpolated(recognizer.load(start), reader, share)
+        except UserError as error:
+            raise UserError(f"{source} and {start}: {error}") from None
     if out.exists():
         raise UserError(f"--out {out}: already exists; expected a new name")
     part = out.with_name(out.name + ".part")
     try:
         made = FORMATS[kind](reader, source, part)
+        if start is not None and (part / recognizer.CARD).is_file():
+            with (part / recognizer.CARD).open("a", encoding="utf-8") as file:
+                file.write(
+                    f"\nThese weights lie between those of the training (share {share:g}) and those at its start "
+                    f"({start.name}, {1 - share:g}).\n"
+                )
         part.rename(out)
     except (OSError, UserError) as error:
         if part.is_dir():

@@ -1,5 +1,6 @@
 """Trained recognisers by name: what commands do with exported ones and with the weights of the package."""
 
+import functools
 import json
 import shutil
 from dataclasses import replace
@@ -242,3 +243,50 @@ def test_package_weights_are_fine_tuned_with_another_charset(lines_file, tmp_pat
         encoding="utf-8"
     )
     assert len(jaxcrnn.load("model").recognize([lines_file.parent / "0.png"])) == 1
+
+
+def test_exported_weights_are_interpolated_by_character(exported, tmp_path, capsys):
+    start = recognizer.load(exported)
+    rng = np.random.default_rng(1)
+    charset = Charset("93x", "first")  # two shared characters, in another order, and a new one
+    model = replace(start.model, num_classes=4, blank=charset.blank, dropout=0.3)
+    shapes = state_shapes(TrainConfig(model))
+    arrays = {"params": shapes.params, "batch_stats": shapes.batch_stats}
+    variables = jax.tree.map(lambda a: rng.uniform(0, 0.2, a.shape).astype(np.float32), arrays)
+    tuned = tmp_path / "tuned"
+    to_safetensors(Recognizer(model, variables, charset, Limits()), tuned, tuned)
+    out = tmp_path / "between"
+    command = ["export", str(tuned), "--format", "safetensors", "--out", str(out), "--interpolate", str(exported)]
+    assert main([*command, "--share", "0.25"]) == 0
+    made = recognizer.load(out)
+    assert made.charset.characters == charset.characters
+    assert made.model.dropout == 0.3
+    for path, value in jax.tree_util.tree_leaves_with_path(made.variables):
+        old, new = (
+            functools.reduce(lambda tree, key: tree[key.key], path, one.variables)
+            for one in (start, recognizer.load(tuned))
+        )
+        if path[1].key == "head":
+            digits = start.charset.encode("93")
+            np.testing.assert_allclose(value[..., 3], new[..., 3], rtol=1e-6)  # x is new
+            old, new, value = old[..., [start.charset.blank, *digits]], new[..., :3], value[..., :3]
+        np.testing.assert_allclose(value, 0.75 * np.asarray(old) + 0.25 * np.asarray(new), rtol=1e-5, atol=1e-7)
+    assert "(share 0.25)" in (out / "README.md").read_text()
+
+
+def test_other_models_are_not_interpolated(exported, tmp_path, capsys):
+    command = ["export", str(exported), "--format", "safetensors", "--out", str(tmp_path / "out")]
+    for more, message in (
+        (
+            ["--interpolate", "pretrained"],
+            "different models cannot be interpolated: backbone is 'tiny' instead of 'vgg'",
+        ),
+        (
+            ["--share", "0.5"],
+            "--share requires --interpolate; expected the recogniser that this one was fine-tuned from",
+        ),
+        (["--interpolate", "pretrained", "--share", "2"], "--share is 2; expected a number from 0 to 1"),
+    ):
+        assert main([*command, *more]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
