@@ -59,8 +59,9 @@ def export(
     """
     reader = recognizer.load(source, checkpoint, trust_code=trust_code)
     if start is not None:
+        before = recognizer.load(start)
         try:
-            reader = interpolated(recognizer.load(start), reader, share)
+            reader = interpolated(before, reader, share)
         except UserError as error:
             raise UserError(f"{source} and {start}: {error}") from None
     if out.exists():
