@@ -59,10 +59,9 @@ def smaller_backbone(variables: Any, channels: int) -> tuple[Any, np.ndarray]:
 
 def smaller(reader: Any, channels: int, hidden: int, charset: Charset) -> Any:
     """Variables of the smaller model."""
-    variables = {kind: dict(reader.variables[kind]) for kind in ("params", "batch_stats")}
-    params, old = variables["params"], reader.model.hidden
+    params, old = reader.variables["params"], reader.model.hidden
     wider = float(np.sqrt(old / hidden))
-    backbone, inputs = smaller_backbone(variables, channels)
+    backbone, inputs = smaller_backbone(reader.variables, channels)
     out: dict[str, Any] = {"backbone": backbone["params"]}
     scale = float(np.sqrt(params["backbone"]["conv6"]["kernel"].shape[3] / channels))
     for number in (0, 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -54,7 +55,13 @@ def interpolated(start: Recognizer, trained: Recognizer, share: float) -> Recogn
         raise UserError(f"different models cannot be interpolated: {', '.join(different)}")
     before = transfer(start.variables, trained.variables, start.charset, trained.charset)
 
-    def between(old: object, new: object) -> np.ndarray:
+    return replace(trained, variables=between(before, trained.variables, share))
+
+
+def between(before: Any, after: Any, share: float) -> Any:
+    """Interpolate between two trees of arrays of the same shapes: ``(1 - share) * before + share * after``, float32."""
+
+    def of(old: Any, new: Any) -> np.ndarray:
         return np.asarray((1 - share) * np.asarray(old) + share * np.asarray(new), np.float32)
 
-    return replace(trained, variables=jax.tree.map(between, before, trained.variables))
+    return jax.tree.map(of, before, after)

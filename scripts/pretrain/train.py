@@ -42,6 +42,7 @@ from jaxcrnn.charset import Charset
 from jaxcrnn.data.images import Limits
 from jaxcrnn.errors import UserError
 from jaxcrnn.interop.exporters import to_safetensors
+from jaxcrnn.interop.interpolation import between
 from jaxcrnn.interop.recognizer import Recognizer, load
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.nn.imported import Imported
@@ -232,7 +233,7 @@ class Training:
         trained, share = jax.device_get(eval_variables(state)), self.args.interpolate
         if share == 1:
             return trained
-        return jax.tree.map(lambda old, new: (1 - share) * old + share * new, self.start, trained)
+        return between(self.start, trained, share)
 
     def share(self, done: Progress, before: float, ready: float) -> float:
         """The share of the plan that is done."""
