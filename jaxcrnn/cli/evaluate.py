@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         batch_size=batch_size,
         buckets=data.buckets,
         decoder=decoder,
+        reread=0.0 if decoder else corpus.limits.reread,
     )
     if args.predictions:
         write_predictions(Path(args.predictions), result.predictions())

@@ -16,10 +16,8 @@ from jaxcrnn.cli.decoding import add_decoding, decoder_of, decodes
 from jaxcrnn.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from jaxcrnn.data.images import Limits
-    from jaxcrnn.decoding.lines import Line
+    from jaxcrnn.decoding.lines import Line, NamedLooks
 
 SUMMARY = "read the text in images of single lines, with confidences"
 BATCH_SIZE = 16
@@ -170,14 +168,14 @@ class _Images:
         self.failed = 0
         self.places: dict[str, _Place] = {}
 
-    def scaled(self, files: list[tuple[str, str | bytes]]) -> Iterator[tuple[str, np.ndarray]]:
+    def scaled(self, files: list[tuple[str, str | bytes]]) -> Iterator[NamedLooks]:
         """Yield the names and the scaled lines of images."""
-        from jaxcrnn.data.images import ImageError, fit_height, read_gray
+        from jaxcrnn.data.images import ImageError, looks, read_gray
 
         for name, file in files:
             try:
                 gray = read_gray(file, self.limits, name)
-                line = fit_height(gray, self.height, self.limits, name)
+                lines = looks(gray, self.height, self.limits, name)
             except ImageError as error:
                 self.failed += 1
                 print(f"jaxcrnn recognize: {error}", file=sys.stderr)
@@ -185,8 +183,8 @@ class _Images:
                     print(to_json({"path": name, "error": str(error)}))
                 continue
             turned = self.limits.vertical and gray.shape[0] > gray.shape[1]
-            self.places[name] = _Place(gray.shape[0 if turned else 1] / line.shape[1], turned)
-            yield name, line
+            self.places[name] = _Place(gray.shape[0 if turned else 1] / lines[0].shape[1], turned)
+            yield name, lines
 
 
 def _as_text(line: Line) -> str:

@@ -17,7 +17,7 @@ from jaxcrnn._text import listed, quoted
 from jaxcrnn.charset import Charset, breaks, name_of
 from jaxcrnn.data import normalize
 from jaxcrnn.data.audit_images import Decoded, Images
-from jaxcrnn.data.images import ABSURD, MISSING, UNREADABLE, ImageError, Limits, fit_height
+from jaxcrnn.data.images import ABSURD, MISSING, UNREADABLE, ImageError, Limits, fit_height, looks
 from jaxcrnn.data.label_checks import LabelChecks
 from jaxcrnn.data.labels import MALFORMED, OUTSIDE, Fault, Source
 from jaxcrnn.data.ragged import Ragged
@@ -92,6 +92,11 @@ class Corpus:
             raise ImageError(UNREADABLE, message)
         self.cache.add(index, gray)
         return gray
+
+    def looks(self, item: int) -> list[np.ndarray]:
+        """Load the image of a kept row, and scale it as `jaxcrnn.data.images.looks` does."""
+        index = int(self.indices[item])
+        return looks(self.source[index][0], self.height, self.limits, self.source.name(index))
 
     @property
     def fingerprint(self) -> str:

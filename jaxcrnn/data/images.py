@@ -6,7 +6,7 @@ import errno
 import io
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ ABSURD = "absurd size"
 WIDER = "data.max_width; with a trained run: --max-width"
 # Shares of the contrast and of the height of the text that `trimmed` uses.
 EMPTY, AROUND = 0.3, 0.1
+OTHER_WIDTHS = (0.85, 1.2)  # shares of the width, at which `looks` scales a line again
 
 # Pillow supports more formats, and would start an external program for PostScript. The first group needs no plugins.
 _COMMON = ("BMP", "GIF", "JPEG", "PPM", "PNG")
@@ -59,6 +60,7 @@ class Limits:
       vertical: whether lines taller than wide are rotated by 90 degrees counterclockwise, so that a vertical line is
         read from top to bottom.
       trim: whether empty rows above and below the text are removed before scaling (`trimmed`).
+      reread: confidence below which a line is read again, narrower and wider (`looks`); 0 for never.
       normalize: operations that normalize labels, separated by commas (`jaxcrnn.data.normalize.OPERATIONS`).
     """
 
@@ -69,6 +71,7 @@ class Limits:
     stretch: int = 0
     vertical: bool = False
     trim: bool = False
+    reread: float = 0.0
     normalize: str = ""
 
     def of_stranger(self) -> Limits:
@@ -305,15 +308,43 @@ def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image
     Raises:
       ImageError: the scaled line would be wider than ``limits.max_width``.
     """
+    return _looks(gray, height, limits, name, ())[0]
+
+
+def looks(gray: np.ndarray, height: int, limits: Limits, name: str = "image") -> list[np.ndarray]:
+    """Scale a gray image as `fit_height` does and, with ``limits.reread``, also 15 % narrower and 20 % wider.
+
+    A recogniser that is unsure of a line may be sure of the same line at another width. There is only one look if all
+    lines are stretched to one width, and a wider one only up to ``limits.max_width``.
+
+    Returns:
+      Lines ``[height, w]`` uint8, first that of `fit_height`.
+
+    Raises:
+      ImageError: as `fit_height`.
+
+    Examples:
+      >>> import numpy as np
+      >>> [line.shape for line in looks(np.zeros((64, 200), np.uint8), 32, Limits(reread=0.97))]
+      [(32, 100), (32, 85), (32, 120)]
+    """
+    return _looks(gray, height, limits, name, OTHER_WIDTHS if limits.reread and not limits.stretch else ())
+
+
+def _looks(gray: np.ndarray, height: int, limits: Limits, name: str, others: Sequence[float]) -> list[np.ndarray]:
     turned = limits.vertical and gray.shape[0] > gray.shape[1]
     gray = trimmed(gray, limits)
     if turned:
         gray = np.ascontiguousarray(np.rot90(gray))
     h, w = gray.shape
-    width = fitted_width((h, w), height, limits, name)
-    if (height, width) == (h, w):
-        return gray
-    return np.asarray(Image.fromarray(gray).resize((width, height), Image.Resampling.BILINEAR))
+    own = fitted_width((h, w), height, limits, name)
+    widths = [own, *(max(1, round(own * share)) for share in others)]
+    line = Image.fromarray(gray)
+    return [
+        gray if (height, width) == (h, w) else np.asarray(line.resize((width, height), Image.Resampling.BILINEAR))
+        for width in widths
+        if width <= limits.max_width
+    ]
 
 
 def to_float(gray: np.ndarray) -> np.ndarray:

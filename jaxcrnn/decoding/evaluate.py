@@ -22,7 +22,7 @@ from jaxcrnn.data.buckets import Planned
 from jaxcrnn.data.loader import Batches, collate
 from jaxcrnn.data.predictions import Predictions
 from jaxcrnn.decoding.decoder import Decoder
-from jaxcrnn.decoding.lines import Character, Line, listed
+from jaxcrnn.decoding.lines import Character, Line, NamedLooks, listed, looks_of, surest
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.nn.layers import grid
 from jaxcrnn.parallel.mesh import assemble, fetch, my_rows, of_batch
@@ -102,6 +102,7 @@ def evaluate(
     progress: Callable[[int], None] = lambda done: None,
     mesh: Mesh | None = None,
     decoder: Decoder | None = None,
+    reread: float = 0.0,
 ) -> Evaluation:
     """Read every line of a corpus; the batch size affects speed, not results.
 
@@ -117,6 +118,8 @@ def evaluate(
       progress: called with the number of lines done.
       mesh: mesh of the state if it is on several devices; lines are sharded over its ``data`` axis.
       decoder: decoder to use; best-path decoding by default.
+      reread: confidence below which a line is read again at other widths (`jaxcrnn.data.images.looks`), without a
+        decoder and on one device. The loss is that of the first look.
 
     Raises:
       OutOfMemory: memory ran out; the message names the batch and what to lower.
@@ -138,6 +141,10 @@ def evaluate(
                     losses[item] = out["loss"][row]
             done += len(planned.items)
             progress(done)
+    unsure = [item for item, line in enumerate(lines) if line and line.confidence < reread]
+    named = ((corpus.source.name(int(corpus.indices[item])), corpus.looks(item)) for item in unsure)
+    for item, line in zip(unsure, recognize(config, state, charset, named, reread=reread), strict=True):
+        lines[item] = line
     spelled = int(np.count_nonzero(~np.isnan(losses)))
     loss = float(np.nansum(losses) / spelled) if spelled else 0.0
     return Evaluation([line for line in lines if line], corpus.texts, loss, spelled)
@@ -227,11 +234,12 @@ def recognize(
     config: TrainConfig,
     state: TrainState,
     charset: Charset,
-    images: Iterable[tuple[str, np.ndarray]],
+    images: Iterable[NamedLooks],
     *,
     batch_size: int = 16,
     decoder: Decoder | None = None,
     start: TrainConfig | None = None,
+    reread: float = 0.0,
 ) -> Iterator[Line]:
     """Read a stream of images, and yield the lines in their order.
 
@@ -239,11 +247,13 @@ def recognize(
       config: configuration of the run.
       state: state of the run.
       charset: charset of the run.
-      images: names and gray uint8 images ``[H, w]`` of the model's height (see `jaxcrnn.data.images`).
+      images: names, and gray uint8 images ``[H, w]`` of the model's height, or several looks at a line
+        (`jaxcrnn.data.images.looks`).
       batch_size: lines in a batch; lines are read in chunks of at least four batches.
       decoder: decoder to use; by default best-path decoding, without details of the characters.
       start: configuration for the first `FEW` lines, which compiles faster (`jaxcrnn.runs.compile.for_few`); they are
         padded to fewer widths, too. None for ``config``.
+      reread: confidence below which the further looks at a line are read, too.
     """
     done, size = 0, batch_size * 4
     rest = iter(images)
@@ -251,7 +261,11 @@ def recognize(
         few = start is not None and done < FEW
         rows = 1 if done == 0 and len(chunk) == 1 else min(batch_size, FEW_ROWS) if few else batch_size
         plan = _Plan(start if few and start else config, LADDER[::2] if few else LADDER, rows, decoder)
-        yield from _chunk(plan, state, charset, chunk)
+        looks = [looks_of(image) for _, image in chunk]
+        lines = _chunk(
+            plan, state, charset, [(name, first) for (name, _), (first, *_) in zip(chunk, looks, strict=True)]
+        )
+        yield from _reread(plan, state, charset, list(lines), looks, reread) if reread else lines
         done += len(chunk)
 
 
@@ -262,6 +276,22 @@ class _Plan(NamedTuple):
     ladder: Sequence[int]
     rows: int
     decoder: Decoder | None
+
+
+def _reread(
+    plan: _Plan,
+    state: TrainState,
+    charset: Charset,
+    lines: Sequence[Line],
+    looks: Sequence[list[np.ndarray]],
+    reread: float,
+) -> Iterator[Line]:
+    """Yield lines that were read in their first look; of those less confident than ``reread``, the surest reading."""
+    used = [of if line.confidence < reread else of[:1] for line, of in zip(lines, looks, strict=True)]
+    again = [(line.name, look) for line, of in zip(lines, used, strict=True) for look in of[1:]]
+    others = _chunk(plan, state, charset, again)
+    for line, of in zip(lines, used, strict=True):
+        yield surest([line, *itertools.islice(others, len(of) - 1)], [look.shape[1] for look in of])
 
 
 def _chunk(plan: _Plan, state: TrainState, charset: Charset, chunk: Sequence[tuple[str, np.ndarray]]) -> Iterator[Line]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,10 @@ from jaxcrnn.nn.layers import Grid
 
 RIVALS = 8  # other characters of which the probabilities are computed
 LEAST = 0.001  # probability of those that are returned
+
+
+# The name of a line, and its image at the model's height or several looks at it (`jaxcrnn.data.images.looks`).
+NamedLooks = tuple[str, np.ndarray | Sequence[np.ndarray]]
 
 
 class Character(NamedTuple):
@@ -92,6 +97,32 @@ def read_line(logits: np.ndarray, charset: Charset, name: str, grid: Grid | None
         for c, p, start, end, *others in places
     )
     return Line(name, text, float(np.mean(sure)), tuple(characters))
+
+
+def surest(lines: Sequence[Line], widths: Sequence[int]) -> Line:
+    """Return the most confident reading of several looks at a line.
+
+    A reading without text, however confident, is returned only if no look has text.
+
+    Args:
+      lines: readings of the same line, scaled to ``widths`` pixels (`jaxcrnn.data.images.looks`).
+      widths: widths of the scaled lines; positions of characters are returned in pixels of the first one.
+
+    Examples:
+      >>> line = surest([Line("", "a", 0.5), Line("", "b", 0.8, (Character("b", 0.8, 0, 60),))], [50, 60])
+      >>> line.text, line.characters[0].right
+      ('b', 50.0)
+    """
+    best, width = max(zip(lines, widths, strict=True), key=lambda look: (look[0].text != "", look[0].confidence))
+    scale = widths[0] / width
+    return best._replace(
+        characters=tuple(c._replace(left=c.left * scale, right=c.right * scale) for c in best.characters)
+    )
+
+
+def looks_of(image: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return the looks at a line, of which a single image is one."""
+    return [image] if isinstance(image, np.ndarray) else list(image)
 
 
 def listed(charset: Charset, classes: np.ndarray, probabilities: np.ndarray) -> tuple[tuple[str, float], ...]:

@@ -113,7 +113,7 @@ def _served(reader: Recognizer, out: Path, name: str, data: bytes) -> str:
 
 def _facts(reader: Recognizer) -> dict[str, Any]:
     images = dataclasses.asdict(reader.limits)
-    for name in ("vertical", "trim"):
+    for name in ("vertical", "trim", "reread"):
         if not images[name]:
             del images[name]  # earlier versions, which do not know it, read such an export too
     del images["normalize"]  # of labels, which an exported model does not read

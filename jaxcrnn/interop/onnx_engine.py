@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +14,7 @@ from jaxcrnn._memory import explained, is_out_of_memory
 from jaxcrnn.architecture import ModelConfig
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.images import to_float
-from jaxcrnn.decoding.lines import Line, read_line
+from jaxcrnn.decoding.lines import Line, NamedLooks, looks_of, read_line, surest
 from jaxcrnn.interop import onnx_graph, weights
 from jaxcrnn.nn.layers import grid
 
@@ -64,19 +64,27 @@ class OnnxEngine:
                 raise
 
     def lines(
-        self, charset: Charset, images: Iterable[tuple[str, np.ndarray]], *, characters: bool = False
+        self, charset: Charset, images: Iterable[NamedLooks], *, characters: bool = False, reread: float = 0.0
     ) -> Iterator[Line]:
         """Read a stream of images, and yield the lines in their order as soon as they are read.
 
         Args:
           charset: charset of the model.
-          images: names and gray uint8 images ``[H,w]`` of the model's height.
+          images: names, and gray uint8 images ``[H,w]`` of the model's height, or several looks at a line.
           characters: whether to return the characters of each line, too.
+          reread: confidence below which the further looks at a line are read, too.
         """
 
-        def read(name: str, image: np.ndarray) -> Line:
+        def look(name: str, image: np.ndarray) -> Line:
             places = grid(self.model.backbone, image.shape[1]) if characters else None
             return read_line(self.logits(image), charset, name, places)
+
+        def read(name: str, image: np.ndarray | Sequence[np.ndarray]) -> Line:
+            first, *others = looks_of(image)
+            line = look(name, first)
+            if line.confidence >= reread:
+                return line
+            return surest([line, *(look(name, one) for one in others)], [one.shape[1] for one in (first, *others)])
 
         count = processors()
         reading: deque[Future[Line]] = deque()

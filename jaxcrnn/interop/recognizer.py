@@ -20,8 +20,8 @@ from PIL import Image
 
 from jaxcrnn.architecture import ModelConfig
 from jaxcrnn.charset import Charset
-from jaxcrnn.data.images import Limits, fit_height, noting_pages, pages_note, read_gray, to_gray
-from jaxcrnn.decoding.lines import Line
+from jaxcrnn.data.images import Limits, looks, noting_pages, pages_note, read_gray, to_gray
+from jaxcrnn.decoding.lines import Line, NamedLooks
 from jaxcrnn.errors import UserError
 from jaxcrnn.interop import engines
 from jaxcrnn.interop.exported import (
@@ -103,7 +103,7 @@ class Recognizer:
             raise UserError(f"recognize: got a {type(images).__name__}; expected a list of images")
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; expected 1 or more")
-        named = ((_name(image, i), self._gray(image, i)) for i, image in enumerate(images))
+        named = ((_name(image, i), self._looks(image, i)) for i, image in enumerate(images))
         with noting_pages() as pages:
             lines = list(self.lines(named, batch_size=batch_size, expected=len(images)))
         if pages:
@@ -112,7 +112,7 @@ class Recognizer:
 
     def lines(
         self,
-        images: Iterable[tuple[str, np.ndarray]],
+        images: Iterable[NamedLooks],
         *,
         batch_size: int = 16,
         characters: bool = False,
@@ -122,27 +122,40 @@ class Recognizer:
         """Read a stream of scaled images, and yield the lines in their order.
 
         Args:
-          images: names and gray uint8 images ``[H,w]`` of the model's height (`jaxcrnn.data.images.fit_height`).
+          images: names, and gray uint8 images ``[H,w]`` of the model's height (`jaxcrnn.data.images.fit_height`), or
+            several looks at a line (`jaxcrnn.data.images.looks`), of which the others are read if the confidence of the
+            first is below ``limits.reread``.
           batch_size: lines in a batch of the engine jax; onnx reads them one by one.
           characters: whether to return the characters of each line with their confidences and positions.
-          decoder: decoder to use instead of the best class of each frame; needs the engine jax.
+          decoder: decoder to use instead of the best class of each frame, on the first look alone; needs the engine
+            jax.
           expected: number of images, if it is known; with many, jax compiles programs that read faster.
 
         Raises:
           UserError: see `recognize`.
         """
         if engines.choose(self.engine, self.model, "a decoder" if decoder else "") == "onnx":
-            return self._onnx().lines(self.charset, images, characters=characters)
+            return self._onnx().lines(self.charset, images, characters=characters, reread=self.limits.reread)
         _check_process()
         from jaxcrnn.decoding.decoder import Decoder
         from jaxcrnn.decoding.evaluate import FEW, recognize
 
+        reread = 0.0 if decoder else self.limits.reread
         if characters and decoder is None:
             decoder = Decoder(1)
         config, few, state = self._jax()
         read = self._made["read"] = self._made.get("read", 0) + expected
         start = few if read < FEW else None
-        return recognize(config, state, self.charset, images, batch_size=batch_size, decoder=decoder, start=start)
+        return recognize(
+            config,
+            state,
+            self.charset,
+            images,
+            batch_size=batch_size,
+            decoder=decoder,
+            start=start,
+            reread=reread,
+        )
 
     def _onnx(self) -> OnnxEngine:
         if "onnx" not in self._made:
@@ -166,7 +179,7 @@ class Recognizer:
             self._made["jax"] = for_reading(config), for_few(config), state
         return self._made["jax"]
 
-    def _gray(self, image: Any, number: int) -> np.ndarray:
+    def _looks(self, image: Any, number: int) -> list[np.ndarray]:
         name = _name(image, number)
         if isinstance(image, np.ndarray):
             colors = image.shape[2:] in ((), (1,), (3,))
@@ -181,7 +194,7 @@ class Recognizer:
             gray = read_gray(image, self.limits, name)
         else:
             raise UserError(f"{name}: a {type(image).__name__}; expected a path, bytes, an array or a Pillow image")
-        return fit_height(gray, self.model.height, self.limits, name)
+        return looks(gray, self.model.height, self.limits, name)
 
 
 def _name(image: Any, number: int) -> str:

@@ -58,6 +58,7 @@ from jaxcrnn.types import Batch, TrainState
 
 WARMUP = 100  # steps
 SAVING = 6  # seconds kept for the export
+READING = Limits(trim=True, reread=0.97)  # how weights trained from nothing read, as those of the package do
 LOG_EVERY = 15  # seconds
 AHEAD = 3  # steps queued on the device
 NOT_FINISHED = 75
@@ -74,8 +75,8 @@ class Progress:
 
 
 def model_of(args: argparse.Namespace, charset: Charset) -> tuple[ModelConfig, Any, Limits]:
-    """The model to train, the variables to start from or None, and the bounds on images that the result will have."""
-    start, limits = None, Limits()
+    """The model to train, the variables to start from or None, and how the result will read images."""
+    start, limits = None, READING
     if args.init:
         reader = load(args.init)
         if reader.charset.hash != charset.hash:

@@ -6,11 +6,11 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from random_readers import reader_of
 
 import jaxcrnn
 from jaxcrnn.architecture import ModelConfig
@@ -19,7 +19,6 @@ from jaxcrnn.data.images import Limits
 from jaxcrnn.decoding.lines import LEAST
 from jaxcrnn.errors import UserError
 from jaxcrnn.interop import engines, exporters, weights
-from jaxcrnn.interop.recognizer import Recognizer
 from jaxcrnn.nn.imported import Imported
 from jaxcrnn.nn.layers import BACKBONES
 
@@ -38,18 +37,6 @@ MODELS = {name: ModelConfig(name, hidden=5, num_classes=11, imported=Imported(ch
     ),
     "padded pooling": ModelConfig("8p2x1s1a1 6nvp2x2s3a1", recurrent="bilstm lstm linear", hidden=5, num_classes=11),
 }
-
-
-def reader_of(model, engine="auto"):
-    """Return a recogniser with random weights."""
-    generator, arrays = np.random.default_rng(0), {}
-    for name, shape in weights.shapes(model).items():
-        value = generator.normal(0, 1, shape) / max(1, np.prod(shape[:-1])) ** 0.5
-        arrays[name] = (np.abs(value) + 0.5 if name.endswith(".var") else value).astype(np.float32)
-    arrays["params.head.kernel"] *= 8  # readings that are not empty
-    variables = weights.unflattened(arrays, model, Path("random"))
-    charset = jaxcrnn.Charset("0123456789", "last" if model.blank else "first")
-    return Recognizer(model, variables, charset, Limits(), engine)
 
 
 def lines_of(height, widths=(3, 17, 61, 64, 97)):

@@ -225,7 +225,7 @@ def test_further_pages_are_reported_once(run_of, monkeypatch):
     seen = []
 
     def lines(self, images, **options):
-        seen.extend(image for _, image in images)
+        seen.extend(image for _, (image,) in images)  # one look each
         return seen
 
     monkeypatch.setattr(recognizer.Recognizer, "lines", lines)

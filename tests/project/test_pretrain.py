@@ -376,3 +376,11 @@ def test_make_repeats_no_stage(tmp_path):
     (tmp_path / "data/fetched").unlink()
     assert "fetch.py training" in stages()
     assert "train.py" not in stages()
+
+
+def test_weights_trained_from_nothing_read_as_those_of_the_package():
+    import train
+
+    import jaxcrnn
+
+    assert jaxcrnn.load().limits == train.READING
