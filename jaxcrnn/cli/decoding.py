@@ -73,7 +73,7 @@ def decoder_of(args: argparse.Namespace, charset: Charset) -> Decoder | None:
     Raises:
       UserError: a file cannot be read, or an option is out of range.
     """
-    if not (decodes(args) or getattr(args, "characters", False)):
+    if not decodes(args):
         return None
     from jaxcrnn.decoding.decoder import Decoder
 

@@ -29,6 +29,7 @@ def add_options(parser: options.Parser) -> None:
         "--predictions", metavar="FILE", help="write path<TAB>prediction<TAB>truth of every line to this file"
     )
     options.add_reading(parser)
+    options.add_reread(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_decoding(parser)
 
@@ -53,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
     state, step = opened.state(args.checkpoint)
     decoder = decoder_of(args, opened.charset)
     shown_on = sys.stderr if args.json else sys.stdout
-    corpus = usable_lines(opened, [path], keep_text_faults=True, shown_on=shown_on, **options.reading(args))
+    given = options.reading(args) | {"reread": args.reread}
+    corpus = usable_lines(opened, [path], keep_text_faults=True, shown_on=shown_on, **given)
     data = opened.config.data
     result = evaluate(
         opened.reader_config,

@@ -144,6 +144,17 @@ def add_vertical(parser: argparse.ArgumentParser, default: str = "; sets data.ve
     )
 
 
+def add_reread(parser: argparse.ArgumentParser) -> None:
+    """Add ``--reread``."""
+    parser.add_argument(
+        "--reread",
+        type=float,
+        metavar="X",
+        help="read lines whose confidence is below X again, narrower and wider, and keep the most confident reading; 0 "
+        "for never; default: as the model records (data.reread)",
+    )
+
+
 def vertical_key(args: argparse.Namespace) -> list[str]:
     """Return the configuration override that ``--vertical`` stands for."""
     return [] if args.vertical is None else [f"data.vertical={str(args.vertical).lower()}"]

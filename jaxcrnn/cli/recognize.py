@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator
@@ -53,6 +54,7 @@ def add_options(parser: options.Parser) -> None:
     options.add_batch_size(parser)
     options.add_checkpoint(parser)
     options.add_bounds(parser)
+    options.add_reread(parser)
     options.add_trust(parser)
     parser.add_argument(
         "--json", action="store_true", help="print a JSON object per image instead of path<TAB>text<TAB>confidence"
@@ -87,10 +89,11 @@ def run(args: argparse.Namespace) -> int:
     batch_size = options.batch_size(args, BATCH_SIZE)
     model, items = _split(args.items)
     reader = open_model(model, args.checkpoint, trust_code=args.trust_code, engine=args.engine)
+    reader = dataclasses.replace(reader, limits=_limits(args, model, reader.limits))
     uses_jax = engines.choose(args.engine, reader.model, decodes(args)) == "jax"
     if uses_jax:
         prepare(options.RUN_MODULES)
-    images = _Images(args, reader.model.height, _limits(args, model, reader.limits))
+    images = _Images(args, reader.model.height, reader.limits)
     files = list(_inputs(items, sys.stdin.buffer, model))
     with noting_pages() as pages:
         read = reader.lines(
@@ -98,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             batch_size=batch_size,
             expected=len(files),
             characters=args.characters,
-            decoder=decoder_of(args, reader.charset) if uses_jax else None,
+            decoder=decoder_of(args, reader.charset) if decodes(args) else None,
         )
         for line in read:
             place = images.places[line.name]
@@ -151,7 +154,7 @@ def _limits(args: argparse.Namespace, model: str, own: Limits) -> Limits:
 
     folder = located(model)
     place = f"{folder / CONFIG}: images" if is_exported(model) else f"{folder / 'config.yaml'}: data"
-    bounds = {name: getattr(args, name) for name in ("max_pixels", "max_bytes", "max_width", "vertical")}
+    bounds = {name: getattr(args, name) for name in ("max_pixels", "max_bytes", "max_width", "vertical", "reread")}
     return bounded(own, place, **bounds)
 
 

@@ -86,17 +86,24 @@ class Corpus:
         index = int(self.indices[item])
         if (decoded := self.cache.get(index)) is not None:
             return decoded
-        gray = fit_height(self.source[index][0], self.height, self.limits, self.source.name(index))
-        if gray.shape[1] != self.widths[item]:
-            message = f"{self.source.where(index)}: the image changed since the audit"
-            raise ImageError(UNREADABLE, message)
+        gray = self._unchanged(
+            item, fit_height(self.source[index][0], self.height, self.limits, self.source.name(index))
+        )
         self.cache.add(index, gray)
         return gray
 
     def looks(self, item: int) -> list[np.ndarray]:
         """Load the image of a kept row, and scale it as `jaxcrnn.data.images.looks` does."""
         index = int(self.indices[item])
-        return looks(self.source[index][0], self.height, self.limits, self.source.name(index))
+        scaled = looks(self.source[index][0], self.height, self.limits, self.source.name(index))
+        self._unchanged(item, scaled[0])
+        return scaled
+
+    def _unchanged(self, item: int, gray: np.ndarray) -> np.ndarray:
+        if gray.shape[1] != self.widths[item]:
+            where = self.source.where(int(self.indices[item]))
+            raise ImageError(UNREADABLE, f"{where}: the image changed since the audit")
+        return gray
 
     @property
     def fingerprint(self) -> str:

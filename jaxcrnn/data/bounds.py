@@ -19,6 +19,7 @@ def bounded(
     max_bytes: int | None = None,
     max_width: int | None = None,
     vertical: bool | None = None,
+    reread: float | None = None,
 ) -> Limits:
     """Return how a model reads images, with bounds that are safe even if its configuration is not trusted.
 
@@ -31,15 +32,19 @@ def bounded(
       max_bytes: maximum bytes of an image; None likewise.
       max_width: maximum width of a line in pixels at the model's height; None for the model's.
       vertical: whether to rotate lines taller than wide; None for as the model was trained.
+      reread: confidence below which lines are read again, 0 to 1; None for the model's.
 
     Raises:
-      UserError: a bound below 1.
+      UserError: a bound below 1, or ``reread`` out of range.
     """
+    if reread is not None and not 0 <= reread <= 1:
+        raise UserError(f"--reread {reread:g}: expected 0 to 1")
     limits = dataclasses.replace(
         own.of_stranger(),
         outside=outside,
         max_width=own.max_width if max_width is None else max_width,
         vertical=own.vertical if vertical is None else vertical,
+        reread=own.reread if reread is None else reread,
     )
     file, _, section = place.rpartition(": ")
     for name, option in (("max_width", limits.max_width), ("max_pixels", max_pixels), ("max_bytes", max_bytes)):

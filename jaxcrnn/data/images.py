@@ -314,8 +314,8 @@ def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image
 def looks(gray: np.ndarray, height: int, limits: Limits, name: str = "image") -> list[np.ndarray]:
     """Scale a gray image as `fit_height` does and, with ``limits.reread``, also 15 % narrower and 20 % wider.
 
-    A recogniser that is unsure of a line may be sure of the same line at another width. There is only one look if all
-    lines are stretched to one width, and a wider one only up to ``limits.max_width``.
+    A recogniser that is unsure of a line may be sure of the same line at another width. Lines that are stretched to one
+    width have a single look, and a look wider than ``limits.max_width`` is omitted.
 
     Returns:
       Lines ``[height, w]`` uint8, first that of `fit_height`.
@@ -338,7 +338,7 @@ def _looks(gray: np.ndarray, height: int, limits: Limits, name: str, others: Seq
         gray = np.ascontiguousarray(np.rot90(gray))
     h, w = gray.shape
     own = fitted_width((h, w), height, limits, name)
-    widths = [own, *(max(1, round(own * share)) for share in others)]
+    widths = dict.fromkeys([own, *(max(1, round(own * share)) for share in others)])  # of narrow lines, some are equal
     line = Image.fromarray(gray)
     return [
         gray if (height, width) == (h, w) else np.asarray(line.resize((width, height), Image.Resampling.BILINEAR))

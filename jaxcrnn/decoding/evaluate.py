@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from jaxcrnn.data.buckets import Planned
 from jaxcrnn.data.loader import Batches, collate
 from jaxcrnn.data.predictions import Predictions
 from jaxcrnn.decoding.decoder import Decoder
-from jaxcrnn.decoding.lines import Character, Line, NamedLooks, listed, looks_of, surest
+from jaxcrnn.decoding.lines import Character, Line, NamedLooks, is_unsure, listed, looks_of, surest
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.nn.layers import grid
 from jaxcrnn.parallel.mesh import assemble, fetch, my_rows, of_batch
@@ -141,10 +142,13 @@ def evaluate(
                     losses[item] = out["loss"][row]
             done += len(planned.items)
             progress(done)
-    unsure = [item for item, line in enumerate(lines) if line and line.confidence < reread]
-    named = ((corpus.source.name(int(corpus.indices[item])), corpus.looks(item)) for item in unsure)
-    for item, line in zip(unsure, recognize(config, state, charset, named, reread=reread), strict=True):
-        lines[item] = line
+    unsure = [(item, line) for item, line in enumerate(lines) if line and is_unsure(line, reread)]
+    for start in range(0, len(unsure), batch_size):
+        some = unsure[start : start + batch_size]
+        looks = [corpus.looks(item) for item, _ in some]
+        read = functools.partial(recognize, config, state, charset, batch_size=batch_size)
+        for (item, _), line in zip(some, _reread([line for _, line in some], looks, reread, read), strict=True):
+            lines[item] = line
     spelled = int(np.count_nonzero(~np.isnan(losses)))
     loss = float(np.nansum(losses) / spelled) if spelled else 0.0
     return Evaluation([line for line in lines if line], corpus.texts, loss, spelled)
@@ -265,7 +269,8 @@ def recognize(
         lines = _chunk(
             plan, state, charset, [(name, first) for (name, _), (first, *_) in zip(chunk, looks, strict=True)]
         )
-        yield from _reread(plan, state, charset, list(lines), looks, reread) if reread else lines
+        read = functools.partial(_chunk, plan, state, charset)
+        yield from _reread(list(lines), looks, reread, read) if reread else lines
         done += len(chunk)
 
 
@@ -279,17 +284,14 @@ class _Plan(NamedTuple):
 
 
 def _reread(
-    plan: _Plan,
-    state: TrainState,
-    charset: Charset,
     lines: Sequence[Line],
     looks: Sequence[list[np.ndarray]],
     reread: float,
+    read: Callable[[Sequence[tuple[str, np.ndarray]]], Iterator[Line]],
 ) -> Iterator[Line]:
     """Yield lines that were read in their first look; of those less confident than ``reread``, the surest reading."""
-    used = [of if line.confidence < reread else of[:1] for line, of in zip(lines, looks, strict=True)]
-    again = [(line.name, look) for line, of in zip(lines, used, strict=True) for look in of[1:]]
-    others = _chunk(plan, state, charset, again)
+    used = [of if is_unsure(line, reread) else of[:1] for line, of in zip(lines, looks, strict=True)]
+    others = read([(line.name, look) for line, of in zip(lines, used, strict=True) for look in of[1:]])
     for line, of in zip(lines, used, strict=True):
         yield surest([line, *itertools.islice(others, len(of) - 1)], [look.shape[1] for look in of])
 

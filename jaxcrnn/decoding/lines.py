@@ -99,10 +99,18 @@ def read_line(logits: np.ndarray, charset: Charset, name: str, grid: Grid | None
     return Line(name, text, float(np.mean(sure)), tuple(characters))
 
 
+def is_unsure(line: Line, reread: float) -> bool:
+    """Return whether further looks at a line are read: it has text, with a confidence below ``reread``.
+
+    Lines without text are not read again, because text that only another look has is seldom there.
+    """
+    return bool(line.text) and line.confidence < reread
+
+
 def surest(lines: Sequence[Line], widths: Sequence[int]) -> Line:
     """Return the most confident reading of several looks at a line.
 
-    A reading without text, however confident, is returned only if no look has text.
+    A reading without text, however confident, is not returned if another one has text.
 
     Args:
       lines: readings of the same line, scaled to ``widths`` pixels (`jaxcrnn.data.images.looks`).

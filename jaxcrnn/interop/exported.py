@@ -77,6 +77,8 @@ def open_exported(folder: Path) -> Exported:
         if facts["format"] != FORMAT:
             raise UserError(f"{folder / CONFIG}: format {facts['format']!r}; expected {FORMAT!r}")
         model, limits = _model_of(facts["model"]), _made(Limits, facts["images"])
+        if not 0 <= limits.reread <= 1:
+            raise UserError(f"{folder / CONFIG}: images.reread is {limits.reread}; expected 0 to 1")
         expected = str(facts["charset_hash"])
     except UserError:
         raise

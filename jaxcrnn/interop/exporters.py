@@ -115,7 +115,7 @@ def _facts(reader: Recognizer) -> dict[str, Any]:
     images = dataclasses.asdict(reader.limits)
     for name in ("vertical", "trim", "reread"):
         if not images[name]:
-            del images[name]  # earlier versions, which do not know it, read such an export too
+            del images[name]  # earlier versions, which do not know them, read such an export too
     del images["normalize"]  # of labels, which an exported model does not read
     return {
         "format": recognizer.FORMAT,

@@ -14,7 +14,7 @@ from jaxcrnn._memory import explained, is_out_of_memory
 from jaxcrnn.architecture import ModelConfig
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.images import to_float
-from jaxcrnn.decoding.lines import Line, NamedLooks, looks_of, read_line, surest
+from jaxcrnn.decoding.lines import Line, NamedLooks, is_unsure, looks_of, read_line, surest
 from jaxcrnn.interop import onnx_graph, weights
 from jaxcrnn.nn.layers import grid
 
@@ -82,7 +82,7 @@ class OnnxEngine:
         def read(name: str, image: np.ndarray | Sequence[np.ndarray]) -> Line:
             first, *others = looks_of(image)
             line = look(name, first)
-            if line.confidence >= reread:
+            if not is_unsure(line, reread):
                 return line
             return surest([line, *(look(name, one) for one in others)], [one.shape[1] for one in (first, *others)])
 

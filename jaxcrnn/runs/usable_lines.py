@@ -65,6 +65,7 @@ def usable_lines(
     max_bytes: int | None = None,
     max_width: int | None = None,
     vertical: bool | None = None,
+    reread: float | None = None,
     layout: Mapping[str, str] | None = None,
     normalize: str | None = None,
     shown_on: TextIO | None = None,
@@ -81,6 +82,7 @@ def usable_lines(
       max_bytes: as in `jaxcrnn.data.bounds.bounded`.
       max_width: as in `jaxcrnn.data.bounds.bounded`.
       vertical: as in `jaxcrnn.data.bounds.bounded`.
+      reread: as in `jaxcrnn.data.bounds.bounded`.
       layout: fields of `jaxcrnn.data.layout.Layout` for ``paths``; the others are detected, or those of the run for
         its own data sets.
       normalize: operations that normalize labels; those of the run by default.
@@ -97,6 +99,7 @@ def usable_lines(
         max_bytes=max_bytes,
         max_width=max_width,
         vertical=vertical,
+        reread=reread,
     )
     if normalize is not None:
         limits = dataclasses.replace(limits, normalize=normalize)

@@ -1,6 +1,8 @@
 """Unsure lines are read again at other widths, by both engines and by every command that reads."""
 
 import functools
+import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,8 @@ from jaxcrnn.architecture import ModelConfig
 from jaxcrnn.cli.main import main
 from jaxcrnn.data.images import ImageError, Limits, fit_height, looks
 from jaxcrnn.data.loader import collate
-from jaxcrnn.decoding.lines import Character, Line, surest
+from jaxcrnn.decoding.lines import Character, Line, is_unsure, surest
+from jaxcrnn.errors import UserError
 from jaxcrnn.interop.exporters import to_safetensors
 from jaxcrnn.interop.recognizer import open_model
 from jaxcrnn.train import eval_outputs
@@ -76,7 +79,6 @@ def test_surest_reading_has_text_and_positions_of_the_first_look():
         return Line("a", text, confidence, characters)
 
     assert surest([line("ab", 0.5), line("", 0.99), line("cd", 0.4)], [100, 85, 120]).text == "ab"
-    assert surest([line("", 0.5), line("", 0.9), line("cd", 0.1)], [100, 85, 120]).text == "cd"
     best = surest([line("ab", 0.5), line("ac", 0.6), line("cd", 0.9)], [100, 85, 120])
     assert [(c.text, c.left, c.right) for c in best.characters] == [("c", 0.0, 5.0), ("d", 10.0, 15.0)]
 
@@ -90,35 +92,73 @@ def test_unsure_lines_are_read_again(reader, characters):
         surest(read, [look.shape[1] for look in of]) if read[0].confidence < bound else read[0]
         for read, (_, of) in zip(each, named, strict=True)
     ]
-    found = list(rereading(reader, bound).lines(named, characters=characters))
+    found = list(rereading(reader, bound).lines(named, batch_size=1, characters=characters))  # in chunks of four lines
     assert [(line.name, line.text) for line in found] == [(line.name, line.text) for line in expected]
     np.testing.assert_allclose([line.confidence for line in found], [line.confidence for line in expected], atol=1e-5)
     assert 0 < sum(line.text != read[0].text for line, read in zip(found, each, strict=True)) <= 6
     if characters:
-        spans = [[(c.left, c.right) for c in line.characters] for line in found]
-        assert spans == [
-            [(pytest.approx(c.left), pytest.approx(c.right)) for c in line.characters] for line in expected
-        ]
+        spans = [[edge for c in line.characters for edge in (c.left, c.right)] for line in found]
+        assert spans == [pytest.approx([e for c in line.characters for e in (c.left, c.right)]) for line in expected]
 
 
-def test_commands_and_python_read_again_alike(tmp_path, capsys):
+def test_lines_without_text_are_not_read_again():
+    assert is_unsure(Line("", "a", 0.5), 0.6)
+    assert not is_unsure(Line("", "a", 0.5), 0.5)
+    assert not is_unsure(Line("", "", 0.5), 0.6)
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """Return a folder with a recogniser that reads the six least sure lines again, and paths and labels of lines."""
+    paths = [str(tmp_path / f"{i:02}.png") for i in range(len(GRAYS))]
+    for path, gray in zip(paths, GRAYS, strict=True):
+        Image.fromarray(gray).save(path)
+    (tmp_path / "labels.txt").write_text("".join(f"{i:02}.png\t123\n" for i in range(len(GRAYS))))
     reader = random_reader()
-    to_safetensors(rereading(reader, 1.0), tmp_path / "source", tmp_path / "exported")
-    for i, gray in enumerate(GRAYS):
-        Image.fromarray(gray).save(tmp_path / f"{i}.png")
-    paths = [str(tmp_path / f"{i}.png") for i in range(len(GRAYS))]
-    (tmp_path / "labels.txt").write_text("".join(f"{i}.png\t123\n" for i in range(len(GRAYS))))
-    opened = open_model(tmp_path / "exported")
-    assert opened.limits.reread == 1
-    expected = [line.text for line in opened.recognize(paths)]
-    assert expected == [line.text for line in rereading(reader, 1.0).recognize(paths)]
-    assert expected != [line.text for line in reader.recognize(paths)]
+    bound = float(np.median([line.confidence for line in reader.recognize(paths)]))
+    to_safetensors(rereading(reader, bound), tmp_path / "source", tmp_path / "exported")
+    return tmp_path / "exported", paths, tmp_path / "labels.txt"
 
-    assert main(["recognize", str(tmp_path / "exported"), *paths]) == 0
-    assert [row.split("\t")[1] for row in capsys.readouterr().out.splitlines()] == expected
-    predictions = ["--predictions", str(tmp_path / "read.txt")]
-    assert main(["evaluate", str(tmp_path / "exported"), "--data", str(tmp_path / "labels.txt"), *predictions]) == 0
-    assert [row.split("\t")[1] for row in (tmp_path / "read.txt").read_text().splitlines()] == expected
+
+def read_by(capsys, *arguments):
+    assert main([*map(str, arguments)]) == 0
+    return [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_commands_and_python_read_again_alike(exported, tmp_path, capsys):
+    folder, paths, labels = exported
+    once = [line.text for line in random_reader().recognize(paths)]
+    again = [line.text for line in open_model(folder).recognize(paths)]
+    assert 0 < sum(one != other for one, other in zip(once, again, strict=True)) <= 6
+
+    recognize = ("recognize", folder, *paths, "--json")
+    for engine in ("jax", "auto"):
+        for details in ([], ["--characters"]):
+            assert read_by(capsys, *recognize, "--engine", engine, *details) == again
+    assert read_by(capsys, *recognize, "--reread", 0) == once
+    assert read_by(capsys, *recognize, "--beam", 1) == once
+
+    results = {}
+    for name, options in {"again": [], "once": ["--reread", "0"], "beam": ["--beam", "1"]}.items():
+        predictions = tmp_path / f"{name}.txt"
+        evaluate = ["evaluate", str(folder), "--data", str(labels), "--predictions", str(predictions), "--json"]
+        assert main([*evaluate, "--batch-size", "2", *options]) == 0
+        read = [row.split("\t")[1] for row in predictions.read_text().splitlines()]
+        results[name] = read, json.loads(capsys.readouterr().out)["loss"]
+    assert results["again"] == (again, pytest.approx(results["once"][1]))
+    assert results["once"][0] == results["beam"][0] == once
+
+
+@pytest.mark.parametrize("value", ["97", "NaN", "-0.5"])
+def test_confidence_out_of_range_is_one_line(exported, value, capsys):
+    folder, paths, labels = exported
+    for arguments in (["recognize", str(folder), *paths], ["evaluate", str(folder), "--data", str(labels)]):
+        assert main([*arguments, f"--reread={value}"]) == 2
+        assert f"jaxcrnn: --reread {value.lower()}: expected 0 to 1" in capsys.readouterr().err
+    config = folder / "config.json"
+    config.write_text(re.sub('"reread": .*,', f'"reread": {value},', config.read_text()))
+    with pytest.raises(UserError, match=rf"config.json: images.reread is {value.lower()}; expected 0 to 1"):
+        jaxcrnn.load(folder)
 
 
 def test_exports_without_rereading_are_read_by_earlier_versions(tmp_path):
