@@ -7,7 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from jaxcrnn._console import notice
 from jaxcrnn._files import walk
+from jaxcrnn._text import counted
 from jaxcrnn.errors import UserError
 
 T = TypeVar("T")
@@ -60,7 +62,8 @@ def parse(text: str | Path) -> Face:
 def find(folder: str | Path | None = None) -> list[Face]:
     """Find font files at any depth of a folder, or in the system's font folders by default, sorted by name.
 
-    Links to folders are followed, and hidden files are skipped.
+    Links to folders are followed, and hidden files are skipped. Links to files that do not exist are skipped with a
+    notice; packages have them where another package is missing.
 
     Args:
       folder: a folder, a font file, or a face of a collection such as ``file.ttc#2``.
@@ -77,9 +80,12 @@ def find(folder: str | Path | None = None) -> list[Face]:
         if not face.path.is_dir() or face.number is not None:
             raise UserError(f"{folder}: no such folder; expected one with fonts ({', '.join(SUFFIXES)}), or a font")
         places = [face.path]
-    fonts = [
+    files = [
         path for place in places if place.is_dir() for path in walk(place).files if path.suffix.lower() in SUFFIXES
     ]
+    fonts = [path for path in files if path.exists()]
+    if folder is not None and (missing := [path for path in files if path not in fonts]):
+        notice(f"{folder}: skipping {counted(len(missing), 'link')} to missing files, such as {missing[0]}")
     if folder is not None and not fonts:
         raise UserError(f"{folder}: no fonts; expected files named {', '.join('*' + s for s in SUFFIXES)}")
     return [Face(path) for path in sorted(fonts, key=lambda path: path.name)]

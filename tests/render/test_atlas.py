@@ -102,13 +102,16 @@ def test_cache_is_reused_and_replaced_if_corrupted(font, tmp_path, monkeypatch):
     assert len(drawn) == 3
 
 
-def test_invalid_fonts_are_rejected(font, tmp_path):
+def test_invalid_fonts_are_rejected(font, tmp_path, capsys):
     with pytest.raises(UserError, match="no such folder"):
         fonts.find(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no fonts; expected"):
         fonts.find(tmp_path / "empty")
+    (tmp_path / "link.ttf").symlink_to(tmp_path / "missing.ttf")
     assert fonts.find(tmp_path) == [fonts.Face(font)]
+    assert f"{tmp_path}: skipping 1 link to missing files, such as {tmp_path / 'link.ttf'}\n" == capsys.readouterr().err
+    (tmp_path / "link.ttf").unlink()
     text = tmp_path / "text.ttf"
     text.write_text("this is no font")
     with pytest.raises(UserError, match=r"text\.ttf: not a font"):
