@@ -49,6 +49,7 @@ def cases() -> list[Case]:
         Case("a line wider than the run's limit", ["recognize", "run", "wide.png"]),
         Case("the same with --max-width", ["recognize", "run", "wide.png", "--max-width", "6000"]),
         Case("an invalid --max-width", ["evaluate", "run", "--data", "good.txt", "--max-width", "0"]),
+        Case("an invalid --reread", ["evaluate", "run", "--data", "good.txt", "--reread", "2"]),
         Case("a terminal without Chinese", ["evaluate", "run", "--data", "rare.txt"], environment=ASCII),
         Case("the same with --json", ["recognize", "run", "odd", "--json"], environment=ASCII),
         Case("a GBK terminal", ["data", "audit", "rare.txt", "--charset", "digits.txt"], environment=GBK),
