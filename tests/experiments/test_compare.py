@@ -379,5 +379,7 @@ def test_committed_plans_are_valid():
     small = SimpleNamespace(config=Config(), place="small")
     remedies = grid.read(Path(__file__).parents[2] / "scripts" / "remedies.yaml", opener=lambda place: small)
     assert remedies.origin is small
-    assert len(remedies.arms) == 8
+    both, alone = remedies.arms["flow1+swap"].loss, remedies.arms["swap"].loss
+    assert (both.preset, both.terms) == ("flow1", alone.terms)
+    assert len(remedies.arms) == 9
     assert read_groups(remedies.groups) == read_groups(remedies.start.text.groups)
