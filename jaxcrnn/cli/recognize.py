@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             batch_size=batch_size,
             expected=len(files),
             characters=args.characters,
-            decoder=decoder_of(args, reader.charset) if decodes(args) else None,
+            decoder=decoder_of(args, reader.charset),
         )
         for line in read:
             place = images.places[line.name]

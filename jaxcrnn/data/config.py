@@ -42,7 +42,7 @@ class DataConfig:
         top to bottom, becomes a line from left to right; wider lines stay as they are.
       trim: remove empty rows above and below the text before scaling, at most half of the image.
       reread: confidence below which ``jaxcrnn recognize`` and ``evaluate`` read a line again, 15 % narrower and 20 %
-        wider, and keep the most confident of the three readings, 0 to 1; 0 for never.
+        wider, and keep the most confident reading, 0 to 1; 0 for never.
       normalize: operations that normalize every label that is read, separated by commas; empty for none. width: ASCII
         instead of full-width forms, kana instead of half-width ones; space: no spaces at the ends, no invisible
         characters such as U+200B, one space instead of several; nfc: composed accents. What changed is reported.

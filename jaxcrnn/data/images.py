@@ -6,7 +6,7 @@ import errno
 import io
 import stat
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -308,7 +308,8 @@ def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image
     Raises:
       ImageError: the scaled line would be wider than ``limits.max_width``.
     """
-    return _looks(gray, height, limits, name, ())[0]
+    gray = _upright(gray, limits)
+    return _resized(gray, height, fitted_width((gray.shape[0], gray.shape[1]), height, limits, name))
 
 
 def looks(gray: np.ndarray, height: int, limits: Limits, name: str = "image") -> list[np.ndarray]:
@@ -328,23 +329,23 @@ def looks(gray: np.ndarray, height: int, limits: Limits, name: str = "image") ->
       >>> [line.shape for line in looks(np.zeros((64, 200), np.uint8), 32, Limits(reread=0.97))]
       [(32, 100), (32, 85), (32, 120)]
     """
-    return _looks(gray, height, limits, name, OTHER_WIDTHS if limits.reread and not limits.stretch else ())
+    gray = _upright(gray, limits)
+    own = fitted_width((gray.shape[0], gray.shape[1]), height, limits, name)
+    others = OTHER_WIDTHS if limits.reread and not limits.stretch else ()
+    widths = dict.fromkeys([own, *(max(1, round(own * share)) for share in others)])  # of narrow lines, some are equal
+    return [_resized(gray, height, width) for width in widths if width <= limits.max_width]
 
 
-def _looks(gray: np.ndarray, height: int, limits: Limits, name: str, others: Sequence[float]) -> list[np.ndarray]:
+def _upright(gray: np.ndarray, limits: Limits) -> np.ndarray:
     turned = limits.vertical and gray.shape[0] > gray.shape[1]
     gray = trimmed(gray, limits)
-    if turned:
-        gray = np.ascontiguousarray(np.rot90(gray))
-    h, w = gray.shape
-    own = fitted_width((h, w), height, limits, name)
-    widths = dict.fromkeys([own, *(max(1, round(own * share)) for share in others)])  # of narrow lines, some are equal
-    line = Image.fromarray(gray)
-    return [
-        gray if (height, width) == (h, w) else np.asarray(line.resize((width, height), Image.Resampling.BILINEAR))
-        for width in widths
-        if width <= limits.max_width
-    ]
+    return np.ascontiguousarray(np.rot90(gray)) if turned else gray
+
+
+def _resized(gray: np.ndarray, height: int, width: int) -> np.ndarray:
+    if (height, width) == gray.shape:
+        return gray
+    return np.asarray(Image.fromarray(gray).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def to_float(gray: np.ndarray) -> np.ndarray:

@@ -143,10 +143,10 @@ def evaluate(
             done += len(planned.items)
             progress(done)
     unsure = [(item, line) for item, line in enumerate(lines) if line and is_unsure(line, reread)]
+    read = functools.partial(recognize, config, state, charset, batch_size=batch_size)
     for start in range(0, len(unsure), batch_size):
         some = unsure[start : start + batch_size]
         looks = [corpus.looks(item) for item, _ in some]
-        read = functools.partial(recognize, config, state, charset, batch_size=batch_size)
         for (item, _), line in zip(some, _reread([line for _, line in some], looks, reread, read), strict=True):
             lines[item] = line
     spelled = int(np.count_nonzero(~np.isnan(losses)))

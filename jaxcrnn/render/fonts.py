@@ -83,8 +83,8 @@ def find(folder: str | Path | None = None) -> list[Face]:
     files = [
         path for place in places if place.is_dir() for path in walk(place).files if path.suffix.lower() in SUFFIXES
     ]
-    fonts = [path for path in files if path.exists()]
-    if folder is not None and (missing := [path for path in files if path not in fonts]):
+    fonts, missing = ([path for path in files if path.exists() is there] for there in (True, False))
+    if folder is not None and missing:
         notice(f"{folder}: skipping {counted(len(missing), 'link')} to missing files, such as {missing[0]}")
     if folder is not None and not fonts:
         raise UserError(f"{folder}: no fonts; expected files named {', '.join('*' + s for s in SUFFIXES)}")
