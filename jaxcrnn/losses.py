@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcrnn import ctc
-from jaxcrnn._arguments import assigned, frame_lengths, integers, labelled, readable
+from jaxcrnn._arguments import assigned, integers, labelled, readable
 from jaxcrnn.kernels.center_ops import DENSE, CenterOps
 from jaxcrnn.kernels.derivatives import log_sum_rows
 from jaxcrnn.kernels.dtypes import at_least_float32
@@ -207,46 +207,6 @@ def swap(
     together = log_sum_rows(ratios.reshape(-1, ratios.shape[2])).reshape(ratios.shape[:2])
     sizes = jnp.maximum(integers("label_lengths", label_lengths), 1)
     return jax.nn.softplus(margin + together).sum(1) / sizes.astype(ratios.dtype)
-
-
-def consistency(logits: Array, others: Array, lengths: Array) -> Array:
-    """Compute how much two predictions of the same line differ: the symmetric Kullback-Leibler divergence by frame.
-
-    ``1/2 sum_t [KL(q_t || p_t) + KL(p_t || q_t)]``, where p and q are the softmax of the two logits, and the first
-    distribution of each divergence is treated as a constant.
-
-    Args:
-      logits: ``[B,T,C]`` before the softmax; frames at ``t >= lengths[b]`` are padding and ignored.
-      others: ``[B,T,C]``, logits of another image of the same lines, whose frames show the same characters.
-      lengths: ``[B]`` int32, valid frames of both.
-
-    Returns:
-      ``[B]`` float32 in nats.
-
-    Raises:
-      ValueError: If the shapes do not match, or a known length is out of range.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> from jaxcrnn import losses
-      >>> loss = losses.consistency(jnp.array([[[0.0, 1.0]]]), jnp.array([[[1.0, 0.0]]]), jnp.array([1]))
-      >>> round(float(loss[0]), 4)  # (0.731 - 0.269) * log(0.731 / 0.269)
-      0.4621
-
-    References:
-      Consistency-regularized CTC: Yao et al., 2024 (arXiv 2410.05101).
-    """
-    if logits.shape != others.shape:
-        raise ValueError(f"logits have shape {logits.shape} and others {others.shape}; expected the same")
-    lengths = frame_lengths(lengths, logits.shape[1])
-    inside = jnp.arange(logits.shape[1])[None, :] < lengths[:, None]
-    one, two = (jax.nn.log_softmax(jnp.where(inside[:, :, None], at_least_float32(x), 0.0)) for x in (logits, others))
-
-    def divergence(target: Array, guess: Array) -> Array:
-        target = jax.lax.stop_gradient(target)
-        return (jnp.exp(target) * (target - guess)).sum((1, 2))
-
-    return 0.5 * (divergence(two, one) + divergence(one, two))
 
 
 def _reduced(values: Array, weights: Array, reduction: str) -> Array:

@@ -98,7 +98,6 @@ CASES = {
     "ctc.best_path": (labelled(ctc.best_path), "labels blank"),
     "ctc.single_swaps": (swapping(ctc.single_swaps), "labels blank"),
     "losses.swap": (swapping(losses.swap), "labels blank"),
-    "losses.consistency": (lambda n: losses.consistency(n.logits, n.logits[::-1], n.lengths), ""),
     "losses.focal_ctc": (labelled(losses.focal_ctc), "labels blank"),
     "losses.ace": (labelled(losses.ace), "labels blank"),
     "losses.ace paddle": (labelled(losses.ace, variant="paddle"), "labels blank"),

@@ -85,16 +85,6 @@ def swap(
     return torch.stack(losses)
 
 
-def consistency(logits: Tensor, others: Tensor, lengths: Tensor) -> Tensor:
-    """Compute the symmetric Kullback-Leibler divergence by frame, each target a constant: ``[B]`` (CR-CTC)."""
-    losses = []
-    for one, two, length in zip(logits, others, lengths.tolist(), strict=True):
-        p, q = (torch.log_softmax(x[:length], -1) for x in (one, two))
-        of = [F.kl_div(guess, target.detach(), log_target=True, reduction="sum") for guess, target in ((p, q), (q, p))]
-        losses.append(0.5 * (of[0] + of[1]))
-    return torch.stack(losses)
-
-
 def assigned(assignment: Assignment) -> Iterator[tuple[tuple[int, ...], int, Tensor]]:
     """Iterate over the frames of weight > 0: index into the assignment, class and weight."""
     for index in torch.nonzero(assignment.weights > 0).tolist():

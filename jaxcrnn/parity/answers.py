@@ -101,10 +101,7 @@ def _ops(inputs: Mapping[str, jax.Array], blank: int) -> dict[str, jax.Array]:
         "ace.paddle": lambda x: losses.ace(x, *labels, blank=blank, variant="paddle"),
     }
     every = jnp.broadcast_to(jnp.arange(logits.shape[2]), (*labels[1].shape, logits.shape[2]))
-    per_sample |= {
-        "swap": lambda x: losses.swap(x, *labels, every, margin=1.0, blank=blank),
-        "consistency": lambda x: losses.consistency(x, x[::-1], jnp.minimum(labels[0], labels[0][::-1])),
-    }
+    per_sample["swap"] = lambda x: losses.swap(x, *labels, every, margin=1.0, blank=blank)
     for name, loss in per_sample.items():
         out |= {name: loss(logits), f"{name}.gradient": jax.grad(lambda x, loss=loss: loss(x).mean())(logits)}
     ratios = ctc.single_swaps(logits, *labels, every, blank=blank)
