@@ -46,12 +46,13 @@ from jaxcrnn.interop.interpolation import between
 from jaxcrnn.interop.recognizer import Recognizer, load
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.nn.imported import Imported
-from jaxcrnn.objective import LossConfig
 from jaxcrnn.render import atlas
 from jaxcrnn.render.config import LEVELS, RenderConfig
 from jaxcrnn.render.render import Glyphs, render
+from jaxcrnn.runs import extensions
 from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.compile import cache_programs, for_device, is_nvidia
+from jaxcrnn.runs.config import load as load_config
 from jaxcrnn.runs.signals import INTERRUPTED, stop_flag
 from jaxcrnn.train import TrainConfig, eval_variables, init_state, state_shapes, train_step
 from jaxcrnn.types import Batch, TrainState
@@ -165,7 +166,10 @@ class Training:
         constant = optim.OptimConfig(
             steps=10**9, learning_rate=1.0, warmup=0, final=1.0, weight_decay=0.0, ema=args.ema, clip_norm=5.0
         )
-        self.config = TrainConfig(self.model, LossConfig(), constant, AugmentConfig(probability=0.0))
+        loss = load_config(overrides=[f"loss.{setting}" for setting in args.loss]).loss
+        self.config = TrainConfig(
+            self.model, loss, constant, AugmentConfig(probability=0.0), flow=extensions.resolve(loss)
+        )
         gpu = is_nvidia(jax.devices()[0])
         scale = args.scale or (1 if gpu else 1 / 16)
         self.peak = args.lr or (1.2e-3 if gpu else 4e-4)
@@ -317,6 +321,13 @@ def parse_args() -> argparse.Namespace:
         "--buckets", type=int, choices=(1, 2, 3), default=3, help="number of widths, the narrowest first (default: 3)"
     )
     parser.add_argument("--level", choices=LEVELS, default="forms", help="look of the lines (default: forms)")
+    parser.add_argument(
+        "--loss",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="keys of the section loss of a configuration, such as preset=flow1 weight=1e-3 (default: plain CTC)",
+    )
     parser.add_argument("--scale", type=float, help="factor of the batch sizes (default: 1 on a GPU, else 1/16)")
     parser.add_argument("--lr", type=float, help="peak learning rate (default: 0.0012 on a GPU, else 0.0004)")
     parser.add_argument("--ema", type=float, default=0.999, help="decay of the average of the weights (default: 0.999)")

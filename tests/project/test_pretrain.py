@@ -327,6 +327,21 @@ def test_training_in_sittings_equals_training_at_once(data, monkeypatch, tmp_pat
 
 
 @pytest.mark.slow
+def test_a_loss_with_centers_trains_other_weights_than_plain_ctc(data, monkeypatch, tmp_path, capsys):
+    from jaxcrnn import load
+
+    loss = "preset=aligned", "weight=0.5", "start=normal"
+    assert trained(monkeypatch, data, tmp_path / "ctc", "--lr=1") == 0
+    assert trained(monkeypatch, data, tmp_path / "aligned", "--lr=1", "--loss", *loss) == 0
+    about = json.loads((tmp_path / "aligned/about.json").read_text())
+    assert about["arguments"]["loss"] == list(loss)
+    one, two = (load(tmp_path / run / "recognizer").variables["params"]["head"]["kernel"] for run in ("ctc", "aligned"))
+    assert np.abs(one - two).max() > 1e-3
+    assert trained(monkeypatch, data, tmp_path / "wrong", "--loss", "presets=aligned") == 2
+    assert "loss.presets" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_missing_data_is_named_in_one_line(data, monkeypatch, tmp_path, capsys):
     shutil.copytree(data, tmp_path / "data")
     (tmp_path / "data/atlas.npz").write_bytes(b"not an atlas")
