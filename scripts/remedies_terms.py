@@ -2,10 +2,13 @@
 
     python scripts/remedies_terms.py > remedies_characters.txt
 
-The classes are the characters of remedies_groups.txt in order of their code points, after the blank.
+The classes are the characters of remedies_groups.txt in order of their code points, after the blank. With the
+environment variable REMEDIES_DATA, a folder of `make pretrain`, classes and groups are those of its files
+(scripts/remedies_gpu.sh).
 """
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,18 @@ import numpy as np
 from jax import Array
 
 from jaxcrnn import ctc, losses
+from jaxcrnn.charset import Charset
 from jaxcrnn.lookalikes.groups import read_groups
 from jaxcrnn.types import Batch, Outputs
 
-GROUPS = Path(__file__).with_name("remedies_groups.txt")
+DATA = Path(os.environ["REMEDIES_DATA"]) if "REMEDIES_DATA" in os.environ else None
+GROUPS = DATA / "groups.txt" if DATA else Path(__file__).with_name("remedies_groups.txt")
 MOST = 8  # look-alikes of a character
 
 
 def characters() -> list[str]:
+    if DATA:
+        return list(Charset.from_file(DATA / "charset.txt").characters)
     return sorted(set("".join(read_groups(GROUPS))))
 
 

@@ -104,8 +104,8 @@ def model_of(args: argparse.Namespace, charset: Charset) -> tuple[ModelConfig, A
 def step(
     config: TrainConfig,
     look: RenderConfig,
-    seed: int,
     state: TrainState,
+    seed: Array,
     number: Array,
     glyphs: Glyphs,
     labels: Array,
@@ -213,10 +213,11 @@ class Training:
     def _compiled(self, bucket: Bucket, glyphs: Glyphs) -> Any:
         start = time.time()
         look = dataclasses.replace(LEVELS[self.args.level], width=bucket.width)
-        jitted = jax.jit(functools.partial(step, self.config, look, self.args.seed), donate_argnums=0)
+        jitted = jax.jit(functools.partial(step, self.config, look), donate_argnums=0)
         labels = jax.ShapeDtypeStruct((bucket.lines, bucket.longest), jnp.int32)
         lengths = jax.ShapeDtypeStruct((bucket.lines,), jnp.int32)
-        program = jitted.lower(state_shapes(self.config), np.int32(0), glyphs, labels, lengths, np.float32(0)).compile()
+        numbers = np.int32(0), np.int32(0)
+        program = jitted.lower(state_shapes(self.config), *numbers, glyphs, labels, lengths, np.float32(0)).compile()
         self.say(f"compiled {bucket.lines} lines of {bucket.width} px in {time.time() - start:.1f} s")
         return program
 
@@ -289,8 +290,8 @@ class Training:
                 rate = self.peak * min(1.0, (done.steps + 1) / WARMUP) * 0.5 * (1 + np.cos(np.pi * share))
                 which = self.cycle[done.steps % len(self.cycle)]
                 labels, lengths = self.labels.next(done.steps)
-                arguments = np.int32(done.steps), self.glyphs, labels, lengths, np.float32(rate)
-                state, info = self.programs[which](state, *arguments)
+                numbers = np.int32(self.args.seed), np.int32(done.steps)
+                state, info = self.programs[which](state, *numbers, self.glyphs, labels, lengths, np.float32(rate))
                 losses.append((which, info))
                 waiting.append(info["ctc_sum"])
                 if len(waiting) > AHEAD:
