@@ -22,7 +22,8 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not finished, run again
 # Keys that --set may not change in a run that is resumed.
 FIXED = (
     *("model.", "imported.", "loss.", "data.train=", "data.more=", "data.val=", "data.charset=", "data.blank="),
-    *("data.format=", "data.encoding=", "data.root=", "data.vertical=", "data.trim=", "data.normalize="),
+    *("data.format=", "data.encoding=", "data.root=", "data.vertical=", "data.trim=", "data.invert="),
+    "data.normalize=",
 )
 
 

@@ -41,6 +41,7 @@ class DataConfig:
       vertical: rotate lines that are taller than wide by 90 degrees counterclockwise, so that vertical text, read from
         top to bottom, becomes a line from left to right; wider lines stay as they are.
       trim: remove empty rows above and below the text before scaling, at most half of the image.
+      invert: swap black and white, for light text on a dark ground.
       reread: confidence below which ``jaxcrnn recognize`` and ``evaluate`` read a line again, 15 % narrower and 20 %
         wider, and keep the most confident reading, 0 to 1; 0 for never.
       normalize: operations that normalize every label that is read, separated by commas; empty for none. width: ASCII
@@ -73,6 +74,7 @@ class DataConfig:
     stretch: Natural = 0
     vertical: bool = False
     trim: bool = False
+    invert: bool = False
     reread: Share = 0.0
     normalize: str = ""
     cache_mb: Natural = 1024
@@ -115,6 +117,7 @@ class DataConfig:
             stretch=self.stretch,
             vertical=self.vertical,
             trim=self.trim,
+            invert=self.invert,
             reread=self.reread,
             normalize=self.normalize,
         )

@@ -60,6 +60,7 @@ class Limits:
       vertical: whether lines taller than wide are rotated by 90 degrees counterclockwise, so that a vertical line is
         read from top to bottom.
       trim: whether empty rows above and below the text are removed before scaling (`trimmed`).
+      invert: whether black and white are swapped, for light text on a dark ground.
       reread: confidence below which a line is read again, narrower and wider (`looks`); 0 for never.
       normalize: operations that normalize labels, separated by commas (`jaxcrnn.data.normalize.OPERATIONS`).
     """
@@ -71,6 +72,7 @@ class Limits:
     stretch: int = 0
     vertical: bool = False
     trim: bool = False
+    invert: bool = False
     reread: float = 0.0
     normalize: str = ""
 
@@ -300,7 +302,8 @@ def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image
     """Scale a gray image to ``height``, keeping the aspect ratio or stretching it to ``limits.stretch``.
 
     With ``limits.trim``, the image is first `trimmed`. With ``limits.vertical``, an image taller than wide is rotated,
-    so that its top becomes the left end. The width is at least one pixel.
+    so that its top becomes the left end. With ``limits.invert``, black and white are swapped. The width is at least one
+    pixel.
 
     Returns:
       ``[height, w]`` uint8.
@@ -308,7 +311,7 @@ def fit_height(gray: np.ndarray, height: int, limits: Limits, name: str = "image
     Raises:
       ImageError: the scaled line would be wider than ``limits.max_width``.
     """
-    gray = _upright(gray, limits)
+    gray = _prepared(gray, limits)
     return _resized(gray, height, fitted_width((gray.shape[0], gray.shape[1]), height, limits, name))
 
 
@@ -329,16 +332,18 @@ def looks(gray: np.ndarray, height: int, limits: Limits, name: str = "image") ->
       >>> [line.shape for line in looks(np.zeros((64, 200), np.uint8), 32, Limits(reread=0.97))]
       [(32, 100), (32, 85), (32, 120)]
     """
-    gray = _upright(gray, limits)
+    gray = _prepared(gray, limits)
     own = fitted_width((gray.shape[0], gray.shape[1]), height, limits, name)
     others = OTHER_WIDTHS if limits.reread and not limits.stretch else ()
     widths = dict.fromkeys([own, *(max(1, round(own * share)) for share in others)])  # of narrow lines, some are equal
     return [_resized(gray, height, width) for width in widths if width <= limits.max_width]
 
 
-def _upright(gray: np.ndarray, limits: Limits) -> np.ndarray:
+def _prepared(gray: np.ndarray, limits: Limits) -> np.ndarray:
     turned = limits.vertical and gray.shape[0] > gray.shape[1]
     gray = trimmed(gray, limits)
+    if limits.invert:
+        gray = 255 - gray
     return np.ascontiguousarray(np.rot90(gray)) if turned else gray
 
 

@@ -104,6 +104,7 @@ def _served(reader: Recognizer, out: Path, name: str, data: bytes) -> str:
         "least_width": LEAST,
         "vertical": reader.limits.vertical,
         "trim": reader.limits.trim,
+        "invert": reader.limits.invert,
         "blank": reader.charset.blank,
         "classes": reader.charset.num_classes,
     }
@@ -113,7 +114,7 @@ def _served(reader: Recognizer, out: Path, name: str, data: bytes) -> str:
 
 def _facts(reader: Recognizer) -> dict[str, Any]:
     images = dataclasses.asdict(reader.limits)
-    for name in ("vertical", "trim", "reread"):
+    for name in ("vertical", "trim", "invert", "reread"):
         if not images[name]:
             del images[name]  # earlier versions, which do not know them, read such an export too
     del images["normalize"]  # of labels, which an exported model does not read

@@ -49,6 +49,7 @@ _ORDER = (
     "data.stretch",
     "data.vertical",
     "data.trim",
+    "data.invert",
     "text.share",
     "run.seed",
 )

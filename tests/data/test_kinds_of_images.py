@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,17 @@ from PIL import Image, ImageOps
 
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.audit import audit, audit_table
-from jaxcrnn.data.images import ImageError, Limits, fit_height, noting_pages, pages_note, read_gray, to_gray, trimmed
+from jaxcrnn.data.images import (
+    ImageError,
+    Limits,
+    fit_height,
+    looks,
+    noting_pages,
+    pages_note,
+    read_gray,
+    to_gray,
+    trimmed,
+)
 from jaxcrnn.data.labels import LabelFile
 from jaxcrnn.data.loader import to_float
 
@@ -155,12 +166,13 @@ def page_loader(folder, monkeypatch, facts):
 
 
 @pytest.mark.parametrize(
-    ("stretch", "vertical", "trim"), [(0, False, False), (0, True, True), (60, True, False), (0, False, True)]
+    ("stretch", "vertical", "trim", "invert"),
+    [(0, False, False, False), (0, True, True, True), (60, True, False, True), (0, False, True, False)],
 )
-def test_documented_loader_gives_the_same_pixels(stretch, vertical, trim, tmp_path, monkeypatch):
-    limits = Limits(stretch=stretch, vertical=vertical, trim=trim)
+def test_documented_loader_gives_the_same_pixels(stretch, vertical, trim, invert, tmp_path, monkeypatch):
+    limits = Limits(stretch=stretch, vertical=vertical, trim=trim, invert=invert)
     facts = {"height": 32, "width": stretch, "least_width": 16, "vertical": vertical, "blank": 0, "classes": 2}
-    facts["trim"] = trim
+    facts |= {"trim": trim, "invert": invert}
     pixels = page_loader(tmp_path, monkeypatch, facts)
     for name, data in FILES.items():
         (tmp_path / name).write_bytes(data)
@@ -180,6 +192,17 @@ def test_vertical_lines_are_read_from_top_to_bottom():
         assert scaled.shape == shape
         assert scaled[:, :5].max() == (0 if vertical else 255)
     assert fit_height(gray.T, 32, Limits(vertical=True)).shape == (32, 96)  # a horizontal line stays as it is
+
+
+def test_inverted_lines_are_those_of_the_negative():
+    gray = np.random.default_rng(0).integers(0, 256, (64, 90), np.uint8)
+    for limits in (Limits(), Limits(trim=True, vertical=True), Limits(reread=0.9)):
+        lines = looks(gray, 32, replace(limits, invert=True))
+        expected = looks(255 - gray, 32, limits)
+        assert all(np.array_equal(*pair) for pair in zip(lines, expected, strict=True))
+    assert (
+        to_float(fit_height(np.zeros((32, 8), np.uint8), 32, Limits(invert=True))).min() == 1
+    )  # white, as the padding
 
 
 def inked(height, top, bottom):
