@@ -145,7 +145,7 @@ class _Grid:
         if tests.files:
             recipe["files"] = {name: read_text(path) for name, path in tests.files.items()}
         else:
-            recipe |= {"text": dataclasses.asdict(config.text), "render": dataclasses.asdict(config.render)}
+            recipe |= {"text": dataclasses.asdict(config.text), "render": dataclasses.asdict(config.rendering)}
         return json.dumps({**recipe, "groups": groups, "charset": self.charset.hash}, ensure_ascii=False)
 
     def _planned(self) -> Iterator[tuple[str, Config, Path]]:
@@ -195,7 +195,7 @@ class _Grid:
             config.text, **(alike if kind == "lookalike" else {"source": "uniform", "groups": ""})
         )
         written = datasets.writing(dataclasses.replace(config, text=text), self.charset, tests.seed)
-        return RenderedLines(*written, config.render, tests.lines, tests.seed)
+        return RenderedLines(*written, config.rendering, tests.lines, tests.seed)
 
     def stream(self, config: Config) -> tuple[Stream, Corpus | None]:
         """Return the training data of all runs with these settings and this seed; the last ones are kept."""
@@ -271,7 +271,7 @@ class _Grid:
                 config = self.plan.start
                 seed = start.config.run.seed + 1_000_000_007  # lines that do not occur in training
                 lines = RenderedLines(
-                    *datasets.writing(config, self.charset, seed), config.render, self.plan.estimate_lines, seed
+                    *datasets.writing(config, self.charset, seed), config.rendering, self.plan.estimate_lines, seed
                 )
                 corpus = self._audited(lines, "lines for estimating centers")
             data = start.config.data

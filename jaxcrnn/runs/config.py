@@ -65,6 +65,17 @@ class Config:
         chosen = dataclasses.replace(self.model, conv="auto", lstm="auto", inference_dtype="auto")
         return dataclasses.replace(self, model=chosen)
 
+    @property
+    def rendering(self) -> RenderConfig:
+        """The section ``render``, for lines as high as the model reads them.
+
+        Raises:
+          UserError: the renderer has no lines of this height.
+        """
+        if self.model.height % 8:
+            raise UserError(f"model.height is {self.model.height}; expected a multiple of 8 for rendered lines")
+        return dataclasses.replace(self.render, height=self.model.height)
+
     def for_charset(self, charset: Charset, flow: Flow | None = None) -> TrainConfig:
         """Build the configuration of a train step, with the number of classes filled in.
 

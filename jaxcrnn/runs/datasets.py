@@ -204,7 +204,7 @@ def writing(
 
 
 def _rendered(config: configs.Config, charset: Charset, count: int, rows: Rows) -> Stream:
-    text, characters = config.text, "".join(charset.characters)
+    text, look, characters = config.text, config.rendering, "".join(charset.characters)
     glyphs = typefaces(text, characters)
     written = writing(config, charset, config.run.seed, glyphs)
     texts = written[0]
@@ -218,4 +218,4 @@ def _rendered(config: configs.Config, charset: Charset, count: int, rows: Rows) 
         print(f"  skipped {sum(texts.left_out.values())} characters of {text.source} outside the charset or typefaces")
     if texts.too_short:
         print(f"  skipped {texts.too_short} pieces of {text.source} shorter than {text.shortest} (text.shortest)")
-    return RenderedBatches(*written, config.render, count, config.run.seed, rows)
+    return RenderedBatches(*written, look, count, config.run.seed, rows)

@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 
 from jaxcrnn import Charset, UserError
 from jaxcrnn.nn.imported import Imported
 from jaxcrnn.runs import config as configs
+from jaxcrnn.runs import datasets
 
 
 def test_overrides_replace_file_values(tmp_path):
@@ -26,6 +28,17 @@ def test_config_round_trip(tmp_path):
 def test_classes_are_taken_from_the_charset():
     model = configs.load().for_charset(Charset("abc", "last")).model
     assert (model.num_classes, model.blank) == (4, 3)
+
+
+def test_lines_are_rendered_as_high_as_the_model_reads_them():
+    config = configs.load(None, ["model.height=48", "text.share=1", "text.source=lookalikes", "data.batch_size=2"])
+    (_, batch), *_ = datasets.stream(config, Charset("土士"), None).training(0, 1)
+    rows = np.flatnonzero(np.asarray(batch.images)[0, :, :, 0].min(1) < 0)
+    assert batch.images.shape[1] == 48
+    assert rows.max() - rows.min() > 16  # the characters are larger, too
+    odd = configs.load(None, ["model.height=36", "text.share=1", "text.source=lookalikes"])
+    with pytest.raises(UserError, match=r"model.height is 36; expected a multiple of 8 for rendered lines"):
+        datasets.stream(odd, Charset("土士"), None)
 
 
 def test_keys_of_earlier_versions_are_accepted(tmp_path, monkeypatch):
