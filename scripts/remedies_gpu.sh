@@ -6,9 +6,9 @@
 #   scripts/remedies_gpu.sh train DATA OUT [SECONDS [SEED...]]    # on the GPU: 130 seconds an arm, seeds 5, 6 and 7
 #   scripts/remedies_gpu.sh score OUT LINES                       # anywhere
 #
-# Arms that are finished are skipped, so a run that was cut off can be repeated; with the same seed, all arms train on
-# the same lines in the same order. The score of an arm is that of its weights and that of their mean with the weights
-# before (mean-ARM). PYTHON names the interpreter, and PLAN other options of scripts/pretrain/train.py than
+# Arms that are finished are skipped, so a run that was cut off can be repeated. With the same seed, all arms train on
+# the same lines in the same order, as far as each gets in its time (about.json has the number). The score of an arm is
+# that of its weights and that of their mean with the weights before (mean-ARM). PYTHON names the interpreter, and PLAN other options of scripts/pretrain/train.py than
 # "--gpu --within SECONDS", such as PLAN="--minutes 45" on a CPU.
 set -euo pipefail
 usage() {
