@@ -8,8 +8,8 @@
 #
 # Arms that are finished are skipped, so a run that was cut off can be repeated. With the same seed, all arms train on
 # the same lines in the same order, as far as each gets in its time (about.json has the number). The score of an arm is
-# that of its weights and that of their mean with the weights before (mean-ARM). PYTHON names the interpreter, and PLAN other options of scripts/pretrain/train.py than
-# "--gpu --within SECONDS", such as PLAN="--minutes 45" on a CPU.
+# that of its weights and that of their mean with the weights before (mean-ARM). PYTHON names the interpreter, and PLAN
+# other options of scripts/pretrain/train.py than "--gpu --within SECONDS", such as PLAN="--minutes 45" on a CPU.
 set -euo pipefail
 usage() {
   sed -n '2,8s/^# \{0,1\}//p' "$0" >&2

@@ -49,7 +49,6 @@ _ORDER = (
     "data.stretch",
     "data.vertical",
     "data.trim",
-    "data.invert",
     "text.share",
     "run.seed",
 )
