@@ -138,9 +138,9 @@ def fetch(name: str, entry: dict[str, Any], out: Path, archives: Path) -> None:
         if entry.get("from", "debian") == "debian":
             run("dpkg-deb", "-x", str(path.resolve()), str(part))
         else:
-            safely: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # since Python 3.11.4
             with tarfile.open(path) as file:
-                file.extractall(part, **safely)
+                file.extraction_filter = getattr(tarfile, "data_filter", None)  # since Python 3.11.4
+                file.extractall(part)
         part.rename(out / name)
     except (OSError, tarfile.TarError) as error:
         raise Failed(str(error)) from None
