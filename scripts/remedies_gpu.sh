@@ -17,11 +17,10 @@ usage() {
 }
 python=${PYTHON:-.venv/bin/python}
 here=$(dirname "$0")
-declare -A losses=(
-  [ctc]="preset=ctc"
-  [flow1-swap]="preset=flow1 weight=1e-3 terms=[1.0*remedies_terms:swap]"
+arms=(
+  "ctc preset=ctc"
+  "flow1-swap preset=flow1 weight=1e-3 terms=[1.0*remedies_terms:swap]"
 )
-arms=(ctc flow1-swap)
 
 train() {
   local data=$1 out=$2 seconds=${3:-130}
@@ -32,8 +31,8 @@ train() {
   read -ra plan <<< "${PLAN:---gpu --within $seconds}"
   for seed in "${seeds[@]}"; do
     for arm in "${arms[@]}"; do
-      read -ra loss <<< "${losses[$arm]}"
-      "$python" "$here/pretrain/train.py" "$data" "$out/$arm-$seed" "${plan[@]}" --init pretrained --lr 3e-4 \
+      read -ra loss <<< "${arm#* }"
+      "$python" "$here/pretrain/train.py" "$data" "$out/${arm%% *}-$seed" "${plan[@]}" --init pretrained --lr 3e-4 \
         --seed "$seed" --loss "${loss[@]}"
     done
   done
