@@ -1,5 +1,6 @@
-"""Benchmarks of this reference, driven line by line: ``python -m torch_ref.bench`` reads and writes JSON.
+"""Benchmarks of PyTorch, driven line by line: ``python -m torch_ref.bench`` reads and writes JSON.
 
+The variant ``torch`` is idiomatic, fast PyTorch (`torch_ref.idiomatic`), and ``reference`` the readable reference.
 ``{"case": NAME, "sizes": {...}, "compile": false}`` prepares a case and returns the duration in seconds of the first
 run of each of its variants; ``{"time": VARIANT}`` runs a variant once more; ``{"peak": true}`` returns the peak memory
 so far. Another program can therefore interleave its own runs with these.
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_ref import ctc
+from torch_ref import idiomatic
 from torch_ref.model import CRNN, ModelConfig
 from torch_ref.train import PRESETS, OptimConfig, TrainConfig, init_state, train_step
 from torch_ref.types import Batch
@@ -36,10 +37,19 @@ def make_batch(sizes: dict[str, Any]) -> Batch:
     return Batch(*(torch.tensor(a, device=DEVICE) for a in arrays))
 
 
-def make_model(sizes: dict[str, Any]) -> CRNN:
-    """Build a new float32 model."""
-    config = ModelConfig(backbone=sizes["backbone"], hidden=sizes["hidden"], num_classes=sizes["classes"])
-    return CRNN(config).to(DEVICE)
+def config_of(sizes: dict[str, Any]) -> ModelConfig:
+    """Configure the model."""
+    return ModelConfig(backbone=sizes["backbone"], hidden=sizes["hidden"], num_classes=sizes["classes"])
+
+
+def make_model(sizes: dict[str, Any]) -> idiomatic.Recogniser:
+    """Build a new idiomatic model in float32."""
+    return idiomatic.Recogniser(config_of(sizes)).to(DEVICE)
+
+
+def make_reference(sizes: dict[str, Any]) -> CRNN:
+    """Build a new reference model in float32."""
+    return CRNN(config_of(sizes)).to(DEVICE)
 
 
 def in_kind(sizes: dict[str, Any], run: Run) -> Run:
@@ -68,68 +78,69 @@ def afresh(run: Run, *leaves: Tensor) -> Run:
 def step(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
     """Benchmark a training step with plain CTC."""
     batch = make_batch(sizes)
+    images = idiomatic.to_images(batch.images)
 
-    def variant(fast: bool) -> Run:
+    def fast(compiled: bool) -> Run:
         model = make_model(sizes)
-        if fast:
-            model.backbone.forward = torch.compile(model.backbone.forward)  # type: ignore[method-assign]
-            model.head.forward = torch.compile(model.head.forward)  # type: ignore[method-assign]
-        config = TrainConfig(model.config, PRESETS["ctc"], OptimConfig())
-        state = [init_state(config, model)]
+        if compiled:
+            model.backbone.compile()
+            model.head.compile()
+        trainer = idiomatic.Trainer(model, OptimConfig(), bfloat16=sizes["dtype"] == "bfloat16")
+        return lambda: trainer.step(images, batch.labels, batch.label_lengths)
 
-        def once() -> None:
-            state[0], _ = train_step(config, state[0], batch)
+    model = make_reference(sizes)
+    config = TrainConfig(model.config, PRESETS["ctc"], OptimConfig())
+    state = [init_state(config, model)]
 
-        return in_kind(sizes, once)
+    def reference() -> None:
+        state[0], _ = train_step(config, state[0], batch)
 
-    return {"torch": variant(False)} | ({"torch.compile": variant(True)} if compiled else {})
+    runs = {"torch": fast(False), "reference": in_kind(sizes, reference)}
+    return runs | ({"torch.compile": fast(True)} if compiled else {})
 
 
 def forward(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
     """Benchmark inference on a batch."""
-    batch, model = make_batch(sizes), make_model(sizes).eval()
-    return {"torch": in_kind(sizes, torch.no_grad()(lambda: model(batch.images, batch.widths)))}
+    batch, model, reference = make_batch(sizes), make_model(sizes).eval(), make_reference(sizes).eval()
+    images = idiomatic.to_images(batch.images)
+    runs: dict[str, Run] = {"torch": lambda: model(images), "reference": lambda: reference(batch.images, batch.widths)}
+    if compiled:
+        faster = torch.compile(make_model(sizes).eval())
+        runs["torch.compile"] = lambda: faster(images)
+    return {name: in_kind(sizes, torch.no_grad()(run)) for name, run in runs.items()}
 
 
 def backbone(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
     """Benchmark the convolutions, forward and backward."""
-    batch, model = make_batch(sizes), make_model(sizes)
-
-    def once() -> None:
-        torch.stack(model.rows(batch.images, batch.widths)).square().sum().backward()
-
-    return {"torch": in_kind(sizes, afresh(once, *model.parameters()))}
+    images, layers = idiomatic.to_images(make_batch(sizes).images), make_model(sizes).backbone
+    return {"torch": in_kind(sizes, afresh(lambda: layers(images).square().sum().backward(), *layers.parameters()))}
 
 
 def bilstm(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
     """Benchmark one bidirectional LSTM, forward and backward."""
     size = 2 * sizes["hidden"]
-    layer = torch.nn.LSTM(size, sizes["hidden"], bidirectional=True, batch_first=True).to(DEVICE)
-    x = torch.randn(sizes["batch"], sizes["frames"], size, device=DEVICE, requires_grad=True)
+    layer = torch.nn.LSTM(size, sizes["hidden"], bidirectional=True).to(DEVICE)
+    x = torch.randn(sizes["frames"], sizes["batch"], size, device=DEVICE, requires_grad=True)
     return {"torch": in_kind(sizes, afresh(lambda: layer(x)[0].square().sum().backward(), x, *layer.parameters()))}
-
-
-def _labels(sizes: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    batch = make_batch(sizes)
-    return torch.full((sizes["batch"],), sizes["frames"], device=DEVICE), batch.labels, batch.label_lengths
 
 
 def loss(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
     """Benchmark CTC on logits, forward and backward."""
-    logits = torch.randn(sizes["batch"], sizes["frames"], sizes["classes"], device=DEVICE, requires_grad=True)
-    labels = _labels(sizes)
-    return {"torch": afresh(lambda: ctc.ctc_loss(logits, *labels).sum().backward(), logits)}
+    size = sizes["frames"], sizes["batch"], sizes["classes"]
+    logits, batch = torch.randn(size, device=DEVICE, requires_grad=True), make_batch(sizes)
+    labels = batch.labels, batch.label_lengths
+    return {"torch": afresh(lambda: idiomatic.ctc_loss(logits, *labels).backward(), logits)}
 
 
 def head(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
     """Benchmark the linear layer with CTC and the argmax, forward and backward."""
     layer = torch.nn.Linear(2 * sizes["hidden"], sizes["classes"]).to(DEVICE)
-    x = torch.randn(sizes["batch"], sizes["frames"], 2 * sizes["hidden"], device=DEVICE, requires_grad=True)
-    labels = _labels(sizes)
+    x = torch.randn(sizes["frames"], sizes["batch"], 2 * sizes["hidden"], device=DEVICE, requires_grad=True)
+    batch = make_batch(sizes)
 
     def once() -> Tensor:
         logits = layer(x)
-        ctc.ctc_loss(logits, *labels).sum().backward()
+        idiomatic.ctc_loss(logits, batch.labels, batch.label_lengths).backward()
         return logits.argmax(2)
 
     return {"torch": in_kind(sizes, afresh(once, x, *layer.parameters()))}
@@ -159,28 +170,35 @@ def product(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
 
 
 def read(sizes: dict[str, Any], compiled: bool) -> dict[str, Run]:
-    """Benchmark reading the lines of an array file in order, each batch as wide as its widest line."""
+    """Benchmark reading the lines of an array file in order, each batch padded to its widest line."""
     arrays = np.load(sizes["lines"])
     images, widths = arrays["images"], arrays["widths"]
-    model = make_model(sizes).eval()
+    model, reference = make_model(sizes).eval(), make_reference(sizes).eval()
+
+    def fast(images: Tensor, widths: Tensor) -> list[list[int]]:
+        return model(idiomatic.to_images(images)).argmax(2).T.tolist()
+
+    def readable(images: Tensor, widths: Tensor) -> list[list[int]]:
+        out = reference(images, widths)
+        best = out.logits.argmax(2).tolist()
+        return [row[:length] for row, length in zip(best, out.lengths.tolist(), strict=True)]
 
     @torch.no_grad()
-    def once() -> list[list[int]]:
+    def once(best_of: Callable[[Tensor, Tensor], list[list[int]]]) -> list[list[int]]:
         texts = []
         for start in range(0, len(images), sizes["batch"]):
             rows = slice(start, start + sizes["batch"])
             pixels = torch.tensor(images[rows, :, : widths[rows].max(), None], device=DEVICE).float() / 127.5 - 1
-            out = model(pixels, torch.tensor(widths[rows], device=DEVICE))
-            for row, length in zip(out.logits.argmax(-1).tolist(), out.lengths.tolist(), strict=True):
+            for row in best_of(pixels, torch.tensor(widths[rows], device=DEVICE)):
                 before, ids = 0, []
-                for best in row[:length]:
+                for best in row:
                     if best not in (0, before):
                         ids.append(best)
                     before = best
                 texts.append(ids)
         return texts
 
-    return {"torch": once}
+    return {"torch": lambda: once(fast), "reference": lambda: once(readable)}
 
 
 CASES: dict[str, Callable[[dict[str, Any], bool], dict[str, Run]]] = {
@@ -208,6 +226,9 @@ def seconds(run: Run) -> float:
 def main() -> None:
     """Answer requests until the input ends."""
     runs: dict[str, Run] = {}
+    # As programs that are written for speed set them; JAX's products in float32 use TF32 on a GPU, too.
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
     threads = torch.get_num_threads()
     print(json.dumps({"version": torch.__version__, "device": DEVICE, "threads": threads}), flush=True)
     for line in sys.stdin:
