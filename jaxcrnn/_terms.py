@@ -17,12 +17,15 @@ from jaxcrnn.kernels.logits import as_logits
 from jaxcrnn.types import Assignment, Batch, CenterState, Outputs
 
 
-def plain_ctc(outputs: Outputs, batch: Batch, *_: Any, blank: int) -> Array:
-    return ctc.ctc_loss(outputs.logits, outputs.lengths, batch.labels, batch.label_lengths, blank=blank)
+def plain_ctc(outputs: Outputs, batch: Batch, *_: Any, blank: int, recursion: str) -> Array:
+    labels = (outputs.lengths, batch.labels, batch.label_lengths)
+    return ctc.ctc_loss(outputs.logits, *labels, blank=blank, recursion=recursion)
 
 
-def focal(outputs: Outputs, batch: Batch, *_: Any, blank: int, **options: float) -> tuple[Array, dict[str, Array]]:
-    plain = plain_ctc(outputs, batch, blank=blank)
+def focal(
+    outputs: Outputs, batch: Batch, *_: Any, blank: int, recursion: str, **options: float
+) -> tuple[Array, dict[str, Array]]:
+    plain = plain_ctc(outputs, batch, blank=blank, recursion=recursion)
     return losses.focal(plain, **options), {"ctc": plain}
 
 
@@ -73,9 +76,10 @@ def built_in(config: Any, parts: Any, has_centers: bool) -> Iterator[tuple[str, 
       has_centers: whether the loss keeps centers.
     """
     if config.focal:
-        yield "focal", 1.0, partial(focal, alpha=config.focal_alpha, gamma=config.focal_gamma)
+        options = {"alpha": config.focal_alpha, "gamma": config.focal_gamma}
+        yield "focal", 1.0, partial(focal, recursion=config.recursion, **options)
     else:
-        yield "ctc", 1.0, plain_ctc
+        yield "ctc", 1.0, partial(plain_ctc, recursion=config.recursion)
     if config.ace:
         yield "ace", config.ace, partial(ace, variant=config.ace_variant)
     if has_centers:

@@ -52,7 +52,15 @@ def _feasible(lengths: Array, labels: Array, label_lengths: Array) -> Array:
     return fits & readable(labels, label_lengths)
 
 
-def ctc_loss(logits: Logits, lengths: Array, labels: Array, label_lengths: Array, *, blank: int = 0) -> Array:
+def ctc_loss(
+    logits: Logits,
+    lengths: Array,
+    labels: Array,
+    label_lengths: Array,
+    *,
+    blank: int = 0,
+    recursion: str = "scan",
+) -> Array:
     """Compute the CTC loss of each sample: ``-log p(label | logits)``.
 
     The probability is the sum over all paths of ``lengths[b]`` frames that collapse to the label.
@@ -65,6 +73,8 @@ def ctc_loss(logits: Logits, lengths: Array, labels: Array, label_lengths: Array
       labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are padding and ignored.
       label_lengths: ``[B]`` int32, characters of each label.
       blank: class id of the blank; a negative one counts from the end.
+      recursion: how the variables of all frames are computed: ``"scan"``, a loop over the frames, or ``"pallas"``, one
+        kernel for an NVIDIA GPU, without second derivatives (`jaxcrnn.kernels.ctc_lattice.arrive`).
 
     Returns:
       ``[B]`` float32 in nats. An infeasible sample (see `is_feasible`), or one whose label has probability 0, has loss
@@ -75,7 +85,8 @@ def ctc_loss(logits: Logits, lengths: Array, labels: Array, label_lengths: Array
 
     Raises:
       TypeError: If lengths or labels are not integers.
-      ValueError: If ``blank`` is not a class, or a known length or class id is out of range.
+      ValueError: If ``blank`` is not a class, a known length or class id is out of range, or there is no such
+        ``recursion``.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -91,12 +102,14 @@ def ctc_loss(logits: Logits, lengths: Array, labels: Array, label_lengths: Array
     References:
       Graves et al., 2006, eq. 3; the gradient is eq. 16.
     """
+    if recursion not in ctc_lattice.RECURSIONS:
+        raise ValueError(f"recursion is {recursion!r}; expected one of {', '.join(ctc_lattice.RECURSIONS)}")
     logits, (lengths, labels, label_lengths, blank) = _arguments(logits, lengths, labels, label_lengths, blank)
     if isinstance(logits, DenseLogits):
-        return _dense_loss(logits.values, lengths, labels, label_lengths, blank)
+        return _dense_loss(logits.values, lengths, labels, label_lengths, blank, recursion)
     classes = ctc_lattice.state_classes(labels, label_lengths, blank)
     chosen = _state_logits(logits, classes, blank)
-    return _factored_loss(logits.log_norm(), chosen, classes, lengths, labels, label_lengths)
+    return _factored_loss(logits.log_norm(), chosen, classes, lengths, labels, label_lengths, recursion)
 
 
 def _arguments(logits: Logits, *labels: Any) -> tuple[LogitsLike, Labels]:
@@ -107,21 +120,26 @@ def _arguments(logits: Logits, *labels: Any) -> tuple[LogitsLike, Labels]:
     return logits, converted
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _dense_loss(logits: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> Array:
-    return _loss_alone(_lattice(logits, lengths, labels, label_lengths, blank), lengths, labels, label_lengths)
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _dense_loss(
+    logits: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int, recursion: str
+) -> Array:
+    paths = _lattice(logits, lengths, labels, label_lengths, blank)
+    return _loss_alone(paths, lengths, labels, label_lengths, recursion)
 
 
-def _loss_alone(paths: Lattice, lengths: Array, labels: Array, label_lengths: Array) -> Array:
-    _, last = ctc_lattice.arrive(paths, lengths, ways=1)
+def _loss_alone(paths: Lattice, lengths: Array, labels: Array, label_lengths: Array, recursion: str) -> Array:
+    _, last = ctc_lattice.arrive(paths, lengths, 1, recursion)
     return ctc_lattice.losses(paths, last[0], lengths, _feasible(lengths, labels, label_lengths))[0]
 
 
-def _dense_forward(logits: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int) -> tuple[Array, Any]:
+def _dense_forward(
+    logits: Array, lengths: Array, labels: Array, label_lengths: Array, blank: int, recursion: str
+) -> tuple[Array, Any]:
     feasible = _feasible(lengths, labels, label_lengths)
     logits = constant_unless(logits, _used(logits.shape[1], lengths, feasible)[:, :, None])
     paths = _lattice(logits, lengths, labels, label_lengths, blank)
-    losses, posteriors = ctc_lattice.posteriors(paths, lengths, feasible)
+    losses, posteriors = ctc_lattice.posteriors(paths, lengths, feasible, recursion)
     return losses, (logits, paths.norm, paths.classes, posteriors)
 
 
@@ -130,7 +148,7 @@ def _used(frames: int, lengths: Array, feasible: Array) -> Array:
     return (jnp.arange(frames)[None, :] < lengths[:, None]) & feasible[:, None]
 
 
-def _dense_backward(blank: int, saved: Any, d_losses: Array) -> tuple[Array, None, None, None]:
+def _dense_backward(blank: int, _: str, saved: Any, d_losses: Array) -> tuple[Array, None, None, None]:
     """Compute the gradient, softmax minus posteriors (Graves et al., 2006, eq. 16); 0 where there is no path."""
     logits, norm, classes, posteriors = saved
     weight, shares = ctc_lattice.shares(posteriors, d_losses)
@@ -145,21 +163,23 @@ def _dense_backward(blank: int, saved: Any, d_losses: Array) -> tuple[Array, Non
 _dense_loss.defvjp(_dense_forward, _dense_backward)
 
 
-@jax.custom_vjp
-def _factored_loss(norm: Array, chosen: Array, classes: Array, lengths: Array, labels: Array, sizes: Array) -> Array:
-    return _loss_alone(ctc_lattice.lattice(chosen, norm, classes, sizes), lengths, labels, sizes)
+@partial(jax.custom_vjp, nondiff_argnums=(6,))
+def _factored_loss(
+    norm: Array, chosen: Array, classes: Array, lengths: Array, labels: Array, sizes: Array, recursion: str
+) -> Array:
+    return _loss_alone(ctc_lattice.lattice(chosen, norm, classes, sizes), lengths, labels, sizes, recursion)
 
 
 def _factored_forward(
-    norm: Array, chosen: Array, classes: Array, lengths: Array, labels: Array, sizes: Array
+    norm: Array, chosen: Array, classes: Array, lengths: Array, labels: Array, sizes: Array, recursion: str
 ) -> tuple[Array, Posteriors]:
     feasible = _feasible(lengths, labels, sizes)
     used = _used(norm.shape[1], lengths, feasible)
     norm, chosen = constant_unless(norm, used), constant_unless(chosen, used[:, :, None])
-    return ctc_lattice.posteriors(ctc_lattice.lattice(chosen, norm, classes, sizes), lengths, feasible)
+    return ctc_lattice.posteriors(ctc_lattice.lattice(chosen, norm, classes, sizes), lengths, feasible, recursion)
 
 
-def _factored_backward(posteriors: Posteriors, d_losses: Array) -> tuple[Array, Array, None, None, None, None]:
+def _factored_backward(_: str, posteriors: Posteriors, d_losses: Array) -> tuple[Array, Array, None, None, None, None]:
     weight, shares = ctc_lattice.shares(posteriors, d_losses)
     return weight, -shares, None, None, None, None
 

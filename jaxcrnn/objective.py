@@ -23,6 +23,7 @@ from jaxcrnn._ranges import Natural, NonNegative, check
 from jaxcrnn.centers import CenterRule
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.center_ops import DENSE, CenterOps
+from jaxcrnn.kernels.ctc_lattice import RECURSIONS
 from jaxcrnn.kernels.logits import as_logits, constant
 from jaxcrnn.types import Assignment, Batch, CenterState, Outputs
 
@@ -97,6 +98,7 @@ CHOICES = {
     "reduction": losses.REDUCTIONS,
     "frames": assign.FRAMES,
     "ace_variant": losses.VARIANTS,
+    "recursion": RECURSIONS,
 }
 RESERVED = ("loss", "grad_norm", "skipped", "nonfinite", *diagnostics.METRICS)  # taken in the ``info`` of a step
 
@@ -140,6 +142,8 @@ class LossConfig:
       push: weight of a loss that keeps frames farther from the center of their most probable other class than from
         their own, 0 or more; 0 disables it.
       push_margin: margin of that loss in squared distance, 0 or more.
+      recursion: how CTC goes through the frames: ``"scan"``, or ``"pallas"``, a kernel for one NVIDIA GPU
+        (`jaxcrnn.ctc.ctc_loss`).
       rule: import path of a `CenterRule` of your own (docs/new-loss.md), ``"module:rule"``; each part that it sets
         overrides ``start`` or ``update``.
       terms: import paths of additional terms, each ``"module:function"`` or, with a weight, ``"0.1*module:function"``.
@@ -172,6 +176,7 @@ class LossConfig:
     ace_variant: str = "paper"
     push: NonNegative = 0.0
     push_margin: NonNegative = 1.0
+    recursion: str = "scan"
     rule: str | None = None
     terms: tuple[str, ...] = ()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -67,7 +69,7 @@ class Sizes:
 
     def asdict(self) -> dict[str, Any]:
         """Return all sizes, including T."""
-        return {**asdict(self), "frames": self.frames}
+        return {**dataclasses.asdict(self), "frames": self.frames}
 
 
 class Variant(NamedTuple):
@@ -145,12 +147,18 @@ def product(s: Sizes) -> Variants:
     return {"jaxcrnn": compiled(lambda one: one @ one, one)}
 
 
+def recursions() -> tuple[str, ...]:
+    """List the recursions of CTC that this device can run."""
+    return ("scan", "pallas") if is_nvidia(jax.devices()[0]) else ("scan",)
+
+
 def step(s: Sizes, presets: tuple[str, ...] = ("ctc",), kinds: tuple[str, ...] = ("dense",)) -> Variants:
-    """Run a whole training step, for several presets and heads."""
+    """Run a whole training step, for several presets and heads, and with each recursion of CTC."""
     batch, out = batch_of(s), {}
-    for kind in kinds:
+    for kind, recursion in itertools.product(kinds, recursions()):
         for preset in presets:
             config = config_of(s, preset, kind)
+            config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, recursion=recursion))
             mesh = make_mesh(MeshConfig(1), jax.devices()[:1])
             state, inputs = jax.device_put(([init_state(config, KEY)], (batch, KEY)), everywhere(mesh))
             began = time.perf_counter()
@@ -162,6 +170,7 @@ def step(s: Sizes, presets: tuple[str, ...] = ("ctc",), kinds: tuple[str, ...] =
                 jax.block_until_ready((state[0], info))
 
             name = "jaxcrnn" if (preset, kind) == ("ctc", "dense") else preset if kind == "dense" else kind
+            name = name if recursion == "scan" else f"{name}, {recursion}"
             out[name] = Variant(once, seconds, _temporary(program))
     return out
 
@@ -226,8 +235,11 @@ def _with_optax(logits: jax.Array, lengths: jax.Array, labels: jax.Array, label_
 def loss(s: Sizes) -> Variants:
     """Compute CTC of fixed logits forward and backward, and for comparison a softmax over them, the lower bound."""
     logits, labels = jax.random.normal(KEY, (s.batch, s.frames, s.classes)), _labels(s)
-    return {
-        "jaxcrnn": compiled(jax.value_and_grad(lambda x: ctc.ctc_loss(x, *labels).sum()), logits),
+
+    def by(recursion: str) -> Variant:
+        return compiled(jax.value_and_grad(lambda x: ctc.ctc_loss(x, *labels, recursion=recursion).sum()), logits)
+
+    return {"jaxcrnn" if recursion == "scan" else recursion: by(recursion) for recursion in recursions()} | {
         "optax": compiled(jax.value_and_grad(lambda x: _with_optax(x, *labels).sum()), logits),
         "softmax": compiled(jax.nn.softmax, logits),
     }

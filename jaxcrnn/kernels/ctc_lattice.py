@@ -95,7 +95,10 @@ def start(paths: Lattice) -> Array:
     return jnp.where(first & reachable, 0.0, -jnp.inf).astype(paths.scores.dtype)
 
 
-def arrive(paths: Lattice, lengths: Array, ways: int) -> tuple[Array, Array]:
+RECURSIONS = ("scan", "pallas", "pallas-interpreted")
+
+
+def arrive(paths: Lattice, lengths: Array, ways: int, recursion: str = "scan") -> tuple[Array, Array]:
     """Compute the forward and, optionally, the backward variables in one loop.
 
     Read from the end, the backward variables are forward variables of the reversed frames and states, and a state can
@@ -105,25 +108,33 @@ def arrive(paths: Lattice, lengths: Array, ways: int) -> tuple[Array, Array]:
       paths: lattice of the labels.
       lengths: ``[B]`` int32, valid frames.
       ways: 1 for the forward variables only, 2 for both.
+      recursion: ``"scan"``, a loop over the frames; ``"pallas"``, one kernel (`jaxcrnn.kernels.ctc_pallas`) that needs
+        an NVIDIA GPU and has no second derivatives; or ``"pallas-interpreted"``, the kernel's operations one by one.
 
     Returns:
       ``[T,ways,B,S]``, log of the summed probability of all partial paths to a state, excluding the frame's own class,
-      with the backward variables still reversed; and ``[ways,B,S]``, the variables after the last frame.
+      with the backward variables still reversed, and of any value in padded frames; and ``[ways,B,S]``, the variables
+      after the last frame.
 
     References:
       Graves et al., 2006, eq. 6 to 11.
     """
-    frames = jnp.arange(paths.scores.shape[0])[:, None]
     scores, enter, begin = paths.scores[:, None], paths.enter[None], start(paths)[None]
-    inside, first = (frames < lengths[None, :])[:, None], (frames == 0)[:, None]
+    starts = jnp.zeros_like(lengths)[None]
     if ways == 2:
         back = jnp.pad(paths.enter[:, ::-1], ((0, 0), (2, 0)))[:, :-2]
         end = jnp.where(paths.ends, 0.0, -jnp.inf).astype(begin.dtype)
         scores = jnp.concatenate([scores, scores[::-1, :, :, ::-1]], 1)
         enter, begin = jnp.stack([paths.enter, back]), jnp.stack([begin[0], end[:, ::-1]])
-        last = (frames == lengths[None, :] - 1)[::-1, None]
-        first = jnp.concatenate([jnp.broadcast_to(first, last.shape), last], 1)
-        inside = jnp.concatenate([inside, inside[::-1]], 1)
+        starts = jnp.stack([starts[0], len(scores) - lengths])
+    if recursion != "scan":
+        from jaxcrnn.kernels import ctc_pallas  # takes a quarter of a second to import
+
+        interpret = recursion == "pallas-interpreted"
+        valid = jnp.broadcast_to(lengths, starts.shape)
+        return ctc_pallas.recursion(begin, scores, enter, starts, valid, interpret)
+    frames = jnp.arange(len(scores))[:, None, None]
+    first, inside = frames == starts[None], (frames >= starts[None]) & (frames < (starts + lengths[None])[None])
 
     def step(carry: Array, frame: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         score, is_first, is_inside = frame
@@ -151,9 +162,9 @@ def losses(paths: Lattice, last: Array, lengths: Array, feasible: Array) -> tupl
     return jnp.maximum(-jnp.where(possible, log_p, 0.0), 0.0), possible
 
 
-def posteriors(paths: Lattice, lengths: Array, feasible: Array) -> tuple[Array, Posteriors]:
+def posteriors(paths: Lattice, lengths: Array, feasible: Array, recursion: str = "scan") -> tuple[Array, Posteriors]:
     """Compute the losses ``[B]`` and the posteriors that their gradient needs."""
-    arrived, final = arrive(paths, lengths, ways=2)
+    arrived, final = arrive(paths, lengths, 2, recursion)
     values, possible = losses(paths, final[0], lengths, feasible)
     both = arrived[:, 0] + paths.scores + arrived[::-1, 1, :, ::-1]
     valid = (jnp.arange(len(both))[None, :] < lengths[:, None]) & possible[:, None]

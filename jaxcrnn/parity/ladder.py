@@ -169,7 +169,7 @@ def make_task(
 
 def _spelled(config: LossConfig) -> dict[str, Any]:
     # The reference does not support user-defined functions.
-    return _without(asdict(config) | config.parts._asdict(), "preset", "rule", "terms")
+    return _without(asdict(config) | config.parts._asdict(), "preset", "recursion", "rule", "terms")
 
 
 def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from jaxcrnn import _memory
 from jaxcrnn._files import cache_folder
+from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.parallel.mesh import everywhere, gathered
 from jaxcrnn.parallel.ops import ops
@@ -55,7 +56,14 @@ def for_device(model: ModelConfig, device: Any = None) -> ModelConfig:
 
 
 def for_training(config: TrainConfig, mesh: Mesh) -> TrainConfig:
-    """Resolve the configuration of a step for the devices of a mesh; results change only by rounding."""
+    """Resolve the configuration of a step for the devices of a mesh; results change only by rounding.
+
+    Raises:
+      UserError: ``loss.recursion`` is ``"pallas"``, and the mesh is not one NVIDIA GPU.
+    """
+    if config.loss.recursion == "pallas" and not (mesh.size == 1 and is_nvidia(mesh.devices.flat[0])):
+        devices = f"{mesh.size} {mesh.devices.flat[0].platform.upper()} device(s)"
+        raise UserError(f"loss.recursion=pallas needs one NVIDIA GPU, but this run uses {devices}; expected scan")
     model = for_device(config.model, mesh.devices.flat[0])
     return dataclasses.replace(config, model=model, ops=ops(mesh, model.num_classes))
 
