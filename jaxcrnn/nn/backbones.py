@@ -31,7 +31,8 @@ class Backbone(nn.Module):
       dtype: dtype of the products.
       channels: output channels of the last layer; 0 for those of the backbone.
       rows: how remaining rows become features: ``"flat"`` concatenates them, ``"mean"`` averages them.
-      winograd: use `jaxcrnn.kernels.conv_cpu.convolve` for convolutions instead of XLA's.
+      winograd: use `jaxcrnn.kernels.conv_cpu.convolve` for convolutions instead of XLA's, and matrix products for the
+        sums of batch normalization: what is fastest on CPUs.
     """
 
     name_of_layers: str
@@ -57,7 +58,7 @@ class Backbone(nn.Module):
             x = _conv(layer, self.dtype, convolve, f"conv{i}")(x)
             convolved = width_after(layer._replace(pool=None), widths, jnp.where)
             if layer.norm:
-                x = BatchNorm(name=f"norm{i}")(at_least_float32(x), _inside(x, convolved), training).astype(self.dtype)
+                x = BatchNorm(products=self.winograd, name=f"norm{i}")(x, _inside(x, convolved), training)
             x = _mask(nn.relu(x), convolved)
             widths = width_after(layer, widths, jnp.where)
             if layer.pool:
@@ -81,7 +82,7 @@ class _Block(nn.Module):
 
         def normed(x: Array, layer: Layer, i: int) -> Array:
             x = _conv(layer, self.dtype, self.convolve, f"conv{i}")(x)
-            return BatchNorm(name=f"norm{i}")(at_least_float32(x), inside, train).astype(self.dtype)
+            return BatchNorm(products=self.convolve is not None, name=f"norm{i}")(x, inside, train)
 
         through = normed(_mask(nn.relu(normed(x, layer, 0)), widths), layer, 1)
         around = normed(x, layer._replace(kernel=(1, 1)), 2) if x.shape[3] != self.features else x
