@@ -209,18 +209,23 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
     """
     flow, blank, ops = flow_of(config), config.model.blank, config.ops.centers
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    batch = batch._replace(images=augment(config.augment, batch.images, batch.widths, augment_key, state.step))
+    with jax.named_scope("augment"):
+        batch = batch._replace(images=augment(config.augment, batch.images, batch.widths, augment_key, state.step))
 
     def loss_of(params: Any) -> tuple[Array, Any]:
         outputs, batch_stats = _forward(config, params, state, batch, dropout_key)
-        loss, (terms, assignment) = objective.loss_terms(flow, outputs, batch, state.centers, blank=blank, ops=ops)
+        with jax.named_scope("loss"):
+            loss, (terms, assignment) = objective.loss_terms(flow, outputs, batch, state.centers, blank=blank, ops=ops)
         return loss, (terms, assignment, outputs, batch_stats)
 
     (loss, (terms, assignment, outputs, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    params, opt_state = optim.update(config.optim, grads, state.opt_state, state.params)
-    centers = objective.move_centers(flow, state.centers, outputs, assignment, ops=ops)
+    with jax.named_scope("optimizer"):
+        params, opt_state = optim.update(config.optim, grads, state.opt_state, state.params)
+    with jax.named_scope("centers"):
+        centers = objective.move_centers(flow, state.centers, outputs, assignment, ops=ops)
     moved = TrainState(state.step, params, batch_stats, opt_state, centers)
-    kept, finite, nonfinite = keep_if_finite(moved, state, grads, loss, centers)
+    with jax.named_scope("optimizer"):
+        kept, finite, nonfinite = keep_if_finite(moved, state, grads, loss, centers)
     info = {
         "loss": loss,
         "grad_norm": optim.global_norm(grads),

@@ -79,11 +79,13 @@ class Variant(NamedTuple):
       run: function that runs the case once and waits for the device.
       compile_seconds: compilation time, None if nothing was compiled.
       temporary_bytes: bytes of temporary buffers of the compiled program, None if unknown.
+      program: the compiled program, None if there is none.
     """
 
     run: Callable[[], Any]
     compile_seconds: float | None = None
     temporary_bytes: int | None = None
+    program: Any = None
 
 
 Variants = dict[str, Variant]
@@ -94,7 +96,7 @@ def compiled(function: Callable[..., Any], *arrays: Any) -> Variant:
     began = time.perf_counter()
     program = jax.jit(function).lower(*arrays).compile()
     seconds = time.perf_counter() - began
-    return Variant(lambda: jax.block_until_ready(program(*arrays)), seconds, _temporary(program))
+    return Variant(lambda: jax.block_until_ready(program(*arrays)), seconds, _temporary(program), program)
 
 
 def _temporary(program: Any) -> int | None:
@@ -171,7 +173,7 @@ def step(s: Sizes, presets: tuple[str, ...] = ("ctc",), kinds: tuple[str, ...] =
 
             name = "jaxcrnn" if (preset, kind) == ("ctc", "dense") else preset if kind == "dense" else kind
             name = name if recursion == "scan" else f"{name}, {recursion}"
-            out[name] = Variant(once, seconds, _temporary(program))
+            out[name] = Variant(once, seconds, _temporary(program), program)
     return out
 
 

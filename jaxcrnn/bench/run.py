@@ -24,7 +24,7 @@ from jaxcrnn import __version__
 from jaxcrnn._console import duration, table
 from jaxcrnn._files import can_be_written, write_json
 from jaxcrnn._text import first_line
-from jaxcrnn.bench import cases, data_cases
+from jaxcrnn.bench import cases, data_cases, layer_times, traffic
 from jaxcrnn.bench.cases import Sizes, Variant
 from jaxcrnn.errors import UserError
 from jaxcrnn.runs.compile import uncached
@@ -35,6 +35,8 @@ MOST = 1_000_000  # upper bound of all sizes
 NAMES = {**cases.CASES, **data_cases.CASES}
 # Measured only if listed: a whole step of every preset, and a CTC loss for each swapped character.
 LONG = {"flows", "swaps"}
+# Cases whose operations belong to several layers.
+LAYERED = {"step", "flows", "backbone"}
 # The reference's name for each case.
 ASKED = {name: name for name in ("product", "step", "forward", "backbone", "bilstm", "ctc", "head", "center")}
 ASKED |= {"flows": "step", "latency": "forward", "evaluate": "read", "recognize": "read"}
@@ -99,6 +101,7 @@ def measure(
     grow: bool = False,
     torch: bool = True,
     compiled: bool = False,
+    layers: bool = False,
     out: str | None = None,
 ) -> None:
     """Time cases, interleaved with the PyTorch reference, and print a table for each.
@@ -110,6 +113,7 @@ def measure(
       grow: also time cases with other sizes.
       torch: also time the reference.
       compiled: also time the reference under ``torch.compile``.
+      layers: also add up time and memory traffic by layer, for jaxcrnn's compiled variants of `LAYERED`.
       out: JSON file to write.
 
     Raises:
@@ -129,7 +133,7 @@ def measure(
     try:
         for name, changed in _plan(chosen, sizes, grow):
             with uncached():  # to measure compilation times
-                measured = _measure(name, changed, rounds, reference)
+                measured = _measure(name, changed, rounds, reference, layers and name in LAYERED)
             rows += measured
             print("\n" + shown(measured, name, changed), flush=True)
             if out:  # written after each case, so that a crash loses nothing
@@ -159,7 +163,7 @@ def _share_of_product(rows: list[dict[str, Any]]) -> None:
 
 
 def _check(sizes: Sizes, chosen: list[str], rounds: int) -> None:
-    for name in ("batch", "width", "classes", "slots", "hidden"):
+    for name in ("batch", "width", "classes", "slots", "hidden", "matrix"):
         if not 1 <= getattr(sizes, name) <= MOST:
             raise UserError(f"--{name} {getattr(sizes, name)}: expected 1 to {MOST:,}")
     if sizes.dtype not in KINDS:
@@ -197,7 +201,7 @@ def _plan(chosen: list[str], sizes: Sizes, grow: bool) -> list[tuple[str, Sizes]
     return [(name, s) for name, s in dict.fromkeys(plan) if s.batch and s.frames >= 2 * s.slots]
 
 
-def _measure(name: str, sizes: Sizes, rounds: int, reference: Reference | None) -> list[dict[str, Any]]:
+def _measure(name: str, sizes: Sizes, rounds: int, reference: Reference | None, layers: bool) -> list[dict[str, Any]]:
     """Time all variants interleaved, so that other load on the machine affects them equally."""
     used = data_cases.reference_sizes(sizes) if name in data_cases.CASES else sizes.asdict()
     theirs: dict[str, Variant] = {}
@@ -225,6 +229,9 @@ def _measure(name: str, sizes: Sizes, rounds: int, reference: Reference | None) 
     rows = [_row(name, variant, sizes, used, made, times[variant]) for variant, made in made_all.items()]
     for row in rows:
         row["ratio"] = row["median_ms"] / rows[0]["median_ms"]
+        made = made_all[row["variant"]]
+        if layers and made.program is not None:
+            row["layers"] = _layers(made)
     if problem:
         rows.append({"case": name, "variant": "torch", "sizes": used, "error": problem})
     return rows
@@ -249,6 +256,33 @@ def _row(
     if name in data_cases.CASES and name != "cold":
         row["lines_per_second"] = len(data_cases.lines_of(sizes.data).corpus) / middle
     return row
+
+
+def _layers(made: Variant) -> dict[str, dict[str, float]]:
+    text = made.program.as_text()
+    times, moved = layer_times.by_layer(made.run, text), traffic.by_layer(text)
+    none = layer_times.Times(0, 0), traffic.Traffic(0, 0)
+    return {
+        name: {
+            "forward_ms": times.get(name, none[0]).forward,
+            "backward_ms": times.get(name, none[0]).backward,
+            "forward_mb": moved.get(name, none[1]).forward / 1e6,
+            "backward_mb": moved.get(name, none[1]).backward / 1e6,
+        }
+        for name in (*traffic.LAYERS, layer_times.IDLE)
+        if name in times or name in moved
+    }
+
+
+def _shown_layers(row: dict[str, Any]) -> str:
+    """Format time and memory traffic by layer as a table."""
+    columns = ("forward_ms", "backward_ms", "forward_mb", "backward_mb")
+    total = {column: sum(layer[column] for layer in row["layers"].values()) for column in columns}
+    lines = [
+        (name, *(f"{layer[column]:.1f}" for column in columns))
+        for name, layer in {**row["layers"], "total": total}.items()
+    ]
+    return table((f"{row['variant']}, by layer", "forward ms", "backward ms", "forward MB", "backward MB"), lines)
 
 
 def shown(rows: list[dict[str, Any]], name: str, sizes: Sizes) -> str:
@@ -277,7 +311,8 @@ def shown(rows: list[dict[str, Any]], name: str, sizes: Sizes) -> str:
     if any(row[-1] for row in lines):
         heads.append("GFLOP/s" if any("gflops" in row for row in measured) else "lines/s")
     text = table(tuple(heads), [row[: len(heads)] for row in lines]) if lines else header
-    return "\n".join([text, *(f"not measured: {row['variant']}: {row['error']}" for row in rows if "error" in row)])
+    text = "\n".join([text, *(f"not measured: {row['variant']}: {row['error']}" for row in rows if "error" in row)])
+    return "\n\n".join([text, *(_shown_layers(row) for row in measured if "layers" in row)])
 
 
 def _or_nothing(value: Any, show: Callable[[Any], str]) -> str:

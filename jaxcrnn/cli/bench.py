@@ -18,6 +18,7 @@ def add_options(parser: options.Parser) -> None:
         ("classes", 6941, "number of classes"),
         ("slots", 10, "label slots (characters in a line)"),
         ("hidden", 256, "hidden size of each LSTM direction"),
+        ("matrix", 2048, "size of the matrices of the case product; 8192 for the peak rate of a GPU"),
     )
     for name, default, what in sizes:
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what}; default: {default}")
@@ -42,6 +43,11 @@ def add_options(parser: options.Parser) -> None:
         "classes, and the step with other batch sizes and widths",
     )
     parser.add_argument("--compile", action="store_true", help="also time torch.compile, which takes a minute")
+    parser.add_argument(
+        "--layers",
+        action="store_true",
+        help="also add up the time and the memory traffic of step, flows and backbone by layer, from a trace",
+    )
     parser.add_argument("--no-torch", dest="torch", action="store_false", help="skip the PyTorch reference")
     parser.add_argument("--out", metavar="FILE", help="write all results to this JSON file")
 
@@ -52,8 +58,17 @@ def run(args: argparse.Namespace) -> int:
 
     if args.compile and not args.torch:
         raise UserError("--compile times the PyTorch reference and cannot be combined with --no-torch; drop one")
-    fields = ("batch", "width", "classes", "slots", "hidden", "backbone", "dtype", "lstm", "data")
+    fields = ("batch", "width", "classes", "slots", "hidden", "matrix", "backbone", "dtype", "lstm", "data")
     sizes = Sizes(**{name: getattr(args, name) for name in fields})
     chosen = None if args.only is None else [name.strip() for name in args.only.split(",")]
-    measure(sizes, chosen, rounds=args.rounds, grow=args.grow, torch=args.torch, compiled=args.compile, out=args.out)
+    measure(
+        sizes,
+        chosen,
+        rounds=args.rounds,
+        grow=args.grow,
+        torch=args.torch,
+        compiled=args.compile,
+        layers=args.layers,
+        out=args.out,
+    )
     return 0

@@ -1,0 +1,234 @@
+"""Memory traffic of a compiled program, by layer of the model, and the least that the layers need."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from jaxcrnn.model import ModelConfig
+from jaxcrnn.nn.backbones import Block, Layer, layers_of
+
+OTHER = "other"
+# How to find a layer in the path of an operation, such as jit(step)/transpose(jvp(CRNN))/backbone/conv1/mul.
+_LAYERS = (
+    (re.compile(r"/(?:conv|shortcut)\d*"), "convolutions"),
+    (re.compile(r"backbone"), "normalization, ReLU, pooling, masks"),
+    (re.compile(r"/lstm\d+"), "LSTMs"),
+    (re.compile(r"/(?:head|linear)\d*"), "linear head"),
+    (re.compile(r"\bloss\b"), "loss"),
+    (re.compile(r"\b(?:optimizer|centers)\b"), "optimizer and centers"),
+    (re.compile(r"\baugment\b"), "augmentation"),
+)
+LAYERS = (*(name for _, name in _LAYERS), OTHER)
+
+_HEAD = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
+_SHAPE = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)|\S+"
+_OPERATION = re.compile(rf"^\s+(ROOT )?%?([\w.\-]+) = ({_SHAPE}) ([a-z][\w\-]*)\((.*)$")
+_ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\](\{[^{}]*\})?")
+_CALLED = re.compile(r"(?:calls|to_apply|body)=%?([\w.\-]+)")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_NAMED = re.compile(r'op_name="([^"]*)"')
+# These move nothing: they name memory, or its move is counted where it ends.
+_FREE = {
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"),
+    *("copy-start", "async-start", "async-update", "slice-start"),
+}
+
+
+class Traffic(NamedTuple):
+    """Bytes that a layer reads and writes in one step.
+
+    Attributes:
+      forward: bytes of the forward pass.
+      backward: bytes of the backward pass.
+    """
+
+    forward: int
+    backward: int
+
+
+class _Operation(NamedTuple):
+    root: bool
+    name: str
+    shape: str
+    kind: str
+    operands: list[str]
+    rest: str
+
+
+def layer_of(path: str) -> tuple[str, bool]:
+    """Return the layer of an operation (one of `LAYERS`), and whether it belongs to the backward pass.
+
+    Args:
+      path: path of the operation (``op_name`` in HLO).
+
+    >>> layer_of("jit(step)/transpose(jvp(CRNN))/backbone/conv1/mul")
+    ('convolutions', True)
+    """
+    name = next((name for pattern, name in _LAYERS if pattern.search(path)), OTHER)
+    return name, "transpose(" in path
+
+
+def by_layer(text: str) -> dict[str, Traffic]:
+    """Count the bytes that each layer's operations read and write.
+
+    An operation, fused or not, reads its operands from memory and writes its results there. Of an array that it only
+    slices or updates, the slice counts. A loop counts as often as it runs. Arrays that the compiler keeps on the chip
+    count nothing, but caches are not modelled. An operation belongs to the layer of its result.
+
+    Args:
+      text: HLO of the compiled program.
+
+    Returns:
+      The traffic of each layer that has any, in the order of `LAYERS`.
+    """
+    program = _parse(text)
+    totals: dict[tuple[str, bool], int] = defaultdict(int)
+    for operation, count, times in _walk(program, _entry(text)):
+        path = _NAMED.search(operation.rest)
+        totals[layer_of(path[1] if path else "")] += count * times
+    both = {name: Traffic(totals[name, False], totals[name, True]) for name in LAYERS}
+    return {name: traffic for name, traffic in both.items() if any(traffic)}
+
+
+def _entry(text: str) -> str:
+    line = next(line for line in text.splitlines() if line.startswith("ENTRY"))
+    match = _HEAD.match(line)
+    assert match, line
+    return match[1]
+
+
+def _parse(text: str) -> dict[str, list[_Operation]]:
+    program: dict[str, list[_Operation]] = {}
+    current: list[_Operation] = []
+    for line in text.splitlines():
+        if head := _HEAD.match(line):
+            current = program[head[1]] = []
+        elif found := _OPERATION.match(line):
+            root, name, shape, kind, rest = found.groups()
+            inside = rest[: _closing(rest)]
+            current.append(_Operation(bool(root), name, shape, kind, re.findall(r"%([\w.\-]+)", inside), rest))
+    return program
+
+
+def _closing(text: str) -> int:
+    depth = 1
+    for place, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if not depth:
+            return place
+    return len(text)
+
+
+def _walk(program: Mapping[str, list[_Operation]], name: str, times: int = 1) -> Iterator[tuple[_Operation, int, int]]:
+    """Yield each operation that moves bytes, with the bytes and how often it runs."""
+    shapes = {operation.name: operation.shape for operation in program[name]}
+    for operation in program[name]:
+        called = _CALLED.search(operation.rest)
+        if operation.kind in ("while", "call") and called:
+            trips = _TRIPS.search(operation.rest)
+            yield from _walk(program, called[1], times * int(trips[1] if trips else 1))
+        elif operation.kind == "fusion" and called:
+            yield operation, _of_fusion(operation, program[called[1]], shapes), times
+        elif operation.kind not in _FREE:
+            yield operation, _of_one(operation, shapes), times
+
+
+def _of_one(operation: _Operation, shapes: Mapping[str, str]) -> int:
+    if operation.kind in ("dynamic-slice", "slice", "gather"):
+        return 2 * _bytes(operation.shape)
+    if operation.kind == "dynamic-update-slice":
+        return 2 * _bytes(shapes.get(operation.operands[1], ""))
+    return _bytes(operation.shape) + sum(_bytes(shapes.get(name, "")) for name in operation.operands)
+
+
+def _of_fusion(operation: _Operation, fused: list[_Operation], shapes: Mapping[str, str]) -> int:
+    """Count the operands as far as the fused operations read them, and the results as far as they change."""
+    inside = {one.name: one for one in fused}
+    users: dict[str, list[_Operation]] = defaultdict(list)
+    for one in fused:
+        for name in one.operands:
+            users[name].append(one)
+    total = 0
+    for one in fused:
+        if one.kind == "parameter":
+            whole = _bytes(shapes.get(operation.operands[int(one.rest.split(")")[0])], ""))
+            total += min(whole, sum(_read(one.name, user, whole, users) for user in users[one.name]))
+    root = next(one for one in fused if one.root)
+    results = [inside[name] for name in root.operands] if root.kind == "tuple" else [root]
+    written = sum(_written(one, inside) for one in results)
+    return total + (min(written, _bytes(operation.shape)) if _ARRAY.search(operation.shape) else written)
+
+
+def _read(name: str, user: _Operation, whole: int, users: Mapping[str, list[_Operation]]) -> int:
+    """Return how much of an array inside a fusion one of its users reads."""
+    if user.kind in ("dynamic-slice", "slice", "gather") and user.operands[0] == name:
+        return _bytes(user.shape)
+    if user.kind == "dynamic-update-slice" and user.operands[0] == name:
+        return 0  # updated in place
+    if user.kind == "bitcast":
+        return sum(_read(user.name, after, whole, users) for after in users[user.name])
+    return whole
+
+
+def _written(one: _Operation, inside: Mapping[str, _Operation]) -> int:
+    while one.kind == "bitcast" and one.operands[0] in inside:
+        one = inside[one.operands[0]]
+    if one.kind == "dynamic-update-slice" and one.operands[1] in inside:
+        return _bytes(inside[one.operands[1]].shape)
+    return _bytes(one.shape)
+
+
+def _bytes(shape: str) -> int:
+    """Return the bytes of all arrays of a shape in the device's main memory."""
+    total = 0.0
+    for kind, sizes, layout in _ARRAY.findall(shape):
+        if "S(" not in layout:  # S(1) and so on: memory on the chip
+            bits = 8 if kind == "pred" else int(re.findall(r"\d+", kind)[0])
+            total += math.prod(int(size) for size in sizes.split(",") if size) * bits / 8
+    return int(total)
+
+
+def least(model: ModelConfig, batch: int, width: int) -> dict[str, Traffic]:
+    """Return the traffic that a step with plain CTC needs if nothing but the layers' results goes through memory.
+
+    Forward, each layer reads its input and writes its output, after normalization, ReLU and pooling, which cost
+    nothing more. Backward, it reads the gradient of its output, once for each of its two products, and its input, and
+    writes the gradient of its input. The logits are float32. The optimizer reads the gradients in float32 and reads
+    and writes the parameters and two moments. Weights of the layers are left out, as they are small beside lines.
+
+    Args:
+      model: configuration of the model, without imported layers.
+      batch: number of lines B.
+      width: width W of the images in pixels.
+    """
+    size = 2 if model.dtype == "bfloat16" else 4
+    height, channels = model.height, 1
+    before = batch * height * width * channels
+    convolutions = [0, 0]
+    layers: list[Layer] = []
+    for one in layers_of(model.backbone):
+        layers += [Layer(one.features)] * 2 if isinstance(one, Block) else [one]
+    for layer in layers:
+        if layer.valid:
+            rows, columns = layer.kernel
+            height, width = (height - rows) // layer.step + 1, width + 2 * layer.around - columns + 1
+        if layer.pool:
+            height, width = height // layer.pool[0], (width + 2 * layer.pad - layer.pool[1]) // layer.stride + 1
+        channels = layer.features
+        after = batch * height * width * channels
+        convolutions[0] += size * (before + after)
+        convolutions[1] += size * (before * (2 if layer is not layers[0] else 1) + 2 * after)
+        before = after
+    frames, hidden, logits = batch * width, 2 * model.hidden, 4 * batch * width * model.num_classes
+    features = channels * height
+    lstm = size * frames * (features + 3 * hidden)
+    return {
+        "convolutions": Traffic(*convolutions),
+        "LSTMs": Traffic(lstm, 2 * lstm),
+        "linear head": Traffic(size * frames * hidden + logits, 2 * size * frames * hidden + 2 * logits),
+        "loss": Traffic(logits, 2 * logits),
+    }

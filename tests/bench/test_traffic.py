@@ -1,0 +1,113 @@
+"""Bytes by layer: of a program written by hand, against XLA's own count, and the least that a step needs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcrnn.bench import layer_times, traffic
+from jaxcrnn.bench.layer_times import Event
+from jaxcrnn.model import ModelConfig
+
+HLO = """
+HloModule jit_step
+
+%updated (p.0: f32[10,4], p.1: f32[4], p.2: s32[]) -> f32[10,4] {
+  %p.0 = f32[10,4]{1,0} parameter(0)
+  %p.1 = f32[4]{0} parameter(1)
+  %p.2 = s32[] parameter(2)
+  %b = f32[1,4]{1,0} bitcast(%p.1)
+  %zero = s32[] constant(0)
+  ROOT %u = f32[10,4]{1,0} dynamic-update-slice(%p.0, %b, %p.2, %zero)
+}
+
+%body (t: (s32[], f32[10,4], f32[4])) -> (s32[], f32[10,4], f32[4]) {
+  %t = (s32[], f32[10,4]{1,0}, f32[4]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%t), index=0
+  %all = f32[10,4]{1,0} get-tuple-element(%t), index=1
+  %row = f32[4]{0} get-tuple-element(%t), index=2
+  %f = f32[10,4]{1,0} fusion(%all, %row, %i), kind=kLoop, calls=%updated, metadata={op_name="jit(step)/transpose(jvp(CRNN))/lstm0/while/body/dynamic_update_slice"}
+  ROOT %out = (s32[], f32[10,4]{1,0}, f32[4]{0}) tuple(%i, %f, %row)
+}
+
+%condition (t.1: (s32[], f32[10,4], f32[4])) -> pred[] {
+  %t.1 = (s32[], f32[10,4]{1,0}, f32[4]{0}) parameter(0)
+  ROOT %yes = pred[] constant(true)
+}
+
+ENTRY %main (x: bf16[2,3], w: f32[10,4], r: f32[4]) -> bf16[2,3] {
+  %x = bf16[2,3]{1,0} parameter(0)
+  %w = f32[10,4]{1,0} parameter(1)
+  %r = f32[4]{0} parameter(2)
+  %c = bf16[2,3]{1,0:T(8,128)S(1)} convolution(%x, %x), metadata={op_name="jit(step)/jvp(CRNN)/backbone/conv1/conv_general_dilated"}
+  %n = bf16[2,3]{1,0} multiply(%c, %x), metadata={op_name="jit(step)/jvp(CRNN)/backbone/norm1/mul"}
+  %start = s32[] constant(0)
+  %tuple = (s32[], f32[10,4]{1,0}, f32[4]{0}) tuple(%start, %w, %r)
+  %loop = (s32[], f32[10,4]{1,0}, f32[4]{0}) while(%tuple), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"10"}}
+  ROOT %s = bf16[2,3]{1,0} add(%n, %n), metadata={op_name="jit(step)/optimizer/add"}
+}
+"""  # noqa: E501
+
+
+def test_bytes_are_counted_by_layer():
+    assert traffic.by_layer(HLO) == {
+        "convolutions": (24, 0),  # reads x twice, and its result stays on the chip
+        "normalization, ReLU, pooling, masks": (24, 0),  # reads x, writes n
+        "LSTMs": (0, 10 * (16 + 4 + 16)),  # ten times: a row and its number read, a row written in place
+        "optimizer and centers": (36, 0),
+    }
+
+
+def test_bytes_agree_with_the_compilers_own_count():
+    """Without loops, which its analysis counts once, both count the same."""
+
+    def step(x, w):
+        with jax.named_scope("loss"):
+            return jnp.tanh(x @ w).sum() + (x[:, :7] ** 2).mean()
+
+    x, w = jnp.ones((64, 96)), jnp.ones((96, 32))
+    program = jax.jit(jax.grad(step, argnums=(0, 1))).lower(x, w).compile()
+    ours = sum(map(sum, traffic.by_layer(program.as_text()).values()))
+    assert ours == pytest.approx(program.cost_analysis()["bytes accessed"], rel=0.02)
+
+
+def test_the_least_traffic_of_a_small_model():
+    """``tiny`` on one line of 32 x 64 px, H=4 and 5 classes: by hand."""
+    need = traffic.least(ModelConfig("tiny", hidden=4, num_classes=5), 1, 64)
+    pixels, first, second, last = 32 * 64, 8 * 16 * 32, 16 * 8 * 16, 32 * 1 * 16
+    assert need["convolutions"].forward == 4 * (pixels + 2 * first + 2 * second + last)
+    assert need["convolutions"].backward == 4 * (pixels + 2 * first + 2 * (first + second) + 2 * (second + last))
+    assert need["LSTMs"].forward == 4 * 16 * (32 + 3 * 8)
+    assert need["linear head"] == (4 * 16 * (8 + 5), 2 * 4 * 16 * (8 + 5))
+    half = traffic.least(ModelConfig("tiny", hidden=4, num_classes=5, dtype="bfloat16"), 1, 64)
+    assert half["convolutions"].forward == need["convolutions"].forward // 2
+    assert half["loss"] == need["loss"]
+
+
+def test_operations_within_others_count_once():
+    events = [
+        Event(0, 100, "while"),
+        Event(10, 30, "a"),
+        Event(12, 20, "inner"),
+        Event(40, 60, "b"),
+        Event(200, 210, "c"),
+    ]
+    times = {event.operation: time for event, time in layer_times.own_times(events)}
+    assert times == {"while": 60, "a": 12, "inner": 8, "b": 20, "c": 10}
+    assert layer_times.idle(events) == 100
+    assert layer_times.idle([]) == 0
+
+
+def test_a_trace_of_this_device_is_added_up_by_layer():
+    def step(x):
+        with jax.named_scope("optimizer"):
+            x = jnp.sin(x @ x)
+        with jax.named_scope("loss"):
+            return jnp.cos(x @ x)
+
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(300, 300)).astype(np.float32))
+    program = jax.jit(step).lower(x).compile()
+    times = layer_times.by_layer(lambda: jax.block_until_ready(program(x)), program.as_text(), repeats=2)
+    assert times["optimizer and centers"].forward > 0
+    assert times["loss"].forward > 0
+    assert all(layer.backward == 0 for layer in times.values())
