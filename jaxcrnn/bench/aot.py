@@ -17,7 +17,10 @@ from jax.sharding import Mesh
 
 from jaxcrnn._console import duration, table
 from jaxcrnn._text import first_line
+from jaxcrnn.bench import traffic
+from jaxcrnn.bench.traffic import Traffic
 from jaxcrnn.errors import UserError
+from jaxcrnn.nn.imported import Imported
 from jaxcrnn.parallel.mesh import DATA, MODEL, each_rows, everywhere, make_mesh, of_batch, of_state
 from jaxcrnn.runs import config as configs
 from jaxcrnn.runs import extensions
@@ -92,6 +95,8 @@ class Plan(NamedTuple):
       temporaries: bytes of temporary buffers.
       gradients: bytes of the gradients, which are as large as the parameters.
       collectives: collectives of the compiled step.
+      traffic: memory traffic by layer (`jaxcrnn.bench.traffic.by_layer`).
+      least: the traffic that the layers need (`jaxcrnn.bench.traffic.least`); empty for an imported model.
       seconds: compilation time.
     """
 
@@ -100,6 +105,8 @@ class Plan(NamedTuple):
     temporaries: int
     gradients: int
     collectives: list[Collective]
+    traffic: dict[str, Traffic]
+    least: dict[str, Traffic]
     seconds: float
 
 
@@ -139,14 +146,18 @@ def make(config: TrainConfig, mesh: Mesh, batch: int, width: int, slots: int, *,
         raise UserError(
             f"the step does not fit in memory: {used.group() if used else first_line(error)[:200]}"
         ) from None
+    seconds = time.perf_counter() - began
     memory: Any = program.memory_analysis()
+    text = program.as_text()
     return Plan(
         _on_one(state),
         int(memory.argument_size_in_bytes),
         int(memory.temp_size_in_bytes),
         _on_one(state.params),
-        collectives(program.as_text()),
-        time.perf_counter() - began,
+        collectives(text),
+        traffic.by_layer(text),
+        {} if config.model.imported != Imported() else traffic.least(config.model, batch // mesh.shape[DATA], width),
+        seconds,
     )
 
 
@@ -243,7 +254,18 @@ def shown(about: dict[str, Any], plan: Plan, room: int | None) -> str:
         lines.append(
             f"all-reduce traffic: {reduced / plan.gradients:.2f}x the size of the gradients ({_mb(plan.gradients)})"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _shown_traffic(plan)])
+
+
+def _shown_traffic(plan: Plan) -> str:
+    """Format the memory traffic of each layer, and what it needs at least."""
+    rows = []
+    for name, moved in plan.traffic.items():
+        need = plan.least.get(name)
+        least = ("", "") if need is None else (f"{need.forward / 1e6:.1f}", f"{need.backward / 1e6:.1f}")
+        rows.append((name, f"{moved.forward / 1e6:.1f}", least[0], f"{moved.backward / 1e6:.1f}", least[1]))
+    heads = ("memory traffic per device", "forward MB", "at least", "backward MB", "at least")
+    return table(heads, rows)
 
 
 def _short(shapes: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -11,10 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxcrnn.bench.traffic import LAYERS, layer_of
+from jaxcrnn.bench.traffic import LAYERS, layer_of, paths
 
 IDLE = "idle"
-_OPERATION = re.compile(r'^\s+(?:ROOT )?%?([\w.\-]+) = .*op_name="([^"]*)"', re.MULTILINE)
 
 
 class Times(NamedTuple):
@@ -63,12 +61,12 @@ def by_layer(run: Callable[[], Any], text: str, repeats: int = 3) -> dict[str, T
             with jax.profiler.trace(folder):
                 run()
             runs.append(_threads(Path(folder)))
-    paths = dict(_OPERATION.findall(text))
+    found = paths(text)
     totals: dict[tuple[str, bool], float] = defaultdict(float)
     for threads in runs:
         for events in threads:
             for event, duration in own_times(events):
-                totals[layer_of(paths.get(event.operation, ""))] += duration / 1e6 / repeats
+                totals[layer_of(found.get(event.operation, ""))] += duration / 1e6 / repeats
         totals[IDLE, False] += idle([event for events in threads for event in events]) / 1e6 / repeats
     both = {name: Times(totals[name, False], totals[name, True]) for name in (*LAYERS, IDLE)}
     return {name: times for name, times in both.items() if any(times)}

@@ -14,15 +14,15 @@ from jaxcrnn.nn.backbones import Block, Layer, layers_of
 OTHER = "other"
 # How to find a layer in the path of an operation, such as jit(step)/transpose(jvp(CRNN))/backbone/conv1/mul.
 _LAYERS = (
-    (re.compile(r"/(?:conv|shortcut)\d*"), "convolutions"),
-    (re.compile(r"backbone"), "normalization, ReLU, pooling, masks"),
-    (re.compile(r"/lstm\d+"), "LSTMs"),
-    (re.compile(r"/(?:head|linear)\d*"), "linear head"),
+    (re.compile(r"\b(?:optimizer|opt_state|centers)\b"), "optimizer and centers"),
+    (re.compile(r"\bconv\d+\b"), "convolutions"),
+    (re.compile(r"\bbackbone\b"), "normalization, ReLU, pooling, masks"),
+    (re.compile(r"\blstm\d+\b"), "LSTMs"),
+    (re.compile(r"\b(?:head|linear\d+)\b"), "linear head"),
     (re.compile(r"\bloss\b"), "loss"),
-    (re.compile(r"\b(?:optimizer|centers)\b"), "optimizer and centers"),
     (re.compile(r"\baugment\b"), "augmentation"),
 )
-LAYERS = (*(name for _, name in _LAYERS), OTHER)
+LAYERS = (*(name for _, name in _LAYERS[1:]), _LAYERS[0][1], OTHER)
 
 _HEAD = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 _SHAPE = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)|\S+"
@@ -77,7 +77,7 @@ def by_layer(text: str) -> dict[str, Traffic]:
 
     An operation, fused or not, reads its operands from memory and writes its results there. Of an array that it only
     slices or updates, the slice counts. A loop counts as often as it runs. Arrays that the compiler keeps on the chip
-    count nothing, but caches are not modelled. An operation belongs to the layer of its result.
+    count nothing, but caches are not modelled. An operation belongs to the layer of its result (`paths`).
 
     Args:
       text: HLO of the compiled program.
@@ -86,12 +86,37 @@ def by_layer(text: str) -> dict[str, Traffic]:
       The traffic of each layer that has any, in the order of `LAYERS`.
     """
     program = _parse(text)
+    found = _paths(program)
     totals: dict[tuple[str, bool], int] = defaultdict(int)
     for operation, count, times in _walk(program, _entry(text)):
-        path = _NAMED.search(operation.rest)
-        totals[layer_of(path[1] if path else "")] += count * times
+        totals[layer_of(found[operation.name])] += count * times
     both = {name: Traffic(totals[name, False], totals[name, True]) for name in LAYERS}
     return {name: traffic for name, traffic in both.items() if any(traffic)}
+
+
+def paths(text: str) -> dict[str, str]:
+    """Return the path of each operation, for `layer_of`.
+
+    An operation that the compiler added, such as a conversion, has none of its own. It gets the path of an operation
+    that is fused with it, or else of one whose result it reads.
+
+    Args:
+      text: HLO of the compiled program.
+    """
+    return _paths(_parse(text))
+
+
+def _paths(program: Mapping[str, list[_Operation]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for operations in program.values():  # operands come before the operations that read them, and so do fused ones
+        for operation in operations:
+            called = _CALLED.search(operation.rest) if operation.kind == "fusion" else None
+            own = _NAMED.search(operation.rest)
+            fused = reversed(program[called[1]]) if called else ()
+            candidates = [*([own[1]] if own else []), *(found.get(one.name, "") for one in fused)]
+            candidates += [found.get(name, "") for name in operation.operands]
+            found[operation.name] = next((path for path in candidates if layer_of(path)[0] != OTHER), "")
+    return found
 
 
 def _entry(text: str) -> str:

@@ -18,7 +18,11 @@ def add_options(parser: options.Parser) -> None:
     options.add_checkpoint(parser)
     options.add_trust(parser)
     parser.add_argument(
-        "--dtype", default="float64", choices=["float64", "float32"], help="precision of both; default: float64"
+        "--dtype",
+        default="float64",
+        choices=["float64", "float32", "tensorfloat32"],
+        help="precision of both; tensorfloat32 allows an NVIDIA GPU to round the inputs of jaxcrnn's products to 10 "
+        "bits, as in training; default: float64",
     )
     parser.add_argument(
         "--presets",

@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     print(aot.shown(about, plan, room))
     if args.out:
         costs = plan._asdict() | {"collectives": [c._asdict() for c in plan.collectives], "room": room}
+        for name in ("traffic", "least"):
+            costs[name] = {layer: moved._asdict() for layer, moved in costs[name].items()}
         write_json(args.out, {"about": about, **costs})
         print(f"wrote {args.out}")
     return 0 if room is None or aot.needed(plan) <= room else 2

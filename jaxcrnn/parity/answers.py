@@ -31,16 +31,16 @@ OPS = ("logits", "features", "centers", "counts", "lengths", "labels", "label_le
 
 
 @contextlib.contextmanager
-def _exact(dtype: str) -> Iterator[None]:
+def _exact(task: Mapping[str, Any]) -> Iterator[None]:
     """Set the precision of a task.
 
-    Strict dtype promotion is off, because x64 mode mixes integer widths. Matrix products use full float32, because
-    accelerators would round their inputs to 10 bits of mantissa or fewer.
+    Strict dtype promotion is off, because x64 mode mixes integer widths. Matrix products use full float32 unless the
+    task says otherwise, because accelerators would round their inputs to 10 bits of mantissa or fewer.
     """
     with (
-        jax.enable_x64(dtype == "float64"),
+        jax.enable_x64(task["dtype"] == "float64"),
         jax.numpy_dtype_promotion("standard"),
-        jax.default_matmul_precision("float32"),
+        jax.default_matmul_precision(task.get("products", "float32")),
     ):
         yield
 
@@ -48,14 +48,14 @@ def _exact(dtype: str) -> Iterator[None]:
 def answer(arrays: Mapping[str, np.ndarray]) -> Answers:
     """Compute all answers to a task, in its precision."""
     task = json.loads(str(arrays["task"]))
-    with _exact(task["dtype"]):
+    with _exact(task):
         return {name: np.asarray(value) for name, value in _answer(task, arrays).items()}
 
 
 def answer_ops(arrays: Mapping[str, np.ndarray]) -> Answers:
     """Compute the answers of the lowest rung only, which needs the arrays of ``OPS``."""
     task = json.loads(str(arrays["task"]))
-    with _exact(task["dtype"]):
+    with _exact(task):
         return {name: np.asarray(value) for name, value in _lowest(task, arrays).items()}
 
 

@@ -215,3 +215,15 @@ def test_packages_do_not_import_each_other():
                     else:
                         files = name == "torch" and path.name == "state_dicts.py"  # reads weights, computes nothing
                         assert files or name not in ("torch", "torch_ref"), f"{path} imports {name}"
+
+
+def test_products_may_be_rounded_as_in_training(monkeypatch):
+    """On a CPU nothing is rounded; what the task asks for is what jax is told."""
+    task = make_task(TINY, variables_of(TINY), dtype="tensorfloat32", presets=(), optimizers=())
+    assert task["logits"].dtype == np.float32
+    seen = []
+    monkeypatch.setattr(answers, "_lowest", lambda *_: seen.append(jax.config.jax_default_matmul_precision) or {})
+    answers.answer_ops(task)
+    answers.answer_ops(make_task(TINY, variables_of(TINY), dtype="float32", presets=(), optimizers=()))
+    assert seen == ["tensorfloat32", "float32"]
+    assert TOLERANCES["tensorfloat32"].keys() == TOLERANCES["float32"].keys()

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Checks and measures the package on one NVIDIA GPU in at most nine minutes, or with small sizes on a CPU.
+#
+#   scripts/gpu_check.sh OUT              # on a machine with a GPU
+#   SMALL=1 scripts/gpu_check.sh OUT      # anywhere
+#
+# OUT/sections.jsonl has a line for each section as soon as it ends: its name, exit code and seconds. Results are written
+# as they are measured, so a run that is cut off loses only its current section:
+#
+#   doctor.json                     versions and devices
+#   step-bfloat16.json, -float32    whole step beside PyTorch, its compilation, and where its time goes by layer
+#   parts-bfloat16.json, -float32   matrix product, forward, backbone, BiLSTM, linear head, CTC, center losses
+#   tests.xml                       tests that need a GPU
+#   run/                            a minute of training on rendered lines
+#   parity-*.json                   the run's numbers beside the PyTorch reference, without and with TF32
+#
+# PYTHON names the interpreter, and BUDGET the seconds in all. Sections that are finished in OUT are skipped.
+set -uo pipefail
+[ $# -eq 1 ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+out=$1
+mkdir -p "$out" || exit 2
+python=${PYTHON:-.venv/bin/python}
+budget=${BUDGET:-540}
+began=$(date +%s)
+export XLA_PYTHON_CLIENT_PREALLOCATE=false                # PyTorch needs memory, too
+export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$out/compiled}  # bench compiles without it
+
+if [ -n "${SMALL:-}" ]; then
+  sizes=(--batch 4 --width 96 --classes 200 --slots 5 --hidden 16 --backbone small --matrix 512 --rounds 2)
+  training=(data.batch_size=8 model.hidden=16 optim.steps=20)
+else
+  sizes=(--batch 256 --matrix 8192 --rounds 7)
+  training=(data.batch_size=256 model.hidden=256 model.dtype=bfloat16 optim.steps=100000)
+  export JAX_PLATFORMS=cuda
+fi
+
+section() { # NAME SECONDS COMMAND...: runs the command for at most so many seconds
+  local name=$1 limit=$2 left start code
+  shift 2
+  grep -qs "\"$name\", \"exit\": 0" "$out/sections.jsonl" && return
+  left=$((budget - $(date +%s) + began))
+  [ "$limit" -le "$left" ] || limit=$left
+  if [ "$limit" -lt 10 ]; then
+    echo "$name: skipped, no time is left"
+    return
+  fi
+  start=$(date +%s)
+  timeout --signal TERM --kill-after 10 "$limit" "$@" > "$out/$name.log" 2>&1
+  code=$?
+  echo "{\"section\": \"$name\", \"exit\": $code, \"seconds\": $(($(date +%s) - start))}" >> "$out/sections.jsonl"
+  echo "$name: exit code $code after $(($(date +%s) - start)) s"
+}
+
+to_file() { # FILE COMMAND...: keeps standard output in a file
+  local file=$1
+  shift
+  "$@" > "$file"
+}
+export -f to_file
+
+bench() { # NAME SECONDS OPTIONS...
+  local name=$1 limit=$2
+  shift 2
+  section "$name" "$limit" "$python" -m jaxcrnn bench "${sizes[@]}" "$@" --out "$out/$name.json"
+}
+
+parity() { # DTYPE SECONDS
+  section "parity-$1" "$2" bash -c 'to_file "$@"' - "$out/parity-$1.json" \
+    "$python" -m jaxcrnn parity "$out/run" --checkpoint latest --dtype "$1" --presets ctc,aligned --json
+}
+
+section doctor 30 bash -c 'to_file "$@"' - "$out/doctor.json" "$python" -m jaxcrnn doctor --json
+bench step-bfloat16 220 --only step --dtype bfloat16 --layers
+bench parts-bfloat16 100 --only product,forward,backbone,bilstm,head,ctc,center --dtype bfloat16
+section tests 60 "$python" -m pytest -q -m gpu -p no:cacheprovider --junitxml "$out/tests.xml"
+section train 90 "$python" -m jaxcrnn train --charset jaxcrnn/resources/demo.txt --out "$out/run" --set \
+  model.backbone=small text.share=1.0 text.source=lookalikes text.shortest=2 text.longest=5 text.widths=1 \
+  render.level=easy run.eval_every=100 "${training[@]}"
+parity float32 100
+parity tensorfloat32 60
+bench step-float32 120 --only step --dtype float32 --layers
+bench parts-float32 90 --only product,forward,backbone,bilstm,head
+cat "$out/sections.jsonl"
