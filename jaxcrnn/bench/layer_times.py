@@ -114,7 +114,7 @@ def idle(events: Iterable[Event]) -> float:
     """Return the time between the first start and the last end in which no operation runs.
 
     >>> idle([Event(0, 2, "a"), Event(1, 3, "b"), Event(5, 6, "c")])
-    2
+    2.0
     """
     ordered = sorted(events)
     gaps, reached = 0.0, ordered[0].start if ordered else 0.0

@@ -222,8 +222,8 @@ def least(model: ModelConfig, batch: int, width: int) -> dict[str, Traffic]:
 
     Forward, each layer reads its input and writes its output, after normalization, ReLU and pooling, which cost
     nothing more. Backward, it reads the gradient of its output, once for each of its two products, and its input, and
-    writes the gradient of its input. The logits are float32. The optimizer reads the gradients in float32 and reads
-    and writes the parameters and two moments. Weights of the layers are left out, as they are small beside lines.
+    writes the gradient of its input. The logits are float32. Weights and optimizer, which are small beside a batch of
+    lines, are not counted.
 
     Args:
       model: configuration of the model, without imported layers.
