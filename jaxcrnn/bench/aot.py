@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxcrnn._console import duration, table
 from jaxcrnn._text import first_line
 from jaxcrnn.bench import traffic
-from jaxcrnn.bench.traffic import Traffic
+from jaxcrnn.bench.traffic import Cost
 from jaxcrnn.errors import UserError
 from jaxcrnn.nn.imported import Imported
 from jaxcrnn.parallel.mesh import DATA, MODEL, each_rows, everywhere, make_mesh, of_batch, of_state
@@ -105,8 +105,8 @@ class Plan(NamedTuple):
     temporaries: int
     gradients: int
     collectives: list[Collective]
-    traffic: dict[str, Traffic]
-    least: dict[str, Traffic]
+    traffic: dict[str, Cost]
+    least: dict[str, Cost]
     seconds: float
 
 

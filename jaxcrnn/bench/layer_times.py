@@ -10,21 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxcrnn.bench.traffic import LAYERS, layer_of, paths
+from jaxcrnn.bench.traffic import LAYERS, Cost, layer_of, paths
 
 IDLE = "idle"
-
-
-class Times(NamedTuple):
-    """Milliseconds that a layer takes in one run.
-
-    Attributes:
-      forward: time of the forward pass.
-      backward: time of the backward pass.
-    """
-
-    forward: float
-    backward: float
 
 
 class Event(NamedTuple):
@@ -41,7 +29,7 @@ class Event(NamedTuple):
     operation: str
 
 
-def by_layer(run: Callable[[], Any], text: str, repeats: int = 3) -> dict[str, Times]:
+def by_layer(run: Callable[[], Any], text: str, repeats: int = 3) -> dict[str, Cost]:
     """Trace a few runs of a program and add up the time of its operations by layer.
 
     Args:
@@ -68,7 +56,7 @@ def by_layer(run: Callable[[], Any], text: str, repeats: int = 3) -> dict[str, T
             for event, duration in own_times(events):
                 totals[layer_of(found.get(event.operation, ""))] += duration / 1e6 / repeats
         totals[IDLE, False] += idle([event for events in threads for event in events]) / 1e6 / repeats
-    both = {name: Times(totals[name, False], totals[name, True]) for name in (*LAYERS, IDLE)}
+    both = {name: Cost(totals[name, False], totals[name, True]) for name in (*LAYERS, IDLE)}
     return {name: times for name, times in both.items() if any(times)}
 
 

@@ -261,13 +261,13 @@ def _row(
 def _layers(made: Variant) -> dict[str, dict[str, float]]:
     text = made.program.as_text()
     times, moved = layer_times.by_layer(made.run, text), traffic.by_layer(text)
-    none = layer_times.Times(0, 0), traffic.Traffic(0, 0)
+    none = traffic.Cost(0, 0)
     return {
         name: {
-            "forward_ms": times.get(name, none[0]).forward,
-            "backward_ms": times.get(name, none[0]).backward,
-            "forward_mb": moved.get(name, none[1]).forward / 1e6,
-            "backward_mb": moved.get(name, none[1]).backward / 1e6,
+            "forward_ms": times.get(name, none).forward,
+            "backward_ms": times.get(name, none).backward,
+            "forward_mb": moved.get(name, none).forward / 1e6,
+            "backward_mb": moved.get(name, none).backward / 1e6,
         }
         for name in (*traffic.LAYERS, layer_times.IDLE)
         if name in times or name in moved

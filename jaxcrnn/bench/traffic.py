@@ -38,16 +38,16 @@ _FREE = {
 }
 
 
-class Traffic(NamedTuple):
-    """Bytes that a layer reads and writes in one step.
+class Cost(NamedTuple):
+    """What a layer costs in one step: the bytes that it reads and writes, or its milliseconds.
 
     Attributes:
-      forward: bytes of the forward pass.
-      backward: bytes of the backward pass.
+      forward: cost of the forward pass.
+      backward: cost of the backward pass.
     """
 
-    forward: int
-    backward: int
+    forward: float
+    backward: float
 
 
 class _Operation(NamedTuple):
@@ -72,7 +72,7 @@ def layer_of(path: str) -> tuple[str, bool]:
     return name, "transpose(" in path
 
 
-def by_layer(text: str) -> dict[str, Traffic]:
+def by_layer(text: str) -> dict[str, Cost]:
     """Count the bytes that each layer's operations read and write.
 
     An operation, fused or not, reads its operands from memory and writes its results there. Of an array that it only
@@ -90,7 +90,7 @@ def by_layer(text: str) -> dict[str, Traffic]:
     totals: dict[tuple[str, bool], int] = defaultdict(int)
     for operation, count, times in _walk(program, _entry(text)):
         totals[layer_of(found[operation.name])] += count * times
-    both = {name: Traffic(totals[name, False], totals[name, True]) for name in LAYERS}
+    both = {name: Cost(totals[name, False], totals[name, True]) for name in LAYERS}
     return {name: traffic for name, traffic in both.items() if any(traffic)}
 
 
@@ -217,7 +217,7 @@ def _bytes(shape: str) -> int:
     return int(total)
 
 
-def least(model: ModelConfig, batch: int, width: int) -> dict[str, Traffic]:
+def least(model: ModelConfig, batch: int, width: int) -> dict[str, Cost]:
     """Return the traffic that a step with plain CTC needs if nothing but the layers' results goes through memory.
 
     Forward, each layer reads its input and writes its output, after normalization, ReLU and pooling, which cost
@@ -252,8 +252,8 @@ def least(model: ModelConfig, batch: int, width: int) -> dict[str, Traffic]:
     features = channels * height
     lstm = size * frames * (features + 3 * hidden)
     return {
-        "convolutions": Traffic(*convolutions),
-        "LSTMs": Traffic(lstm, 2 * lstm),
-        "linear head": Traffic(size * frames * hidden + logits, 2 * size * frames * hidden + 2 * logits),
-        "loss": Traffic(logits, 2 * logits),
+        "convolutions": Cost(*convolutions),
+        "LSTMs": Cost(lstm, 2 * lstm),
+        "linear head": Cost(size * frames * hidden + logits, 2 * size * frames * hidden + 2 * logits),
+        "loss": Cost(logits, 2 * logits),
     }
