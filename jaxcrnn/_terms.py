@@ -17,13 +17,13 @@ from jaxcrnn.kernels.logits import as_logits
 from jaxcrnn.types import Assignment, Batch, CenterState, Outputs
 
 
-def plain_ctc(outputs: Outputs, batch: Batch, *_: Any, blank: int, recursion: str) -> Array:
+def plain_ctc(outputs: Outputs, batch: Batch, *_: Any, blank: int, recursion: str = "scan") -> Array:
     labels = (outputs.lengths, batch.labels, batch.label_lengths)
     return ctc.ctc_loss(outputs.logits, *labels, blank=blank, recursion=recursion)
 
 
 def focal(
-    outputs: Outputs, batch: Batch, *_: Any, blank: int, recursion: str, **options: float
+    outputs: Outputs, batch: Batch, *_: Any, blank: int, recursion: str = "scan", **options: float
 ) -> tuple[Array, dict[str, Array]]:
     plain = plain_ctc(outputs, batch, blank=blank, recursion=recursion)
     return losses.focal(plain, **options), {"ctc": plain}
@@ -76,10 +76,9 @@ def built_in(config: Any, parts: Any, has_centers: bool) -> Iterator[tuple[str, 
       has_centers: whether the loss keeps centers.
     """
     if config.focal:
-        options = {"alpha": config.focal_alpha, "gamma": config.focal_gamma}
-        yield "focal", 1.0, partial(focal, recursion=config.recursion, **options)
+        yield "focal", 1.0, partial(focal, alpha=config.focal_alpha, gamma=config.focal_gamma)
     else:
-        yield "ctc", 1.0, partial(plain_ctc, recursion=config.recursion)
+        yield "ctc", 1.0, plain_ctc
     if config.ace:
         yield "ace", config.ace, partial(ace, variant=config.ace_variant)
     if has_centers:
@@ -89,13 +88,14 @@ def built_in(config: Any, parts: Any, has_centers: bool) -> Iterator[tuple[str, 
 
 
 @lru_cache(maxsize=256)
-def _takes_ops(function: Callable[..., Any]) -> bool:
-    return "ops" in inspect.signature(function).parameters
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
-def with_ops(function: Callable[..., Any], ops: CenterOps) -> Callable[..., Any]:
-    """Bind the center operations of a step to a function, if it accepts them."""
-    return partial(function, ops=ops) if _takes_ops(function) else function
+def bound(function: Callable[..., Any], **offered: Any) -> Callable[..., Any]:
+    """Bind those arguments of a step to a function that it has a parameter for."""
+    accepted = {name: value for name, value in offered.items() if name in _parameters(function)}
+    return partial(function, **accepted) if accepted else function
 
 
 def with_integers(outputs: Outputs, batch: Batch) -> tuple[Outputs, Batch]:

@@ -16,6 +16,7 @@ CHOICES = {
     "head": ("dense", "fused"),
     "conv": ("auto", "xla", "winograd"),
     "lstm": ("auto", "scan", "cudnn"),
+    "ctc": ("auto", "scan", "pallas"),
     "inference_dtype": ("auto", *DTYPES),
 }
 
@@ -45,6 +46,9 @@ class ModelConfig:
         to rounding.
       lstm: implementation of LSTMs: ``"scan"`` (a loop in JAX), ``"cudnn"`` (needs an NVIDIA GPU; other devices use the
         scan) or ``"auto"`` for the device's best. Parameters are the same, and results are equal up to rounding.
+      ctc: implementation of CTC in training: ``"scan"`` (a loop in JAX), ``"pallas"`` (one kernel for the loop; needs
+        one NVIDIA GPU, and other devices use the scan) or ``"auto"`` for the device's best. Results are equal up to
+        rounding.
       inference_dtype: ``dtype`` for evaluation and recognition; ``"auto"`` is ``dtype``, except that CPUs use float32
         instead of bfloat16, which is slower there.
       height: height in pixels that every line is scaled to, 1 or more.
@@ -71,6 +75,7 @@ class ModelConfig:
     recurrent: str = "bilstm bilstm"
     conv: str = "auto"
     lstm: str = "auto"
+    ctc: str = "auto"
     inference_dtype: str = "auto"
     height: Count = HEIGHT
     num_classes: Natural = field(default=0, metadata={"derived": True})

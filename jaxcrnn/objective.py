@@ -23,7 +23,6 @@ from jaxcrnn._ranges import Natural, NonNegative, check
 from jaxcrnn.centers import CenterRule
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.center_ops import DENSE, CenterOps
-from jaxcrnn.kernels.ctc_lattice import RECURSIONS
 from jaxcrnn.kernels.logits import as_logits, constant
 from jaxcrnn.types import Assignment, Batch, CenterState, Outputs
 
@@ -98,7 +97,6 @@ CHOICES = {
     "reduction": losses.REDUCTIONS,
     "frames": assign.FRAMES,
     "ace_variant": losses.VARIANTS,
-    "recursion": RECURSIONS,
 }
 RESERVED = ("loss", "grad_norm", "skipped", "nonfinite", *diagnostics.METRICS)  # taken in the ``info`` of a step
 
@@ -142,8 +140,6 @@ class LossConfig:
       push: weight of a loss that keeps frames farther from the center of their most probable other class than from
         their own, 0 or more; 0 disables it.
       push_margin: margin of that loss in squared distance, 0 or more.
-      recursion: how CTC goes through the frames: ``"scan"``, or ``"pallas"``, a kernel for one NVIDIA GPU
-        (`jaxcrnn.ctc.ctc_loss`).
       rule: import path of a `CenterRule` of your own (docs/new-loss.md), ``"module:rule"``; each part that it sets
         overrides ``start`` or ``update``.
       terms: import paths of additional terms, each ``"module:function"`` or, with a weight, ``"0.1*module:function"``.
@@ -176,7 +172,6 @@ class LossConfig:
     ace_variant: str = "paper"
     push: NonNegative = 0.0
     push_margin: NonNegative = 1.0
-    recursion: str = "scan"
     rule: str | None = None
     terms: tuple[str, ...] = ()
 
@@ -312,6 +307,7 @@ def loss_terms(
     *,
     blank: int = 0,
     ops: CenterOps = DENSE,
+    recursion: str = "scan",
 ) -> tuple[Array, tuple[dict[str, Array], Assignment | None]]:
     """Compute the loss of a batch, its terms and the assignment. Samples of width 0 are padding.
 
@@ -322,6 +318,7 @@ def loss_terms(
       state: the centers, treated as constants; None in a flow without centers.
       blank: class id of the blank; a negative one counts from the end.
       ops: implementation of the distances to the centers; see `jaxcrnn.kernels.center_ops`.
+      recursion: implementation of CTC; see `jaxcrnn.ctc.ctc_loss`. The assignment always uses the scan.
 
     Returns:
       The loss, and a pair of the values of the terms (sums over the samples as ``<name>_sum``, scalars as ``<name>``)
@@ -353,7 +350,8 @@ def loss_terms(
     loss: Any = 0.0
     info: dict[str, Array] = {}
     for term in flow.terms:
-        value = _terms.with_ops(term.function, ops)(outputs, batch, assignment, state, blank=blank)
+        function = _terms.bound(term.function, ops=ops, recursion=recursion)
+        value = function(outputs, batch, assignment, state, blank=blank)
         value, more = value if isinstance(value, tuple) else (value, {})
         value = jnp.asarray(value)
         info |= _terms.logged({**jax.tree.map(jnp.asarray, more), term.name: value}, real)
@@ -397,4 +395,4 @@ def move_centers(
     if state is None or assignment is None or flow.rule is None or flow.rule.update is None:
         return state
     features = as_logits(outputs.logits).update_features(outputs.features)
-    return _terms.with_ops(flow.rule.update, ops)(state, features, assignment)
+    return _terms.bound(flow.rule.update, ops=ops)(state, features, assignment)

@@ -208,6 +208,7 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
       ((), ())
     """
     flow, blank, ops = flow_of(config), config.model.blank, config.ops.centers
+    recursion = "pallas" if config.model.ctc == "pallas" else "scan"
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
     with jax.named_scope("augment"):
         batch = batch._replace(images=augment(config.augment, batch.images, batch.widths, augment_key, state.step))
@@ -215,7 +216,9 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
     def loss_of(params: Any) -> tuple[Array, Any]:
         outputs, batch_stats = _forward(config, params, state, batch, dropout_key)
         with jax.named_scope("loss"):
-            loss, (terms, assignment) = objective.loss_terms(flow, outputs, batch, state.centers, blank=blank, ops=ops)
+            loss, (terms, assignment) = objective.loss_terms(
+                flow, outputs, batch, state.centers, blank=blank, ops=ops, recursion=recursion
+            )
         return loss, (terms, assignment, outputs, batch_stats)
 
     (loss, (terms, assignment, outputs, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)

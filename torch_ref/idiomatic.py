@@ -1,9 +1,9 @@
-"""The recogniser as a PyTorch user writes it for speed: the opponent of the benchmarks.
+"""The recogniser as a PyTorch user writes it for speed: the baseline of the benchmarks.
 
 The readable reference (`torch_ref.model`, `torch_ref.train`) takes each line at its own width and spells every step
 out. Here, a batch has one width and goes through PyTorch's own layers in channels-last memory, with cuDNN's LSTM on a
 GPU, a fused AdamW and a foreach gradient norm. On equal weights, the loss and the gradients are those of the reference
-(tests/parity/test_idiomatic.py); nothing else is compared with it.
+(tests/parity/test_idiomatic.py).
 """
 
 from __future__ import annotations

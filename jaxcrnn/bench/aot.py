@@ -20,7 +20,6 @@ from jaxcrnn._text import first_line
 from jaxcrnn.bench import traffic
 from jaxcrnn.bench.traffic import Cost
 from jaxcrnn.errors import UserError
-from jaxcrnn.nn.imported import Imported
 from jaxcrnn.parallel.mesh import DATA, MODEL, each_rows, everywhere, make_mesh, of_batch, of_state
 from jaxcrnn.runs import config as configs
 from jaxcrnn.runs import extensions
@@ -96,7 +95,8 @@ class Plan(NamedTuple):
       gradients: bytes of the gradients, which are as large as the parameters.
       collectives: collectives of the compiled step.
       traffic: memory traffic by layer (`jaxcrnn.bench.traffic.by_layer`).
-      least: the traffic that the layers need (`jaxcrnn.bench.traffic.least`); empty for an imported model.
+      least: the traffic that the layers need (`jaxcrnn.bench.traffic.least`); empty where classes are
+        sharded.
       seconds: compilation time.
     """
 
@@ -156,7 +156,7 @@ def make(config: TrainConfig, mesh: Mesh, batch: int, width: int, slots: int, *,
         _on_one(state.params),
         collectives(text),
         traffic.by_layer(text),
-        {} if config.model.imported != Imported() else traffic.least(config.model, batch // mesh.shape[DATA], width),
+        traffic.least(config.model, batch // mesh.shape[DATA], width) if mesh.shape[MODEL] == 1 else {},
         seconds,
     )
 

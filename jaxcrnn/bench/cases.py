@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,6 +46,7 @@ class Sizes:
       backbone: backbone of the model.
       dtype: dtype of the model.
       lstm: LSTM implementation (`jaxcrnn.model.ModelConfig.lstm`).
+      ctc: implementation of CTC (`jaxcrnn.model.ModelConfig.ctc`).
       matrix: size of the square matrices whose product measures the peak rate of the machine.
       data: label file for the cases that read lines; empty for rendered lines.
     """
@@ -59,6 +59,7 @@ class Sizes:
     backbone: str = "vgg"
     dtype: str = "float32"
     lstm: str = "scan"
+    ctc: str = "scan"
     matrix: int = 2048
     data: str = ""
 
@@ -138,7 +139,9 @@ def batch_of(s: Sizes) -> Batch:
 
 def config_of(s: Sizes, preset: str = "ctc", kind: str = "dense") -> TrainConfig:
     """Configure a step without augmentation and dropout, which the reference does not have."""
-    model = ModelConfig(s.backbone, s.hidden, 0.0, dtype=s.dtype, lstm=s.lstm, head=kind, num_classes=s.classes)
+    model = ModelConfig(
+        s.backbone, s.hidden, 0.0, dtype=s.dtype, lstm=s.lstm, ctc=s.ctc, head=kind, num_classes=s.classes
+    )
     loss = LossConfig(preset, start="normal" if preset == "flow2" else None)
     return TrainConfig(model, loss, OptimConfig(), AugmentConfig(probability=0.0))
 
@@ -149,18 +152,12 @@ def product(s: Sizes) -> Variants:
     return {"jaxcrnn": compiled(lambda one: one @ one, one)}
 
 
-def recursions() -> tuple[str, ...]:
-    """List the recursions of CTC that this device can run."""
-    return ("scan", "pallas") if is_nvidia(jax.devices()[0]) else ("scan",)
-
-
 def step(s: Sizes, presets: tuple[str, ...] = ("ctc",), kinds: tuple[str, ...] = ("dense",)) -> Variants:
-    """Run a whole training step, for several presets and heads, and with each recursion of CTC."""
+    """Run a whole training step, for several presets and heads."""
     batch, out = batch_of(s), {}
-    for kind, recursion in itertools.product(kinds, recursions()):
+    for kind in kinds:
         for preset in presets:
             config = config_of(s, preset, kind)
-            config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, recursion=recursion))
             mesh = make_mesh(MeshConfig(1), jax.devices()[:1])
             state, inputs = jax.device_put(([init_state(config, KEY)], (batch, KEY)), everywhere(mesh))
             began = time.perf_counter()
@@ -172,7 +169,6 @@ def step(s: Sizes, presets: tuple[str, ...] = ("ctc",), kinds: tuple[str, ...] =
                 jax.block_until_ready((state[0], info))
 
             name = "jaxcrnn" if (preset, kind) == ("ctc", "dense") else preset if kind == "dense" else kind
-            name = name if recursion == "scan" else f"{name}, {recursion}"
             out[name] = Variant(once, seconds, _temporary(program), program)
     return out
 
@@ -237,11 +233,9 @@ def _with_optax(logits: jax.Array, lengths: jax.Array, labels: jax.Array, label_
 def loss(s: Sizes) -> Variants:
     """Compute CTC of fixed logits forward and backward, and for comparison a softmax over them, the lower bound."""
     logits, labels = jax.random.normal(KEY, (s.batch, s.frames, s.classes)), _labels(s)
-
-    def by(recursion: str) -> Variant:
-        return compiled(jax.value_and_grad(lambda x: ctc.ctc_loss(x, *labels, recursion=recursion).sum()), logits)
-
-    return {"jaxcrnn" if recursion == "scan" else recursion: by(recursion) for recursion in recursions()} | {
+    recursion = for_device(config_of(s).model).ctc
+    return {
+        "jaxcrnn": compiled(jax.value_and_grad(lambda x: ctc.ctc_loss(x, *labels, recursion=recursion).sum()), logits),
         "optax": compiled(jax.value_and_grad(lambda x: _with_optax(x, *labels).sum()), logits),
         "softmax": compiled(jax.nn.softmax, logits),
     }

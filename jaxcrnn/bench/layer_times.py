@@ -40,7 +40,7 @@ def by_layer(run: Callable[[], Any], text: str, repeats: int = 3) -> dict[str, C
     Returns:
       The times of each layer of `jaxcrnn.bench.traffic.LAYERS` that has any, in milliseconds a run; and as ``"idle"``
       the time between the first and the last operation of a run in which none is running. Operations that run at the
-      same time count in full.
+      same time count in full. Those that the trace does not name, as may be in a graph of a GPU, count as ``"other"``.
     """
     run()
     runs: list[list[list[Event]]] = []
@@ -67,15 +67,16 @@ def _threads(folder: Path) -> list[list[Event]]:
     devices = [plane for plane in planes if plane.name.startswith("/device:")]
     lines = [line for plane in devices or planes for line in plane.lines]
     streams = [line for line in lines if line.name.startswith("Stream")]  # other lines of a GPU repeat these
-    return [_events(line) for line in streams or lines]
+    return [_events(line, everything=bool(streams)) for line in streams or lines]
 
 
-def _events(line: Any) -> list[Event]:
+def _events(line: Any, everything: bool) -> list[Event]:
+    """Read the operations of a line; with ``everything`` also what belongs to none, such as copies of a GPU."""
     found = []
     for event in line.events:
-        operation = dict(event.stats).get("hlo_op")
-        if operation is not None:
-            found.append(Event(event.start_ns, event.start_ns + event.duration_ns, str(operation)))
+        operation = str(dict(event.stats).get("hlo_op", ""))
+        if operation or everything:
+            found.append(Event(event.start_ns, event.start_ns + event.duration_ns, operation))
     return found
 
 

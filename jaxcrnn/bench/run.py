@@ -126,6 +126,8 @@ def measure(
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the reference needs device memory, too
     if sizes.data and data_cases.CASES.keys() & set(chosen):
         data_cases.lines_of(sizes.data)  # fails early on invalid data
+    if layers and not LAYERED & set(chosen):
+        raise UserError(f"--layers needs one of the cases {', '.join(sorted(LAYERED))}, which --only does not list")
     reference = Reference(compiled) if torch else None
     about = _about(reference)
     print(", ".join(f"{key} {value}" for key, value in about.items()))
@@ -231,7 +233,10 @@ def _measure(name: str, sizes: Sizes, rounds: int, reference: Reference | None, 
         row["ratio"] = row["median_ms"] / rows[0]["median_ms"]
         made = made_all[row["variant"]]
         if layers and made.program is not None:
-            row["layers"] = _layers(made)
+            try:
+                row["layers"] = _layers(made)
+            except Exception as error:  # a trace or program of another format loses no measured time
+                row["layers_error"] = first_line(error)[:200]
     if problem:
         rows.append({"case": name, "variant": "torch", "sizes": used, "error": problem})
     return rows
@@ -312,7 +317,8 @@ def shown(rows: list[dict[str, Any]], name: str, sizes: Sizes) -> str:
         heads.append("GFLOP/s" if any("gflops" in row for row in measured) else "lines/s")
     text = table(tuple(heads), [row[: len(heads)] for row in lines]) if lines else header
     text = "\n".join([text, *(f"not measured: {row['variant']}: {row['error']}" for row in rows if "error" in row)])
-    return "\n\n".join([text, *(_shown_layers(row) for row in measured if "layers" in row)])
+    failed = [f"no layers: {row['variant']}: {row['layers_error']}" for row in measured if "layers_error" in row]
+    return "\n\n".join([text, *(_shown_layers(row) for row in measured if "layers" in row), *failed])
 
 
 def _or_nothing(value: Any, show: Callable[[Any], str]) -> str:

@@ -8,8 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from jaxcrnn.model import ModelConfig
-from jaxcrnn.nn.backbones import Block, Layer, layers_of
+import numpy as np
+
+from jaxcrnn.architecture import ModelConfig
+from jaxcrnn.nn.layers import Block, layers_of, rows_after, width_after
 
 OTHER = "other"
 # How to find a layer in the path of an operation, such as jit(step)/transpose(jvp(CRNN))/backbone/conv1/mul.
@@ -29,13 +31,12 @@ _SHAPE = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)|\S+"
 _OPERATION = re.compile(rf"^\s+(ROOT )?%?([\w.\-]+) = ({_SHAPE}) ([a-z][\w\-]*)\((.*)$")
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\](\{[^{}]*\})?")
 _CALLED = re.compile(r"(?:calls|to_apply|body)=%?([\w.\-]+)")
+_CONDITION = re.compile(r"condition=%?([\w.\-]+)")
+_ON_CHIP = re.compile(r"S\(\d+\)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _NAMED = re.compile(r'op_name="([^"]*)"')
-# These move nothing: they name memory, or its move is counted where it ends.
-_FREE = {
-    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"),
-    *("copy-start", "async-start", "async-update", "slice-start"),
-}
+# These move nothing: they only name memory.
+_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"}
 
 
 class Cost(NamedTuple):
@@ -76,8 +77,9 @@ def by_layer(text: str) -> dict[str, Cost]:
     """Count the bytes that each layer's operations read and write.
 
     An operation, fused or not, reads its operands from memory and writes its results there. Of an array that it only
-    slices or updates, the slice counts. A loop counts as often as it runs. Arrays that the compiler keeps on the chip
-    count nothing, but caches are not modelled. An operation belongs to the layer of its result (`paths`).
+    slices or updates, the slice counts. A loop counts as often as it runs, or once if the program does not say.
+    Arrays that the compiler keeps on the chip count nothing, but caches are not modelled. An operation belongs to the
+    layer of its result (`paths`).
 
     Args:
       text: HLO of the compiled program.
@@ -150,16 +152,34 @@ def _closing(text: str) -> int:
 
 def _walk(program: Mapping[str, list[_Operation]], name: str, times: int = 1) -> Iterator[tuple[_Operation, int, int]]:
     """Yield each operation that moves bytes, with the bytes and how often it runs."""
+    here = {operation.name: operation for operation in program[name]}
     shapes = {operation.name: operation.shape for operation in program[name]}
     for operation in program[name]:
         called = _CALLED.search(operation.rest)
         if operation.kind in ("while", "call") and called:
-            trips = _TRIPS.search(operation.rest)
-            yield from _walk(program, called[1], times * int(trips[1] if trips else 1))
+            yield from _walk(program, called[1], times * _runs(operation, program))
         elif operation.kind == "fusion" and called:
             yield operation, _of_fusion(operation, program[called[1]], shapes), times
-        elif operation.kind not in _FREE:
+        elif operation.kind.endswith("-done"):  # an asynchronous move, which counts where it ends
+            source = shapes.get(here[operation.operands[0]].operands[0], "")
+            count = _bytes(_ON_CHIP.sub("", operation.shape)) if _bytes(source) else 0
+            yield operation, _bytes(operation.shape) + count, times
+        elif operation.kind not in _FREE and not operation.kind.endswith(("-start", "-update")):
             yield operation, _of_one(operation, shapes), times
+
+
+def _runs(operation: _Operation, program: Mapping[str, list[_Operation]]) -> int:
+    """Return how often a loop runs, from the compiler's note or from the number that its counter is compared with."""
+    if known := _TRIPS.search(operation.rest):
+        return int(known[1])
+    condition = _CONDITION.search(operation.rest)
+    there = {one.name: one for one in program[condition[1]]} if condition else {}
+    root = next((one for one in there.values() if one.root), None)
+    if root is not None and root.kind == "compare" and "direction=LT" in root.rest:
+        for name in root.operands:
+            if name in there and there[name].kind == "constant" and (number := re.match(r"\d+", there[name].rest)):
+                return int(number[0])
+    return 1
 
 
 def _of_one(operation: _Operation, shapes: Mapping[str, str]) -> int:
@@ -185,7 +205,7 @@ def _of_fusion(operation: _Operation, fused: list[_Operation], shapes: Mapping[s
     root = next(one for one in fused if one.root)
     results = [inside[name] for name in root.operands] if root.kind == "tuple" else [root]
     written = sum(_written(one, inside) for one in results)
-    return total + (min(written, _bytes(operation.shape)) if _ARRAY.search(operation.shape) else written)
+    return total + min(written, _bytes(operation.shape))
 
 
 def _read(name: str, user: _Operation, whole: int, users: Mapping[str, list[_Operation]]) -> int:
@@ -218,7 +238,7 @@ def _bytes(shape: str) -> int:
 
 
 def least(model: ModelConfig, batch: int, width: int) -> dict[str, Cost]:
-    """Return the traffic that a step with plain CTC needs if nothing but the layers' results goes through memory.
+    """Return the traffic that a step needs if nothing but the layers' results goes through memory.
 
     Forward, each layer reads its input and writes its output, after normalization, ReLU and pooling, which cost
     nothing more. Backward, it reads the gradient of its output, once for each of its two products, and its input, and
@@ -226,34 +246,27 @@ def least(model: ModelConfig, batch: int, width: int) -> dict[str, Cost]:
     lines, are not counted.
 
     Args:
-      model: configuration of the model, without imported layers.
+      model: configuration of the model.
       batch: number of lines B.
       width: width W of the images in pixels.
+
+    Returns:
+      Bytes of the convolutions, and of a dense head and its CTC; other layers are not estimated.
     """
     size = 2 if model.dtype == "bfloat16" else 4
-    height, channels = model.height, 1
-    before = batch * height * width * channels
-    convolutions = [0, 0]
-    layers: list[Layer] = []
-    for one in layers_of(model.backbone):
-        layers += [Layer(one.features)] * 2 if isinstance(one, Block) else [one]
-    for layer in layers:
-        if layer.valid:
-            rows, columns = layer.kernel
-            height, width = (height - rows) // layer.step + 1, width + 2 * layer.around - columns + 1
-        if layer.pool:
-            height, width = height // layer.pool[0], (width + 2 * layer.pad - layer.pool[1]) // layer.stride + 1
-        channels = layer.features
-        after = batch * height * width * channels
-        convolutions[0] += size * (before + after)
-        convolutions[1] += size * (before * (2 if layer is not layers[0] else 1) + 2 * after)
+    height, before, forward, backward = model.height, batch * model.height * width, 0, 0
+    for i, layer in enumerate(layers_of(model.backbone, model.imported.channels)):
+        height, width = rows_after(layer, height), int(width_after(layer, np.asarray(width), np.where))
+        after = batch * height * width * layer.features
+        for inputs in (before, after) if isinstance(layer, Block) else (before,):
+            forward += size * (inputs + after)
+            backward += size * (inputs * (2 if i else 1) + 2 * after)
         before = after
-    frames, hidden, logits = batch * width, 2 * model.hidden, 4 * batch * width * model.num_classes
-    features = channels * height
-    lstm = size * frames * (features + 3 * hidden)
-    return {
-        "convolutions": Cost(*convolutions),
-        "LSTMs": Cost(lstm, 2 * lstm),
-        "linear head": Cost(size * frames * hidden + logits, 2 * size * frames * hidden + 2 * logits),
+    convolutions = {LAYERS[0]: Cost(forward, backward)}
+    if model.head != "dense":
+        return convolutions
+    features, logits = size * batch * width * model.features, 4 * batch * width * model.num_classes
+    return convolutions | {
+        "linear head": Cost(features + logits, 2 * (features + logits)),
         "loss": Cost(logits, 2 * logits),
     }

@@ -25,6 +25,7 @@ def add_options(parser: options.Parser) -> None:
     parser.add_argument("--backbone", default="vgg", metavar="NAME", help="backbone of the model; default: vgg")
     parser.add_argument("--dtype", default="float32", metavar="NAME", help="float32 or bfloat16; default: float32")
     parser.add_argument("--lstm", default="scan", metavar="NAME", help="scan, or cudnn on NVIDIA GPUs; default: scan")
+    parser.add_argument("--ctc", default="scan", metavar="NAME", help="scan, or pallas on an NVIDIA GPU; default: scan")
     parser.add_argument(
         "--data", default="", metavar="FILE", help="label file for the data cases; default: rendered lines"
     )
@@ -46,7 +47,7 @@ def add_options(parser: options.Parser) -> None:
     parser.add_argument(
         "--layers",
         action="store_true",
-        help="also add up the time and the memory traffic of step, flows and backbone by layer, from a trace",
+        help="also add up by layer the time of step, flows and backbone, from a trace, and their memory traffic",
     )
     parser.add_argument("--no-torch", dest="torch", action="store_false", help="skip the PyTorch reference")
     parser.add_argument("--out", metavar="FILE", help="write all results to this JSON file")
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.compile and not args.torch:
         raise UserError("--compile times the PyTorch reference and cannot be combined with --no-torch; drop one")
-    fields = ("batch", "width", "classes", "slots", "hidden", "matrix", "backbone", "dtype", "lstm", "data")
+    fields = ("batch", "width", "classes", "slots", "hidden", "matrix", "backbone", "dtype", "lstm", "ctc", "data")
     sizes = Sizes(**{name: getattr(args, name) for name in fields})
     chosen = None if args.only is None else [name.strip() for name in args.only.split(",")]
     measure(

@@ -34,14 +34,18 @@ def add_options(parser: options.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The exit code is 1 if an error exceeds its tolerance."""
+    import jax
+
     from jaxcrnn.interop.trained import open_trained
     from jaxcrnn.objective import PRESETS, LossConfig
     from jaxcrnn.parity import answers
     from jaxcrnn.parity.ladder import ask_torch, compare, make_task
     from jaxcrnn.report import tables
-    from jaxcrnn.runs.compile import for_device
+    from jaxcrnn.runs.compile import for_device, is_nvidia
     from jaxcrnn.train import eval_variables
 
+    if args.dtype == "tensorfloat32" and not is_nvidia(jax.devices()[0]):
+        raise UserError("--dtype tensorfloat32 needs an NVIDIA GPU; expected float64 or float32")
     opened = open_trained(args.run, args.trust_code)
     presets = tuple(PRESETS)
     if args.presets:

@@ -140,6 +140,7 @@ def make_task(
     variants = {name: LossConfig(name) for name in presets}
     if loss is not None:
         variants["run"] = loss
+    kind = "float64" if dtype == "float64" else "float32"
     task: dict[str, Any] = {
         "model": {name: getattr(model, name) for name in ("backbone", "hidden", "standardize", "num_classes", "blank")},
         "losses": {name: _spelled(config) for name, config in variants.items()},
@@ -148,7 +149,7 @@ def make_task(
         "steps": 10,
         "conv": model.conv,
         "blank": model.blank if model.blank == 0 else classes - 1,
-        "dtype": (kind := "float64" if dtype == "float64" else "float32"),
+        "dtype": kind,
         "products": "tensorfloat32" if dtype == "tensorfloat32" else "float32",
         "base": base,
     }
@@ -181,7 +182,7 @@ def make_task(
 
 def _spelled(config: LossConfig) -> dict[str, Any]:
     # The reference does not support user-defined functions.
-    return _without(asdict(config) | config.parts._asdict(), "preset", "recursion", "rule", "terms")
+    return _without(asdict(config) | config.parts._asdict(), "preset", "rule", "terms")
 
 
 def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:

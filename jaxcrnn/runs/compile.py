@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 
 from jaxcrnn import _memory
 from jaxcrnn._files import cache_folder
-from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.parallel.mesh import everywhere, gathered
 from jaxcrnn.parallel.ops import ops
@@ -34,10 +33,11 @@ def is_nvidia(device: Any) -> bool:
 
 
 def for_device(model: ModelConfig, device: Any = None) -> ModelConfig:
-    """Resolve ``conv`` and ``lstm`` of a model for a device.
+    """Resolve ``conv``, ``lstm`` and ``ctc`` of a model for a device.
 
     ``conv="auto"`` is ``"winograd"`` on CPUs and ``"xla"`` elsewhere; ``lstm="auto"`` is ``"scan"``, which was faster
-    than cuDNN in all measurements (docs/speed.md). ``"cudnn"`` becomes ``"scan"`` without an NVIDIA GPU.
+    than cuDNN in all measurements (docs/speed.md), and so is ``ctc="auto"``, whose kernel has not been measured yet.
+    ``"cudnn"`` and ``"pallas"`` become ``"scan"`` without an NVIDIA GPU.
 
     Args:
       model: configuration of the model.
@@ -47,24 +47,21 @@ def for_device(model: ModelConfig, device: Any = None) -> ModelConfig:
     'winograd'
     """
     device = jax.devices()[0] if device is None else device
-    conv, lstm = model.conv, model.lstm
+    conv, lstm, ctc = model.conv, model.lstm, model.ctc
     if conv == "auto":
         conv = "winograd" if device.platform == "cpu" else "xla"
     if lstm == "auto" or (lstm == "cudnn" and not is_nvidia(device)):
         lstm = "scan"
-    return dataclasses.replace(model, conv=conv, lstm=lstm)
+    if ctc == "auto" or (ctc == "pallas" and not is_nvidia(device)):
+        ctc = "scan"
+    return dataclasses.replace(model, conv=conv, lstm=lstm, ctc=ctc)
 
 
 def for_training(config: TrainConfig, mesh: Mesh) -> TrainConfig:
-    """Resolve the configuration of a step for the devices of a mesh; results change only by rounding.
-
-    Raises:
-      UserError: ``loss.recursion`` is ``"pallas"``, and the mesh is not one NVIDIA GPU.
-    """
-    if config.loss.recursion == "pallas" and not (mesh.size == 1 and is_nvidia(mesh.devices.flat[0])):
-        devices = f"{mesh.size} {mesh.devices.flat[0].platform.upper()} device(s)"
-        raise UserError(f"loss.recursion=pallas needs one NVIDIA GPU, but this run uses {devices}; expected scan")
+    """Resolve the configuration of a step for the devices of a mesh; results change only by rounding."""
     model = for_device(config.model, mesh.devices.flat[0])
+    if mesh.size > 1:  # a kernel is not partitioned
+        model = dataclasses.replace(model, ctc="scan")
     return dataclasses.replace(config, model=model, ops=ops(mesh, model.num_classes))
 
 

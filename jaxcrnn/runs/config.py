@@ -62,7 +62,7 @@ class Config:
     @property
     def portable(self) -> Config:
         """Copy without device-dependent choices, which affect results only by rounding."""
-        chosen = dataclasses.replace(self.model, conv="auto", lstm="auto", inference_dtype="auto")
+        chosen = dataclasses.replace(self.model, conv="auto", lstm="auto", ctc="auto", inference_dtype="auto")
         return dataclasses.replace(self, model=chosen)
 
     @property

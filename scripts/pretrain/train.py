@@ -145,7 +145,7 @@ def export(reader: Recognizer, out: Path) -> str:
     """Writes a recogniser in half precision as ``out / recognizer``, which appears once it is complete."""
     # Variances of the batch statistics may lie outside the range of float16.
     params = jax.tree.map(lambda a: np.asarray(a, np.float16), reader.variables["params"])
-    plain = dataclasses.replace(reader.model, dtype="float32", conv="auto", lstm="auto")
+    plain = dataclasses.replace(reader.model, dtype="float32", conv="auto", lstm="auto", ctc="auto")
     reader = dataclasses.replace(reader, model=plain, variables=reader.variables | {"params": params})
     part = out / "recognizer.part"
     shutil.rmtree(part, ignore_errors=True)

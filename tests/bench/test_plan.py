@@ -51,11 +51,8 @@ def test_plan_for_local_devices(tmp_path, capsys):
     assert "8 lines per step (2 per device)" in shown
     assert re.search("memory traffic per device +forward MB +at least +backward MB +at least", shown)
     plan = json.loads(out.read_text())
-    for name, need in plan["least"].items():
-        if name == "convolutions":  # the other layers' least is for a dense head on one device
-            moved = plan["traffic"][name]
-            assert moved["forward"] > need["forward"]
-            assert moved["backward"] > need["backward"]
+    assert plan["least"] == {}  # classes are sharded
+    assert plan["traffic"]["convolutions"]["backward"] > plan["traffic"]["convolutions"]["forward"] > 0
     # Of the head, and half of each on a device; the same of both moments, and centers.
     kernel, bias = 16 * 16 * 4, 16 * 4
     halves = (3 * (kernel + bias) + kernel + bias) // 2

@@ -77,11 +77,45 @@ def test_the_least_traffic_of_a_small_model():
     pixels, first, second, last = 32 * 64, 8 * 16 * 32, 16 * 8 * 16, 32 * 1 * 16
     assert need["convolutions"].forward == 4 * (pixels + 2 * first + 2 * second + last)
     assert need["convolutions"].backward == 4 * (pixels + 2 * first + 2 * (first + second) + 2 * (second + last))
-    assert need["LSTMs"].forward == 4 * 16 * (32 + 3 * 8)
     assert need["linear head"] == (4 * 16 * (8 + 5), 2 * 4 * 16 * (8 + 5))
     half = traffic.least(ModelConfig("tiny", hidden=4, num_classes=5, dtype="bfloat16"), 1, 64)
     assert half["convolutions"].forward == need["convolutions"].forward // 2
     assert half["loss"] == need["loss"]
+    assert set(traffic.least(ModelConfig("tiny", head="fused", num_classes=5), 1, 64)) == {"convolutions"}
+
+
+ASYNCHRONOUS = """
+%less (t: (s32[], f32[100])) -> pred[] {
+  %t = (s32[], f32[100]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%t), index=0
+  %last = s32[]{:T(128)} constant(7)
+  ROOT %lt = pred[]{:T(512)} compare(%i, %last), direction=LT
+}
+
+%round (t.1: (s32[], f32[100])) -> (s32[], f32[100]) {
+  %t.1 = (s32[], f32[100]{0}) parameter(0)
+  %x.1 = f32[100]{0} get-tuple-element(%t.1), index=1
+  %start = (f32[100]{0:T(256)S(1)}, f32[100]{0}, u32[]{:S(2)}) copy-start(%x.1)
+  %near = f32[100]{0:T(256)S(1)} copy-done(%start)
+  %begin = ((f32[100]{0}), f32[10]{0:T(128)S(1)}, s32[]) slice-start(%x.1), slice={[0:10]}
+  %piece = f32[10]{0:T(128)S(1)} slice-done(%begin)
+  ROOT %out.1 = (s32[], f32[100]{0}) tuple(%x.1, %x.1)
+}
+
+ENTRY %main (x: f32[100]) -> f32[100] {
+  %x = f32[100]{0} parameter(0)
+  %zero = s32[] constant(0)
+  %both = (s32[], f32[100]{0}) tuple(%zero, %x)
+  %loop = (s32[], f32[100]{0}) while(%both), condition=%less, body=%round
+  %sum = (f32[100]{0}, f32[100]{0}) all-reduce-start(%x)
+  ROOT %reduced = f32[100]{0} all-reduce-done(%sum)
+}
+"""
+
+
+def test_moves_beside_other_work_count_once():
+    """To the chip, 100 and 10 numbers are read in each of 7 rounds; one array is read and written for all devices."""
+    assert sum(map(sum, traffic.by_layer(ASYNCHRONOUS).values())) == 7 * (400 + 40) + 2 * 400
 
 
 def test_operations_within_others_count_once():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tolerances
 
+from jaxcrnn.nn.backbones import Backbone
 from jaxcrnn.nn.batch_norm import BatchNorm, _forward, normalize
 
 INSIDE = np.asarray([1, 1, 0, 1, 1, 1, 0, 1], np.float32)
@@ -72,3 +73,19 @@ def test_inference_keeps_the_dtype():
     out = layer.apply(variables, x, inside, False)
     assert out.dtype == jnp.bfloat16
     np.testing.assert_allclose(out.astype(np.float32), x.astype(np.float32), rtol=2**-7)
+
+
+@pytest.mark.parametrize("winograd", [False, True])
+def test_a_backbone_sums_by_products_on_cpus_only(winograd):
+    layers = Backbone("tiny", jnp.bfloat16, winograd=winograd)
+    images, widths = jnp.zeros((2, 32, 32, 1)), jnp.full(2, 32)
+    variables = layers.init(jax.random.key(0), images, widths, False)
+
+    def total(params, images):
+        variables_then = {**variables, "params": params}
+        out, _ = layers.apply(variables_then, images, widths, True, mutable=["batch_stats"])[0]
+        return out.astype(jnp.float32).sum()
+
+    program = str(jax.make_jaxpr(jax.grad(total))(variables["params"], images))
+    sums = program.count("HIGHEST")  # the convolutions of this test have the default precision
+    assert (sums > 0) == winograd

@@ -1,4 +1,4 @@
-"""The opponent of the benchmarks computes what the reference computes, on equal weights and lines of one width."""
+"""Idiomatic PyTorch computes what the reference computes, on equal weights and lines of one width."""
 
 import numpy as np
 import pytest
@@ -63,6 +63,20 @@ def test_equal_weights_have_the_same_loss_and_gradients(pair, batch):
     assert scale >= 1
     for name, gradient in theirs.items():
         assert float((mine[name] * scale - gradient).norm()) < 1e-5 * float(gradient.norm()) + 1e-10, name
+
+
+def test_one_step_moves_the_parameters_alike(pair, batch):
+    """Without clipping, so that neither the second biases of the LSTMs nor a common factor matter."""
+    reference, fast = pair
+    optim = OptimConfig(learning_rate=1e-3, warmup=0, weight_decay=0.0, clip_norm=1e9)
+    config = TrainConfig(reference.config, PRESETS["ctc"], optim)
+    before = reference.head.weight.detach().clone()
+    train_step(config, init_state(config, reference), batch)
+    idiomatic.Trainer(fast, optim).step(idiomatic.to_images(batch.images), batch.labels, batch.label_lengths)
+    moved, expected = (model.head.weight.detach() - before for model in (fast, reference))
+    assert float(expected.abs().max()) == pytest.approx(1e-3, rel=1e-2)
+    assert float((moved - expected).abs().max()) < 1e-5
+    torch.testing.assert_close(fast.head.weight.grad, reference.head.weight.grad, rtol=1e-4, atol=1e-6)
 
 
 def gradients_by_reference_name(model, names):
