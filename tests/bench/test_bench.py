@@ -121,11 +121,36 @@ def test_out_of_memory_is_recorded_as_an_error(monkeypatch, tmp_path, capsys):
         (["--only", "step,steps"], "--only 'steps': unknown case; expected some of product, step"),
         (["--backbone", "vgg16"], "or layers such as"),
         (["--dtype", "half"], "expected one of float32"),
+        (["--layers", "--only", "ctc,head"], "--layers needs one of the cases backbone, flows, step"),
+        (["--matrix", "0"], "--matrix 0: expected 1 to"),
+        (["--ctc", "loop"], "model.ctc is 'loop'; expected one of auto, scan, pallas"),
     ],
 )
 def test_invalid_options_are_rejected(options, message, capsys):
     assert main(["bench", *options]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_time_and_traffic_are_added_up_by_layer(works, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise ValueError("a trace of another format")
+
+    if not works:
+        monkeypatch.setattr(run.layer_times, "by_layer", fail)
+    out = tmp_path / "bench.json"
+    options = ["--rounds", "1", "--only", "backbone", "--no-torch", "--layers", "--out", str(out)]
+    assert main(["bench", *TINY, *options]) == 0
+    row, shown = json.loads(out.read_text())["rows"][0], capsys.readouterr().out
+    assert row["median_ms"] > 0
+    if works:
+        layers = row["layers"]
+        assert layers["convolutions"]["forward_ms"] > 0
+        assert layers["convolutions"]["backward_mb"] > 0
+        assert "jaxcrnn, by layer" in shown
+    else:
+        assert "layers" not in row
+        assert "no layers: jaxcrnn: a trace of another format" in shown
 
 
 @pytest.mark.torch
