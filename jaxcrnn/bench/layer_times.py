@@ -39,8 +39,9 @@ def by_layer(run: Callable[[], Any], text: str, repeats: int = 3) -> dict[str, C
 
     Returns:
       The times of each layer of `jaxcrnn.bench.traffic.LAYERS` that has any, in milliseconds a run; and as ``"idle"``
-      the time between the first and the last operation of a run in which none is running. Operations that run at the
-      same time count in full. Those that the trace does not name, as may be in a graph of a GPU, count as ``"other"``.
+      the time between the first and the last operation of a run in which the trace has none, which on CPUs includes
+      what XLA does in threads of its own. Operations that run at the same time count in full. Those that the trace
+      does not name, as may be in a graph of a GPU, count as ``"other"``.
     """
     run()
     runs: list[list[list[Event]]] = []

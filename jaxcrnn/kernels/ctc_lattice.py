@@ -10,6 +10,8 @@ from jax import Array
 
 from jaxcrnn.kernels.derivatives import finite_base, log_sum, log_sum_rows
 
+RECURSIONS = ("scan", "pallas", "pallas-interpreted")  # those of `arrive`
+
 
 class Lattice(NamedTuple):
     """The CTC paths that spell a label, scored by the logits.
@@ -93,9 +95,6 @@ def start(paths: Lattice) -> Array:
     first = jnp.broadcast_to(jnp.arange(shape[1])[None, :] < 2, shape)
     reachable = jnp.flip(jnp.cumsum(jnp.flip(paths.ends, 1), 1), 1) > 0  # not beyond the label's end
     return jnp.where(first & reachable, 0.0, -jnp.inf).astype(paths.scores.dtype)
-
-
-RECURSIONS = ("scan", "pallas", "pallas-interpreted")
 
 
 def arrive(paths: Lattice, lengths: Array, ways: int, recursion: str = "scan") -> tuple[Array, Array]:
