@@ -48,7 +48,9 @@ def swapping(function):
     """A function of lines and of candidates for each character; here all classes."""
 
     def call(n):
-        candidates = np.broadcast_to(np.arange(C, dtype=n.labels.dtype), (*n.labels.shape, C))
+        candidates = np.broadcast_to(
+            np.arange(C, dtype=np.int32 if n.labels.dtype == bool else n.labels.dtype), (*n.labels.shape, C)
+        )
         return function(n.logits, n.lengths, n.labels, n.label_lengths, candidates, blank=n.blank)
 
     return call

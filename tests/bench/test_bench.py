@@ -160,5 +160,5 @@ def test_every_case_runs(tmp_path, lines_file):
     out = tmp_path / "bench.json"
     assert main(["bench", *TINY, "--rounds", "1", "--data", str(lines_file), "--out", str(out)]) == 0
     rows = json.loads(out.read_text())["rows"]
-    assert {row["case"] for row in rows} == set(run.NAMES) - {"flows"}
+    assert {row["case"] for row in rows} == set(run.NAMES) - run.LONG
     assert not [row for row in rows if "error" in row]

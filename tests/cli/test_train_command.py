@@ -133,7 +133,7 @@ def test_deleted_image_error_lists_available_checkpoints(lines_file, tmp_path, c
     settings = ["--set", "run.eval_every=2", "data.cache_mb=0", "data.workers=1"]
     assert main(train_args(tmp_path / lines_file.name, tmp_path / "run", *settings, steps=40, val=False)) == 2
     error = capsys.readouterr().err.strip()
-    assert re.search(r"\d+\.png: no such file; training stopped, available checkpoints: 2(, \d+)*$", error)
+    assert re.search(r"\d+\.png: no such file in .*; training stopped, available checkpoints: 2(, \d+)*$", error)
 
 
 def test_resuming_a_finished_run_changes_nothing(run_folder, capsys):

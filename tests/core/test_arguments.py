@@ -26,9 +26,10 @@ def same(one, two):
         np.testing.assert_array_equal(a, b)
 
 
-def finite(tree):
+def finite(tree, name):
+    """Every number is finite; only where `ctc.single_swaps` has no candidate, it is ``-inf``."""
     for leaf in jax.tree.leaves(tree):
-        assert np.isfinite(leaf).all()
+        assert (np.isfinite(leaf) | ((name == "ctc.single_swaps") & np.isneginf(leaf))).all()
 
 
 def test_every_public_function_has_a_case():
@@ -129,7 +130,7 @@ def test_negative_blank_counts_from_the_end(name):
     for blank in (0, C - 1):
         n = inputs(blank=blank)
         expected = call(n)
-        finite(expected)
+        finite(expected, name)
         n.blank = blank - C
         if "classless" in takes:
             with pytest.raises(ValueError, match=f"blank is {blank - C}"):
@@ -148,9 +149,9 @@ def test_negative_blank_counts_from_the_end(name):
 @pytest.mark.parametrize("name", [name for name, (_, takes) in CASES.items() if takes != "step"])
 def test_empty_frames_and_empty_labels(name):
     call, takes = CASES[name]
-    finite(call(inputs(T=0)) if "widths" not in takes else call(inputs()))
-    finite(call(inputs(L=0)))
-    finite(call(inputs(T=0, L=0)) if "widths" not in takes else call(inputs()))
+    finite(call(inputs(T=0)) if "widths" not in takes else call(inputs()), name)
+    finite(call(inputs(L=0)), name)
+    finite(call(inputs(T=0, L=0)) if "widths" not in takes else call(inputs()), name)
     if "labels" in takes.split():
         some, none = inputs(L=1), inputs(L=0)
         some.label_lengths = some.counts = np.zeros(B, np.int32)
@@ -172,7 +173,7 @@ def test_labels_out_of_range_are_rejected(name, wrong):
         with pytest.raises(ValueError, match=rf"(labels|ids)\[0, 1\] is {wrong}; expected a class id"):
             call(n)
     traced = jitted(call, n)
-    finite(traced)
+    finite(traced, name)
     for a, b in zip(jax.tree.leaves(traced), jax.tree.leaves(expected), strict=True):
         if a.ndim and len(a) == B and not name.startswith("diagnostics"):  # the other samples are as before
             np.testing.assert_array_equal(a[1:], b[1:])
@@ -208,7 +209,7 @@ def test_assigned_classes_out_of_range_are_rejected(name, wrong):
     with pytest.raises(ValueError, match=rf"classes\[0, 1\] is {wrong}; expected a class id from 0 to {C - 1}"):
         call(n)
     traced = jitted(call, n)
-    finite(traced)
+    finite(traced, name)
     if name == "diagnostics.top_rival":
         return
     n.classes[0, 1] = 0

@@ -63,9 +63,12 @@ def test_a_resumed_run_that_runs_out_of_memory_is_kept(trained, tmp_path, monkey
     monkeypatch.setattr(trainer, "compile_step", exhausted)
     assert main(["train", "--resume", str(run), "--set", f"optim.steps={taken + 2}", "data.batch_size=3"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
+    steps = sorted(int(path.name) for path in (run / folder.CHECKPOINTS).iterdir() if path.name.isdigit())
+    assert steps[-1] == taken
     assert line == (
         "jaxcrnn: not enough memory for a step on 3 lines of width 64: could not allocate 11.0 GiB; lower "
-        f"data.batch_size, data.max_width or model.hidden, then resume from a checkpoint (available: {taken})"
+        "data.batch_size, data.max_width or model.hidden, then resume from a checkpoint "
+        f"(available: {', '.join(map(str, steps))})"
     )
     assert "batch_size: 3" in (run / "config.yaml").read_text()
 
