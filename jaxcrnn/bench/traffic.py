@@ -18,7 +18,7 @@ OTHER = "other"
 _LAYERS = (
     (re.compile(r"\b(?:optimizer|opt_state|centers)\b"), "optimizer and centers"),
     (re.compile(r"\bconv\d+\b"), "convolutions"),
-    (re.compile(r"\bbackbone\b"), "normalization, ReLU, pooling, masks"),
+    (re.compile(r"\b[Bb]ackbone\b"), "normalization, ReLU, pooling, masks"),
     (re.compile(r"\blstm\d+\b"), "LSTMs"),
     (re.compile(r"\b(?:head|linear\d+)\b"), "linear head"),
     (re.compile(r"\bloss\b"), "loss"),

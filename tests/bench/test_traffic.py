@@ -71,6 +71,12 @@ def test_bytes_agree_with_the_compilers_own_count():
     assert ours == pytest.approx(program.cost_analysis()["bytes accessed"], rel=0.02)
 
 
+def test_layers_of_a_backbone_alone_are_found():
+    assert traffic.layer_of("jit(total)/jvp(Backbone)/norm2/mul") == ("normalization, ReLU, pooling, masks", False)
+    assert traffic.layer_of("jit(total)/transpose(jvp(Backbone))/conv1/dot_general") == ("convolutions", True)
+    assert traffic.layer_of("state.opt_state[1][0].mu['backbone']['conv3']['kernel']")[0] == "optimizer and centers"
+
+
 def test_the_least_traffic_of_a_small_model():
     """``tiny`` on one line of 32 x 64 px, H=4 and 5 classes: by hand."""
     need = traffic.least(ModelConfig("tiny", hidden=4, num_classes=5), 1, 64)
