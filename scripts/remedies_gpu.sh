@@ -52,6 +52,7 @@ score() {
   for part in random natural; do
     "$python" "$here/benchmark/score.py" "$part" "$out"/*-"$part".txt
   done
+  "$python" "$here/benchmark/score.py" random,natural "$out"/*-random.txt "$out"/*-natural.txt
 }
 
 read_with() {

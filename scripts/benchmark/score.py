@@ -3,10 +3,13 @@
     jaxcrnn evaluate RUN --data BENCHMARK/random.txt --predictions jaxcrnn-random.txt
     python scripts/benchmark/score.py random jaxcrnn-random.txt ppocr-v6-small-random.txt ... [--pairs 10]
 
-Each file has `path<TAB>prediction<TAB>truth` lines for the same lines; its reader is named after the file. Spaces are
-removed and full-width forms folded to half width first, because print does not distinguish them reliably. A look-alike
-counts as substituted if it was read as another member of its group (the shipped groups of Han characters). Intervals
-are 95 % bootstrap intervals over lines; differences and ratios are paired, so lines that all readers find hard cancel.
+Each file has `path<TAB>prediction<TAB>truth` lines for the same lines; its reader is named after the file. Several
+parts, such as `random,natural`, are scored together: `NAME-random.txt` and `NAME-natural.txt` of each reader.
+
+Spaces are removed and full-width forms folded to half width first, because print does not distinguish them reliably. A
+look-alike counts as substituted if it was read as another member of its group (the shipped groups of Han characters).
+Intervals are 95 % bootstrap intervals over lines; differences and ratios are paired, so lines that all readers find
+hard cancel.
 """
 
 import argparse
@@ -45,15 +48,36 @@ def ratio(lines: LineCounts, base: LineCounts) -> tuple[float, float, float]:
     return float(base.substituted.sum() / max(lines.substituted.sum(), 1)), float(low), float(high)
 
 
-def read(path: Path, groups: list[str]) -> tuple[list[str], Scores]:
-    rows = read_predictions(path)
-    texts, truths = (list(map(folded, column)) for column in (rows.read, rows.truths))
+def read(paths: list[Path], groups: list[str]) -> tuple[list[str], Scores]:
+    texts: list[str] = []
+    truths: list[str] = []
+    for path in paths:
+        rows = read_predictions(path)
+        texts += map(folded, rows.read)
+        truths += map(folded, rows.truths)
     return truths, score(texts, truths, groups)
+
+
+def by_reader(files: list[Path], parts: list[str]) -> dict[str, list[Path]]:
+    """The files of each reader, one for each part in the order of the parts."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in files:
+        part = next((part for part in parts if path.stem.endswith(f"-{part}")), parts[0] if len(parts) == 1 else "")
+        name = path.stem.removesuffix(f"-{part}")
+        if not part:
+            sys.exit(f"{path}: belongs to no part; expected a name that ends in {' or '.join(f'-{p}' for p in parts)}")
+        if part in found.setdefault(name, {}):
+            sys.exit(f"{path}: second file of the reader {name}; expected files with different names")
+        found[name][part] = path
+    for name, own in found.items():
+        if missing := [part for part in parts if part not in own]:
+            sys.exit(f"{name}: no file of the part {missing[0]}; expected {name}-{missing[0]}.txt")
+    return {name: [own[part] for part in parts] for name, own in found.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", help="name of the part, removed from the names of the files")
+    parser.add_argument("part", help="name of the part, removed from the names of the files, or several with commas")
     parser.add_argument("files", type=Path, nargs="+", metavar="PREDICTIONS")
     parser.add_argument("--pairs", type=int, default=0, metavar="N", help="also list each reader's N commonest pairs")
     args = parser.parse_args()
@@ -61,12 +85,9 @@ def main() -> None:
         parser.error(f"--pairs is {args.pairs}; expected 0 or more")
     groups = look_alikes()
     readers: dict[str, tuple[list[str], Scores]] = {}
-    for path in args.files:
-        name = path.stem.removesuffix(f"-{args.part}")
-        if name in readers:
-            sys.exit(f"{path}: second file of the reader {name}; expected files with different names")
+    for name, paths in by_reader(args.files, args.part.split(",")).items():
         try:
-            readers[name] = read(path, groups)
+            readers[name] = read(paths, groups)
         except UserError as error:
             sys.exit(str(error))
     first, (truths, base) = next(iter(readers.items()))

@@ -1,6 +1,7 @@
 """The stages of `make pretrain` beside the training: packages, texts, scores and repeated calls."""
 
 import io
+import re
 import subprocess
 import sys
 import tarfile
@@ -144,6 +145,26 @@ def test_benchmark_scores_refuse_unusable_files(tmp_path):
     ):
         command = [sys.executable, str(SCRIPTS / "benchmark" / "score.py"), "random", *files]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, done.stderr.strip()) == (1, message)
+
+
+def test_parts_of_the_benchmark_are_scored_together(tmp_path):
+    read = {"a-random": "1.png\t未土\t末土", "a-natural": "2.png\t末\t末", "b-random": "1.png\t末土\t末土"}
+    for name, line in read.items():
+        (tmp_path / f"{name}.txt").write_text(f"{line}\n", encoding="utf-8")
+
+    def scored(*names):
+        command = [sys.executable, str(SCRIPTS / "benchmark" / "score.py"), "random,natural", *names]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    shown = scored("a-natural.txt", "a-random.txt").stdout
+    assert "random,natural: 2 lines, 3 characters, 3 look-alikes" in shown
+    assert re.search(r"^\| a \| 66.67% .* \| 50.00% .* \| 33.33% ", shown, re.MULTILINE)
+    for names, message in (
+        (["a-random.txt", "a-natural.txt", "b-random.txt"], "b: no file of the part natural; expected b-natural.txt"),
+        (["b.txt"], "b.txt: belongs to no part; expected a name that ends in -random or -natural"),
+    ):
+        done = scored(*names)
         assert (done.returncode, done.stderr.strip()) == (1, message)
 
 
