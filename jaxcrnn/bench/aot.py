@@ -73,16 +73,11 @@ def collectives(text: str) -> list[Collective]:
         if start and kind != "all-reduce":  # operands are listed first, then results, then transfer ids
             shapes = [shape for shape in shapes if shape[1] or kind != "collective-permute"]
             shapes = shapes[len(shapes) // 2 :]
-        sizes = [math.prod(int(n) for n in dims.split(",") if n) for _, dims in shapes]
-        total = sum(size * _bytes(dtype) for size, (dtype, _) in zip(sizes, shapes, strict=True))
+        sizes = [traffic.elements(dims) for _, dims in shapes]
+        total = sum(size * traffic.itemsize(dtype) for size, (dtype, _) in zip(sizes, shapes, strict=True))
         spelled = tuple(f"{dtype}[{dims}]" for dtype, dims in shapes)
         operations.append(Collective(kind, spelled, int(total), max(sizes, default=0), "/while/" in line))
     return operations
-
-
-def _bytes(dtype: str) -> float:
-    bits = re.search(r"\d+", dtype)
-    return int(bits.group()) / 8 if bits else 1
 
 
 class Plan(NamedTuple):
@@ -95,8 +90,7 @@ class Plan(NamedTuple):
       gradients: bytes of the gradients, which are as large as the parameters.
       collectives: collectives of the compiled step.
       traffic: memory traffic by layer (`jaxcrnn.bench.traffic.by_layer`).
-      least: the traffic that the layers need (`jaxcrnn.bench.traffic.least`); empty where classes are
-        sharded.
+      least: the traffic that the layers need (`jaxcrnn.bench.traffic.least`); empty where classes are sharded.
       seconds: compilation time.
     """
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -70,7 +69,7 @@ class Sizes:
 
     def asdict(self) -> dict[str, Any]:
         """Return all sizes, including T."""
-        return {**dataclasses.asdict(self), "frames": self.frames}
+        return {**asdict(self), "frames": self.frames}
 
 
 class Variant(NamedTuple):

@@ -40,19 +40,17 @@ def by_layer(run: Callable[[], Any], text: str, repeats: int = 3) -> dict[str, C
     Returns:
       The times of each layer of `jaxcrnn.bench.traffic.LAYERS` that has any, in milliseconds a run; and as ``"idle"``
       the time between the first and the last operation of a run in which the trace has none, which on CPUs includes
-      what XLA does in threads of its own. Operations that run at the same time count in full. Those that the trace
+      what XLA does in its own threads. Operations that run at the same time count in full. Those that the trace
       does not name, as may be in a graph of a GPU, count as ``"other"``.
     """
     run()
-    runs: list[list[list[Event]]] = []
+    found = paths(text)
+    totals: dict[tuple[str, bool], float] = defaultdict(float)
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
             with jax.profiler.trace(folder):
                 run()
-            runs.append(_threads(Path(folder)))
-    found = paths(text)
-    totals: dict[tuple[str, bool], float] = defaultdict(float)
-    for threads in runs:
+            threads = _threads(Path(folder))
         for events in threads:
             for event, duration in own_times(events):
                 totals[layer_of(found.get(event.operation, ""))] += duration / 1e6 / repeats

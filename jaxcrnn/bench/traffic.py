@@ -99,8 +99,8 @@ def by_layer(text: str) -> dict[str, Cost]:
 def paths(text: str) -> dict[str, str]:
     """Return the path of each operation, for `layer_of`.
 
-    An operation that the compiler added, such as a conversion, has none of its own. It gets the path of an operation
-    that is fused with it, or else of one whose result it reads.
+    An operation that the compiler added, such as a conversion, has no path. It gets that of an operation that is fused
+    with it, or else of one whose result it reads.
 
     Args:
       text: HLO of the compiled program.
@@ -232,9 +232,19 @@ def _bytes(shape: str) -> int:
     total = 0.0
     for kind, sizes, layout in _ARRAY.findall(shape):
         if "S(" not in layout:  # S(1) and so on: memory on the chip
-            bits = 8 if kind == "pred" else int(re.findall(r"\d+", kind)[0])
-            total += math.prod(int(size) for size in sizes.split(",") if size) * bits / 8
+            total += elements(sizes) * itemsize(kind)
     return int(total)
+
+
+def elements(sizes: str) -> int:
+    """Return the number of elements of an array in HLO from its sizes, such as ``"4,2"``."""
+    return math.prod(int(size) for size in sizes.split(",") if size)
+
+
+def itemsize(dtype: str) -> float:
+    """Return the bytes of an element of a dtype in HLO, such as ``"bf16"``."""
+    bits = re.search(r"\d+", dtype)
+    return int(bits.group()) / 8 if bits else 1
 
 
 def least(model: ModelConfig, batch: int, width: int) -> dict[str, Cost]:
