@@ -60,12 +60,7 @@ section() { # NAME SECONDS COMMAND...: runs the command for at most so many seco
   echo "$name: exit code $code after $(($(date +%s) - start)) s"
 }
 
-to_file() { # FILE COMMAND...: keeps standard output in a file
-  local file=$1
-  shift
-  "$@" > "$file"
-}
-export -f to_file
+into=(bash -c '"$@" > "$0"')  # FILE COMMAND...: keeps standard output in a file
 
 bench() { # NAME SECONDS OPTIONS...
   local name=$1 limit=$2
@@ -74,11 +69,11 @@ bench() { # NAME SECONDS OPTIONS...
 }
 
 parity() { # DTYPE SECONDS
-  section "parity-$1" "$2" bash -c 'to_file "$@"' - "$out/parity-$1.json" \
+  section "parity-$1" "$2" "${into[@]}" "$out/parity-$1.json" \
     "$python" -m jaxcrnn parity "$out/run" --checkpoint latest --dtype "$1" --presets ctc --json
 }
 
-section doctor 20 bash -c 'to_file "$@"' - "$out/doctor.json" "$python" -m jaxcrnn doctor --json
+section doctor 20 "${into[@]}" "$out/doctor.json" "$python" -m jaxcrnn doctor --json
 bench step-bfloat16 130 --only step --dtype bfloat16 --layers
 bench parts-bfloat16 90 --only product,forward,backbone,bilstm,head,ctc,center --dtype bfloat16
 # Compiled as the package is, not with the flags that make the tests quick.

@@ -16,7 +16,7 @@ WIDTH, CLASSES = 56, 11
 
 @pytest.fixture(params=BACKBONES)
 def pair(request):
-    """A reference model in float64 with running statistics of its own, and an idiomatic one with its weights."""
+    """A reference model in float64 with random running statistics, and an idiomatic one with the same weights."""
     torch.manual_seed(1)
     config = ModelConfig(request.param, hidden=5, num_classes=CLASSES)
     reference = CRNN(config).double()

@@ -10,6 +10,7 @@ from small_runs import train_args
 from jaxcrnn import UserError
 from jaxcrnn.cli.main import main
 from jaxcrnn.runs import folder, trainer
+from jaxcrnn.runs.checkpoint import written
 
 
 def edit(run, old, new):
@@ -63,7 +64,7 @@ def test_a_resumed_run_that_runs_out_of_memory_is_kept(trained, tmp_path, monkey
     monkeypatch.setattr(trainer, "compile_step", exhausted)
     assert main(["train", "--resume", str(run), "--set", f"optim.steps={taken + 2}", "data.batch_size=3"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    steps = sorted(int(path.name) for path in (run / folder.CHECKPOINTS).iterdir() if path.name.isdigit())
+    steps = written(run / folder.CHECKPOINTS)
     assert steps[-1] == taken
     assert line == (
         "jaxcrnn: not enough memory for a step on 3 lines of width 64: could not allocate 11.0 GiB; lower "
