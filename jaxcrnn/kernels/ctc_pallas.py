@@ -20,7 +20,7 @@ from jax.experimental.pallas import triton
 def recursion(
     begin: Array, scores: Array, enter: Array, starts: Array, lengths: Array, interpret: bool = False
 ) -> tuple[Array, Array]:
-    """Compute the log variables of all frames, each sample and direction in a program of its own.
+    """Compute the log variables of all frames, with one program for each sample and direction.
 
     ::
 

@@ -34,8 +34,9 @@ OPS = ("logits", "features", "centers", "counts", "lengths", "labels", "label_le
 def _exact(task: Mapping[str, Any]) -> Iterator[None]:
     """Set the precision of a task.
 
-    Strict dtype promotion is off, because x64 mode mixes integer widths. Matrix products use full float32 unless the
-    task says otherwise, because accelerators would round their inputs to 10 bits of mantissa or fewer.
+    Strict dtype promotion is off, because x64 mode mixes integer widths. Matrix products use full float32, because
+    accelerators would round their inputs to 10 bits of mantissa or fewer, unless the task names another precision;
+    recorded tasks name none.
     """
     with (
         jax.enable_x64(task["dtype"] == "float64"),
