@@ -33,11 +33,13 @@ from typing import Any, TextIO
 import jax
 import jax.numpy as jnp
 import numpy as np
+from estimation import estimate
 from jax import Array
 from labels import BUCKETS, CYCLE, Bucket, Labels
 
 from jaxcrnn import optim
 from jaxcrnn.augment import AugmentConfig
+from jaxcrnn.centers import is_estimated
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.images import Limits
 from jaxcrnn.errors import UserError
@@ -54,8 +56,8 @@ from jaxcrnn.runs.checkpoint import Checkpoints
 from jaxcrnn.runs.compile import cache_programs, for_device, is_nvidia
 from jaxcrnn.runs.config import load as load_config
 from jaxcrnn.runs.signals import INTERRUPTED, stop_flag
-from jaxcrnn.train import TrainConfig, eval_variables, init_state, state_shapes, train_step
-from jaxcrnn.types import Batch, TrainState
+from jaxcrnn.train import TrainConfig, eval_variables, flow_of, init_state, state_shapes, train_step
+from jaxcrnn.types import Batch, CenterState, TrainState
 
 WARMUP = 100  # steps
 SAVING = 6  # seconds kept for the export
@@ -200,20 +202,22 @@ class Training:
             jax.ShapeDtypeStruct(shape, jnp.bool_),
         )
         pool = ThreadPoolExecutor(len(self.buckets) + 1)
-        state = pool.submit(self.state, checkpoints)
         programs = [pool.submit(self._compiled, bucket, shapes) for bucket in self.buckets]
         drawn = atlas.load(self.args.data / "atlas.npz")
         common = atlas.common(self.charset.characters, drawn)
         self.labels = Labels(self.args.data, self.charset, common, self.buckets, self.cycle, self.args.seed)
         self.glyphs = Glyphs.of(drawn, self.charset)
+        state = pool.submit(self.state, checkpoints)
         self.say(f"{len(common)} characters in {self.typefaces} typefaces")
         self.programs = [program.result() for program in programs]
         self.first = state.result()
 
+    def look(self, bucket: Bucket) -> RenderConfig:
+        return dataclasses.replace(LEVELS[self.args.level], width=bucket.width)
+
     def _compiled(self, bucket: Bucket, glyphs: Glyphs) -> Any:
         start = time.time()
-        look = dataclasses.replace(LEVELS[self.args.level], width=bucket.width)
-        jitted = jax.jit(functools.partial(step, self.config, look), donate_argnums=0)
+        jitted = jax.jit(functools.partial(step, self.config, self.look(bucket)), donate_argnums=0)
         labels = jax.ShapeDtypeStruct((bucket.lines, bucket.longest), jnp.int32)
         lengths = jax.ShapeDtypeStruct((bucket.lines,), jnp.int32)
         numbers = np.int32(0), np.int32(0)
@@ -228,11 +232,20 @@ class Training:
             self.say(f"resumed at step {number}")
             return state, Progress(**facts["progress"])
         variables = jax.tree.map(jnp.array, self.start)  # copies, because a step donates its state
-        state = init_state(self.config, jax.random.key(0), variables=variables)
+        state = init_state(self.config, jax.random.key(0), variables=variables, centers=self.centers(variables))
         if variables is not None:
             # The average of the weights starts at those given.
             state = state._replace(opt_state=optim.begun(state.opt_state, state.params))
         return state, Progress()
+
+    def centers(self, variables: Any) -> CenterState | None:
+        """The centers to start from, for losses that need estimated ones."""
+        if not is_estimated(flow_of(self.config).rule):
+            return None
+        looks, args = [self.look(bucket) for bucket in self.buckets], self.args
+        centers, told = estimate(self.config, variables, looks, self.glyphs, self.labels, args.seed, args.estimate)
+        self.say(told)
+        return centers
 
     def result(self, state: TrainState) -> dict[str, Any]:
         """The averaged weights, or with `--interpolate` what lies between the weights at the start and them."""
@@ -329,6 +342,7 @@ def parse_args() -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="keys of the section loss of a configuration, such as preset=flow1 weight=1e-3 (default: plain CTC)",
     )
+    parser.add_argument("--estimate", type=int, default=200, help="steps to estimate centers over (default: 200)")
     parser.add_argument("--scale", type=float, help="factor of the batch sizes (default: 1 on a GPU, else 1/16)")
     parser.add_argument("--lr", type=float, help="peak learning rate (default: 0.0012 on a GPU, else 0.0004)")
     parser.add_argument("--ema", type=float, default=0.999, help="decay of the average of the weights (default: 0.999)")
