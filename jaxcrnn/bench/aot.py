@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import re
 import time
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from jax.sharding import Mesh
 
 from jaxcrnn._console import duration, table
 from jaxcrnn._text import first_line
-from jaxcrnn.bench import traffic
+from jaxcrnn.bench import described, traffic
 from jaxcrnn.bench.traffic import Cost
 from jaxcrnn.errors import UserError
 from jaxcrnn.parallel.mesh import DATA, MODEL, each_rows, everywhere, make_mesh, of_batch, of_state
@@ -27,13 +26,6 @@ from jaxcrnn.runs.compile import compile_step, uncached
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import Batch
 
-# GiB of memory per chip (from Google's documentation of Cloud TPU), libtpu's name of a slice, and cores per chip.
-_TPUS = {
-    "v4": (32, "v4-{cores}", 2),
-    "v5e": (16, "v5litepod-{chips}", 1),
-    "v5p": (95, "v5p-{cores}", 2),
-    "v6e": (32, "v6e-{chips}", 1),
-}
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(_KINDS)})(-start)?\(")
 _SHAPE = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
@@ -90,6 +82,7 @@ class Plan(NamedTuple):
       gradients: bytes of the gradients, which are as large as the parameters.
       collectives: collectives of the compiled step.
       traffic: memory traffic by layer (`jaxcrnn.bench.traffic.by_layer`).
+      operations: operations executed by layer (`jaxcrnn.bench.traffic.operations`).
       least: the traffic that the layers need (`jaxcrnn.bench.traffic.least`); empty where classes are sharded.
       seconds: compilation time.
     """
@@ -100,6 +93,7 @@ class Plan(NamedTuple):
     gradients: int
     collectives: list[Collective]
     traffic: dict[str, Cost]
+    operations: dict[str, Cost]
     least: dict[str, Cost]
     seconds: float
 
@@ -150,6 +144,7 @@ def make(config: TrainConfig, mesh: Mesh, batch: int, width: int, slots: int, *,
         _on_one(state.params),
         collectives(text),
         traffic.by_layer(text),
+        traffic.operations(text),
         traffic.least(config.model, batch // mesh.shape[DATA], width) if mesh.shape[MODEL] == 1 else {},
         seconds,
     )
@@ -172,7 +167,7 @@ def compile_for(
     Args:
       config: model, loss, optimizer, batch size and mesh.
       classes: number of classes C.
-      device: described devices, such as ``"v5e:2x2"``; the devices of this machine by default.
+      device: described devices, such as ``"v5e:2x2"`` or ``"h100"``; the devices of this machine by default.
       width: width W of the images in pixels.
       slots: number of label slots L.
 
@@ -185,7 +180,7 @@ def compile_for(
     for name, value, least in (("classes", classes, 2), ("width", width, 16), ("slots", slots, 1)):
         if value < least:
             raise UserError(f"--{name} {value}: expected {least} or more")
-    devices, room = _devices(device)
+    devices, room = described.find(device)
     mesh = make_mesh(config.mesh, devices)
     model = dataclasses.replace(config.model, num_classes=classes)
     step = TrainConfig(model, config.loss, config.optim, config.augment, extensions.resolve(config.loss))
@@ -254,12 +249,13 @@ def shown(about: dict[str, Any], plan: Plan, room: int | None) -> str:
 def _shown_traffic(plan: Plan) -> str:
     """Format the memory traffic of each layer, and what it needs at least."""
     rows = []
-    for name, moved in plan.traffic.items():
-        need = plan.least.get(name)
+    for name, count in plan.operations.items():
+        moved, need = plan.traffic.get(name, Cost(0, 0)), plan.least.get(name)
         least = ("", "") if need is None else (f"{need.forward / 1e6:.1f}", f"{need.backward / 1e6:.1f}")
-        rows.append((name, f"{moved.forward / 1e6:.1f}", least[0], f"{moved.backward / 1e6:.1f}", least[1]))
+        row = f"{moved.forward / 1e6:.1f}", least[0], f"{moved.backward / 1e6:.1f}", least[1]
+        rows.append((name, *row, f"{count.forward:.0f}", f"{count.backward:.0f}"))
     heads = ("memory traffic per device", "forward MB", "at least", "backward MB", "at least")
-    return table(heads, rows)
+    return table((*heads, "forward operations", "backward"), rows)
 
 
 def _short(shapes: Sequence[str]) -> str:
@@ -268,38 +264,3 @@ def _short(shapes: Sequence[str]) -> str:
 
 def _mb(size: float) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
-
-
-def _devices(name: str | None) -> tuple[list[Any], int | None]:
-    """Return the devices of a name, and the bytes of memory of each if known."""
-    if not name:
-        devices = jax.devices()
-        stats = devices[0].memory_stats() or {}
-        return devices, stats.get("bytes_limit")
-    kind, _, shape = name.partition(":")
-    if kind not in _TPUS or not re.fullmatch(r"\d+(x\d+){1,2}", shape):
-        raise UserError(
-            f"--device {name}: expected a TPU generation ({', '.join(_TPUS)}) and topology, such as "
-            "v5e:2x2; drop --device for the devices of this machine"
-        )
-    memory, slice_name, cores = _TPUS[kind]
-    chips = math.prod(map(int, shape.split("x")))
-    # Otherwise libtpu would wait for the machine's metadata server.
-    os.environ |= {
-        "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_WORKER_HOSTNAMES": "localhost",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-        "TPU_ACCELERATOR_TYPE": slice_name.format(chips=chips, cores=chips * cores),
-    }
-    jax.config.update("jax_platforms", "cpu")  # keeps jax from looking for the described TPU
-    from jax.experimental import topologies
-
-    try:
-        described = topologies.get_topology_desc(platform="tpu", topology_name=name)
-    except Exception as error:  # libtpu raises several types
-        why = first_line(error)[:160]
-        raise UserError(
-            f"--device {name}: no TPU compiler, or an unknown topology ({why}); it needs the extra 'tpu' "
-            "and an existing topology"
-        ) from None
-    return list(described.devices), memory * 2**30

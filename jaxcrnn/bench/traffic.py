@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -87,13 +87,33 @@ def by_layer(text: str) -> dict[str, Cost]:
     Returns:
       The traffic of each layer that has any, in the order of `LAYERS`.
     """
+    return _summed(text, lambda count, times: count * times)
+
+
+def operations(text: str) -> dict[str, Cost]:
+    """Count the operations that each layer executes.
+
+    A fusion counts as one, and an operation in a loop as often as the loop runs. On a GPU, each is a kernel, whose
+    launch takes microseconds whatever it does.
+
+    Args:
+      text: HLO of the compiled program.
+
+    Returns:
+      The number for each layer that has any, in the order of `LAYERS`.
+    """
+    return _summed(text, lambda _, times: times)
+
+
+def _summed(text: str, value: Callable[[int, int], int]) -> dict[str, Cost]:
+    """Add up by layer what ``value`` makes of the bytes of an operation and of how often it runs."""
     program = _parse(text)
     found = _paths(program)
     totals: dict[tuple[str, bool], int] = defaultdict(int)
     for operation, count, times in _walk(program, _entry(text)):
-        totals[layer_of(found[operation.name])] += count * times
+        totals[layer_of(found[operation.name])] += value(count, times)
     both = {name: Cost(totals[name, False], totals[name, True]) for name in LAYERS}
-    return {name: traffic for name, traffic in both.items() if any(traffic)}
+    return {name: cost for name, cost in both.items() if any(cost)}
 
 
 def paths(text: str) -> dict[str, str]:
@@ -210,20 +230,24 @@ def _of_fusion(operation: _Operation, fused: list[_Operation], shapes: Mapping[s
 
 def _read(name: str, user: _Operation, whole: int, users: Mapping[str, list[_Operation]]) -> int:
     """Return how much of an array inside a fusion one of its users reads."""
-    if user.kind in ("dynamic-slice", "slice", "gather") and user.operands[0] == name:
+    if user.kind == "gather" and user.operands[0] == name:
         return _bytes(user.shape)
-    if user.kind == "dynamic-update-slice" and user.operands[0] == name:
+    if user.kind in ("dynamic-update-slice", "scatter") and user.operands[0] == name:
         return 0  # updated in place
-    if user.kind == "bitcast":
-        return sum(_read(user.name, after, whole, users) for after in users[user.name])
-    return whole
+    if user.kind in ("dynamic-slice", "slice") and user.operands[0] == name:
+        whole = _bytes(user.shape)
+    elif user.kind != "bitcast":
+        return whole
+    after = sum(_read(user.name, one, whole, users) for one in users[user.name])
+    return min(whole, after) if users[user.name] else whole  # without users, it is the result
 
 
 def _written(one: _Operation, inside: Mapping[str, _Operation]) -> int:
     while one.kind == "bitcast" and one.operands[0] in inside:
         one = inside[one.operands[0]]
-    if one.kind == "dynamic-update-slice" and one.operands[1] in inside:
-        return _bytes(inside[one.operands[1]].shape)
+    update = {"dynamic-update-slice": 1, "scatter": 2}.get(one.kind)
+    if update and len(one.operands) > update and one.operands[update] in inside:
+        return _bytes(inside[one.operands[update]].shape)
     return _bytes(one.shape)
 
 

@@ -1,4 +1,4 @@
-"""``jaxcrnn plan``: compile the training step for a TPU or a device mesh, and report its cost."""
+"""``jaxcrnn plan``: compile the training step for a TPU, a GPU or a device mesh, and report its cost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from jaxcrnn.cli import options
 
-SUMMARY = "report the memory and communication of a training step on several devices, or on TPUs without having one"
+SUMMARY = "report the memory and communication of a training step on several devices, or on TPUs or GPUs one lacks"
 MODULES = ("jaxcrnn.bench.aot",)
 
 
@@ -14,9 +14,9 @@ def add_options(parser: options.Parser) -> None:
     parser.add_argument(
         "--device",
         metavar="KIND:SHAPE",
-        help="TPU generation (v4, v5e, v5p or v6e) and topology, "
-        "such as v5e:2x2 or v5e:16x16; needs the extra 'tpu' but no TPU; default: the devices of this "
-        "machine",
+        help="TPU generation (v4, v5e, v5p or v6e) and topology, such as v5e:2x2 or v5e:16x16, or GPU (h100 or h200) "
+        "and their number, such as h100:8; needs the extra 'tpu' or 'cuda' but no such device; default: the devices "
+        "of this machine",
     )
     parser.add_argument("--config", metavar="FILE", help="YAML configuration, as for train")
     options.add_set(parser)
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     print(aot.shown(about, plan, room))
     if args.out:
         costs = plan._asdict() | {"collectives": [c._asdict() for c in plan.collectives], "room": room}
-        for name in ("traffic", "least"):
+        for name in ("traffic", "operations", "least"):
             costs[name] = {layer: moved._asdict() for layer, moved in costs[name].items()}
         write_json(args.out, {"about": about, **costs})
         print(f"wrote {args.out}")

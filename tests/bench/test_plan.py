@@ -67,7 +67,9 @@ def test_plan_for_local_devices(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--device", "v5e"], "expected a TPU generation"),
-        (["--device", "gpu:2x2"], "expected a TPU"),
+        (["--device", "gpu:2x2"], "or a GPU (h100, h200) and the number of them"),
+        (["--device", "h100:2x2"], "--device h100:2x2: expected"),
+        (["--device", "h100:"], "--device h100:: expected"),
         (["--classes", "1"], "--classes 1: expected 2 or more"),
         (["--set", "mesh.data=16"], "only 8 are available"),
         (["--set", "mesh.data=8", "data.batch_size=12"], "expected a multiple of mesh.data=8"),
@@ -85,6 +87,33 @@ def test_tpu_plan_requires_the_tpu_extra(capsys):
         pytest.skip("the extra 'tpu' is installed")
     assert main(["plan", "--device", "v5e:2x2"]) == 2
     assert "needs the extra 'tpu'" in capsys.readouterr().err
+
+
+CUDA = [name for name in ("jax_cuda12_plugin", "jax_cuda13_plugin") if importlib.util.find_spec(name)]
+
+
+def test_gpu_plan_requires_the_cuda_extra(capsys):
+    if CUDA:
+        pytest.skip("the extra 'cuda' is installed")
+    assert main(["plan", "--device", "h100"]) == 2
+    assert "needs the extra 'cuda'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CUDA, reason="the extra 'cuda' is not installed")
+def test_plan_for_gpus(tmp_path, capsys):
+    """Without a GPU: loops of LSTM and CTC launch the kernels of several frames in each iteration."""
+    out = tmp_path / "plan.json"
+    counts = []
+    for loop in ("scan", "auto"):
+        options = f"model.lstm={loop}", f"model.ctc={loop}", "model.dtype=bfloat16", "mesh.data=2"
+        assert main(["plan", "--device", "h100:2", *TINY, *options, "--out", str(out)]) == 0
+        counts.append(json.loads(out.read_text())["operations"])
+    shown = capsys.readouterr().out
+    assert "h100:2: 2 devices, batch sharded over 2" in shown
+    assert ": fits" in shown
+    for layer in ("LSTMs", "loss"):
+        assert counts[1][layer]["forward"] < counts[0][layer]["forward"] / 2
 
 
 @pytest.mark.slow

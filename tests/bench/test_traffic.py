@@ -58,6 +58,47 @@ def test_bytes_are_counted_by_layer():
     }
 
 
+def test_operations_are_counted_by_layer():
+    counts = traffic.operations(HLO)
+    assert counts["convolutions"] == (1, 0)
+    assert counts["LSTMs"] == (0, 10)  # one in a loop
+    assert counts["optimizer and centers"] == (1, 0)
+
+
+FUSED = """
+%frame (p.0: f32[9,4,10], p.1: s32[]) -> f32[10] {
+  %p.0 = f32[9,4,10]{2,1,0} parameter(0)
+  %p.1 = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %four = f32[1,4,10]{2,1,0} dynamic-slice(%p.0, %p.1, %zero, %zero), dynamic_slice_sizes={1,4,10}
+  %flat = f32[4,10]{1,0} bitcast(%four)
+  %second = f32[1,10]{1,0} slice(%flat), slice={[1:2], [0:10]}
+  ROOT %row = f32[10]{0} bitcast(%second)
+}
+
+%added (p.2: f32[9,4,10], p.3: s32[3,1], p.4: f32[3,4,10]) -> f32[9,4,10] {
+  %p.2 = f32[9,4,10]{2,1,0} parameter(0)
+  %p.3 = s32[3,1]{1,0} parameter(1)
+  %p.4 = f32[3,4,10]{2,1,0} parameter(2)
+  ROOT %sum = f32[9,4,10]{2,1,0} scatter(%p.2, %p.3, %p.4), to_apply=%add
+}
+
+ENTRY %main (x: f32[9,4,10], i: s32[], j: s32[3,1], u: f32[3,4,10]) -> f32[9,4,10] {
+  %x = f32[9,4,10]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %j = s32[3,1]{1,0} parameter(2)
+  %u = f32[3,4,10]{2,1,0} parameter(3)
+  %one = f32[10]{0} fusion(%x, %i), kind=kLoop, calls=%frame
+  ROOT %new = f32[9,4,10]{2,1,0} fusion(%x, %j, %u), kind=kInput, calls=%added
+}
+"""
+
+
+def test_of_a_slice_and_of_a_scatter_only_what_they_touch_counts():
+    """A row of ten, of a slice of four, and its number; three updates, read with their places and written in place."""
+    assert sum(map(sum, traffic.by_layer(FUSED).values())) == (40 + 4 + 40) + (12 + 480 + 480)
+
+
 def test_bytes_agree_with_the_compilers_own_count():
     """Without loops, which its analysis counts once, both count the same."""
 
