@@ -13,6 +13,7 @@ from jax import lax
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.conv_cpu import convolve
 from jaxcrnn.kernels.lstm_scan import lstm_scan
+from jaxcrnn.kernels.pooling import max_pool
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.nn.layers import frames
 from jaxcrnn.nn.lstm import BiLSTM
@@ -169,16 +170,31 @@ def test_unsupported_convolutions_are_rejected(more):
         convolve(jnp.zeros((1, 6, 6, 4)), jnp.zeros((3, 3, 4, 4)), (1, 1), "SAME", **more)
 
 
-def test_max_pool_matches_flax():
-    import flax.linen as nn
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("shape", "window", "stride", "pad"),
+    [
+        ((2, 8, 10, 3), (2, 2), 2, 0),
+        ((2, 9, 11, 3), (2, 2), 2, 0),  # a row and a column that fill no window
+        ((2, 8, 9, 3), (2, 2), 1, 1),  # windows that overlap
+        ((2, 8, 9, 3), (2, 1), 1, 0),
+        ((1, 4, 7, 2), (2, 2), 2, 1),
+    ],
+)
+def test_max_pool_and_its_gradient_match_torch(shape, window, stride, pad):
+    """Of whole numbers, most of them equal: the gradient of a window goes to its first maximum."""
+    import torch
 
-    from jaxcrnn.nn.backbones import Layer, _max_pool
-
-    x = jax.random.uniform(jax.random.key(0), (2, 6, 7, 3))  # not negative, as after ReLU
-    for layer in (Layer(1, pool=(2, 2)), Layer(1, pool=(2, 2), stride=1, pad=1), Layer(1, pool=(2, 1), stride=1)):
-        pads = ((0, 0), (layer.pad, layer.pad))
-        theirs = nn.max_pool(x, layer.pool, strides=(layer.pool[0], layer.stride), padding=pads)
-        np.testing.assert_array_equal(_max_pool(x, layer), theirs)
+    rng = np.random.default_rng(0)
+    x = np.maximum(rng.integers(-3, 4, size=shape), 0).astype(np.float32)
+    out, back = jax.vjp(lambda x: max_pool(x, window, stride, pad), jnp.asarray(x))
+    d_out = rng.normal(size=out.shape).astype(np.float32)
+    theirs = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
+    padded = torch.nn.functional.pad(theirs, (pad, pad))
+    expected = torch.nn.functional.max_pool2d(padded, window, (window[0], stride))
+    expected.backward(torch.tensor(d_out.transpose(0, 3, 1, 2)))
+    np.testing.assert_array_equal(out, expected.detach().numpy().transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(back(jnp.asarray(d_out))[0], theirs.grad.numpy().transpose(0, 2, 3, 1), atol=1e-6)
 
 
 def lstm_by_hand(x, length, kernel_x, kernel_h, bias):

@@ -74,6 +74,7 @@ def test_every_custom_gradient_is_listed():
         "scan_head",
         "_scan",
         "lstm_scan",
+        "max_pool",
         "_shifted_gradient",
         "_winograd",
         "normalize",
