@@ -15,8 +15,8 @@ DTYPES = ("float32", "bfloat16", "float64")
 CHOICES = {
     "head": ("dense", "fused"),
     "conv": ("auto", "xla", "winograd"),
-    "lstm": ("auto", "scan", "cudnn"),
-    "ctc": ("auto", "scan", "pallas"),
+    "lstm": ("auto", "scan", "unrolled", "cudnn"),
+    "ctc": ("auto", "scan", "unrolled", "pallas"),
     "inference_dtype": ("auto", *DTYPES),
 }
 
@@ -44,10 +44,11 @@ class ModelConfig:
       conv: implementation of convolutions: ``"xla"``, ``"winograd"`` (3x3 convolutions by Winograd's minimal filtering
         and kernel gradients as matrix products, fast on CPUs) or ``"auto"`` for the device's best. Results are equal up
         to rounding.
-      lstm: implementation of LSTMs: ``"scan"`` (a loop in JAX), ``"cudnn"`` (needs an NVIDIA GPU; other devices use the
-        scan) or ``"auto"`` for the device's best. Parameters are the same, and results are equal up to rounding.
-      ctc: implementation of CTC in training: ``"scan"`` (a loop in JAX), ``"pallas"`` (one kernel for the loop; needs
-        one NVIDIA GPU, and other devices use the scan) or ``"auto"`` for the device's best. Results are equal up to
+      lstm: implementation of LSTMs: ``"scan"`` (a loop in JAX), ``"unrolled"`` (the same with fewer and longer
+        iterations, for GPUs), ``"cudnn"`` (needs an NVIDIA GPU; other devices use the scan) or ``"auto"`` for the
+        device's best. Parameters are the same, and results are equal up to rounding.
+      ctc: implementation of CTC in training: ``"scan"``, ``"unrolled"`` or ``"auto"`` as for ``lstm``, or ``"pallas"``
+        (one kernel for the loop; needs one NVIDIA GPU, and other devices use the scan). Results are equal up to
         rounding.
       inference_dtype: ``dtype`` for evaluation and recognition; ``"auto"`` is ``dtype``, except that CPUs use float32
         instead of bfloat16, which is slower there.

@@ -73,8 +73,9 @@ def ctc_loss(
       labels: ``[B,L]`` int32 class ids, never ``blank``; slots at ``l >= label_lengths[b]`` are padding and ignored.
       label_lengths: ``[B]`` int32, characters of each label.
       blank: class id of the blank; a negative one counts from the end.
-      recursion: how the variables of all frames are computed: ``"scan"``, a loop over the frames, or ``"pallas"``, one
-        kernel for an NVIDIA GPU, without second derivatives (`jaxcrnn.kernels.ctc_lattice.arrive`).
+      recursion: how the variables of all frames are computed: ``"scan"``, a loop over the frames, ``"unrolled"``,
+        the same loop with fewer and longer iterations, for GPUs, or ``"pallas"``, one kernel for an NVIDIA GPU, without
+        second derivatives (`jaxcrnn.kernels.ctc_lattice.arrive`).
 
     Returns:
       ``[B]`` float32 in nats. An infeasible sample (see `is_feasible`), or one whose label has probability 0, has loss

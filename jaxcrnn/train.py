@@ -208,7 +208,7 @@ def train_step(config: TrainConfig, state: TrainState, batch: Batch, key: Array)
       ((), ())
     """
     flow, blank, ops = flow_of(config), config.model.blank, config.ops.centers
-    recursion = "pallas" if config.model.ctc == "pallas" else "scan"
+    recursion = "scan" if config.model.ctc == "auto" else config.model.ctc
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
     with jax.named_scope("augment"):
         batch = batch._replace(images=augment(config.augment, batch.images, batch.widths, augment_key, state.step))

@@ -57,8 +57,8 @@ class Sizes:
     hidden: int = 256
     backbone: str = "vgg"
     dtype: str = "float32"
-    lstm: str = "scan"
-    ctc: str = "scan"
+    lstm: str = "auto"
+    ctc: str = "auto"
     matrix: int = 2048
     data: str = ""
 
@@ -200,13 +200,15 @@ def backbone(s: Sizes) -> Variants:
 
 
 def bilstm(s: Sizes) -> Variants:
-    """Run one bidirectional LSTM forward and backward, also cuDNN's if available."""
+    """Run one bidirectional LSTM forward and backward, on an NVIDIA GPU also the other implementations."""
     x = jax.random.normal(KEY, (s.batch, s.frames, 2 * s.hidden), DTYPES[s.dtype])
     lengths = jnp.full(s.batch, s.frames)
-    layers = {"jaxcrnn": BiLSTM(s.hidden, DTYPES[s.dtype])}
+    kind = for_device(config_of(s).model).lstm
+    layers = {"jaxcrnn": BiLSTM(s.hidden, DTYPES[s.dtype], kind=kind)}
     params = layers["jaxcrnn"].init(KEY, x, lengths)
     if is_nvidia(jax.devices()[0]):
-        layers["cudnn"] = BiLSTM(s.hidden, DTYPES[s.dtype], kind="cudnn")
+        others = [name for name in ("scan", "cudnn") if name != kind]
+        layers |= {name: BiLSTM(s.hidden, DTYPES[s.dtype], kind=name) for name in others}
 
     def total(layer: BiLSTM, params: Any, x: jax.Array) -> jax.Array:
         return jnp.square(layer.apply(params, x, lengths).astype(jnp.float32)).sum()  # type: ignore[union-attr]

@@ -10,7 +10,8 @@ from jax import Array
 
 from jaxcrnn.kernels.derivatives import finite_base, log_sum, log_sum_rows
 
-RECURSIONS = ("scan", "pallas", "pallas-interpreted")  # those of `arrive`
+RECURSIONS = ("scan", "unrolled", "pallas", "pallas-interpreted")  # those of `arrive`
+UNROLL = 8  # frames in one iteration of the unrolled loop
 
 
 class Lattice(NamedTuple):
@@ -107,7 +108,8 @@ def arrive(paths: Lattice, lengths: Array, ways: int, recursion: str = "scan") -
       paths: lattice of the labels.
       lengths: ``[B]`` int32, valid frames.
       ways: 1 for the forward variables only, 2 for both.
-      recursion: ``"scan"``, a loop over the frames; ``"pallas"``, one kernel (`jaxcrnn.kernels.ctc_pallas`) that needs
+      recursion: ``"scan"``, a loop over the frames; ``"unrolled"``, the same with eight frames in each iteration, which
+        launches a quarter as many kernels on a GPU; ``"pallas"``, one kernel (`jaxcrnn.kernels.ctc_pallas`) that needs
         an NVIDIA GPU and has no second derivatives; or ``"pallas-interpreted"``, the kernel's operations one by one.
 
     Returns:
@@ -126,7 +128,7 @@ def arrive(paths: Lattice, lengths: Array, ways: int, recursion: str = "scan") -
         scores = jnp.concatenate([scores, scores[::-1, :, :, ::-1]], 1)
         enter, begin = jnp.stack([paths.enter, back]), jnp.stack([begin[0], end[:, ::-1]])
         starts = jnp.stack([starts[0], len(scores) - lengths])
-    if recursion != "scan":
+    if recursion.startswith("pallas"):
         from jaxcrnn.kernels import ctc_pallas  # takes a quarter of a second to import
 
         interpret = recursion == "pallas-interpreted"
@@ -141,7 +143,7 @@ def arrive(paths: Lattice, lengths: Array, ways: int, recursion: str = "scan") -
         arrived = jnp.where(is_first[..., None], carry, log_sum(carry, one, two))
         return jnp.where(is_inside[..., None], arrived + score, carry), arrived
 
-    final, arrived = jax.lax.scan(step, begin, (scores, first, inside))
+    final, arrived = jax.lax.scan(step, begin, (scores, first, inside), unroll=UNROLL if recursion == "unrolled" else 1)
     return arrived, final
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,8 @@ from jax import Array
 
 from jaxcrnn.kernels.lstm_scan import frame_product, lstm_scan
 from jaxcrnn.kernels.mesh_ops import LOCAL, Ops
+
+UNROLL = 4  # frames in one iteration of the loop for GPUs; each launch of a kernel takes microseconds there
 
 
 class BiLSTM(nn.Module):
@@ -25,7 +28,7 @@ class BiLSTM(nn.Module):
       directions: 2, or 1 for the forward direction only.
       two_biases: add a second bias to the first one, as torch does.
       kind: ``"cudnn"`` for `jaxcrnn.kernels.lstm_cudnn`, which needs an NVIDIA GPU; any other value for
-        `jaxcrnn.kernels.lstm_scan`.
+        `jaxcrnn.kernels.lstm_scan`, and ``"unrolled"`` for the form of it that launches the fewest kernels.
       ops: implementation of sharded operations (`jaxcrnn.kernels.mesh_ops`).
     """
 
@@ -55,11 +58,41 @@ class BiLSTM(nn.Module):
         flat = not self.ops.shared_batch
         frames = x.transpose(1, 0, 2)
         valid = jnp.arange(x.shape[1])[:, None] < lengths[None, :]
+        if self.kind == "unrolled":
+            return _unrolled(frames, valid, kernel_x, kernel_h, bias, flat)
         # The backward direction is a flip, a forward scan and a flip back: exporters recognize that form.
         ways, valids = (frames, frames[::-1])[:both], (valid, valid[::-1])[:both]
         projected = tuple(frame_product(rows, kernel_x[k], flat) + bias[k][None, None] for k, rows in enumerate(ways))
         ahead, *back = lstm_scan(projected, kernel_h, valids, flat)
         return jnp.concatenate([ahead, *(rows[::-1] for rows in back)], -1).transpose(1, 0, 2)
+
+
+def _unrolled(frames: Array, valid: Array, kernel_x: Array, kernel_h: Array, bias: Array, flat: bool) -> Array:
+    """Run all directions in one array, several frames in each iteration of the loop.
+
+    Args:
+      frames: ``[T,B,D]``.
+      valid: ``[T,B]`` bool.
+      kernel_x: ``[K,D,4H]``.
+      kernel_h: ``[K,H,4H]``.
+      bias: ``[K,4H]``.
+      flat: as in `jaxcrnn.kernels.lstm_scan.frame_product`.
+
+    Returns:
+      ``[B,T,K*H]``.
+    """
+    both = frame_product(frames, jnp.concatenate(tuple(kernel_x), -1), flat) + bias.reshape(1, 1, -1)
+    projected = _turned(jnp.split(both, len(kernel_x), -1))
+    states = lstm_scan((projected,), kernel_h, (_turned([valid] * len(kernel_x)),), flat, UNROLL)[0]
+    ahead, *back = jnp.unstack(states[: len(frames)], axis=1)
+    return jnp.concatenate([ahead, *(rows[::-1] for rows in back)], -1).transpose(1, 0, 2)
+
+
+def _turned(ways: Sequence[Array]) -> Array:
+    """Stack directions ``[T,...]`` as ``[T,K,...]``, the second one reversed in time, padded to whole iterations."""
+    ahead, *back = ways
+    stacked = jnp.stack([ahead, *(rows[::-1] for rows in back)], 1)
+    return jnp.pad(stacked, [(0, -len(ahead) % UNROLL), *[(0, 0)] * ahead.ndim])
 
 
 def _gates(initializer: Any) -> Any:

@@ -28,16 +28,17 @@ Program = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, A
 
 
 def is_nvidia(device: Any) -> bool:
-    """Return whether a device is a CUDA device of this machine."""
-    return device.platform == "gpu" and "cuda" in device.client.platform_version.lower()
+    """Return whether a device is a CUDA device, of this machine or described."""
+    version = device.client.platform_version.lower() if device.platform == "gpu" else ""
+    return "cuda" in version or "nvidia" in version  # the latter names devices that are only described
 
 
 def for_device(model: ModelConfig, device: Any = None) -> ModelConfig:
     """Resolve ``conv``, ``lstm`` and ``ctc`` of a model for a device.
 
-    ``conv="auto"`` is ``"winograd"`` on CPUs and ``"xla"`` elsewhere; ``lstm="auto"`` is ``"scan"``, which was faster
-    than cuDNN in all measurements (docs/speed.md), and so is ``ctc="auto"``, whose kernel has not been measured yet.
-    ``"cudnn"`` and ``"pallas"`` become ``"scan"`` without an NVIDIA GPU.
+    ``conv="auto"`` is ``"winograd"`` on CPUs and ``"xla"`` elsewhere. ``lstm="auto"`` and ``ctc="auto"`` are
+    ``"unrolled"`` on NVIDIA GPUs, where a loop takes as long as the launches of its kernels, and ``"scan"`` elsewhere;
+    docs/speed.md counts the launches. ``"cudnn"`` and ``"pallas"`` become ``"scan"`` without an NVIDIA GPU.
 
     Args:
       model: configuration of the model.
@@ -48,19 +49,21 @@ def for_device(model: ModelConfig, device: Any = None) -> ModelConfig:
     """
     device = jax.devices()[0] if device is None else device
     conv, lstm, ctc = model.conv, model.lstm, model.ctc
+    nvidia = is_nvidia(device)
+    loop = "unrolled" if nvidia else "scan"
     if conv == "auto":
         conv = "winograd" if device.platform == "cpu" else "xla"
-    if lstm == "auto" or (lstm == "cudnn" and not is_nvidia(device)):
-        lstm = "scan"
-    if ctc == "auto" or (ctc == "pallas" and not is_nvidia(device)):
-        ctc = "scan"
+    if lstm == "auto" or (lstm == "cudnn" and not nvidia):
+        lstm = loop
+    if ctc == "auto" or (ctc == "pallas" and not nvidia):
+        ctc = loop
     return dataclasses.replace(model, conv=conv, lstm=lstm, ctc=ctc)
 
 
 def for_training(config: TrainConfig, mesh: Mesh) -> TrainConfig:
     """Resolve the configuration of a step for the devices of a mesh; results change only by rounding."""
     model = for_device(config.model, mesh.devices.flat[0])
-    if mesh.size > 1:  # a kernel is not partitioned
+    if mesh.size > 1 and model.ctc == "pallas":  # a kernel is not partitioned
         model = dataclasses.replace(model, ctc="scan")
     return dataclasses.replace(config, model=model, ops=ops(mesh, model.num_classes))
 

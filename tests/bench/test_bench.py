@@ -115,7 +115,7 @@ def test_out_of_memory_is_recorded_as_an_error(monkeypatch, tmp_path, capsys):
         (["--compile", "--no-torch"], "cannot be combined"),
         (["--out", "nowhere/x.json"], "nowhere/x.json"),
         (["--data", "nowhere.txt", "--only", "data"], "nowhere.txt"),
-        (["--lstm", "gru"], "expected one of auto, scan, cudnn"),
+        (["--lstm", "gru"], "expected one of auto, scan, unrolled, cudnn"),
         (["--width", "20"], "--width 20 gives 6 frames; expected at least 20"),
         (["--rounds", "0"], "--rounds 0"),
         (["--only", "step,steps"], "--only 'steps': unknown case; expected some of product, step"),
@@ -123,7 +123,7 @@ def test_out_of_memory_is_recorded_as_an_error(monkeypatch, tmp_path, capsys):
         (["--dtype", "half"], "expected one of float32"),
         (["--layers", "--only", "ctc,head"], "--layers needs one of the cases backbone, flows, step"),
         (["--matrix", "0"], "--matrix 0: expected 1 to"),
-        (["--ctc", "loop"], "model.ctc is 'loop'; expected one of auto, scan, pallas"),
+        (["--ctc", "loop"], "model.ctc is 'loop'; expected one of auto, scan, unrolled, pallas"),
     ],
 )
 def test_invalid_options_are_rejected(options, message, capsys):

@@ -1,4 +1,4 @@
-"""The CTC kernel for GPUs: its operations, interpreted one by one, against the scan, and what it compiles to."""
+"""CTC for GPUs: the unrolled loop and the kernel, interpreted, against the scan, and what the kernel compiles to."""
 
 import re
 from functools import partial
@@ -25,7 +25,9 @@ from jaxcrnn.types import Batch
 LABELS = np.asarray([[1, 1, 2], [3, 2, 99], [4, 7, 7], [1, 2, 3], [2, 2, 2], [5, 1, 5], [3, 0, 0]], np.int32)
 SIZES = np.asarray([3, 2, 1, 0, 3, 3, 1], np.int32)
 LENGTHS = np.asarray([9, 6, 0, 4, 4, 3, 1], np.int32)
-KINDS = pytest.mark.parametrize("kind", [pytest.param("pallas", marks=pytest.mark.gpu), "pallas-interpreted"])
+KINDS = pytest.mark.parametrize(
+    "kind", [pytest.param("pallas", marks=pytest.mark.gpu), "pallas-interpreted", "unrolled"]
+)
 
 
 def logits(frames=9, classes=8, batch=7):
@@ -110,9 +112,9 @@ def test_second_derivatives_are_refused():
 
 
 def test_unknown_choices_are_refused():
-    with pytest.raises(ValueError, match="recursion is 'loop'; expected one of scan, pallas"):
+    with pytest.raises(ValueError, match="recursion is 'loop'; expected one of scan, unrolled, pallas"):
         ctc.ctc_loss(logits(), LENGTHS, LABELS, SIZES, recursion="loop")
-    with pytest.raises(UserError, match="model.ctc is 'loop'; expected one of auto, scan, pallas"):
+    with pytest.raises(UserError, match="model.ctc is 'loop'; expected one of auto, scan, unrolled, pallas"):
         ModelConfig(ctc="loop")
 
 

@@ -1,4 +1,4 @@
-"""cuDNN's LSTM: its flat weights against torch everywhere, its numbers against the scan on a GPU."""
+"""LSTMs for GPUs: cuDNN's flat weights against torch, and the numbers of all implementations against the scan."""
 
 import jax
 import jax.numpy as jnp
@@ -58,19 +58,19 @@ def test_packed_weights_match_torch(directions):
 
 def test_cudnn_falls_back_to_the_scan():
     assert for_device(ModelConfig(lstm="cudnn"), jax.devices("cpu")[0]).lstm == "scan"
-    with pytest.raises(UserError, match="model.lstm is 'cuda'; expected one of auto, scan, cudnn"):
+    with pytest.raises(UserError, match="model.lstm is 'cuda'; expected one of auto, scan, unrolled, cudnn"):
         ModelConfig(lstm="cuda")
 
 
-@pytest.mark.gpu
+@pytest.mark.parametrize("kind", [pytest.param("cudnn", marks=pytest.mark.gpu), "unrolled"])
 @pytest.mark.parametrize("directions", [1, 2])
-def test_cudnn_matches_the_scan(directions):
+def test_other_implementations_match_the_scan(directions, kind):
     """Of lines of all lengths, one without frames among them, on one device."""
     x = jax.random.normal(jax.random.key(1), (B, T, D))
     layer, scan = total("scan", LENGTHS, directions)
     params = parameters(layer, x, LENGTHS)
     with jax.default_matmul_precision("float32"):
-        (loss, out), gradients = jax.device_get(jax.jit(total("cudnn", LENGTHS, directions)[1])(params, x))
+        (loss, out), gradients = jax.device_get(jax.jit(total(kind, LENGTHS, directions)[1])(params, x))
         (expected_loss, expected), expected_gradients = jax.device_get(jax.jit(scan)(params, x))
     np.testing.assert_allclose(loss, expected_loss, **tolerances.LSTM)
     np.testing.assert_allclose(out, expected, **tolerances.LSTM)

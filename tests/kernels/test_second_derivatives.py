@@ -16,6 +16,7 @@ import jaxcrnn
 from jaxcrnn import ctc, losses
 from jaxcrnn.kernels import chunked_head, conv_cpu, lstm_cudnn
 from jaxcrnn.kernels.lstm_scan import lstm_scan
+from jaxcrnn.kernels.pooling import max_pool
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.nn.batch_norm import normalize
 from jaxcrnn.parallel.mesh import MeshConfig, make_mesh
@@ -159,6 +160,16 @@ def lstm(flat):
     return lambda args: sum((out**3).sum() for out in lstm_scan(*args, (valid, valid[::-1]), flat))
 
 
+def unrolled(projected_kernel):
+    projected, kernel = projected_kernel
+    valid = np.stack([np.arange(4)[:, None] < np.array([4, 2, 0])[None]] * 2, 1)
+    return (lstm_scan((projected,), kernel, (valid,), True, 2)[0] ** 3).sum()
+
+
+def pooled(x):
+    return jnp.sin(max_pool(x, (2, 2), 1, 1)).sum()
+
+
 def convolved(args):
     return jnp.sin(conv_cpu.convolve(*args, (1, 1), "SAME")).sum()
 
@@ -174,6 +185,8 @@ def normalized(products):
     [
         (lstm(True), (((4, 3, 8), (4, 3, 8)), (2, 2, 8))),
         (lstm(False), (((4, 3, 8), (4, 3, 8)), (2, 2, 8))),
+        (unrolled, ((4, 2, 3, 8), (2, 2, 8))),
+        (pooled, (2, 4, 3, 2)),
         (convolved, ((1, 4, 5, 2), (3, 3, 2, 2))),
         (convolved, ((1, 3, 4, 1), (2, 2, 1, 2))),
         (convolved, ((1, 3, 4, 2), (2, 2, 2, 2))),

@@ -19,16 +19,23 @@ from jaxcrnn.train import TrainConfig
 CPU = SimpleNamespace(platform="cpu")
 TPU = SimpleNamespace(platform="tpu")
 CUDA = SimpleNamespace(platform="gpu", client=SimpleNamespace(platform_version="cuda 13000"))
+DESCRIBED = SimpleNamespace(platform="gpu", client=SimpleNamespace(platform_version="PJRT C API\nNVIDIA H100"))
 ROCM = SimpleNamespace(platform="gpu", client=SimpleNamespace(platform_version="rocm 7"))
 
 
 @pytest.mark.parametrize(
-    ("device", "conv", "cudnn"),
-    [(CPU, "winograd", "scan"), (TPU, "xla", "scan"), (CUDA, "xla", "cudnn"), (ROCM, "xla", "scan")],
+    ("device", "conv", "loop", "cudnn"),
+    [
+        (CPU, "winograd", "scan", "scan"),
+        (TPU, "xla", "scan", "scan"),
+        (CUDA, "xla", "unrolled", "cudnn"),
+        (DESCRIBED, "xla", "unrolled", "cudnn"),
+        (ROCM, "xla", "scan", "scan"),
+    ],
 )
-def test_auto_is_resolved_for_the_device(device, conv, cudnn):
+def test_auto_is_resolved_for_the_device(device, conv, loop, cudnn):
     resolved = for_device(ModelConfig(), device)
-    assert (resolved.conv, resolved.lstm) == (conv, "scan")
+    assert (resolved.conv, resolved.lstm, resolved.ctc) == (conv, loop, loop)
     assert for_device(ModelConfig(lstm="cudnn"), device).lstm == cudnn
     for name in ("xla", "winograd"):
         assert for_device(ModelConfig(conv=name), device).conv == name
