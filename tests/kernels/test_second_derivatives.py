@@ -75,6 +75,7 @@ def test_every_custom_gradient_is_listed():
         "scan_head",
         "_scan",
         "lstm_scan",
+        "dense_logits",
         "max_pool",
         "_shifted_gradient",
         "_winograd",
