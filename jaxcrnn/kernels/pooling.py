@@ -27,10 +27,11 @@ def max_pool(x: Array, window: tuple[int, int], stride: int, pad: int) -> Array:
       ``[B, H // rows, (W + 2 * pad - columns) // stride + 1, C]``. The gradient of a window goes to its first maximum,
       row by row, as in torch.
     """
-    return _forward(x, window, stride, pad)[0]
+    return _highest(x, window, stride, pad)[0]
 
 
-def _forward(x: Array, window: tuple[int, int], stride: int, pad: int) -> tuple[Array, tuple[Array, Array]]:
+def _highest(x: Array, window: tuple[int, int], stride: int, pad: int) -> tuple[Array, Array]:
+    """Return the maximum of each window, and its place in the window, row by row."""
     rows, columns = window
     padded = jnp.pad(x, ((0, 0), (0, 0), (pad, pad), (0, 0)))
     bottom, right = padded.shape[1] - rows + 1, padded.shape[2] - columns + 1
@@ -39,8 +40,14 @@ def _forward(x: Array, window: tuple[int, int], stride: int, pad: int) -> tuple[
     for number, values in enumerate(slices[1:], 1):
         place = jnp.where(values > highest, jnp.uint8(number), place)
         highest = jnp.maximum(highest, values)
-    # The shape of x, without its contents.
-    return highest, (place, jnp.zeros((0, *x.shape[1:3]), jnp.bool_))
+    return highest, place
+
+
+def _forward(x: Array, window: tuple[int, int], stride: int, pad: int) -> tuple[Array, tuple[Array, Array]]:
+    # Without the barrier, XLA keeps the array, four times as large in bfloat16, and finds the places again.
+    highest, place = jax.lax.optimization_barrier(_highest(x, window, stride, pad))
+    shape = jnp.zeros((0, *x.shape[1:3]), jnp.bool_)  # that of x, without its contents
+    return highest, (place, shape)
 
 
 def _backward(window: tuple[int, int], stride: int, pad: int, saved: tuple[Array, Array], d_out: Array) -> tuple[Array]:
