@@ -10,7 +10,8 @@
 #   doctor.json                     versions and devices
 #   step-bfloat16.json, -float32    whole step beside PyTorch, its compilation, and where its time goes by layer
 #   parts-bfloat16.json, -float32   matrix product, forward, backbone, BiLSTM, linear head, CTC, center losses
-#   ctc-kernel.json                 step and CTC with model.ctc=pallas
+#   step-quick.json, -loops.json    the step compiled quickly, and also with one frame in each iteration of its loops
+#   ctc-kernel.json                 CTC with model.ctc=pallas
 #   tests.xml                       tests that need a GPU
 #   run/                            training on rendered lines
 #   parity-*.json                   the run's numbers beside the PyTorch reference, without and with TF32
@@ -79,7 +80,9 @@ bench parts-bfloat16 90 --only product,forward,backbone,bilstm,head,ctc,center -
 # Compiled as the package is, not with the flags that make the tests quick.
 section tests 40 env XLA_FLAGS= "$python" -m pytest -q -m gpu -p no:cacheprovider --junitxml "$out/tests.xml" \
   tests/kernels
-[ -n "${SMALL:-}" ] || bench ctc-kernel 110 --only ctc,step --dtype bfloat16 --ctc pallas --no-torch
+bench step-quick 60 --only step --dtype bfloat16 --no-torch --quick-compile
+bench step-loops 70 --only step --dtype bfloat16 --no-torch --quick-compile --lstm scan --ctc scan
+[ -n "${SMALL:-}" ] || bench ctc-kernel 50 --only ctc --dtype bfloat16 --ctc pallas --no-torch
 section train 70 "$python" -m jaxcrnn train --charset jaxcrnn/resources/demo.txt --out "$out/run" --auto-resume --set \
   model.backbone=small text.share=1.0 text.source=lookalikes text.shortest=2 text.longest=5 text.widths=1 \
   render.level=easy run.eval_every=100 "${training[@]}"

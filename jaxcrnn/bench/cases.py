@@ -17,7 +17,7 @@ from jaxcrnn import centers, ctc, diagnostics, losses, objective
 from jaxcrnn.assign import predicted
 from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.decoding.evaluate import run_read
-from jaxcrnn.kernels import chunked_head
+from jaxcrnn.kernels.dense_head import dense_logits
 from jaxcrnn.kernels.logits import FactoredLogits, as_logits, factored
 from jaxcrnn.model import DTYPES, ModelConfig
 from jaxcrnn.nn.backbones import Backbone, Block, Layer, frames, layers_of
@@ -48,6 +48,7 @@ class Sizes:
       ctc: implementation of CTC (`jaxcrnn.model.ModelConfig.ctc`).
       matrix: size of the square matrices whose product measures the peak rate of the machine.
       data: label file for the cases that read lines; empty for rendered lines.
+      quick: compile the step as with `jaxcrnn.runs.trainer.LoopConfig.quick_compile`.
     """
 
     batch: int = 32
@@ -61,6 +62,7 @@ class Sizes:
     ctc: str = "auto"
     matrix: int = 2048
     data: str = ""
+    quick: bool = False
 
     @property
     def frames(self) -> int:
@@ -160,7 +162,7 @@ def step(s: Sizes, presets: tuple[str, ...] = ("ctc",), kinds: tuple[str, ...] =
             mesh = make_mesh(MeshConfig(1), jax.devices()[:1])
             state, inputs = jax.device_put(([init_state(config, KEY)], (batch, KEY)), everywhere(mesh))
             began = time.perf_counter()
-            program = compile_step(config, state[0], inputs[0], inputs[1], mesh)
+            program = compile_step(config, state[0], *inputs, mesh, quick=s.quick)
             seconds = time.perf_counter() - began
 
             def once(state: Any = state, program: Any = program, inputs: Any = inputs) -> None:
@@ -278,8 +280,7 @@ def heads(s: Sizes) -> Variants:
     bias = jnp.zeros(s.classes)
 
     def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-        flat = chunked_head.product("nd,dc->nc", x.reshape(-1, size), kernel.astype(x.dtype))
-        return (flat + bias[None]).reshape(*x.shape[:2], -1)
+        return dense_logits(x.reshape(-1, size), kernel.astype(x.dtype), bias).reshape(*x.shape[:2], -1)
 
     def both(make: Callable[..., Any], of: Callable[..., jax.Array]) -> Callable[..., Any]:
         def total(*arrays: jax.Array) -> Any:

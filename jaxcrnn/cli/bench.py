@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from jaxcrnn.cli import options
 from jaxcrnn.errors import UserError
@@ -49,6 +50,9 @@ def add_options(parser: options.Parser) -> None:
         action="store_true",
         help="also add up by layer the time of step, flows and backbone, from a trace, and their memory traffic",
     )
+    parser.add_argument(
+        "--quick-compile", dest="quick", action="store_true", help="compile step and flows as with run.quick_compile"
+    )
     parser.add_argument("--no-torch", dest="torch", action="store_false", help="skip the PyTorch reference")
     parser.add_argument("--out", metavar="FILE", help="write all results to this JSON file")
 
@@ -59,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.compile and not args.torch:
         raise UserError("--compile times the PyTorch reference and cannot be combined with --no-torch; drop one")
-    fields = ("batch", "width", "classes", "slots", "hidden", "matrix", "backbone", "dtype", "lstm", "ctc", "data")
-    sizes = Sizes(**{name: getattr(args, name) for name in fields})
+    sizes = Sizes(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Sizes)})
     chosen = None if args.only is None else [name.strip() for name in args.only.split(",")]
     measure(
         sizes,

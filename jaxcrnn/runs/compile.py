@@ -21,8 +21,12 @@ from jaxcrnn.parallel.ops import ops
 from jaxcrnn.train import TrainConfig, train_step
 from jaxcrnn.types import Batch, TrainState
 
-# Options of XLA for `run.quick_compile`: most time of a step is spent in products, which LLVM does not optimize.
-QUICK = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+# Options of XLA for `run.quick_compile` by platform. On CPUs, most time of a step is spent in products, which LLVM does
+# not optimize. On GPUs, most of the compilation is spent in trying generated matrix products against those of cuBLAS.
+QUICK: dict[str, dict[str, Any]] = {
+    "cpu": {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False},
+    "gpu": {"xla_gpu_enable_triton_gemm": False},
+}
 
 Program = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, Any]]]
 
@@ -113,7 +117,7 @@ def compile_step(
       key: PRNG key of the run.
       mesh: device mesh of the run.
       call: calls the compiler, for example in another thread (`jaxcrnn.runs.signals.Notices.interruptible`).
-      quick: compile with less optimization on CPUs (`QUICK`).
+      quick: compile with less optimization (`QUICK`).
 
     Returns:
       ``program(state, batch, key) -> (state, info)``.
@@ -130,13 +134,13 @@ def compile_step(
     shardings = jax.tree.map(lambda a: a.sharding, state), everywhere(mesh)
     jitted = jax.jit(step, donate_argnames="state", out_shardings=shardings)
     lowered = jitted.lower(state, batch, key)
-    fast = QUICK if quick and mesh.devices.flat[0].platform == "cpu" else None
-    program = call(lambda: _compiled(lowered, fast))
+    fast = QUICK.get(mesh.devices.flat[0].platform) if quick else None
+    program = call(lambda: compiled(lowered, fast))
     _check_memory(program, mesh)
     return program
 
 
-def _compiled(lowered: jax.stages.Lowered, options: dict[str, Any] | None) -> jax.stages.Compiled:
+def compiled(lowered: jax.stages.Lowered, options: dict[str, Any] | None) -> jax.stages.Compiled:
     """Compile with options of XLA, or without those that this version of it does not have."""
     while options:
         try:

@@ -53,7 +53,7 @@ from jaxcrnn.render.config import LEVELS, RenderConfig
 from jaxcrnn.render.render import Glyphs, render
 from jaxcrnn.runs import extensions
 from jaxcrnn.runs.checkpoint import Checkpoints
-from jaxcrnn.runs.compile import cache_programs, for_device, is_nvidia
+from jaxcrnn.runs.compile import QUICK, cache_programs, compiled, for_device, is_nvidia
 from jaxcrnn.runs.config import load as load_config
 from jaxcrnn.runs.signals import INTERRUPTED, stop_flag
 from jaxcrnn.train import TrainConfig, eval_variables, flow_of, init_state, state_shapes, train_step
@@ -98,8 +98,7 @@ def model_of(args: argparse.Namespace, charset: Charset) -> tuple[ModelConfig, A
             blank=charset.blank,
             imported=Imported(channels=args.channels),
         )
-    gpu = is_nvidia(jax.devices()[0])
-    model = dataclasses.replace(model, dtype="bfloat16" if gpu else "float32", lstm="cudnn" if gpu else "auto")
+    model = dataclasses.replace(model, dtype="bfloat16" if is_nvidia(jax.devices()[0]) else "float32")
     return for_device(model), start, limits
 
 
@@ -221,7 +220,8 @@ class Training:
         labels = jax.ShapeDtypeStruct((bucket.lines, bucket.longest), jnp.int32)
         lengths = jax.ShapeDtypeStruct((bucket.lines,), jnp.int32)
         numbers = np.int32(0), np.int32(0)
-        program = jitted.lower(state_shapes(self.config), *numbers, glyphs, labels, lengths, np.float32(0)).compile()
+        lowered = jitted.lower(state_shapes(self.config), *numbers, glyphs, labels, lengths, np.float32(0))
+        program = compiled(lowered, QUICK["gpu"] if is_nvidia(jax.devices()[0]) else None)  # CPUs train for hours
         self.say(f"compiled {bucket.lines} lines of {bucket.width} px in {time.time() - start:.1f} s")
         return program
 
