@@ -3,6 +3,7 @@
 import dataclasses
 from types import SimpleNamespace
 
+import jax
 import pytest
 from small_runs import train_args
 
@@ -10,11 +11,13 @@ from jaxcrnn.cli.main import main
 from jaxcrnn.errors import UserError
 from jaxcrnn.kernels.mesh_ops import LOCAL
 from jaxcrnn.model import ModelConfig
-from jaxcrnn.parallel.mesh import MeshConfig, make_mesh
+from jaxcrnn.parallel.mesh import MeshConfig, everywhere, make_mesh
 from jaxcrnn.parallel.ops import ops
+from jaxcrnn.runs import compile as compilation
 from jaxcrnn.runs import trainer
 from jaxcrnn.runs.compile import for_device, for_reading, for_training
-from jaxcrnn.train import TrainConfig
+from jaxcrnn.train import TrainConfig, state_shapes
+from jaxcrnn.types import Batch
 
 CPU = SimpleNamespace(platform="cpu")
 TPU = SimpleNamespace(platform="tpu")
@@ -71,6 +74,21 @@ def test_equal_meshes_share_their_operations():
     assert for_training(config, make_mesh(MeshConfig(1))).ops is LOCAL
     assert ops(eight, 16) != ops(make_mesh(MeshConfig(2, 4)), 16)
     assert hash(for_training(config, eight)) == hash(for_training(dataclasses.replace(config), eight))
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_quick_compilation_has_options_of_the_platform(quick, monkeypatch):
+    given = []
+    monkeypatch.setattr(compilation, "compiled", lambda lowered, options: given.append(options))
+    monkeypatch.setattr(compilation, "_check_memory", lambda *_: None)
+    config, mesh = TrainConfig(ModelConfig("tiny", 4, num_classes=3)), make_mesh(MeshConfig(1))
+    shapes = (2, 32, 32, 1), (2,), (2, 3), (2,)
+    batch = Batch(*(jax.ShapeDtypeStruct(shape, int if i else float) for i, shape in enumerate(shapes)))
+    placed = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere(mesh)), state_shapes(config)
+    )
+    compilation.compile_step(config, placed, batch, jax.random.key(0), mesh, quick=quick)
+    assert given == [compilation.QUICK["cpu"] if quick else None]
 
 
 def test_training_rejects_implicit_host_transfers(lines_file, tmp_path, monkeypatch):
