@@ -318,7 +318,7 @@ def loss_terms(
       state: the centers, treated as constants; None in a flow without centers.
       blank: class id of the blank; a negative one counts from the end.
       ops: implementation of the distances to the centers; see `jaxcrnn.kernels.center_ops`.
-      recursion: implementation of CTC; see `jaxcrnn.ctc.ctc_loss`. The assignment always uses the scan.
+      recursion: implementation of CTC; see `jaxcrnn.ctc.ctc_loss`. The assignment always uses ``"scan"``.
 
     Returns:
       The loss, and a pair of the values of the terms (sums over the samples as ``<name>_sum``, scalars as ``<name>``)

@@ -81,8 +81,6 @@ bench parts-bfloat16 90 --only product,forward,backbone,bilstm,head,ctc,center -
 section tests 40 env XLA_FLAGS= "$python" -m pytest -q -m gpu -p no:cacheprovider --junitxml "$out/tests.xml" \
   tests/kernels
 bench step-quick 60 --only step --dtype bfloat16 --no-torch --quick-compile
-bench step-loops 70 --only step --dtype bfloat16 --no-torch --quick-compile --lstm scan --ctc scan
-[ -n "${SMALL:-}" ] || bench ctc-kernel 50 --only ctc --dtype bfloat16 --ctc pallas --no-torch
 section train 70 "$python" -m jaxcrnn train --charset jaxcrnn/resources/demo.txt --out "$out/run" --auto-resume --set \
   model.backbone=small text.share=1.0 text.source=lookalikes text.shortest=2 text.longest=5 text.widths=1 \
   render.level=easy run.eval_every=100 "${training[@]}"
@@ -90,5 +88,7 @@ parity float32 80
 [ -n "${SMALL:-}" ] || parity tensorfloat32 50
 bench step-float32 100 --only step --dtype float32 --layers
 bench parts-float32 60 --only product,forward,backbone,bilstm,head
+bench step-loops 70 --only step --dtype bfloat16 --no-torch --quick-compile --lstm scan --ctc scan
+[ -n "${SMALL:-}" ] || bench ctc-kernel 50 --only ctc --dtype bfloat16 --ctc pallas --no-torch
 cat "$out/sections.jsonl"
 exit "$failed"

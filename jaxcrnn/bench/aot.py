@@ -98,7 +98,9 @@ class Plan(NamedTuple):
     seconds: float
 
 
-def make(config: TrainConfig, mesh: Mesh, batch: int, width: int, slots: int, *, fsdp: bool = False) -> Plan:
+def make(
+    config: TrainConfig, mesh: Mesh, batch: int, width: int, slots: int, *, fsdp: bool = False, quick: bool = False
+) -> Plan:
     """Compile a step for a mesh.
 
     Args:
@@ -108,6 +110,7 @@ def make(config: TrainConfig, mesh: Mesh, batch: int, width: int, slots: int, *,
       width: image width W in pixels.
       slots: number of label slots L.
       fsdp: as in `jaxcrnn.parallel.mesh.MeshConfig.fsdp`.
+      quick: as in `jaxcrnn.runs.trainer.LoopConfig.quick_compile`.
 
     Raises:
       UserError: the batch cannot be sharded evenly, or the step needs more memory than the devices have.
@@ -126,7 +129,7 @@ def make(config: TrainConfig, mesh: Mesh, batch: int, width: int, slots: int, *,
     key = _placed(jax.eval_shape(lambda: jax.random.key(0)), everywhere(mesh))
     began = time.perf_counter()
     try:
-        program: Any = compile_step(config, state, lines, key, mesh)
+        program: Any = compile_step(config, state, lines, key, mesh, quick=quick)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -185,9 +188,13 @@ def compile_for(
     model = dataclasses.replace(config.model, num_classes=classes)
     step = TrainConfig(model, config.loss, config.optim, config.augment, extensions.resolve(config.loss))
     config.loss.check_classes(classes)
+    if device and model.lstm == "cudnn":
+        raise UserError(f"--device {device}: model.lstm=cudnn needs a GPU that is present; expected auto or scan")
     # Programs for devices that are not present could be cached, but not loaded again.
     with uncached() if device else nullcontext():
-        plan = make(step, mesh, config.data.batch_size, width, slots, fsdp=config.mesh.fsdp)
+        plan = make(
+            step, mesh, config.data.batch_size, width, slots, fsdp=config.mesh.fsdp, quick=config.run.quick_compile
+        )
     about = {
         "device": device or devices[0].device_kind,
         "devices": mesh.size,

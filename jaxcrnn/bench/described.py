@@ -1,4 +1,4 @@
-"""Devices that compilers know without having one: slices of TPUs, and NVIDIA GPUs."""
+"""Devices that XLA can compile for although they are not present: slices of TPUs, and NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class _Gpu(NamedTuple):
     """What XLA must know of a GPU; all have compute capability 9.0 and 132 multiprocessors.
 
     Attributes:
-      name: name that the driver reports.
-      memory: bytes of memory.
+      name: name of the product.
+      memory: bytes of memory that the driver reports.
       bandwidth: bytes per second.
     """
 
@@ -37,8 +37,9 @@ class _Gpu(NamedTuple):
 
 _GPUS = {
     "h100": _Gpu("NVIDIA H100 80GB HBM3", 84_942_979_072, 3_352_320_000_000),
-    "h200": _Gpu("NVIDIA H200 141GB HBM3e", 151_397_597_184, 4_800_000_000_000),
+    "h200": _Gpu("NVIDIA H200", 143_771 * 2**20, 4_800_000_000_000),
 }
+_USED = 0.75  # share of a GPU's memory that jax allocates by default
 # The fields of XLA's GpuTargetConfigProto, with the limits that CUDA's documentation states for compute capability 9.0.
 _TARGET = """
 gpu_device_info {{
@@ -100,7 +101,7 @@ def _gpus(name: str, gpu: _Gpu, count: int) -> tuple[list[Any], int]:
     shape = f"1x1x{count}"  # slices, machines and GPUs of each
     target = _TARGET.format(gpu=gpu)
     devices = _topology(name, "needs the extra 'cuda'", "cuda", shape, topology=shape, target_config=target)
-    return devices, gpu.memory
+    return devices, int(_USED * gpu.memory)
 
 
 def _topology(name: str, needs: str, platform: str, shape: str, **options: str) -> list[Any]:

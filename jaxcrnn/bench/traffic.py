@@ -93,8 +93,8 @@ def by_layer(text: str) -> dict[str, Cost]:
 def operations(text: str) -> dict[str, Cost]:
     """Count the operations that each layer executes.
 
-    A fusion counts as one, and an operation in a loop as often as the loop runs. On a GPU, each is a kernel, whose
-    launch takes microseconds whatever it does.
+    A fusion counts as one, and an operation in a loop as often as the loop runs. On a GPU, each is a kernel or a copy,
+    or a call of a library that may execute several; each takes a microsecond or more, whatever it does.
 
     Args:
       text: HLO of the compiled program.
@@ -106,7 +106,7 @@ def operations(text: str) -> dict[str, Cost]:
 
 
 def _summed(text: str, value: Callable[[int, int], int]) -> dict[str, Cost]:
-    """Add up by layer what ``value`` makes of the bytes of an operation and of how often it runs."""
+    """Sum ``value(bytes, runs)`` of all operations by layer."""
     program = _parse(text)
     found = _paths(program)
     totals: dict[tuple[str, bool], int] = defaultdict(int)

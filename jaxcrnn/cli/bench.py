@@ -25,8 +25,8 @@ def add_options(parser: options.Parser) -> None:
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what}; default: {default}")
     parser.add_argument("--backbone", default="vgg", metavar="NAME", help="backbone of the model; default: vgg")
     parser.add_argument("--dtype", default="float32", metavar="NAME", help="float32 or bfloat16; default: float32")
-    parser.add_argument("--lstm", default="auto", metavar="NAME", help="implementation of LSTMs, as model.lstm")
-    parser.add_argument("--ctc", default="auto", metavar="NAME", help="implementation of CTC, as model.ctc")
+    parser.add_argument("--lstm", default="auto", metavar="NAME", help="scan, unrolled, cudnn or auto; default: auto")
+    parser.add_argument("--ctc", default="auto", metavar="NAME", help="scan, unrolled, pallas or auto; default: auto")
     parser.add_argument(
         "--data", default="", metavar="FILE", help="label file for the data cases; default: rendered lines"
     )

@@ -40,7 +40,7 @@ OPTIONAL = (
     ("flatbuffers", "flatbuffers", "export", "export to StableHLO"),
     ("onnx", "onnx", "onnx", "export to ONNX, reading on CPUs without compilation"),
     ("onnxruntime", "onnxruntime", "onnx", "reading on CPUs without compilation"),
-    ("libtpu", "libtpu", "tpu", "TPUs, and plans for them without one"),
+    ("libtpu", "libtpu", "tpu", "TPUs, and plans for TPUs that are not present"),
     ("shtab", "shtab", "shell", "shell completion"),
 )
 

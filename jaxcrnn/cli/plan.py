@@ -6,7 +6,7 @@ import argparse
 
 from jaxcrnn.cli import options
 
-SUMMARY = "report the memory and communication of a training step on several devices, or on TPUs or GPUs one lacks"
+SUMMARY = "report memory and communication of a training step on several devices, also if they are not present"
 MODULES = ("jaxcrnn.bench.aot",)
 
 

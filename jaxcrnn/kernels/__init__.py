@@ -1,1 +1,1 @@
-"""Fast kernels: logits types, chunked head, CTC lattice, LSTM scan and CPU convolution."""
+"""Fast kernels: logits types, dense and chunked head, CTC lattice, LSTM scan, CPU convolution and pooling."""

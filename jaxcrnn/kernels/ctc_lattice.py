@@ -108,9 +108,9 @@ def arrive(paths: Lattice, lengths: Array, ways: int, recursion: str = "scan") -
       paths: lattice of the labels.
       lengths: ``[B]`` int32, valid frames.
       ways: 1 for the forward variables only, 2 for both.
-      recursion: ``"scan"``, a loop over the frames; ``"unrolled"``, the same with eight frames in each iteration, which
-        launches a quarter as many kernels on a GPU; ``"pallas"``, one kernel (`jaxcrnn.kernels.ctc_pallas`) that needs
-        an NVIDIA GPU and has no second derivatives; or ``"pallas-interpreted"``, the kernel's operations one by one.
+      recursion: ``"scan"``, a loop over the frames; ``"unrolled"``, the same with eight frames in each iteration,
+        which executes fewer kernels on a GPU; ``"pallas"``, one kernel (`jaxcrnn.kernels.ctc_pallas`) that needs an
+        NVIDIA GPU and has no second derivatives; or ``"pallas-interpreted"``, the kernel's operations one by one.
 
     Returns:
       ``[T,ways,B,S]``, log of the summed probability of all partial paths to a state, excluding the frame's own class,

@@ -16,8 +16,7 @@ def dense_logits(features: Array, kernel: Array, bias: Array) -> Array:
     """Compute ``features @ kernel + bias``, with sums in float32 at least.
 
     The gradient of the logits is rounded to the dtype of the features before it is multiplied, as that of the fused
-    head is. In bfloat16, products of float32 numbers would be exact but ten times as slow on a GPU, where they do not
-    run on tensor cores.
+    head is. Products of float32 numbers would round less, but do not run on a GPU's tensor cores.
 
     Args:
       features: ``[N,D]``.

@@ -26,8 +26,8 @@ def lstm_scan(
 
     The gradient is written by hand: the backward loop computes only the gates' gradients, and the kernel's gradient is
     one matrix product over all frames after it, instead of a sum carried through the loop. Directions share only the
-    product with the state, so each one's arrays stay matrices, or all are in one array, which needs a third of the
-    operations in the loop.
+    product with the state, so each one's arrays stay matrices, which is fastest on CPUs; or all are in one array. On a
+    GPU, that and four frames in each iteration need a third of the operations (docs/speed.md).
 
     Args:
       projected: for each of K directions ``[T,B,4H]``, the input's contribution to the gates, including the bias; or

@@ -1,4 +1,4 @@
-"""Max pooling of non-negative arrays with a hand-written gradient."""
+"""Max pooling with a hand-written gradient."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _highest(x: Array, window: tuple[int, int], stride: int, pad: int) -> tuple[
 
 
 def _forward(x: Array, window: tuple[int, int], stride: int, pad: int) -> tuple[Array, tuple[Array, Array]]:
-    # Without the barrier, XLA keeps the array, four times as large in bfloat16, and finds the places again.
+    # Without the barrier, XLA keeps the array, eight times as large in bfloat16, and finds the places again on GPUs.
     highest, place = jax.lax.optimization_barrier(_highest(x, window, stride, pad))
     shape = jnp.zeros((0, *x.shape[1:3]), jnp.bool_)  # that of x, without its contents
     return highest, (place, shape)
@@ -53,7 +53,9 @@ def _forward(x: Array, window: tuple[int, int], stride: int, pad: int) -> tuple[
 def _backward(window: tuple[int, int], stride: int, pad: int, saved: tuple[Array, Array], d_out: Array) -> tuple[Array]:
     place, shape = saved
     (rows, columns), (_, height, width) = window, shape.shape
-    total = jnp.zeros((), d_out.dtype)
+    total = jnp.zeros((d_out.shape[0], height, width, d_out.shape[3]), d_out.dtype)
+    if not d_out.size:
+        return (total,)
     for c in range(columns):
         # Row by row of the windows; columns are apart by the stride, and those of different windows may coincide.
         parts = [jnp.where(place == r * columns + c, d_out, jnp.zeros((), d_out.dtype)) for r in range(rows)]

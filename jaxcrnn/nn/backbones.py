@@ -63,7 +63,7 @@ class Backbone(nn.Module):
             x = _mask(x, convolved)
             widths = width_after(layer, widths, jnp.where)
             if layer.pool:
-                # Before ReLU, which gives the same and leaves it fewer pixels.
+                # ReLU afterwards gives the same values, from fewer pixels.
                 x = _mask(max_pool(x, layer.pool, layer.stride, layer.pad), widths)
             x = nn.relu(x)
         if self.rows == "mean":

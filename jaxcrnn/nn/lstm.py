@@ -13,7 +13,7 @@ from jax import Array
 from jaxcrnn.kernels.lstm_scan import frame_product, lstm_scan
 from jaxcrnn.kernels.mesh_ops import LOCAL, Ops
 
-UNROLL = 4  # frames in one iteration of the loop for GPUs; each launch of a kernel takes microseconds there
+UNROLL = 4  # frames in one iteration of the loop for GPUs, where each kernel takes a microsecond or more
 
 
 class BiLSTM(nn.Module):
@@ -27,8 +27,8 @@ class BiLSTM(nn.Module):
       dtype: dtype of the products; the cell state stays float32.
       directions: 2, or 1 for the forward direction only.
       two_biases: add a second bias to the first one, as torch does.
-      kind: ``"cudnn"`` for `jaxcrnn.kernels.lstm_cudnn`, which needs an NVIDIA GPU; any other value for
-        `jaxcrnn.kernels.lstm_scan`, and ``"unrolled"`` for the form of it that launches the fewest kernels.
+      kind: ``"cudnn"`` for `jaxcrnn.kernels.lstm_cudnn`, which needs an NVIDIA GPU; ``"unrolled"`` for the form of
+        `jaxcrnn.kernels.lstm_scan` that executes the fewest operations; any other value for its plain form.
       ops: implementation of sharded operations (`jaxcrnn.kernels.mesh_ops`).
     """
 

@@ -22,7 +22,7 @@ from jaxcrnn.train import TrainConfig, train_step
 from jaxcrnn.types import Batch, TrainState
 
 # Options of XLA for `run.quick_compile` by platform. On CPUs, most time of a step is spent in products, which LLVM does
-# not optimize. On GPUs, most of the compilation is spent in trying generated matrix products against those of cuBLAS.
+# not optimize. On GPUs, XLA generates many kernels for each matrix product and times them beside those of cuBLAS.
 QUICK: dict[str, dict[str, Any]] = {
     "cpu": {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False},
     "gpu": {"xla_gpu_enable_triton_gemm": False},
@@ -41,8 +41,8 @@ def for_device(model: ModelConfig, device: Any = None) -> ModelConfig:
     """Resolve ``conv``, ``lstm`` and ``ctc`` of a model for a device.
 
     ``conv="auto"`` is ``"winograd"`` on CPUs and ``"xla"`` elsewhere. ``lstm="auto"`` and ``ctc="auto"`` are
-    ``"unrolled"`` on NVIDIA GPUs, where a loop takes as long as the launches of its kernels, and ``"scan"`` elsewhere;
-    docs/speed.md counts the launches. ``"cudnn"`` and ``"pallas"`` become ``"scan"`` without an NVIDIA GPU.
+    ``"unrolled"`` on NVIDIA GPUs, where a loop of small kernels takes as long as starting them, and ``"scan"``
+    elsewhere; docs/speed.md counts the kernels. ``"cudnn"`` and ``"pallas"`` become ``"scan"`` without an NVIDIA GPU.
 
     Args:
       model: configuration of the model.
@@ -68,7 +68,7 @@ def for_training(config: TrainConfig, mesh: Mesh) -> TrainConfig:
     """Resolve the configuration of a step for the devices of a mesh; results change only by rounding."""
     model = for_device(config.model, mesh.devices.flat[0])
     if mesh.size > 1 and model.ctc == "pallas":  # a kernel is not partitioned
-        model = dataclasses.replace(model, ctc="scan")
+        model = for_device(dataclasses.replace(model, ctc="auto"), mesh.devices.flat[0])
     return dataclasses.replace(config, model=model, ops=ops(mesh, model.num_classes))
 
 

@@ -50,8 +50,9 @@ class LoopConfig:
       seed: random seed of the parameters, the sample order and the augmentation, 0 or more.
       eval_every: steps between validations, 1 or more; a checkpoint is saved at each.
       log_every: steps aggregated into one row of ``metrics.jsonl``, 1 or more.
-      quick_compile: compile the training step with less optimization, for runs of a few minutes: this takes as little
-        as half the time, steps may take longer, and results are equal up to rounding.
+      quick_compile: compile the training step with less optimization, for runs of a few minutes. On CPUs, this takes as
+        little as half the time, and steps take longer; on GPUs, it has not been measured. Results are equal up to
+        rounding.
       keep: number of newest checkpoints to keep, 1 or more; the best by validation accuracy is kept as well.
 
     Raises:

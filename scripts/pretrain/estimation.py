@@ -9,13 +9,32 @@ import numpy as np
 from jax import Array
 from labels import Labels
 
-from jaxcrnn.centers import zeros
+from jaxcrnn.centers import is_estimated, zeros
 from jaxcrnn.decoding.evaluate import estimate_step
 from jaxcrnn.errors import UserError
 from jaxcrnn.render.config import RenderConfig
 from jaxcrnn.render.render import Glyphs, render
-from jaxcrnn.train import TrainConfig
+from jaxcrnn.runs.compile import QUICK, compiled, is_nvidia
+from jaxcrnn.train import TrainConfig, flow_of
 from jaxcrnn.types import Batch, CenterState, TrainState
+
+
+def quick_options() -> dict[str, Any] | None:
+    """Options of XLA for a program that runs for minutes on a GPU; on a CPU, training takes hours."""
+    return QUICK["gpu"] if is_nvidia(jax.devices()[0]) else None
+
+
+def needs_centers(config: TrainConfig, variables: Any) -> bool:
+    """Whether the loss starts from estimated centers.
+
+    Raises:
+      UserError: if there are no weights to estimate them with.
+    """
+    if not is_estimated(flow_of(config).rule):
+        return False
+    if variables is None:
+        raise UserError("--loss: the centers are estimated with the weights of --init; add it, or start=zeros")
+    return True
 
 
 def add_line_means(
@@ -58,13 +77,17 @@ def estimate(
     Raises:
       UserError: if no line is read exactly.
     """
-    adding = [jax.jit(functools.partial(add_line_means, config, look), donate_argnums=1) for look in looks]
+    adding: dict[int, Any] = {}
     centers = zeros(config.model.num_classes, config.model.features)
     exact = lines = 0
     for number in range(steps):
         which = labels.cycle[number % len(labels.cycle)]
         ids, lengths = labels.of_step(number)
-        centers, right = adding[which](variables, centers, np.int32(seed), np.int32(number), glyphs, ids, lengths)
+        arrays = variables, centers, np.int32(seed), np.int32(number), glyphs, ids, lengths
+        if which not in adding:
+            jitted = jax.jit(functools.partial(add_line_means, config, looks[which]), donate_argnums=1)
+            adding[which] = compiled(jitted.lower(*arrays), quick_options())
+        centers, right = adding[which](*arrays)
         exact, lines = exact + int(right), lines + len(ids)
     if not exact:
         raise UserError(f"none of {lines} lines is read exactly, so there is nothing to estimate centers from")

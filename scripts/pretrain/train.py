@@ -33,13 +33,12 @@ from typing import Any, TextIO
 import jax
 import jax.numpy as jnp
 import numpy as np
-from estimation import estimate
+from estimation import estimate, needs_centers, quick_options
 from jax import Array
 from labels import BUCKETS, CYCLE, Bucket, Labels
 
 from jaxcrnn import optim
 from jaxcrnn.augment import AugmentConfig
-from jaxcrnn.centers import is_estimated
 from jaxcrnn.charset import Charset
 from jaxcrnn.data.images import Limits
 from jaxcrnn.errors import UserError
@@ -53,10 +52,10 @@ from jaxcrnn.render.config import LEVELS, RenderConfig
 from jaxcrnn.render.render import Glyphs, render
 from jaxcrnn.runs import extensions
 from jaxcrnn.runs.checkpoint import Checkpoints
-from jaxcrnn.runs.compile import QUICK, cache_programs, compiled, for_device, is_nvidia
+from jaxcrnn.runs.compile import cache_programs, compiled, for_device, is_nvidia
 from jaxcrnn.runs.config import load as load_config
 from jaxcrnn.runs.signals import INTERRUPTED, stop_flag
-from jaxcrnn.train import TrainConfig, eval_variables, flow_of, init_state, state_shapes, train_step
+from jaxcrnn.train import TrainConfig, eval_variables, init_state, state_shapes, train_step
 from jaxcrnn.types import Batch, CenterState, TrainState
 
 WARMUP = 100  # steps
@@ -171,6 +170,7 @@ class Training:
         self.config = TrainConfig(
             self.model, loss, constant, AugmentConfig(probability=0.0), flow=extensions.resolve(loss)
         )
+        self.estimates = needs_centers(self.config, self.start)
         gpu = is_nvidia(jax.devices()[0])
         scale = args.scale or (1 if gpu else 1 / 16)
         self.peak = args.lr or (1.2e-3 if gpu else 4e-4)
@@ -221,7 +221,7 @@ class Training:
         lengths = jax.ShapeDtypeStruct((bucket.lines,), jnp.int32)
         numbers = np.int32(0), np.int32(0)
         lowered = jitted.lower(state_shapes(self.config), *numbers, glyphs, labels, lengths, np.float32(0))
-        program = compiled(lowered, QUICK["gpu"] if is_nvidia(jax.devices()[0]) else None)  # CPUs train for hours
+        program = compiled(lowered, quick_options())
         self.say(f"compiled {bucket.lines} lines of {bucket.width} px in {time.time() - start:.1f} s")
         return program
 
@@ -240,7 +240,7 @@ class Training:
 
     def centers(self, variables: Any) -> CenterState | None:
         """The centers to start from, for losses that need estimated ones."""
-        if not is_estimated(flow_of(self.config).rule):
+        if not self.estimates:
             return None
         looks, args = [self.look(bucket) for bucket in self.buckets], self.args
         centers, told = estimate(self.config, variables, looks, self.glyphs, self.labels, args.seed, args.estimate)
@@ -358,8 +358,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--channels", type=int, default=384, help="channels of new weights (default: 384)")
     parser.add_argument("--save", type=float, default=10, help="minutes between checkpoints (default: 10)")
     args = parser.parse_args()
-    if any(plan is not None and plan <= 0 for plan in (args.minutes, args.steps, args.within)):
-        parser.error("--minutes, --steps and --within: expected more than 0")
+    if any(number is not None and number <= 0 for number in (args.minutes, args.steps, args.within, args.estimate)):
+        parser.error("--minutes, --steps, --within and --estimate: expected more than 0")
     if not 0 < args.interpolate <= 1 or (args.interpolate < 1 and not args.init):
         parser.error("--interpolate: expected a share from 0 to 1, and --init")
     return args

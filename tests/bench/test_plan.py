@@ -4,10 +4,14 @@ import importlib.util
 import json
 import re
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from jaxcrnn.bench import aot
+from jaxcrnn.bench import aot, described
 from jaxcrnn.cli.main import main
+from jaxcrnn.parallel.mesh import MeshConfig, everywhere, make_mesh
+from jaxcrnn.runs.compile import QUICK
 
 HLO = """
   %x = f32[8,16]{1,0} add(%a, %b)
@@ -111,9 +115,21 @@ def test_plan_for_gpus(tmp_path, capsys):
         counts.append(json.loads(out.read_text())["operations"])
     shown = capsys.readouterr().out
     assert "h100:2: 2 devices, batch sharded over 2" in shown
+    assert main(["plan", "--device", "h100", *TINY, "model.dtype=bfloat16", "run.quick_compile=true"]) == 0
+    assert main(["plan", "--device", "h100", *TINY, "model.lstm=cudnn"]) == 2
+    assert "model.lstm=cudnn needs a GPU that is present" in capsys.readouterr().err
     assert ": fits" in shown
     for layer in ("LSTMs", "loss"):
         assert counts[1][layer]["forward"] < counts[0][layer]["forward"] / 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CUDA, reason="the extra 'cuda' is not installed")
+def test_xla_knows_the_options_of_quick_compilation():
+    """The package would ignore an option that XLA has dropped."""
+    mesh = make_mesh(MeshConfig(1), described.find("h100")[0])
+    x = jax.ShapeDtypeStruct((64, 64), jnp.bfloat16, sharding=everywhere(mesh))
+    jax.jit(lambda x: x @ x).lower(x).compile(compiler_options=QUICK["gpu"])
 
 
 @pytest.mark.slow

@@ -170,7 +170,6 @@ def test_unsupported_convolutions_are_rejected(more):
         convolve(jnp.zeros((1, 6, 6, 4)), jnp.zeros((3, 3, 4, 4)), (1, 1), "SAME", **more)
 
 
-@pytest.mark.torch
 @pytest.mark.parametrize(
     ("shape", "window", "stride", "pad"),
     [
@@ -181,20 +180,42 @@ def test_unsupported_convolutions_are_rejected(more):
         ((1, 4, 7, 2), (2, 2), 2, 1),
     ],
 )
-def test_max_pool_and_its_gradient_match_torch(shape, window, stride, pad):
-    """Of whole numbers, most of them equal: the gradient of a window goes to its first maximum."""
+def test_max_pool_and_its_gradient_match_loops(shape, window, stride, pad):
+    """Of whole numbers, many of them equal: the gradient of a window goes to its first maximum."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3, 3, size=shape).astype(np.float32)
+    out, back = jax.vjp(lambda x: max_pool(x, window, stride, pad), jnp.asarray(x))
+    padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (0, 0)))
+    d_out = rng.normal(size=out.shape).astype(np.float32)
+    d_padded = np.zeros_like(padded)
+    for b, h, w, c in np.ndindex(out.shape):
+        rows, columns = h * window[0], w * stride
+        seen = padded[b, rows : rows + window[0], columns : columns + window[1], c]
+        assert out[b, h, w, c] == seen.max()
+        row, column = np.unravel_index(seen.argmax(), seen.shape)
+        d_padded[b, rows + row, columns + column, c] += d_out[b, h, w, c]
+    np.testing.assert_allclose(back(jnp.asarray(d_out))[0], d_padded[:, :, pad : pad + shape[2]], atol=1e-6)
+
+
+@pytest.mark.torch
+def test_max_pool_and_its_gradient_match_torch():
     import torch
 
-    rng = np.random.default_rng(0)
-    x = np.maximum(rng.integers(-3, 4, size=shape), 0).astype(np.float32)
-    out, back = jax.vjp(lambda x: max_pool(x, window, stride, pad), jnp.asarray(x))
-    d_out = rng.normal(size=out.shape).astype(np.float32)
+    rng = np.random.default_rng(1)
+    x = rng.integers(-3, 3, size=(2, 8, 10, 3)).astype(np.float32)
+    out, back = jax.vjp(lambda x: max_pool(x, (2, 2), 2, 0), jnp.asarray(x))
     theirs = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
-    padded = torch.nn.functional.pad(theirs, (pad, pad))
-    expected = torch.nn.functional.max_pool2d(padded, window, (window[0], stride))
-    expected.backward(torch.tensor(d_out.transpose(0, 3, 1, 2)))
+    expected = torch.nn.functional.max_pool2d(theirs, (2, 2))
+    expected.sum().backward()
     np.testing.assert_array_equal(out, expected.detach().numpy().transpose(0, 2, 3, 1))
-    np.testing.assert_allclose(back(jnp.asarray(d_out))[0], theirs.grad.numpy().transpose(0, 2, 3, 1), atol=1e-6)
+    np.testing.assert_array_equal(back(jnp.ones_like(out))[0], theirs.grad.numpy().transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 1, 1), (0, 4, 4, 2), (2, 1, 4, 2)])
+def test_max_pool_without_windows_has_no_gradient(shape):
+    out, back = jax.vjp(lambda x: max_pool(x, (2, 2), 2, 0), jnp.ones(shape))
+    assert out.size == 0
+    np.testing.assert_array_equal(back(out)[0], np.zeros(shape))
 
 
 def lstm_by_hand(x, length, kernel_x, kernel_h, bias):

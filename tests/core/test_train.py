@@ -306,7 +306,7 @@ def test_more_frozen_layers_than_there_are():
 
 @pytest.mark.parametrize("lstm", ["scan", "unrolled"])
 def test_all_products_of_a_bfloat16_step_have_bfloat16_inputs(lstm):
-    """Forward and backward: products of float32 numbers are ten times as slow on a GPU."""
+    """Forward and backward: products of float32 numbers do not run on a GPU's tensor cores."""
     model = ModelConfig("vgg", hidden=8, dropout=0.0, num_classes=7, dtype="bfloat16", conv="xla", lstm=lstm)
     config, batch = TrainConfig(model, augment=OFF), jax.tree.map(jnp.asarray, make_batch())
     program = jax.jit(train_step, static_argnums=0).lower(config, state_shapes(config), batch, KEY).as_text()

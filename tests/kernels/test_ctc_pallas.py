@@ -26,7 +26,13 @@ LABELS = np.asarray([[1, 1, 2], [3, 2, 99], [4, 7, 7], [1, 2, 3], [2, 2, 2], [5,
 SIZES = np.asarray([3, 2, 1, 0, 3, 3, 1], np.int32)
 LENGTHS = np.asarray([9, 6, 0, 4, 4, 3, 1], np.int32)
 KINDS = pytest.mark.parametrize(
-    "kind", [pytest.param("pallas", marks=pytest.mark.gpu), "pallas-interpreted", "unrolled"]
+    "kind",
+    [
+        pytest.param("pallas", marks=pytest.mark.gpu),
+        "pallas-interpreted",
+        "unrolled",
+        pytest.param("unrolled", marks=pytest.mark.gpu, id="unrolled-gpu"),
+    ],
 )
 
 

@@ -62,7 +62,14 @@ def test_cudnn_falls_back_to_the_scan():
         ModelConfig(lstm="cuda")
 
 
-@pytest.mark.parametrize("kind", [pytest.param("cudnn", marks=pytest.mark.gpu), "unrolled"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("cudnn", marks=pytest.mark.gpu),
+        "unrolled",
+        pytest.param("unrolled", marks=pytest.mark.gpu, id="unrolled-gpu"),
+    ],
+)
 @pytest.mark.parametrize("directions", [1, 2])
 def test_other_implementations_match_the_scan(directions, kind):
     """Of lines of all lengths, one without frames among them, on one device."""

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from jaxcrnn import decode, diagnostics, objective
 from jaxcrnn.kernels import chunked_head
 from jaxcrnn.kernels.mesh_ops import LOCAL
+from jaxcrnn.nn.lstm import BiLSTM
 from jaxcrnn.objective import PRESETS, LossConfig
 from jaxcrnn.parallel.mesh import MeshConfig, make_mesh
 from jaxcrnn.parallel.ops import ops
@@ -104,3 +105,23 @@ def test_loss_and_centers_match_one_device(preset, head, data, model, monkeypatc
 def test_batch_has_two_infeasible_lines():
     assert on_one("ctc")[0][1]["infeasible"] == 2
     assert jnp.isfinite(on_one("ctc")[0][0])
+
+
+def test_unrolled_lstm_matches_one_device():
+    """Batch on four devices, weights on all: the same numbers, and no collective within the loop."""
+    mesh = make_mesh(MeshConfig(4, 2))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(B, T, D)).astype(np.float32))
+    lengths = np.asarray([9, 7, 9, 1, 0, 9, 3, 5], np.int32)
+    params = BiLSTM(4).init(jax.random.key(0), x, lengths)
+
+    def total(on, params, x):
+        out = BiLSTM(4, kind="unrolled", ops=on).apply(params, x, lengths)
+        return (out * jnp.arange(float(out.size)).reshape(out.shape)).sum()
+
+    expected = jax.jit(jax.value_and_grad(functools.partial(total, LOCAL), argnums=(0, 1)))(params, x)
+    placed = jax.device_put((params, x), (NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))))
+    sharded = (
+        jax.jit(jax.value_and_grad(functools.partial(total, ops(mesh, C)), argnums=(0, 1))).lower(*placed).compile()
+    )
+    chex.assert_trees_all_close(sharded(*placed), expected, **tolerances.LSTM)
+    assert not [line for line in sharded.as_text().splitlines() if "all-reduce" in line and "/while/" in line]

@@ -153,3 +153,28 @@ def test_weights_trained_from_nothing_read_as_those_of_the_package():
     import jaxcrnn
 
     assert jaxcrnn.load().limits == train.READING
+
+
+@pytest.mark.slow
+def test_losses_start_from_centers_estimated_with_the_given_weights(data, monkeypatch, tmp_path, capsys):
+    import estimation
+
+    assert trained(monkeypatch, data, tmp_path / "start") == 0
+    start = f"--init={tmp_path / 'start/recognizer'}"
+    kept = []
+
+    def exact(config, state, centers, batch):
+        """As if every line was read exactly; five steps do not suffice for that."""
+        kept.append(batch.labels.shape)
+        return centers._replace(centers=centers.centers + 1, counts=centers.counts + 1), len(batch.labels)
+
+    monkeypatch.setattr(estimation, "estimate_step", exact)
+    loss = "--loss", "preset=flow2", "weight=0.1"
+    assert trained(monkeypatch, data, tmp_path / "flow2", start, "--estimate=3", *loss) == 0
+    assert kept == [(7, 8)]  # compiled once for the only bucket
+    assert "centers estimated from 21 of 21 lines; 0 classes were not in them" in capsys.readouterr().out
+
+
+def test_centers_are_not_estimated_with_random_weights(data, monkeypatch, tmp_path, capsys):
+    assert trained(monkeypatch, data, tmp_path / "flow2", "--loss", "preset=flow2") == 2
+    assert "the centers are estimated with the weights of --init" in capsys.readouterr().err
