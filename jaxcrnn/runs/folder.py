@@ -25,6 +25,7 @@ from jaxcrnn.charset import Charset, difference
 from jaxcrnn.errors import UserError
 from jaxcrnn.model import ModelConfig
 from jaxcrnn.nn.imported import Imported
+from jaxcrnn.nn.layers import rows
 from jaxcrnn.objective import Flow
 from jaxcrnn.runs import changes, extensions
 from jaxcrnn.runs.checkpoint import Checkpoints, written
@@ -361,7 +362,7 @@ def same_charset(run: Run, charset: Charset, source: str, hint: str = "") -> Non
 
 
 def same_model(run: Run, model: ModelConfig) -> None:
-    """Check that a model can load a run's weights.
+    """Check that a model can load a run's weights. Its height may differ if its frames have as many features.
 
     Raises:
       UserError: it cannot (naming the keys that differ).
@@ -370,6 +371,17 @@ def same_model(run: Run, model: ModelConfig) -> None:
     pairs = [(f"model.{name}", getattr(model, name), getattr(ours, name)) for name in _SHAPE]
     names = [field.name for field in fields(Imported)]
     pairs += [(f"imported.{name}", getattr(model.imported, name), getattr(ours.imported, name)) for name in names]
-    different = [f"{key} is {theirs!r} instead of {mine!r}" for key, theirs, mine in pairs if theirs != mine]
+    different = {key: f"{key} is {theirs!r} instead of {mine!r}" for key, theirs, mine in pairs if theirs != mine}
+    if different.keys() <= {"model.height", "imported.rows"}:
+        if _rows(model) == _rows(ours):
+            return
+        if _rows(ours) == 1 and "model.height" in different:
+            different["model.height"] += " (to fine-tune at another height, add imported.rows=mean)"
     if different:
-        raise UserError(f"{run.folder}: weights are incompatible with this configuration: {', '.join(different)}")
+        found = ", ".join(different.values())
+        raise UserError(f"{run.folder}: weights are incompatible with this configuration: {found}")
+
+
+def _rows(model: ModelConfig) -> int:
+    """Return how many rows of the backbone's output are concatenated in a frame."""
+    return rows(model.backbone, model.height) if model.imported.rows == "flat" else 1

@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -23,6 +24,8 @@ from jaxcrnn.interop import recognizer, trained
 from jaxcrnn.interop.exporters import card, to_safetensors
 from jaxcrnn.interop.recognizer import Recognizer
 from jaxcrnn.model import ModelConfig
+from jaxcrnn.nn.imported import Imported
+from jaxcrnn.runs.folder import same_model
 from jaxcrnn.train import TrainConfig, state_shapes
 
 PACKAGE = Path(jaxcrnn.__file__).parent / "resources" / "pretrained"
@@ -112,6 +115,10 @@ MISTAKES = {
     "fine-tune another model": (
         ["train", "--init-from", "{model}", "--data", "{data}", "--out", "{tmp}/out", "--set", "model.hidden=9"],
         "model: weights are incompatible with this configuration: model.hidden is 9 instead of 8",
+    ),
+    "fine-tune at another height": (
+        ["train", "--init-from", "{model}", "--data", "{data}", "--out", "{tmp}/out", "--set", "model.height=64"],
+        "model: weights are incompatible with this configuration: model.height is 64 instead of 40",
     ),
     "resume": (["train", "--resume", "{model}"], "it looks like an exported model; expected the --out of"),
     "centers into the model": (
@@ -290,3 +297,25 @@ def test_other_models_are_not_interpolated(exported, tmp_path, capsys):
         assert main([*command, *more]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_can_be_loaded_at_another_height_if_rows_are_averaged():
+    """At 32 pixels, one row remains, whose mean is itself."""
+
+    def loads(before, after, rows_before="flat", rows_after="flat", hidden=4):
+        models = [
+            ModelConfig("vgg", size, height=height, imported=Imported(rows=rows))
+            for size, height, rows in ((4, before, rows_before), (hidden, after, rows_after))
+        ]
+        same_model(SimpleNamespace(folder="old", train_config=TrainConfig(models[0])), models[1])
+
+    loads(32, 48, rows_after="mean")
+    loads(48, 32, "mean", "mean")
+    loads(48, 32, "mean", "flat")
+    loads(32, 44)  # one row as well
+    with pytest.raises(UserError, match=r"height is 48 instead of 32 \(to fine-tune at another height, add imported"):
+        loads(32, 48)
+    with pytest.raises(UserError, match="rows is 'mean' instead of 'flat'"):
+        loads(48, 48, rows_after="mean")  # two rows, as twice as many features before
+    with pytest.raises(UserError, match="hidden is 5 instead of 4"):
+        loads(32, 48, rows_after="mean", hidden=5)
