@@ -162,7 +162,7 @@ def step(s: Sizes, presets: tuple[str, ...] = ("ctc",), kinds: tuple[str, ...] =
             mesh = make_mesh(MeshConfig(1), jax.devices()[:1])
             state, inputs = jax.device_put(([init_state(config, KEY)], (batch, KEY)), everywhere(mesh))
             began = time.perf_counter()
-            program = compile_step(config, state[0], *inputs, mesh, quick=s.quick)
+            program = compile_step(config, state[0], inputs[0], inputs[1], mesh, quick=s.quick)
             seconds = time.perf_counter() - began
 
             def once(state: Any = state, program: Any = program, inputs: Any = inputs) -> None:
