@@ -26,7 +26,7 @@ def dense_logits(features: Array, kernel: Array, bias: Array) -> Array:
     Returns:
       ``[N,C]`` in float32 for any dtype of the features (float64 for float64).
     """
-    return product("nd,dc->nc", features, kernel) + at_least_float32(bias)[None]
+    return _forward(features, kernel, bias)[0]
 
 
 def _forward(features: Array, kernel: Array, bias: Array) -> tuple[Array, _Saved]:

@@ -66,6 +66,11 @@ def test_a_long_line_is_as_exact_as_with_the_scan(kind):
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-5)
 
 
+def test_the_unrolled_loop_has_eight_frames_in_an_iteration():
+    program = str(jax.make_jaxpr(partial(values, "unrolled"))(logits(), LENGTHS, LABELS, SIZES))
+    assert re.findall(r"unroll=(\d+)", program) == ["8"]
+
+
 def test_padded_frames_may_be_nan():
     x = jnp.where((jnp.arange(9)[None] < LENGTHS[:, None])[:, :, None], logits(), jnp.nan)
     clean = values("pallas-interpreted", logits(), LENGTHS, LABELS, SIZES)

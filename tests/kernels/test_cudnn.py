@@ -1,5 +1,7 @@
 """LSTMs for GPUs: cuDNN's flat weights against torch, and the numbers of all implementations against the scan."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,6 +87,13 @@ def test_other_implementations_match_the_scan(directions, kind):
     for line, n in zip(out, LENGTHS, strict=True):
         assert (line[:n] != 0).any(1).all()
         assert (line[n:] == 0).all()
+
+
+def test_the_unrolled_loop_has_four_frames_in_an_iteration():
+    x = jnp.ones((B, T, D))
+    layer, whole = total("unrolled", LENGTHS)
+    program = str(jax.make_jaxpr(whole)(parameters(layer, x, LENGTHS), x))
+    assert re.findall(r"unroll=(\d+)", program) == ["4", "4"]  # forward and backward
 
 
 @pytest.mark.gpu
