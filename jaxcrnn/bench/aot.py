@@ -189,7 +189,9 @@ def compile_for(
     step = TrainConfig(model, config.loss, config.optim, config.augment, extensions.resolve(config.loss))
     config.loss.check_classes(classes)
     if device and model.lstm == "cudnn":
-        raise UserError(f"--device {device}: model.lstm=cudnn needs a GPU that is present; expected auto or scan")
+        raise UserError(
+            f"--device {device}: model.lstm=cudnn needs a GPU that is present; expected auto, scan or unrolled"
+        )
     # Programs for devices that are not present could be cached, but not loaded again.
     with uncached() if device else nullcontext():
         plan = make(
@@ -255,14 +257,23 @@ def shown(about: dict[str, Any], plan: Plan, room: int | None) -> str:
 
 def _shown_traffic(plan: Plan) -> str:
     """Format the memory traffic of each layer, and what it needs at least."""
-    rows = []
-    for name, count in plan.operations.items():
-        moved, need = plan.traffic.get(name, Cost(0, 0)), plan.least.get(name)
+
+    def row(name: str, moved: Cost, need: Cost | None, count: Cost) -> tuple[str, ...]:
         least = ("", "") if need is None else (f"{need.forward / 1e6:.1f}", f"{need.backward / 1e6:.1f}")
-        row = f"{moved.forward / 1e6:.1f}", least[0], f"{moved.backward / 1e6:.1f}", least[1]
-        rows.append((name, *row, f"{count.forward:.0f}", f"{count.backward:.0f}"))
+        sizes = f"{moved.forward / 1e6:.1f}", least[0], f"{moved.backward / 1e6:.1f}", least[1]
+        return name, *sizes, f"{count.forward:.0f}", f"{count.backward:.0f}"
+
+    rows = [
+        row(name, plan.traffic.get(name, Cost(0, 0)), plan.least.get(name), count)
+        for name, count in plan.operations.items()
+    ]
+    rows.append(row("total", _total(plan.traffic), None, _total(plan.operations)))
     heads = ("memory traffic per device", "forward MB", "at least", "backward MB", "at least")
     return table((*heads, "forward operations", "backward"), rows)
+
+
+def _total(costs: dict[str, Cost]) -> Cost:
+    return Cost(sum(cost.forward for cost in costs.values()), sum(cost.backward for cost in costs.values()))
 
 
 def _short(shapes: Sequence[str]) -> str:

@@ -93,18 +93,20 @@ def _tpus(name: str, kind: str, shape: str) -> tuple[list[Any], int]:
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         "TPU_ACCELERATOR_TYPE": slice_name.format(chips=chips, cores=chips * cores),
     }
-    devices = _topology(name, "needs the extra 'tpu' and an existing topology", "tpu", name)
+    needs = "no TPU compiler, or an unknown topology", "it needs the extra 'tpu' and an existing topology"
+    devices = _topology(name, needs, "tpu", name)
     return devices, memory * 2**30
 
 
 def _gpus(name: str, gpu: _Gpu, count: int) -> tuple[list[Any], int]:
     shape = f"1x1x{count}"  # slices, machines and GPUs of each
     target = _TARGET.format(gpu=gpu)
-    devices = _topology(name, "needs the extra 'cuda'", "cuda", shape, topology=shape, target_config=target)
+    needs = "no CUDA compiler", "it needs the extra 'cuda'"
+    devices = _topology(name, needs, "cuda", shape, topology=shape, target_config=target)
     return devices, int(_USED * gpu.memory)
 
 
-def _topology(name: str, needs: str, platform: str, shape: str, **options: str) -> list[Any]:
+def _topology(name: str, needs: tuple[str, str], platform: str, shape: str, **options: str) -> list[Any]:
     jax.config.update("jax_platforms", "cpu")  # keeps jax from looking for the described device
     jax.devices()  # registers the compilers
     from jax.experimental import topologies
@@ -113,4 +115,4 @@ def _topology(name: str, needs: str, platform: str, shape: str, **options: str) 
         return list(topologies.get_topology_desc(platform=platform, topology_name=shape, **options).devices)
     except Exception as error:  # compilers raise several types
         why = first_line(error)[:160]
-        raise UserError(f"--device {name}: no compiler for it, or an unknown topology ({why}); it {needs}") from None
+        raise UserError(f"--device {name}: {needs[0]} ({why}); {needs[1]}") from None

@@ -27,7 +27,8 @@ from jaxcrnn._text import first_line
 from jaxcrnn.bench import cases, data_cases, layer_times, traffic
 from jaxcrnn.bench.cases import Sizes, Variant
 from jaxcrnn.errors import UserError
-from jaxcrnn.runs.compile import uncached
+from jaxcrnn.model import ModelConfig
+from jaxcrnn.runs.compile import for_device, uncached
 
 GROWTH = (100, 6941, 21504, 90112)
 KINDS = ("float32", "bfloat16")  # the reference uses autocast for bfloat16
@@ -129,7 +130,7 @@ def measure(
     if layers and not LAYERED & set(chosen):
         raise UserError(f"--layers needs one of the cases {', '.join(sorted(LAYERED))}, which --only does not list")
     reference = Reference(compiled) if torch else None
-    about = _about(reference)
+    about = _about(reference) | _choices(sizes)
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     rows: list[dict[str, Any]] = []
     try:
@@ -341,6 +342,12 @@ def _about(reference: Reference | None) -> dict[str, Any]:
         about |= {f"torch {key}" if key != "version" else "torch": value for key, value in reference.about.items()}
         about.setdefault("torch", f"none ({reference.error})")
     return about
+
+
+def _choices(sizes: Sizes) -> dict[str, str]:
+    """Return the implementations that the device runs."""
+    model = for_device(ModelConfig(lstm=sizes.lstm, ctc=sizes.ctc))
+    return {"lstm": model.lstm, "ctc": model.ctc}
 
 
 def _name(device: Any) -> str:

@@ -33,6 +33,7 @@ def test_benchmark_interleaves_with_the_reference(tmp_path, capsys):
     assert main(["bench", *TINY, "--rounds", "2", "--only", "product,ctc,bilstm", "--out", str(out)]) == 0
     written = json.loads(out.read_text())
     assert {"date", "device", "jax", "torch"} <= set(written["about"])
+    assert (written["about"]["lstm"], written["about"]["ctc"]) == ("scan", "scan")  # what auto means here
     rows = {(row["case"], row["variant"]): row for row in written["rows"]}
     assert set(rows) == {
         ("product", "jaxcrnn"),
