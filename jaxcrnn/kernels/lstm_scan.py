@@ -68,7 +68,7 @@ def _scan(projected: Directions, kernel: Array, valid: Directions, unroll: int, 
 
 
 def _joined(parts: Directions) -> Array:
-    """The arrays of all directions as one ``[K,B,...]``."""
+    """The matrices of all directions as one array ``[K,...]``."""
     return parts[0] if parts[0].ndim == 3 else jnp.stack(parts)
 
 
@@ -116,8 +116,8 @@ def _lstm_backward(flat: bool, unroll: int, saved: Any, d_out: Directions) -> tu
     zero = tuple(jnp.zeros(state.shape[1:], state.dtype) for state in cells)
     inputs = d_out, gates, cells, valid
     _, d_projected = jax.lax.scan(step, (zero, zero), inputs, reverse=True, unroll=unroll)
-    d_kernel = [_kernel_gradient(state[:-1], d[1:], flat) for state, d in zip(h, d_projected, strict=True)]
-    return d_projected, d_kernel[0] if h[0].ndim == 4 else jnp.stack(d_kernel), None
+    d_kernel = tuple(_kernel_gradient(state[:-1], d[1:], flat) for state, d in zip(h, d_projected, strict=True))
+    return d_projected, _joined(d_kernel), None
 
 
 lstm_scan.defvjp(_lstm_forward, _lstm_backward)
