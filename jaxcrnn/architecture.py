@@ -26,9 +26,10 @@ class ModelConfig:
     """The architecture of a recogniser.
 
     Attributes:
-      backbone: convolutional layers: ``"vgg"`` (7 convolutions, as in the CRNN paper), ``"small"`` (5 narrow ones, for
-        CPUs), ``"tiny"`` (3, to try out a setting), ``"resnet"``, one of the backbones that fit weights of other
-        programs, or layers spelled out (`jaxcrnn.nn.layers.layers_of`).
+      backbone: convolutional layers: ``"vgg"`` (7 convolutions, as in the CRNN paper), ``"vgg-fine"`` (the same for a
+        height of 64 instead of 32, at the same cost), ``"small"`` (5 narrow ones, for CPUs), ``"tiny"`` (3, to try out
+        a setting), ``"resnet"``, one of the backbones that fit weights of other programs, or layers spelled out
+        (`jaxcrnn.nn.layers.layers_of`).
       hidden: size H of each LSTM direction, 1 or more; a bidirectional layer has D = 2H features.
       dropout: dropout rate before each LSTM during training, 0 or more, less than 1.
       standardize: shift and scale each line to mean 0 and variance 1 over its unpadded columns; for photos, whose

@@ -115,7 +115,8 @@ def flops(s: Sizes, backward: bool = True) -> float:
     for layer in layers:
         rows, columns = layer.kernel
         if layer.valid:
-            height, width = (height - rows) // layer.step + 1, width + 2 * layer.around - columns + 1
+            height, width = height - rows + 1, width + 2 * layer.around - columns + 1
+        height, width = (-(-n // step) for n, step in zip((height, width), layer.step, strict=True))
         once = 2.0 * s.batch * height * width * rows * columns * size * layer.features
         total += once * (1 if not backward else 2 if size == 1 else 3)  # pixels need no gradient
         size = layer.features

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcrnn import __version__
 from jaxcrnn.architecture import ModelConfig
-from jaxcrnn.nn.layers import Block, Layer, layers_of, rows, rows_after
+from jaxcrnn.nn.layers import Block, Layer, layers_of, padding, rows
 
 if TYPE_CHECKING:
     import onnx
@@ -45,13 +45,13 @@ def build(model: ModelConfig, arrays: Mapping[str, np.ndarray]) -> onnx.ModelPro
 
     graph = _Graph(arrays)
     x = _images(graph, model)
-    height, channels = model.height, 1
+    channels = 1
     for i, layer in enumerate(layers_of(model.backbone, model.imported.channels)):
         if isinstance(layer, Block):
             x = _block(graph, x, f"backbone.block{i}.", layer, changes=layer.features != channels)
         else:
-            x = _layer(graph, x, f"backbone.{{}}{i}", layer, height)
-        height, channels = rows_after(layer, height), layer.features
+            x = _layer(graph, x, f"backbone.{{}}{i}", layer)
+        channels = layer.features
     x = _frames(graph, x, model, channels)
     counts = {"lstm": 0, "linear": 0}
     for kind, size in model.layers():
@@ -118,7 +118,7 @@ def _images(graph: _Graph, model: ModelConfig) -> str:
     return x
 
 
-def _convolve(graph: _Graph, x: str, conv: str, norm: str, layer: Layer, height: int) -> str:
+def _convolve(graph: _Graph, x: str, conv: str, norm: str, layer: Layer) -> str:
     """Convolve; a normalisation that follows is folded into the kernel and the bias."""
     kernel = graph.param(f"{conv}.kernel").transpose(3, 2, 0, 1)
     bias = graph.param(f"{conv}.bias") if f"params.{conv}.bias" in graph.arrays else np.zeros(len(kernel), np.float32)
@@ -128,20 +128,15 @@ def _convolve(graph: _Graph, x: str, conv: str, norm: str, layer: Layer, height:
         factor = graph.param(f"{norm}.scale") / np.sqrt(graph.stat(f"{norm}.var") + np.float32(EPSILON))
         kernel, bias = kernel * factor[:, None, None, None], (bias - graph.stat(f"{norm}.mean")) * factor
         bias = bias + graph.param(f"{norm}.bias")
-    pads = [0, layer.around, 0, layer.around] if layer.valid else _same(layer, height)
+    (above, below), (left, right) = padding(layer)
     weights = graph.constant(kernel), graph.constant(bias)
-    return graph.add("Conv", x, *weights, kernel_shape=layer.kernel, strides=[layer.step, 1], pads=pads)
+    return graph.add(
+        "Conv", x, *weights, kernel_shape=layer.kernel, strides=layer.step, pads=[above, left, below, right]
+    )
 
 
-def _same(layer: Layer, height: int) -> list[int]:
-    """Return the zero rows and columns on each side of a convolution that keeps the size, as XLA places them."""
-    down = max(((height - 1) // layer.step) * layer.step + layer.kernel[0] - height, 0)
-    across = layer.kernel[1] - 1
-    return [down // 2, across // 2, down - down // 2, across - across // 2]
-
-
-def _layer(graph: _Graph, x: str, name: str, layer: Layer, height: int) -> str:
-    x = graph.add("Relu", _convolve(graph, x, name.format("conv"), name.format("norm"), layer, height))
+def _layer(graph: _Graph, x: str, name: str, layer: Layer) -> str:
+    x = graph.add("Relu", _convolve(graph, x, name.format("conv"), name.format("norm"), layer))
     if not layer.pool:
         return x
     pad = layer.pad
@@ -155,7 +150,7 @@ def _block(graph: _Graph, x: str, place: str, block: Block, *, changes: bool) ->
     layer = Layer(block.features, norm=True)
 
     def convolved(x: str, i: int, layer: Layer) -> str:
-        return _convolve(graph, x, f"{place}conv{i}", f"{place}norm{i}", layer, 0)
+        return _convolve(graph, x, f"{place}conv{i}", f"{place}norm{i}", layer)
 
     through = convolved(graph.add("Relu", convolved(x, 0, layer)), 1, layer)
     around = convolved(x, 2, layer._replace(kernel=(1, 1))) if changes else x

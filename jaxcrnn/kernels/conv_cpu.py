@@ -35,7 +35,7 @@ def convolve(
     Args:
       x: ``[B,H,W,I]``.
       kernel: ``[rows,columns,I,O]``.
-      window_strides: row and column stride; XLA's convolution is used unless both are 1.
+      window_strides: row and column stride.
       padding: ``"SAME"``, ``"VALID"``, or the numbers of zero rows and columns on each side.
       lhs_dilation: not supported; None or ones.
       rhs_dilation: not supported; None or ones.
@@ -55,21 +55,20 @@ def convolve(
             f"dilation and groups are not supported; got lhs_dilation={lhs_dilation}, rhs_dilation={rhs_dilation}, "
             f"feature_group_count={feature_group_count}"
         )
-    if tuple(window_strides) != (1, 1):
-        return lax.conv_general_dilated(
-            x, kernel, window_strides, padding, dimension_numbers=_LAYOUT, precision=precision
-        )
     rows, columns = kernel.shape[:2]
+    strides = tuple(window_strides)
     if isinstance(padding, str):
-        padding = lax.padtype_to_pads(x.shape[1:3], (rows, columns), (1, 1), padding)
+        padding = lax.padtype_to_pads(x.shape[1:3], (rows, columns), strides, padding)
     pads = tuple((int(low), int(high)) for low, high in padding)
+    if strides != (1, 1) and x.shape[3] > 1:
+        return _plain(x, kernel, pads, precision, strides)
     tiled = (rows, columns) == (3, 3) and min(kernel.shape[2:]) >= _THIN and x.dtype != jnp.bfloat16
     tiled &= any_size or x.size // x.shape[3] >= _FEW
-    return _winograd(x, kernel, pads, precision) if tiled else _shifted_gradient(x, kernel, pads, precision)
+    return _winograd(x, kernel, pads, precision) if tiled else _shifted_gradient(x, kernel, pads, precision, strides)
 
 
-def _plain(x: Array, kernel: Array, pads: Any, precision: Any) -> Array:
-    return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=_LAYOUT, precision=precision)
+def _plain(x: Array, kernel: Array, pads: Any, precision: Any, strides: tuple[int, int] = (1, 1)) -> Array:
+    return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_LAYOUT, precision=precision)
 
 
 def _turned(kernel: Array, pads: Any) -> tuple[Array, Any]:
@@ -78,24 +77,30 @@ def _turned(kernel: Array, pads: Any) -> tuple[Array, Any]:
     return jnp.flip(kernel, (0, 1)).swapaxes(2, 3), back
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _shifted_gradient(x: Array, kernel: Array, pads: Any, precision: Any) -> Array:
-    return _plain(x, kernel, pads, precision)
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _shifted_gradient(x: Array, kernel: Array, pads: Any, precision: Any, strides: tuple[int, int]) -> Array:
+    return _plain(x, kernel, pads, precision, strides)
 
 
-def _forward(x: Array, kernel: Array, pads: Any, precision: Any) -> tuple[Array, tuple[Array, Array]]:
-    return _plain(x, kernel, pads, precision), (x, kernel)
+def _forward(
+    x: Array, kernel: Array, pads: Any, precision: Any, strides: tuple[int, int]
+) -> tuple[Array, tuple[Array, Array]]:
+    return _plain(x, kernel, pads, precision, strides), (x, kernel)
 
 
-def _backward(pads: Any, precision: Any, saved: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
+def _backward(
+    pads: Any, precision: Any, strides: tuple[int, int], saved: tuple[Array, Array], d_out: Array
+) -> tuple[Array, Array]:
     x, kernel = saved
     rows, columns, size_in, size_out = kernel.shape
-    d_x = _plain(d_out, *_turned(kernel, pads), precision)
+    (d_x,) = jax.linear_transpose(lambda x: _plain(x, kernel, pads, precision, strides), x)(d_out)
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     height, width = d_out.shape[1:3]
     flat = d_out.reshape(-1, size_out)
     if size_in == 1:  # one product of patches is cheaper than nine products with a single row
-        patches = [padded[:, r : r + height, c : c + width, 0] for r in range(rows) for c in range(columns)]
+        down, along = strides
+        last, end = down * (height - 1) + 1, along * (width - 1) + 1
+        patches = [padded[:, r : r + last : down, c : c + end : along, 0] for r in range(rows) for c in range(columns)]
         products = jnp.stack(patches, -1).reshape(-1, rows * columns).T @ flat
     else:
         products = jnp.stack(

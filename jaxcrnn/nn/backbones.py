@@ -13,7 +13,7 @@ from jaxcrnn.kernels import conv_cpu
 from jaxcrnn.kernels.dtypes import at_least_float32
 from jaxcrnn.kernels.pooling import max_pool
 from jaxcrnn.nn.batch_norm import BatchNorm
-from jaxcrnn.nn.layers import BACKBONES, HEIGHT, Block, Layer, frames, layers_of, rows, width_after
+from jaxcrnn.nn.layers import BACKBONES, HEIGHT, Block, Layer, frames, layers_of, padding, rows, width_after
 
 __all__ = ["BACKBONES", "HEIGHT", "Backbone", "Block", "Layer", "frames", "layers_of", "rows"]
 
@@ -93,12 +93,11 @@ class _Block(nn.Module):
 
 
 def _conv(layer: Layer, dtype: Any, convolve: Any, name: str) -> nn.Conv:
-    padding = ((0, 0), (layer.around, layer.around)) if layer.valid else "SAME"
     return nn.Conv(
         layer.features,
         layer.kernel,
-        (layer.step, 1),
-        padding=padding,
+        layer.step,
+        padding=padding(layer),
         use_bias=layer.biased or not layer.norm,
         dtype=dtype,
         conv_general_dilated=convolve,

@@ -23,7 +23,7 @@ class Layer(NamedTuple):
       kernel: rows and columns of the convolution.
       valid: whether the convolution is unpadded.
       biased: whether the convolution has a bias although normalisation follows, which makes it redundant.
-      step: row stride of the convolution.
+      step: row and column stride of the convolution.
       around: columns of padding on each side of a ``valid`` convolution.
     """
 
@@ -35,7 +35,7 @@ class Layer(NamedTuple):
     kernel: tuple[int, int] = (3, 3)
     valid: bool = False
     biased: bool = False
-    step: int = 1
+    step: tuple[int, int] = (1, 1)
     around: int = 0
 
 
@@ -53,6 +53,21 @@ class Block(NamedTuple):
 
 
 Layers = tuple[Layer | Block, ...]
+
+
+def finer(layers: Layers) -> Layers:
+    """Return the layers for lines of twice the height: the kernels of the first one cover the same area at its stride.
+
+    All other layers see as many pixels as before, so that a line has half as many frames per pixel.
+    """
+    first = layers[0]
+    if isinstance(first, Block) or first.valid:
+        return layers
+    rows, columns = first.kernel
+    down, along = first.step
+    return (first._replace(kernel=(2 * rows, 2 * columns), step=(2 * down, 2 * along)), *layers[1:])
+
+
 BACKBONES: dict[str, Layers] = {
     # Shi, Bai and Yao, 2015, table 1, with the pooling of public implementations: W/4 + 1 frames for 32 rows.
     "vgg": (
@@ -106,7 +121,7 @@ BACKBONES: dict[str, Layers] = {
         *(Block(512),) * 5,
         Layer(512, norm=True),
         *(Block(512),) * 3,
-        Layer(512, norm=True, kernel=(2, 2), valid=True, step=2, around=1),
+        Layer(512, norm=True, kernel=(2, 2), valid=True, step=(2, 1), around=1),
         Layer(512, norm=True, kernel=(2, 2), valid=True),
     ),
     # A quarter of the channels and of the depth, for CPUs: W/4 frames for 32 rows.
@@ -124,8 +139,10 @@ BACKBONES: dict[str, Layers] = {
         Layer(32, norm=True, kernel=(8, 1), valid=True),
     ),
 }
+# For 64 rows, of which only the first layer sees more than `vgg` does: W/8 + 1 frames.
+BACKBONES["vgg-fine"] = finer(BACKBONES["vgg"])
 HEIGHT = 32
-_SPELLED = re.compile(r"(\d+)(n?)(b?)(?:k(\d+)x(\d+))?(v?)(?:p(\d+)x(\d+)(?:s(\d+))?(?:a(\d+))?)?")
+_SPELLED = re.compile(r"(\d+)(n?)(b?)(?:k(\d+)x(\d+))?(?:/(\d+))?(v?)(?:p(\d+)x(\d+)(?:s(\d+))?(?:a(\d+))?)?")
 
 
 def layers_of(name: str, channels: int = 0) -> Layers:
@@ -133,9 +150,9 @@ def layers_of(name: str, channels: int = 0) -> Layers:
 
     Args:
       name: one of `BACKBONES`, or layers separated by spaces. Each layer is its number of output channels, followed by
-        ``n`` for normalisation, ``b`` for a bias despite normalisation, ``kRxC`` for a kernel other than 3x3, ``v`` for
-        no padding, and ``pRxC`` for max pooling, optionally with ``sN``, its column stride if it is not C, and ``aN``,
-        columns of padding on each side.
+        ``n`` for normalisation, ``b`` for a bias despite normalisation, ``kRxC`` for a kernel other than 3x3, ``/N``
+        for a stride of N in both directions, ``v`` for no padding, and ``pRxC`` for max pooling, optionally with
+        ``sN``, its column stride if it is not C, and ``aN``, columns of padding on each side.
       channels: output channels of the last layer; the other layers are scaled in proportion. 0 keeps those of the
         backbone.
 
@@ -170,6 +187,7 @@ def _spelled(
     bias: str,
     rows: str,
     columns: str,
+    apart: str,
     valid: str,
     pool_rows: str,
     pool_columns: str,
@@ -178,8 +196,9 @@ def _spelled(
 ) -> Layer:
     kernel = (int(rows), int(columns)) if rows else (3, 3)
     pool = (int(pool_rows), int(pool_columns)) if pool_rows else None
-    step = int(stride or pool_columns or 2)
-    return Layer(int(features), bool(norm), pool, step, int(pad or 0), kernel, bool(valid), bool(bias))
+    along = int(stride or pool_columns or 2)
+    step = (int(apart or 1), int(apart or 1))
+    return Layer(int(features), bool(norm), pool, along, int(pad or 0), kernel, bool(valid), bool(bias), step)
 
 
 def frames(name: str, width: Any) -> Any:
@@ -222,8 +241,29 @@ def grid(name: str, width: int) -> Grid:
       >>> grid("small", 100).span(0, 1), grid("vgg", 100).span(0, 1)
       ((0.0, 8.0), (0.0, 6.0))
     """
-    step = math.prod(layer.stride for layer in layers_of(name) if isinstance(layer, Layer) and layer.pool)
+    plain = [layer for layer in layers_of(name) if isinstance(layer, Layer)]
+    step = math.prod(layer.step[1] * (layer.stride if layer.pool else 1) for layer in plain)
     return Grid((width // step - int(frames(name, width))) * step / 2, float(step), width)
+
+
+def padding(layer: Layer) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the rows above and below and the columns on both sides that a convolution pads, whatever the size.
+
+    The output has one value for each stride of the input, also for the rest of one at the end.
+
+    Examples:
+      >>> from jaxcrnn.nn.layers import Layer, padding
+      >>> padding(Layer(8)), padding(Layer(8, kernel=(6, 6), step=(2, 2)))
+      (((1, 1), (1, 1)), ((2, 3), (2, 3)))
+    """
+    if layer.valid:
+        return (0, 0), (layer.around, layer.around)
+
+    def along(size: int, step: int) -> tuple[int, int]:
+        before = max(size - step, 0) // 2
+        return before, size - 1 - before
+
+    return along(layer.kernel[0], layer.step[0]), along(layer.kernel[1], layer.step[1])
 
 
 def rows(name: str, height: int) -> int:
@@ -244,7 +284,7 @@ def rows_after(layer: Layer | Block, height: int) -> int:
     if isinstance(layer, Block):
         return height
     convolved = height - (layer.kernel[0] - 1) if layer.valid else height
-    convolved = (convolved - 1) // layer.step + 1
+    convolved = (convolved - 1) // layer.step[0] + 1
     return convolved // layer.pool[0] if layer.pool else convolved
 
 
@@ -253,6 +293,8 @@ def width_after(layer: Layer | Block, width: Any, where: Any) -> Any:
     if isinstance(layer, Block):
         return width
     after = width + 2 * layer.around - (layer.kernel[1] - 1) if layer.valid else width
+    if layer.step[1] > 1:
+        after = -(-after // layer.step[1])
     if layer.pool:
         # Shift instead of dividing where the stride is a power of two: signed // takes ten operations, which XLA
         # repeats in every masked loop.

@@ -43,12 +43,17 @@ def read(crnn, variables, images, widths):
 
 def of_models(*slow):
     """What holds for the small backbone on standardized lines holds for others: those are slow."""
-    models = {"standardized": ("small", True), "vgg": ("vgg", False), "small": ("small", False)}
+    models = {
+        "standardized": ("small", True),
+        "vgg": ("vgg", False),
+        "small": ("small", False),
+        "strided": ("16k6x6/2p2x2 32np2x2 64nk4x1v", True),
+    }
     params = [pytest.param(m, marks=pytest.mark.slow if n in slow else (), id=n) for n, m in models.items()]
     return pytest.mark.parametrize("model", params, indirect=True)
 
 
-every_model = of_models("small", "vgg")
+every_model = of_models("small", "vgg", "strided")
 
 
 @every_model
@@ -80,7 +85,7 @@ def test_frame_counts_match_the_config(model):
     assert out.logits.shape == (1, config.frames(100), 5)
     lengths = read(crnn, variables, jnp.zeros((12, 32, 36, 1)), widths).lengths
     assert lengths.tolist() == [config.frames(int(w)) for w in widths]
-    assert abs(config.frames(400) - 100) <= 1
+    assert abs(config.frames(400) - (50 if "/2" in config.backbone else 100)) <= 1
 
 
 def test_zero_width_images_have_no_frames():
@@ -129,29 +134,33 @@ def test_invalid_configs_are_rejected(change, message):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "kernel", "padding", "image"),
+    ("sizes", "kernel", "padding", "image", "strides"),
     [
-        ((1, 5), (3, 3), "SAME", (6, 7)),
-        ((4, 5), (3, 3), "SAME", (6, 7)),
-        ((4, 5), (2, 2), "VALID", (6, 7)),
-        ((3, 5), (2, 1), "VALID", (6, 7)),
+        ((1, 5), (3, 3), "SAME", (6, 7), (1, 1)),
+        ((4, 5), (3, 3), "SAME", (6, 7), (1, 1)),
+        ((4, 5), (2, 2), "VALID", (6, 7), (1, 1)),
+        ((3, 5), (2, 1), "VALID", (6, 7), (1, 1)),
         # Wide enough for tiles: whole ones, cut ones, and borders of other sizes.
-        ((32, 40), (3, 3), "SAME", (4, 6)),
-        ((40, 32), (3, 3), "SAME", (5, 7)),
-        ((32, 32), (3, 3), "SAME", (1, 1)),
-        ((32, 32), (3, 3), "VALID", (5, 4)),
-        ((32, 32), (3, 3), ((0, 2), (2, 1)), (4, 5)),
+        ((32, 40), (3, 3), "SAME", (4, 6), (1, 1)),
+        ((40, 32), (3, 3), "SAME", (5, 7), (1, 1)),
+        ((32, 32), (3, 3), "SAME", (1, 1), (1, 1)),
+        ((32, 32), (3, 3), "VALID", (5, 4), (1, 1)),
+        ((32, 32), (3, 3), ((0, 2), (2, 1)), (4, 5), (1, 1)),
+        # First layers for lines of twice the height.
+        ((1, 5), (6, 6), "SAME", (8, 11), (2, 2)),
+        ((1, 5), (6, 4), ((2, 3), (1, 2)), (9, 8), (2, 3)),
+        ((32, 32), (3, 3), "SAME", (4, 5), (2, 1)),
     ],
 )
 @pytest.mark.parametrize(
     ("dtype", "close"), [("float64", 1e-13), pytest.param("float32", 5e-6, marks=pytest.mark.slow)]
 )
-def test_tiled_convolution_matches_xla(sizes, kernel, padding, image, dtype, close):
+def test_convolution_matches_xla(sizes, kernel, padding, image, strides, dtype, close):
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(2, *image, sizes[0])), rng.normal(size=(*kernel, *sizes))
 
     def theirs(x, w):
-        return lax.conv_general_dilated(x, w, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     def all_of(f):
         gradients = jax.grad(lambda x, w: jnp.sin(f(x, w)).sum(), argnums=(0, 1))
@@ -159,7 +168,7 @@ def test_tiled_convolution_matches_xla(sizes, kernel, padding, image, dtype, clo
 
     with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("standard"):
         x, w = jnp.asarray(x, dtype), jnp.asarray(w / sizes[0] ** 0.5, dtype)
-        computed, expected = all_of(lambda x, w: convolve(x, w, (1, 1), padding)), all_of(theirs)
+        computed, expected = all_of(lambda x, w: convolve(x, w, strides, padding)), all_of(theirs)
         for ours, xlas in zip(jax.tree.leaves(computed), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(ours, xlas, rtol=0, atol=close * float(jnp.abs(xlas).max()))
 

@@ -23,7 +23,12 @@ from jaxcrnn.nn.imported import Imported
 from jaxcrnn.nn.layers import BACKBONES
 
 TINY = ModelConfig("tiny", hidden=6, num_classes=11)
-MODELS = {name: ModelConfig(name, hidden=5, num_classes=11, imported=Imported(channels=32)) for name in BACKBONES} | {
+MODELS = {
+    name: ModelConfig(
+        name, hidden=5, num_classes=11, height=64 if name == "vgg-fine" else 32, imported=Imported(channels=32)
+    )
+    for name in BACKBONES
+} | {
     "spelled": ModelConfig(
         "8p2x2 12nbp2x2 16k2x4 9nk3x2",
         recurrent="linear:5 lstm:7 linear:4",
