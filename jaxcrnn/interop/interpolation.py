@@ -12,6 +12,7 @@ from jaxcrnn.errors import UserError
 from jaxcrnn.interop.exported import facts_of
 from jaxcrnn.interop.recognizer import Recognizer
 from jaxcrnn.runs.charset_transfer import transfer
+from jaxcrnn.runs.finer_lines import enlarged, is_finer
 
 # Keys of a model that may differ: they change neither the arrays, apart from the classes, nor what they compute.
 FREE = ("num_classes", "blank", "dropout", "dtype", "inference_dtype", "conv", "lstm", "head")
@@ -48,13 +49,15 @@ def interpolated(start: Recognizer, trained: Recognizer, share: float) -> Recogn
     if not 0 <= share <= 1:
         raise UserError(f"share is {share:g}; expected a number from 0 to 1")
     ours, theirs = ({k: v for k, v in facts_of(one.model).items() if k not in FREE} for one in (start, trained))
+    if is_finer(trained.model, start.model):
+        theirs |= {"backbone": ours["backbone"], "height": ours["height"]}
     different = [
         f"{key} is {theirs[key]!r} instead of {value!r}" for key, value in ours.items() if theirs[key] != value
     ]
     if different:
         raise UserError(f"different models cannot be interpolated: {', '.join(different)}")
-    before = transfer(start.variables, trained.variables, start.charset, trained.charset)
-
+    variables = enlarged(start.variables, start.model, trained.model)
+    before = transfer(variables, trained.variables, start.charset, trained.charset)
     return replace(trained, variables=between(before, trained.variables, share))
 
 

@@ -31,6 +31,7 @@ from jaxcrnn.runs import changes, extensions
 from jaxcrnn.runs.checkpoint import Checkpoints, written
 from jaxcrnn.runs.compile import for_reading
 from jaxcrnn.runs.config import Config, build, load, to_yaml, without_removed
+from jaxcrnn.runs.finer_lines import is_finer
 from jaxcrnn.runs.seal import Damaged
 from jaxcrnn.train import TrainConfig, state_shapes
 from jaxcrnn.types import TrainState
@@ -362,13 +363,17 @@ def same_charset(run: Run, charset: Charset, source: str, hint: str = "") -> Non
 
 
 def same_model(run: Run, model: ModelConfig) -> None:
-    """Check that a model can load a run's weights. Its height may differ if its frames have as many features.
+    """Check that a model can load a run's weights.
+
+    Its height may differ if its frames have as many features, or if it is the run's model for lines of twice the
+    height (`jaxcrnn.runs.finer_lines`).
 
     Raises:
       UserError: it cannot (naming the keys that differ).
     """
     ours = run.train_config.model
-    pairs = [(f"model.{name}", getattr(model, name), getattr(ours, name)) for name in _SHAPE]
+    shape = [name for name in _SHAPE if not (name in ("backbone", "height") and is_finer(model, ours))]
+    pairs = [(f"model.{name}", getattr(model, name), getattr(ours, name)) for name in shape]
     names = [field.name for field in fields(Imported)]
     pairs += [(f"imported.{name}", getattr(model.imported, name), getattr(ours.imported, name)) for name in names]
     different = {key: f"{key} is {theirs!r} instead of {mine!r}" for key, theirs, mine in pairs if theirs != mine}

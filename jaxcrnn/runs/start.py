@@ -27,6 +27,7 @@ from jaxcrnn.render.streams import Stream
 from jaxcrnn.runs import center_files, charset_transfer, datasets, extensions, processes
 from jaxcrnn.runs import config as configs
 from jaxcrnn.runs.checkpoint import written
+from jaxcrnn.runs.finer_lines import enlarged, is_finer
 from jaxcrnn.runs.folder import (
     CHECKPOINTS,
     Run,
@@ -95,6 +96,9 @@ def first_state(
         if not grow and (converted := origin.facts().get("converted")):
             facts["converted"] = converted  # the weights can still be exported to that layout
         print(f"initialized from {origin.described(step)}")
+        if is_finer(train_config.model, origin.train_config.model):  # a new training, of other arrays
+            variables = enlarged(eval_variables(before), origin.train_config.model, train_config.model)
+            before = before._replace(params=variables["params"], opt_state=())
         variables = eval_variables(before)
     loaded = None
     if centers and centers not in CHOICES["start"]:

@@ -23,8 +23,9 @@ from jaxcrnn.interop import exported as exported_folders
 from jaxcrnn.interop import recognizer, trained
 from jaxcrnn.interop.exporters import card, to_safetensors
 from jaxcrnn.interop.recognizer import Recognizer
-from jaxcrnn.model import ModelConfig
+from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.nn.imported import Imported
+from jaxcrnn.runs.finer_lines import enlarged
 from jaxcrnn.runs.folder import same_model
 from jaxcrnn.train import TrainConfig, state_shapes
 
@@ -319,3 +320,24 @@ def test_weights_can_be_loaded_at_another_height_if_rows_are_averaged():
         loads(48, 48, rows_after="mean")  # two rows, as twice as many features before
     with pytest.raises(UserError, match="hidden is 5 instead of 4"):
         loads(32, 48, rows_after="mean", hidden=5)
+
+
+def test_a_recogniser_for_lines_of_twice_the_height_starts_as_the_one_it_was():
+    """Of a line whose pixels are repeated 2x2 times, the finer model computes the same."""
+    model = ModelConfig("vgg", 4, num_classes=5, imported=Imported(channels=16))
+    fine = replace(model, backbone="vgg-fine", height=64)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 40, 1)).astype(np.float32)
+    widths = np.asarray([40, 21])
+    variables = CRNN(model).init(jax.random.key(0), images, widths)
+    expected = CRNN(model).apply(variables, images, widths)
+
+    whole = np.repeat(np.repeat(images, 2, 1), 2, 2)
+    for conv in ("xla", "winograd"):
+        doubled = CRNN(replace(fine, conv=conv)).apply(enlarged(variables, model, fine), whole, 2 * widths)
+        assert doubled.lengths.tolist() == expected.lengths.tolist()
+        np.testing.assert_allclose(doubled.logits, expected.logits, atol=1e-5)
+
+    same_model(SimpleNamespace(folder="old", train_config=TrainConfig(model)), fine)
+    with pytest.raises(UserError, match="backbone is 'vgg-fine' instead of 'vgg', model.height is 80"):
+        same_model(SimpleNamespace(folder="old", train_config=TrainConfig(model)), replace(fine, height=80))
+    assert enlarged(variables, model, model) is variables
