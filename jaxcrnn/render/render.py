@@ -14,13 +14,14 @@ import numpy as np
 from jax import Array
 
 from jaxcrnn.charset import Charset
+from jaxcrnn.nn.layers import HEIGHT
 from jaxcrnn.render.atlas import EM, SIZE, Atlas
 from jaxcrnn.render.config import RenderConfig
 from jaxcrnn.render.look import GRID, Look, draw
 from jaxcrnn.render.marks import beside, dashed, dotted, hardened, pixels, shaded, stamped, subpixels
 from jaxcrnn.render.typeset import SOFT, Line, typeset
 
-COARSEST = 3.5  # largest factor by which small text of a screen is enlarged
+COARSEST = 3.5  # largest factor by which small text of a screen is enlarged to lines of 32 pixels
 FINE = 2  # positions per pixel at which the character is looked up
 
 
@@ -203,7 +204,7 @@ def _reduced(ink: Array, look: Look) -> Array:
     """Downsample by a factor with averaging and upsample with linear interpolation, in both directions."""
     factor, screen = look.lowres, look.marks.screen
     if screen is not None:
-        factor = jnp.where(screen[0] > 0, jnp.clip(look.em / screen[1], 1.0, COARSEST), factor)
+        factor = jnp.where(screen[0] > 0, jnp.clip(look.em / screen[1], 1.0, COARSEST * len(ink) / HEIGHT), factor)
         ink = jnp.where(screen[0] > 0, subpixels(ink, factor), ink)
 
     def matrices(n: int) -> tuple[Array, Array]:

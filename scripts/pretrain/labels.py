@@ -1,6 +1,7 @@
 """Labels of the lines to train on: texts of a mixture, in buckets of widths that take turns."""
 
 import collections
+import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcrnn.charset import Charset
+from jaxcrnn.nn.layers import HEIGHT
+from jaxcrnn.render.config import RenderConfig
 from jaxcrnn.render.texts import TextConfig, Texts
 
 CYCLE = (0, 1, 0, 1, 2)  # the order in which the buckets take turns
@@ -21,7 +24,7 @@ class Bucket(NamedTuple):
     Attributes:
       shortest: characters of a text.
       longest: characters of a text.
-      width: pixels.
+      width: pixels, for lines of 32 pixels high.
       lines: of a batch on a GPU.
     """
 
@@ -32,6 +35,18 @@ class Bucket(NamedTuple):
 
 
 BUCKETS = (Bucket(1, 8, 224, 768), Bucket(6, 20, 512, 384), Bucket(14, 44, 1024, 192))
+
+
+def scaled(look: RenderConfig, height: int, width: int) -> RenderConfig:
+    """The look of lines of a height, given the width for 32 pixels.
+
+    Images of a line have the same resolutions at any height that it is scaled to, so the coarsest and the softest lines
+    have the same sizes in ems.
+    """
+    scale = height / HEIGHT
+    return dataclasses.replace(
+        look, height=height, width=round(width * scale), lowres=look.lowres * scale, blur=look.blur * scale
+    )
 
 
 class Labels:

@@ -35,24 +35,21 @@ import jax.numpy as jnp
 import numpy as np
 from estimation import estimate, needs_centers, quick_options
 from jax import Array
-from labels import BUCKETS, CYCLE, Bucket, Labels
+from labels import BUCKETS, CYCLE, Bucket, Labels, scaled
+from models import export, model_of
 
 from jaxcrnn import optim
 from jaxcrnn.augment import AugmentConfig
 from jaxcrnn.charset import Charset
-from jaxcrnn.data.images import Limits
 from jaxcrnn.errors import UserError
-from jaxcrnn.interop.exporters import to_safetensors
 from jaxcrnn.interop.interpolation import between
-from jaxcrnn.interop.recognizer import Recognizer, load
-from jaxcrnn.model import ModelConfig
-from jaxcrnn.nn.imported import Imported
+from jaxcrnn.interop.recognizer import Recognizer
 from jaxcrnn.render import atlas
 from jaxcrnn.render.config import LEVELS, RenderConfig
 from jaxcrnn.render.render import Glyphs, render
 from jaxcrnn.runs import extensions
 from jaxcrnn.runs.checkpoint import Checkpoints
-from jaxcrnn.runs.compile import cache_programs, compiled, for_device, is_nvidia
+from jaxcrnn.runs.compile import cache_programs, compiled, is_nvidia
 from jaxcrnn.runs.config import load as load_config
 from jaxcrnn.runs.signals import INTERRUPTED, stop_flag
 from jaxcrnn.train import TrainConfig, eval_variables, init_state, state_shapes, train_step
@@ -60,7 +57,6 @@ from jaxcrnn.types import Batch, CenterState, TrainState
 
 WARMUP = 100  # steps
 SAVING = 6  # seconds kept for the export
-READING = Limits(trim=True, reread=0.97)  # how weights trained from nothing read, as those of the package do
 LOG_EVERY = 15  # seconds
 AHEAD = 3  # steps queued on the device
 NOT_FINISHED = 75
@@ -74,31 +70,6 @@ class Progress:
     lines: int = 0
     seconds: float = 0.0
     sittings: int = 0
-
-
-def model_of(args: argparse.Namespace, charset: Charset) -> tuple[ModelConfig, Any, Limits]:
-    """The model to train, the variables to start from or None, and how the result will read images."""
-    start, limits = None, READING
-    if args.init:
-        reader = load(args.init)
-        if reader.charset.hash != charset.hash:
-            raise UserError(
-                f"--init {args.init}: has other characters ({len(reader.charset)}) than {args.data / 'charset.txt'} "
-                f"({len(charset)}); expected the same in the same order"
-            )
-        model, start, limits = reader.model, reader.variables, reader.limits
-    else:
-        model = ModelConfig(
-            backbone="vgg",
-            hidden=args.hidden,
-            dropout=0.1,
-            standardize=True,
-            num_classes=charset.num_classes,
-            blank=charset.blank,
-            imported=Imported(channels=args.channels),
-        )
-    model = dataclasses.replace(model, dtype="bfloat16" if is_nvidia(jax.devices()[0]) else "float32")
-    return for_device(model), start, limits
 
 
 def step(
@@ -139,19 +110,6 @@ def summary(losses: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
             row[f"ctc{bucket}"] = round(sum(float(info["ctc_sum"]) for info in infos) / count, 4)
             row[f"lines{bucket}"] = round(sum(int(info["correct"]) for info in infos) / count, 4)
     return row
-
-
-def export(reader: Recognizer, out: Path) -> str:
-    """Writes a recogniser in half precision as ``out / recognizer``, which appears once it is complete."""
-    # Variances of the batch statistics may lie outside the range of float16.
-    params = jax.tree.map(lambda a: np.asarray(a, np.float16), reader.variables["params"])
-    plain = dataclasses.replace(reader.model, dtype="float32", conv="auto", lstm="auto", ctc="auto")
-    reader = dataclasses.replace(reader, model=plain, variables=reader.variables | {"params": params})
-    part = out / "recognizer.part"
-    shutil.rmtree(part, ignore_errors=True)
-    made = to_safetensors(reader, out, part)
-    part.rename(out / "recognizer")
-    return made.replace(str(part), str(out / "recognizer"))
 
 
 class Training:
@@ -212,7 +170,7 @@ class Training:
         self.first = state.result()
 
     def look(self, bucket: Bucket) -> RenderConfig:
-        return dataclasses.replace(LEVELS[self.args.level], width=bucket.width)
+        return scaled(LEVELS[self.args.level], self.model.height, bucket.width)
 
     def _compiled(self, bucket: Bucket, glyphs: Glyphs) -> Any:
         start = time.time()
@@ -330,6 +288,12 @@ def parse_args() -> argparse.Namespace:
     plan.add_argument("--steps", type=int, help="plan: steps in all sittings")
     plan.add_argument("--within", type=float, help="plan: what fits into so many seconds, compilation included")
     parser.add_argument("--init", help="weights to start from: pretrained, or a folder (default: random weights)")
+    parser.add_argument(
+        "--height",
+        type=int,
+        choices=(32, 64),
+        help="height of the lines in pixels (default: that of --init, or 32); 64 may start from weights for 32",
+    )
     parser.add_argument("--gpu", action="store_true", help="fail without an NVIDIA GPU instead of using the CPU")
     parser.add_argument(
         "--buckets", type=int, choices=(1, 2, 3), default=3, help="number of widths, the narrowest first (default: 3)"

@@ -148,11 +148,30 @@ def test_weights_of_another_charset_are_refused(data, monkeypatch, tmp_path, cap
 
 
 def test_weights_trained_from_nothing_read_as_those_of_the_package():
-    import train
+    import models
 
     import jaxcrnn
 
-    assert jaxcrnn.load().limits == train.READING
+    assert jaxcrnn.load().limits == models.READING
+
+
+@pytest.mark.slow
+def test_weights_for_32_pixels_are_gone_on_from_at_64(data, monkeypatch, tmp_path, capsys):
+    from jaxcrnn import load
+
+    assert trained(monkeypatch, data, tmp_path / "start") == 0
+    start = f"--init={tmp_path / 'start/recognizer'}"
+    assert trained(monkeypatch, data, tmp_path / "fine", start, "--height=64", "--lr=1e-9") == 0
+    before, after = (load(tmp_path / run / "recognizer") for run in ("start", "fine"))
+    assert (after.model.backbone, after.model.height, after.limits.max_width) == ("vgg-fine", 64, 8192)
+    kernels = [reader.variables["params"]["backbone"]["conv0"]["kernel"] for reader in (before, after)]
+    np.testing.assert_allclose(kernels[1], np.kron(kernels[0], np.full((2, 2, 1, 1), 0.25)), rtol=0, atol=1e-4)
+
+    again = f"--init={tmp_path / 'fine/recognizer'}"
+    assert trained(monkeypatch, data, tmp_path / "again", again, "--lr=1e-9") == 0
+    assert load(tmp_path / "again/recognizer").model.height == 64
+    assert trained(monkeypatch, data, tmp_path / "coarse", again, "--height=32") == 2
+    assert "has the backbone vgg-fine for lines of 64 pixels; expected vgg" in capsys.readouterr().err
 
 
 @pytest.mark.slow
