@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Does a loss help the pretrained recogniser itself? Fine-tunes it with each of them on one GPU, and scores the results.
+# Do a loss or lines of 64 pixels help the pretrained recogniser itself? Fine-tunes it on one GPU, and scores the results.
 #
 #   make pretrain STAGE=data                                      # DATA is then build/pretrain/data
 #   python scripts/benchmark/make.py SOURCES LINES
@@ -18,8 +18,9 @@ usage() {
 python=${PYTHON:-.venv/bin/python}
 here=$(dirname "$0")
 arms=(
-  "ctc preset=ctc"
-  "flow1-swap preset=flow1 weight=1e-3 terms=[1.0*remedies_terms:swap]"
+  "ctc --loss preset=ctc"
+  "ctc-64 --height 64 --loss preset=ctc"
+  "flow1-swap --loss preset=flow1 weight=1e-3 terms=[1.0*remedies_terms:swap]"
 )
 
 train() {
@@ -31,9 +32,9 @@ train() {
   read -ra plan <<< "${PLAN:---gpu --within $seconds}"
   for seed in "${seeds[@]}"; do
     for arm in "${arms[@]}"; do
-      read -ra loss <<< "${arm#* }"
+      read -ra options <<< "${arm#* }"
       "$python" "$here/pretrain/train.py" "$data" "$out/${arm%% *}-$seed" "${plan[@]}" --init pretrained --lr 3e-4 \
-        --seed "$seed" --loss "${loss[@]}"
+        --seed "$seed" "${options[@]}"
     done
   done
 }

@@ -42,7 +42,7 @@ A CRNN (convolutions and two bidirectional LSTMs, trained with CTC) that reads o
 |---|---|
 | characters | {characters:,} |
 | parameters | {parameters:.1f} million, stored in half precision, computed in float32 |
-| images | gray, scaled to 32 pixels high, any width |
+| images | gray, scaled to {height} pixels high, any width |
 | initial weights | {init} |
 | training | {steps:,} steps, {lines:,} lines rendered in {fonts} typefaces, {minutes:.1f} minutes on {device} |
 
@@ -119,6 +119,7 @@ def main() -> None:
     card = CARD.format(
         characters=len(Charset.from_file(recognizer / "charset.txt")),
         parameters=(recognizer / "model.safetensors").stat().st_size / 2e6,
+        height=json.loads((recognizer / "config.json").read_text(encoding="utf-8"))["model"]["height"],
         init=Path(about["arguments"]["init"] or "random").name,
         steps=about["steps"],
         lines=about["lines"],
