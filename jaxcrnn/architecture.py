@@ -89,7 +89,8 @@ class ModelConfig:
         layers_of(self.backbone)
         self.layers()
         if rows(self.backbone, self.height) < 1:
-            raise UserError(f"model.height is {self.height}; too small for the backbone, which leaves no rows")
+            hint = "; vgg-fine expects 64" if self.backbone == "vgg-fine" else ""
+            raise UserError(f"model.height is {self.height}; too small for the backbone, which leaves no rows{hint}")
         if self.dtype not in DTYPES:
             raise UserError(f"model.dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}")
         for name, choices in CHOICES.items():

@@ -20,7 +20,7 @@ from jaxcrnn.decoding.evaluate import run_read
 from jaxcrnn.kernels.dense_head import dense_logits
 from jaxcrnn.kernels.logits import FactoredLogits, as_logits, factored
 from jaxcrnn.model import DTYPES, ModelConfig
-from jaxcrnn.nn.backbones import Backbone, Block, Layer, frames, layers_of
+from jaxcrnn.nn.backbones import HEIGHT, Backbone, Block, Layer, frames, layers_of, rows
 from jaxcrnn.nn.lstm import BiLSTM
 from jaxcrnn.objective import LossConfig
 from jaxcrnn.optim import OptimConfig
@@ -69,6 +69,11 @@ class Sizes:
         """Number of frames T."""
         return int(frames(self.backbone, self.width))
 
+    @property
+    def height(self) -> int:
+        """Height of the images in pixels: twice the usual one for the backbone that is made for it."""
+        return HEIGHT if rows(self.backbone, HEIGHT) > 0 else 2 * HEIGHT
+
     def asdict(self) -> dict[str, Any]:
         """Return all sizes, including T."""
         return {**asdict(self), "frames": self.frames}
@@ -108,7 +113,7 @@ def _temporary(program: Any) -> int | None:
 
 def flops(s: Sizes, backward: bool = True) -> float:
     """Count the floating-point operations of the matrix products of a step, or of inference without ``backward``."""
-    total, height, width, size = 0.0, 32, s.width, 1
+    total, height, width, size = 0.0, s.height, s.width, 1
     layers: list[Layer] = []
     for one in layers_of(s.backbone):
         layers += [Layer(one.features)] * 2 if isinstance(one, Block) else [one]
@@ -132,7 +137,7 @@ def flops(s: Sizes, backward: bool = True) -> float:
 def batch_of(s: Sizes) -> Batch:
     """Create a batch of random lines, all of the full width."""
     rng = np.random.default_rng(0)
-    images = rng.uniform(-1, 1, (s.batch, 32, s.width, 1)).astype(np.float32)
+    images = rng.uniform(-1, 1, (s.batch, s.height, s.width, 1)).astype(np.float32)
     labels = rng.integers(1, s.classes, (s.batch, s.slots)).astype(np.int32)
     return Batch(
         *map(jnp.asarray, (images, np.full(s.batch, s.width, np.int32), labels, np.full(s.batch, s.slots, np.int32)))
@@ -142,7 +147,15 @@ def batch_of(s: Sizes) -> Batch:
 def config_of(s: Sizes, preset: str = "ctc", kind: str = "dense") -> TrainConfig:
     """Configure a step without augmentation and dropout, which the reference does not have."""
     model = ModelConfig(
-        s.backbone, s.hidden, 0.0, dtype=s.dtype, lstm=s.lstm, ctc=s.ctc, head=kind, num_classes=s.classes
+        s.backbone,
+        s.hidden,
+        0.0,
+        dtype=s.dtype,
+        lstm=s.lstm,
+        ctc=s.ctc,
+        head=kind,
+        height=s.height,
+        num_classes=s.classes,
     )
     loss = LossConfig(preset, start="normal" if preset == "flow2" else None)
     return TrainConfig(model, loss, OptimConfig(), AugmentConfig(probability=0.0))

@@ -56,9 +56,16 @@ Layers = tuple[Layer | Block, ...]
 
 
 def finer(layers: Layers) -> Layers:
-    """Return the layers for lines of twice the height: the kernels of the first one cover the same area at its stride.
+    """Return the layers for lines of twice the height: kernels and strides of the first one are twice as large.
 
-    All other layers see as many pixels as before, so that a line has half as many frames per pixel.
+    They cover the same part of a line, and all other layers compute as much as before. A first layer that is a block or
+    ``valid`` is returned unchanged.
+
+    Examples:
+      >>> from jaxcrnn.nn.layers import BACKBONES, finer
+      >>> first = finer(BACKBONES["vgg"])[0]
+      >>> first.kernel, first.step
+      ((6, 6), (2, 2))
     """
     first = layers[0]
     if isinstance(first, Block) or first.valid:
@@ -142,7 +149,7 @@ BACKBONES: dict[str, Layers] = {
 # For 64 rows, of which only the first layer sees more than `vgg` does: W/8 + 1 frames.
 BACKBONES["vgg-fine"] = finer(BACKBONES["vgg"])
 HEIGHT = 32
-_SPELLED = re.compile(r"(\d+)(n?)(b?)(?:k(\d+)x(\d+))?(?:/(\d+))?(v?)(?:p(\d+)x(\d+)(?:s(\d+))?(?:a(\d+))?)?")
+_SPELLED = re.compile(r"(\d+)(n?)(b?)(?:k(\d+)x(\d+))?(?:/([1-9]\d*))?(v?)(?:p(\d+)x(\d+)(?:s(\d+))?(?:a(\d+))?)?")
 
 
 def layers_of(name: str, channels: int = 0) -> Layers:
@@ -243,13 +250,14 @@ def grid(name: str, width: int) -> Grid:
     """
     plain = [layer for layer in layers_of(name) if isinstance(layer, Layer)]
     step = math.prod(layer.step[1] * (layer.stride if layer.pool else 1) for layer in plain)
-    return Grid((width // step - int(frames(name, width))) * step / 2, float(step), width)
+    whole = -(-width // step) * step
+    return Grid((whole // step - int(frames(name, whole))) * step / 2, float(step), width)
 
 
 def padding(layer: Layer) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the rows above and below and the columns on both sides that a convolution pads, whatever the size.
 
-    The output has one value for each stride of the input, also for the rest of one at the end.
+    The output has one value for each stride of the input, and one for an incomplete stride at the end.
 
     Examples:
       >>> from jaxcrnn.nn.layers import Layer, padding

@@ -204,7 +204,9 @@ def _reduced(ink: Array, look: Look) -> Array:
     """Downsample by a factor with averaging and upsample with linear interpolation, in both directions."""
     factor, screen = look.lowres, look.marks.screen
     if screen is not None:
-        factor = jnp.where(screen[0] > 0, jnp.clip(look.em / screen[1], 1.0, COARSEST * len(ink) / HEIGHT), factor)
+        factor = jnp.where(
+            screen[0] > 0, jnp.clip(look.em / screen[1], 1.0, max(1.0, COARSEST * len(ink) / HEIGHT)), factor
+        )
         ink = jnp.where(screen[0] > 0, subpixels(ink, factor), ink)
 
     def matrices(n: int) -> tuple[Array, Array]:

@@ -20,7 +20,8 @@ def enlarged(variables: Any, before: ModelConfig, model: ModelConfig) -> Any:
     """Return variables for a model that may be finer than the one they belong to.
 
     Each value of the first kernel is spread over 2x2 pixels, so that the finer model computes of a line what the other
-    one computes of the means of its 2x2 pixels. Variables of other models are returned as they are.
+    one computes of the means of its 2x2 pixels; with ``model.standardize``, except that the contrast of a line is that
+    of its finer pixels. Variables of other models are returned as they are.
 
     Args:
       variables: ``params`` and ``batch_stats`` of ``before``.

@@ -381,7 +381,9 @@ def same_model(run: Run, model: ModelConfig) -> None:
         if _rows(model) == _rows(ours):
             return
         if _rows(ours) == 1 and "model.height" in different:
-            different["model.height"] += " (to fine-tune at another height, add imported.rows=mean)"
+            different["model.height"] += (
+                " (to fine-tune at another height, add imported.rows=mean, or at 64 model.backbone=vgg-fine)"
+            )
     if different:
         found = ", ".join(different.values())
         raise UserError(f"{run.folder}: weights are incompatible with this configuration: {found}")

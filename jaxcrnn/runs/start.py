@@ -93,10 +93,11 @@ def first_state(
         before, step = origin.state(checkpoint or "best")
         same_model(origin, train_config.model)
         facts["init_from"] = {"run": origin.place, "step": step}
-        if not grow and (converted := origin.facts().get("converted")):
+        finer = is_finer(train_config.model, origin.train_config.model)
+        if not (grow or finer) and (converted := origin.facts().get("converted")):
             facts["converted"] = converted  # the weights can still be exported to that layout
         print(f"initialized from {origin.described(step)}")
-        if is_finer(train_config.model, origin.train_config.model):  # a new training, of other arrays
+        if finer:
             variables = enlarged(eval_variables(before), origin.train_config.model, train_config.model)
             before = before._replace(params=variables["params"], opt_state=())
         variables = eval_variables(before)

@@ -40,8 +40,8 @@ BUCKETS = (Bucket(1, 8, 224, 768), Bucket(6, 20, 512, 384), Bucket(14, 44, 1024,
 def scaled(look: RenderConfig, height: int, width: int) -> RenderConfig:
     """The look of lines of a height, given the width for 32 pixels.
 
-    Images of a line have the same resolutions at any height that it is scaled to, so the coarsest and the softest lines
-    have the same sizes in ems.
+    An image has the same resolution, whatever height it is scaled to: the lowest one and the strongest blur therefore
+    stay the same in ems. Growth of strokes stays the same in pixels.
     """
     scale = height / HEIGHT
     return dataclasses.replace(

@@ -57,7 +57,7 @@ def finer(args: argparse.Namespace, model: ModelConfig, limits: Limits) -> tuple
     if (model.backbone, model.height, args.height) != ("vgg", 32, 64):
         raise UserError(
             f"--height {args.height}: --init {args.init} has the backbone {model.backbone} for lines of {model.height} "
-            "pixels; expected vgg for 32 pixels to start at 64"
+            "pixels; expected no --height, or --height 64 and the backbone vgg for lines of 32"
         )
     return (
         dataclasses.replace(model, backbone="vgg-fine", height=64),

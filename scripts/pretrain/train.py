@@ -180,7 +180,7 @@ class Training:
         numbers = np.int32(0), np.int32(0)
         lowered = jitted.lower(state_shapes(self.config), *numbers, glyphs, labels, lengths, np.float32(0))
         program = compiled(lowered, quick_options())
-        self.say(f"compiled {bucket.lines} lines of {bucket.width} px in {time.time() - start:.1f} s")
+        self.say(f"compiled {bucket.lines} lines of {self.look(bucket).width} px in {time.time() - start:.1f} s")
         return program
 
     def state(self, checkpoints: Checkpoints) -> tuple[TrainState, Progress]:

@@ -15,7 +15,7 @@ from jaxcrnn.kernels.conv_cpu import convolve
 from jaxcrnn.kernels.lstm_scan import lstm_scan
 from jaxcrnn.kernels.pooling import max_pool
 from jaxcrnn.model import CRNN, ModelConfig
-from jaxcrnn.nn.layers import frames
+from jaxcrnn.nn.layers import BACKBONES, frames, grid, layers_of
 from jaxcrnn.nn.lstm import BiLSTM
 
 
@@ -300,3 +300,16 @@ def test_lstm_gradient_matches_finite_differences():
     jax.test_util.check_grads(
         lambda p, k: lstm_scan(p, k, valid), (projected, kernel), 1, ["rev"], atol=2e-2, rtol=2e-2
     )
+
+
+@pytest.mark.parametrize("backbone", [*BACKBONES, "8k6x6/2p2x2 8nk3x3/3 8nk4x1v"])
+def test_frames_begin_at_the_same_place_in_images_of_any_width(backbone):
+    places = {grid(backbone, width).left for width in range(160, 208)}
+    assert len(places) == 1
+
+
+@pytest.mark.parametrize("spelled", ["8/0", "8k3x3/ 8", "8v/2"])
+def test_wrongly_spelled_layers_are_refused(spelled):
+    with pytest.raises(UserError, match="or layers such as"):
+        layers_of(spelled)
+    assert layers_of("8k5x5/2v")[0].step == (2, 2)

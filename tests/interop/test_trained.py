@@ -22,6 +22,7 @@ from jaxcrnn.experiments import plan
 from jaxcrnn.interop import exported as exported_folders
 from jaxcrnn.interop import recognizer, trained
 from jaxcrnn.interop.exporters import card, to_safetensors
+from jaxcrnn.interop.interpolation import interpolated
 from jaxcrnn.interop.recognizer import Recognizer
 from jaxcrnn.model import CRNN, ModelConfig
 from jaxcrnn.nn.imported import Imported
@@ -287,7 +288,7 @@ def test_other_models_are_not_interpolated(exported, tmp_path, capsys):
     for more, message in (
         (
             ["--interpolate", "pretrained"],
-            "different models cannot be interpolated: backbone is 'tiny' instead of 'vgg'",
+            "different models cannot be interpolated: backbone is 'tiny' instead of 'vgg-fine'",
         ),
         (
             ["--share", "0.5"],
@@ -341,3 +342,52 @@ def test_a_recogniser_for_lines_of_twice_the_height_starts_as_the_one_it_was():
     with pytest.raises(UserError, match="backbone is 'vgg-fine' instead of 'vgg', model.height is 80"):
         same_model(SimpleNamespace(folder="old", train_config=TrainConfig(model)), replace(fine, height=80))
     assert enlarged(variables, model, model) is variables
+
+
+def test_a_finer_recogniser_is_interpolated_with_the_one_it_was():
+    charset = Charset("abcd")
+    model = ModelConfig("vgg", 4, num_classes=5, imported=Imported(channels=16))
+    fine = replace(model, backbone="vgg-fine", height=64)
+    shapes, rng = state_shapes(TrainConfig(model)), np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32),
+        {"params": shapes.params, "batch_stats": shapes.batch_stats},
+    )
+    start = enlarged(variables, model, fine)
+    trained = jax.tree.map(lambda leaf: leaf + 1, start)
+    readers = Recognizer(model, variables, charset, Limits()), Recognizer(fine, trained, charset, Limits())
+    mean = interpolated(*readers, 0.25)
+    assert mean.model == fine
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b + 0.25, atol=1e-6), mean.variables, start)
+    with pytest.raises(UserError, match="backbone is 'vgg' instead of 'vgg-fine'"):
+        interpolated(*readers[::-1], 0.25)
+
+
+@pytest.mark.slow
+def test_fine_tuning_goes_on_at_twice_the_height(tmp_path, capsys):
+    """From the command line, with another charset too."""
+    charset = Charset("0123456789")
+    model = ModelConfig("vgg", 8, num_classes=charset.num_classes, imported=Imported(channels=32))
+    shapes, rng = state_shapes(TrainConfig(model)), np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: np.abs(rng.normal(0, 0.1, leaf.shape)).astype(np.float32),
+        {"params": shapes.params, "batch_stats": shapes.batch_stats},
+    )
+    to_safetensors(Recognizer(model, variables, charset, Limits()), tmp_path, tmp_path / "coarse")
+    (tmp_path / "more.txt").write_text("0\n1\na\n", encoding="utf-8")
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(4):
+        Image.fromarray(rng.integers(0, 255, (64, 160)).astype(np.uint8)).save(images / f"{i}.png")
+    (tmp_path / "train.txt").write_text("".join(f"images/{i}.png\t{i % 2}\n" for i in range(4)), encoding="utf-8")
+    command = ["train", "--init-from", str(tmp_path / "coarse"), "--data", str(tmp_path / "train.txt")]
+    fine = ["--set", "model.backbone=vgg-fine", "model.height=64", "optim.steps=1", "data.batch_size=2"]
+    grow = ["--grow", "--charset", str(tmp_path / "more.txt")]
+    for name, more in (("same", []), ("grown", grow)):
+        assert main([*command, *more, "--out", str(tmp_path / name), *fine]) == 0
+        kernel = trained.open_trained(tmp_path / name).state("latest")[0].params["backbone"]["conv0"]["kernel"]
+        expected = np.kron(variables["params"]["backbone"]["conv0"]["kernel"], np.full((2, 2, 1, 1), 0.25))
+        np.testing.assert_allclose(kernel, expected, atol=0.01)
+    capsys.readouterr()
+    assert main([*command, "--out", str(tmp_path / "no"), "--set", "model.height=64"]) == 2
+    assert "or at 64 model.backbone=vgg-fine" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -152,7 +153,11 @@ def test_weights_trained_from_nothing_read_as_those_of_the_package():
 
     import jaxcrnn
 
-    assert jaxcrnn.load().limits == models.READING
+    reader = jaxcrnn.load()
+    args = SimpleNamespace(init=None, height=64, hidden=192, channels=384)
+    model, start, limits = models.model_of(args, reader.charset)
+    assert (start, limits) == (None, reader.limits)
+    assert (model.backbone, model.height, model.layers()) == ("vgg-fine", 64, reader.model.layers())
 
 
 @pytest.mark.slow
@@ -171,7 +176,7 @@ def test_weights_for_32_pixels_are_gone_on_from_at_64(data, monkeypatch, tmp_pat
     assert trained(monkeypatch, data, tmp_path / "again", again, "--lr=1e-9") == 0
     assert load(tmp_path / "again/recognizer").model.height == 64
     assert trained(monkeypatch, data, tmp_path / "coarse", again, "--height=32") == 2
-    assert "has the backbone vgg-fine for lines of 64 pixels; expected vgg" in capsys.readouterr().err
+    assert "has the backbone vgg-fine for lines of 64 pixels; expected no --height" in capsys.readouterr().err
 
 
 @pytest.mark.slow
