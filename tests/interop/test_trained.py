@@ -142,7 +142,7 @@ MISTAKES = {
     ),
     "parity with another model": (
         ["parity", "pretrained"],
-        "jaxcrnn: imported.channels=384: not supported by torch_ref; expected two BiLSTMs after vgg, small or tiny",
+        "jaxcrnn: model.backbone=vgg-fine, imported.channels=384: not supported by torch_ref; expected two BiLSTMs",
     ),
     "neither": (
         ["evaluate", "{tmp}", "--data", "{data}"],
