@@ -149,7 +149,8 @@ BACKBONES: dict[str, Layers] = {
 # For 64 rows, of which only the first layer sees more than `vgg` does: W/8 + 1 frames.
 BACKBONES["vgg-fine"] = finer(BACKBONES["vgg"])
 HEIGHT = 32
-_SPELLED = re.compile(r"(\d+)(n?)(b?)(?:k(\d+)x(\d+))?(?:/([1-9]\d*))?(v?)(?:p(\d+)x(\d+)(?:s(\d+))?(?:a(\d+))?)?")
+_N = r"([1-9]\d*)"
+_SPELLED = re.compile(rf"{_N}(n?)(b?)(?:k{_N}x{_N})?(?:/{_N})?(v?)(?:p{_N}x{_N}(?:s{_N})?(?:a(\d+))?)?")
 
 
 def layers_of(name: str, channels: int = 0) -> Layers:

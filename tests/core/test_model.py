@@ -308,7 +308,7 @@ def test_frames_begin_at_the_same_place_in_images_of_any_width(backbone):
     assert len(places) == 1
 
 
-@pytest.mark.parametrize("spelled", ["8/0", "8k3x3/ 8", "8v/2"])
+@pytest.mark.parametrize("spelled", ["8/0", "8k3x3/ 8", "8v/2", "8k0x3", "8p2x0", "8p2x2s0", "0"])
 def test_wrongly_spelled_layers_are_refused(spelled):
     with pytest.raises(UserError, match="or layers such as"):
         layers_of(spelled)
