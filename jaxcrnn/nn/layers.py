@@ -262,8 +262,8 @@ def padding(layer: Layer) -> tuple[tuple[int, int], tuple[int, int]]:
 
     Examples:
       >>> from jaxcrnn.nn.layers import Layer, padding
-      >>> padding(Layer(8)), padding(Layer(8, kernel=(6, 6), step=(2, 2)))
-      (((1, 1), (1, 1)), ((2, 3), (2, 3)))
+      >>> padding(Layer(8)), padding(Layer(8, kernel=(6, 7), step=(2, 2)))
+      (((1, 1), (1, 1)), ((2, 3), (2, 4)))
     """
     if layer.valid:
         return (0, 0), (layer.around, layer.around)
