@@ -21,7 +21,7 @@ def enlarged(variables: Any, before: ModelConfig, model: ModelConfig) -> Any:
 
     Each value of the first kernel is spread over 2x2 pixels, so that the finer model computes of a line what the other
     one computes of the means of its 2x2 pixels; with ``model.standardize``, except that the contrast of a line is that
-    of its finer pixels. Variables of other models are returned as they are.
+    of its finer pixels. The variables of any other model are returned unchanged.
 
     Args:
       variables: ``params`` and ``batch_stats`` of ``before``.

@@ -98,8 +98,8 @@ def first_state(
             facts["converted"] = converted  # the weights can still be exported to that layout
         print(f"initialized from {origin.described(step)}")
         if finer:
-            variables = enlarged(eval_variables(before), origin.train_config.model, train_config.model)
-            before = before._replace(params=variables["params"], opt_state=())
+            larger = enlarged(eval_variables(before), origin.train_config.model, train_config.model)
+            before = before._replace(params=larger["params"], opt_state=())
         variables = eval_variables(before)
     loaded = None
     if centers and centers not in CHOICES["start"]:

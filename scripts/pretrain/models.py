@@ -32,10 +32,7 @@ def model_of(args: argparse.Namespace, charset: Charset) -> tuple[ModelConfig, A
                 f"--init {args.init}: has other characters ({len(reader.charset)}) than {args.data / 'charset.txt'} "
                 f"({len(charset)}); expected the same in the same order"
             )
-        model, limits = reader.model, reader.limits
-        if args.height not in (None, model.height):
-            model, limits = finer(args, model, limits)
-        start = enlarged(reader.variables, reader.model, model)
+        model, start, limits = reader.model, reader.variables, reader.limits
     else:
         model = ModelConfig(
             backbone="vgg",
@@ -46,8 +43,9 @@ def model_of(args: argparse.Namespace, charset: Charset) -> tuple[ModelConfig, A
             blank=charset.blank,
             imported=Imported(channels=args.channels),
         )
-        if args.height == 64:
-            model, limits = finer(args, model, limits)
+    if args.height not in (None, model.height):
+        before, (model, limits) = model, finer(args, model, limits)
+        start = start and enlarged(start, before, model)
     model = dataclasses.replace(model, dtype="bfloat16" if is_nvidia(jax.devices()[0]) else "float32")
     return for_device(model), start, limits
 
